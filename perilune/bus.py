@@ -1,0 +1,304 @@
+"""The bus: trajectory messages over NATS JetStream, at least once, with nothing lost and nothing invisible.
+
+Rules that make redelivery harmless: every message has a deterministic id, a publisher acks its input only after its
+output was acknowledged, and the database's unique keys make an effect happen once. The master declares the streams
+and consumers; every other service only binds to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import nats
+import nats.errors
+from google.protobuf.message import DecodeError, Message
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext, api
+from nats.js.errors import APIError, NotFoundError as StreamNotFoundError
+from opentelemetry.context import Context
+
+from perilune import telemetry
+from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter
+from perilune.errors import UnavailableError
+
+logger = logging.getLogger(__name__)
+
+ACK_WAIT_S = 10.0  # a worker that is silent for so long is taken for dead, and its messages go to another
+MAX_DELIVERIES = 5
+FETCH_WAIT_S = 1.0  # a fetch that is open across a server restart hangs for its whole timeout: keep it short
+PUBLISH_PATIENCE_S = 60.0
+MAX_PAYLOAD_BYTES = 8 << 20
+
+PROMPTS, TRAJECTORIES, EVENTS, DEAD, ADVISORIES = "PROMPTS", "TRAJECTORIES", "EVENTS", "DEAD", "ADVISORIES"
+DEAD_SUBJECT = "perilune.dead"
+_MAX_DELIVERIES_ADVISORY = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
+
+M = TypeVar("M", bound=Message)
+
+
+def prompt_subject(run_id: str) -> str:
+    return f"perilune.{run_id}.prompt"
+
+
+def finished_subject(run_id: str) -> str:
+    return f"perilune.{run_id}.trajectory.finished"
+
+
+def scored_subject(run_id: str) -> str:
+    return f"perilune.{run_id}.trajectory.scored"
+
+
+def event_subject(run_id: str) -> str:
+    return f"perilune.{run_id}.event"
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A durable consumer of a stream; several workers that bind to one share its messages."""
+
+    stream: str
+    durable: str
+    subject: str
+
+
+REWARD_CONSUMER = Consumer(TRAJECTORIES, "reward", "perilune.*.trajectory.finished")
+MASTER_CONSUMER = Consumer(TRAJECTORIES, "master", "perilune.*.trajectory.scored")
+DEAD_CONSUMER = Consumer(DEAD, "master-dead", DEAD_SUBJECT)
+EVENT_CONSUMER = Consumer(EVENTS, "master-events", "perilune.*.event")
+ADVISORY_CONSUMER = Consumer(ADVISORIES, "master-advisories", f"{_MAX_DELIVERIES_ADVISORY}.>")
+
+
+def rollout_consumer(run_id: str) -> Consumer:
+    """One a run: a worker takes prompts only of runs whose policy it serves."""
+    return Consumer(PROMPTS, f"rollout-{run_id}", prompt_subject(run_id))
+
+
+_STREAMS = [
+    api.StreamConfig(PROMPTS, subjects=["perilune.*.prompt"], retention=api.RetentionPolicy.WORK_QUEUE),
+    api.StreamConfig(TRAJECTORIES, subjects=["perilune.*.trajectory.*"], retention=api.RetentionPolicy.WORK_QUEUE),
+    api.StreamConfig(EVENTS, subjects=["perilune.*.event"], max_age=24 * 3600, max_bytes=256 << 20),
+    api.StreamConfig(DEAD, subjects=[DEAD_SUBJECT], max_age=30 * 24 * 3600),
+    # The server says only once that it gave a message up; without this stream nobody might be listening.
+    api.StreamConfig(ADVISORIES, subjects=[f"{_MAX_DELIVERIES_ADVISORY}.>"], max_age=7 * 24 * 3600),
+]
+_STANDING_CONSUMERS = [REWARD_CONSUMER, MASTER_CONSUMER, DEAD_CONSUMER, EVENT_CONSUMER, ADVISORY_CONSUMER]
+
+
+@dataclass(eq=False)
+class Delivery(Generic[M]):
+    """A message in hand. It is kept from redelivery until exactly one of ack, retry and reject is called."""
+
+    message: M
+    raw: Msg
+    bus: Bus = field(repr=False)
+
+    @property
+    def context(self) -> Context:
+        """The trace context that the publisher sent along."""
+        return telemetry.context_of(self.raw.headers)
+
+    async def ack(self) -> None:
+        """Its effect is durable; the server may forget it."""
+        self.bus._in_hand.discard(self.raw)
+        await self.raw.ack()
+
+    async def retry(self, delay_s: float = 1.0) -> None:
+        """Something outside failed: deliver again later, to anyone."""
+        self.bus._in_hand.discard(self.raw)
+        await self.raw.nak(delay=delay_s)
+
+    async def reject(self, reason: str, run_id: str = "", trajectory_ids: list[str] | None = None) -> None:
+        """It can never succeed: move it to the dead-letter stream, with the reason."""
+        await self.bus.bury(self.raw, reason, run_id, trajectory_ids or [])
+        self.bus._in_hand.discard(self.raw)
+        await self.raw.term()
+
+
+class Bus:
+    """A connection. Use as `async with Bus.connect(url, name) as bus`."""
+
+    def __init__(self, client: nats.NATS) -> None:
+        self._client = client
+        self._jetstream: JetStreamContext = client.jetstream()
+        self._in_hand: set[Msg] = set()
+
+    @staticmethod
+    @contextlib.asynccontextmanager
+    async def connect(url: str, name: str) -> AsyncIterator[Bus]:
+        """Connects, and stays connected through server restarts. UnavailableError if there is no server at first."""
+
+        async def on_error(error: Exception) -> None:
+            logger.warning("NATS: %s", error or type(error).__name__)
+
+        async def on_disconnect() -> None:
+            logger.warning("lost the NATS server at %s; waiting for it to come back", url)
+
+        async def on_reconnect() -> None:
+            logger.warning("the NATS server at %s is back", url)
+
+        try:
+            client = await nats.connect(
+                url,
+                name=name,
+                max_reconnect_attempts=-1,
+                reconnect_time_wait=0.5,
+                connect_timeout=5,
+                allow_reconnect=True,
+                error_cb=on_error,
+                disconnected_cb=on_disconnect,
+                reconnected_cb=on_reconnect,
+                pending_size=64 << 20,
+            ) if await _reachable(url) else None
+        except (OSError, nats.errors.Error) as error:
+            raise UnavailableError(f"no NATS server answers at {url}: {error}") from error
+        if client is None:
+            raise UnavailableError(
+                f"no NATS server answers at {url}; start one (`perilune serve nats`) or set PERILUNE_NATS_URL"
+            )
+        bus = Bus(client)
+        heartbeat = asyncio.create_task(bus._keep_in_hand())
+        try:
+            yield bus
+        finally:
+            heartbeat.cancel()
+            with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
+                await asyncio.wait_for(client.drain(), 5) if client.is_connected else await client.close()
+
+    async def declare(self) -> None:
+        """Makes the streams and standing consumers, or brings them up to date. Only the master calls this."""
+        for stream in _STREAMS:
+            try:
+                await self._jetstream.update_stream(stream)
+            except StreamNotFoundError:
+                await self._jetstream.add_stream(stream)
+        for consumer in _STANDING_CONSUMERS:
+            await self.declare_consumer(consumer)
+
+    async def declare_consumer(self, consumer: Consumer) -> None:
+        await self._jetstream.add_consumer(
+            consumer.stream,
+            api.ConsumerConfig(
+                durable_name=consumer.durable,
+                filter_subject=consumer.subject,
+                ack_policy=api.AckPolicy.EXPLICIT,
+                ack_wait=ACK_WAIT_S,
+                max_deliver=MAX_DELIVERIES,
+                max_ack_pending=20_000,
+            ),
+        )
+
+    async def delete_consumer(self, consumer: Consumer) -> None:
+        with contextlib.suppress(StreamNotFoundError):
+            await self._jetstream.delete_consumer(consumer.stream, consumer.durable)
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Forgets the messages of a subject that nobody has taken yet."""
+        await self._jetstream.purge_stream(stream, subject=subject)
+
+    async def publish(self, subject: str, message: Message, message_id: str) -> None:
+        """Publishes, and returns when the server has stored it. The same id twice is stored once.
+
+        Retries with the same id through a server restart; UnavailableError after a minute of trying.
+        """
+        headers = telemetry.headers_of() | {"Nats-Msg-Id": message_id}
+        payload = message.SerializeToString()
+        deadline = asyncio.get_running_loop().time() + PUBLISH_PATIENCE_S
+        while True:
+            try:
+                await self._jetstream.publish(subject, payload, timeout=5, headers=headers)
+                return
+            except nats.errors.MaxPayloadError as error:
+                raise ValueError(f"{message_id} has {len(payload)} bytes; the bus takes {MAX_PAYLOAD_BYTES}") from error
+            except (nats.errors.Error, APIError, asyncio.TimeoutError, OSError) as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise UnavailableError(f"could not publish {message_id} on {subject}: {error!r}") from error
+                await asyncio.sleep(0.5)
+
+    async def deliveries(
+        self, consumer: Consumer, message_type: type[M], max_batch: int = 64
+    ) -> AsyncIterator[list[Delivery[M]]]:
+        """Batches of messages, for as long as the caller iterates; an empty batch when there was nothing for a while.
+
+        What cannot be read as `message_type` goes to the dead-letter stream. Waits for a consumer that is not
+        declared yet.
+        """
+        subscription = await self._jetstream.pull_subscribe_bind(consumer.durable, consumer.stream)
+        try:
+            while True:
+                yield await self._next_batch(subscription, message_type, max_batch)
+        finally:
+            with contextlib.suppress(nats.errors.Error):
+                await subscription.unsubscribe()
+
+    async def _next_batch(
+        self, subscription: JetStreamContext.PullSubscription, message_type: type[M], max_batch: int
+    ) -> list[Delivery[M]]:
+        try:
+            messages = await subscription.fetch(max_batch, timeout=FETCH_WAIT_S)
+        except (nats.errors.TimeoutError, asyncio.TimeoutError):
+            return []
+        except (nats.errors.ConnectionClosedError, APIError) as error:
+            if self._client.is_closed:
+                raise UnavailableError("the connection to NATS is closed") from error
+            logger.warning("cannot fetch: %s", error)  # the server restarts, or has no such consumer yet
+            await asyncio.sleep(0.5)
+            return []
+        self._in_hand.update(messages)
+        deliveries = []
+        for raw in messages:
+            try:
+                deliveries.append(Delivery(message_type.FromString(raw.data), raw, self))
+            except DecodeError as error:
+                await Delivery(message_type(), raw, self).reject(f"not a {message_type.DESCRIPTOR.name}: {error}")
+        return deliveries
+
+    async def bury(self, raw: Msg, reason: str, run_id: str = "", trajectory_ids: list[str] | None = None) -> None:
+        """Publishes a dead letter for a message; the message itself is left as it is."""
+        logger.error("gave up a message on %s: %s", raw.subject, reason)
+        message_id = (raw.headers or {}).get("Nats-Msg-Id", "")
+        letter = DeadLetter(
+            subject=raw.subject,
+            message_id=message_id,
+            reason=reason,
+            payload=raw.data,
+            num_deliveries=raw.metadata.num_delivered or 0 if raw.reply else 0,
+            trajectory_ids=trajectory_ids or [],
+            run_id=run_id,
+        )
+        await self.publish(DEAD_SUBJECT, letter, f"dead/{raw.subject}/{message_id}")
+
+    async def stored(self, stream: str, sequence: int) -> Msg | None:
+        """A message that still lies in a stream, by its sequence number."""
+        try:
+            stored = await self._jetstream.get_msg(stream, sequence)
+        except StreamNotFoundError:
+            return None
+        return Msg(self._client, subject=stored.subject or "", data=stored.data or b"", headers=stored.headers)
+
+    async def delete(self, stream: str, sequence: int) -> None:
+        with contextlib.suppress(StreamNotFoundError):
+            await self._jetstream.delete_msg(stream, sequence)
+
+    async def _keep_in_hand(self) -> None:
+        """Tells the server, while this process lives, that what it holds is being worked on."""
+        while True:
+            await asyncio.sleep(ACK_WAIT_S / 3)
+            for raw in list(self._in_hand):
+                with contextlib.suppress(nats.errors.Error, OSError):
+                    await raw.in_progress()
+
+
+async def _reachable(url: str) -> bool:
+    """Whether something listens: nats.connect would retry for ever where the first attempt should fail."""
+    host, _, port = url.rpartition("://")[2].rpartition("@")[2].partition(":")
+    try:
+        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port or 4222)), 5)
+    except (OSError, asyncio.TimeoutError):
+        return False
+    writer.close()
+    return True

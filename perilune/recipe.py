@@ -1,0 +1,323 @@
+"""A recipe: one TOML file is one run. Parsed and checked before anything heavy is imported.
+
+Every table below is a class here, every key a field, and the field's comment is its documentation
+(docs/recipes.md is the tour). Unknown keys are errors: a misspelt option must not train silently.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+import types
+import typing
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
+from pydantic import NonNegativeInt, model_validator
+from pydantic_core import ErrorDetails
+
+from perilune.errors import RecipeError
+
+Options = dict[str, str | int | float | bool]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CreateModel(Table):
+    """A Llama-shaped model made on the spot, with a tokenizer over a task's own words."""
+
+    task: str  # whose vocabulary the tokenizer has: a name in perilune/tasks
+    hidden_size: PositiveInt = 128
+    intermediate_size: PositiveInt = 384
+    num_layers: PositiveInt = 4
+    num_heads: PositiveInt = 4
+    num_kv_heads: PositiveInt | None = None  # as many as heads, if not given
+    max_positions: PositiveInt = 512
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> CreateModel:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}")
+        return self
+
+
+class ModelTable(Table):
+    """The policy at version 0: an existing model, or one made on the spot."""
+
+    # A folder, a Hugging Face id, or `package:NAME` for a GGUF file inside an installed Python package.
+    path: str | None = None
+    create: CreateModel | None = None
+    dtype: Literal["float32", "bfloat16"] = "float32"  # what rollout workers hold and compute in
+
+    @model_validator(mode="after")
+    def _one_source(self) -> ModelTable:
+        if (self.path is None) == (self.create is None):
+            raise ValueError("give either model.path or a [model.create] table")
+        return self
+
+
+class WarmupTable(Table):
+    """Supervised fine-tuning on reasoning traces before reinforcement learning (k1.5 §2.2)."""
+
+    task: str | None = None  # a name in perilune/tasks that can write traces
+    path: str | None = None  # or a JSONL file with `question` and `response` on each line
+    options: Options = {}  # for the task's traces
+    num_examples: PositiveInt = 20_000
+    num_steps: PositiveInt = 500
+    batch_size: PositiveInt = 64
+    learning_rate: PositiveFloat = 1e-3
+
+    @model_validator(mode="after")
+    def _one_source(self) -> WarmupTable:
+        if (self.task is None) == (self.path is None):
+            raise ValueError("give either warmup.task or warmup.path")
+        return self
+
+
+class TaskPrompts(Table):
+    """Problems from one of Perilune's own generators: endless, so held-out ones are never seen in training."""
+
+    source: Literal["task"]
+    name: str
+    num_train: PositiveInt = 20_000
+    num_heldout: PositiveInt = 500
+    options: Options = {}
+
+
+class ReasoningGymPrompts(Table):
+    """Problems from a reasoning-gym dataset, by its name there."""
+
+    source: Literal["reasoning-gym"]
+    name: str
+    num_train: PositiveInt = 10_000
+    num_heldout: PositiveInt = 500
+    options: Options = {}
+    template: str = "{question}"
+    system: str | None = None
+
+
+class JsonlPrompts(Table):
+    """One's own prompts: a JSON object a line."""
+
+    source: Literal["jsonl"]
+    path: str
+    heldout_path: str | None = None  # if not given, the last num_heldout lines of `path` are held out
+    num_heldout: PositiveInt = 100
+    question: str = "question"  # the key of the question: text, or a list of {role, content}
+    answer: str = "answer"  # the key of the reference answer
+    labels: list[str] = []  # keys that are kept as labels, for curricula
+    template: str = "{question}"
+    system: str | None = None
+
+
+class HuggingFacePrompts(Table):
+    """A Hugging Face dataset, from the hub or from a folder on disk."""
+
+    source: Literal["huggingface"]
+    dataset: str
+    config: str | None = None
+    split: str = "train"
+    heldout_split: str | None = None  # if not given, the last num_heldout rows of `split` are held out
+    num_heldout: PositiveInt = 100
+    question: str = "question"
+    answer: str = "answer"
+    labels: list[str] = []
+    template: str = "{question}"
+    system: str | None = None
+
+
+PromptsTable = Annotated[
+    TaskPrompts | ReasoningGymPrompts | JsonlPrompts | HuggingFacePrompts, Field(discriminator="source")
+]
+
+
+class SamplingTable(Table):
+    """Which prompts an iteration draws (k1.5 §2.3.4)."""
+
+    strategy: Literal["uniform", "prioritized", "curriculum"] = "uniform"
+    # curriculum: draw from the whole set for so many iterations, then only from prompts at least so hard.
+    warmup_iterations: NonNegativeInt = 0
+    difficulty_label: str = "difficulty"
+    min_difficulty: float = 0.5
+
+
+class RolloutTable(Table):
+    """How responses are sampled."""
+
+    engine: Literal["torch"] = "torch"
+    prompts_per_iteration: PositiveInt = 64
+    group_size: Annotated[int, Field(ge=2)] = 8  # k: responses to one prompt
+    temperature: PositiveFloat = 1.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: NonNegativeInt = 0  # 0: no truncation
+    max_tokens: PositiveInt = 256  # of a response
+    stop: list[str] = []
+    max_running: PositiveInt = 256  # samples that one engine decodes at once
+
+
+class GraderTable(Table):
+    """One grader and its share of the reward."""
+
+    name: str
+    weight: float = 1.0
+    options: Options = {}
+
+
+class LengthRewardTable(Table):
+    """The length reward (k1.5 §2.3.3): shorter correct answers of a group earn more, with a warm-up without it."""
+
+    weight: NonNegativeFloat = 0.0
+    warmup_iterations: NonNegativeInt = 0
+
+
+class RewardTable(Table):
+    graders: Annotated[list[GraderTable], Field(min_length=1)]
+    length: LengthRewardTable = LengthRewardTable()
+
+
+class TrainerTable(Table):
+    """The k1.5 objective and its optimiser (§2.3.1-2.3.2)."""
+
+    num_iterations: NonNegativeInt  # 0: evaluate the model and end
+    tau: NonNegativeFloat = 0.1
+    # What a reward is compared with: the group's mean, or tau * log((1/k) sum exp(r/tau)).
+    baseline: Literal["mean", "log_z"] = "mean"
+    steps_per_iteration: PositiveInt = 1  # optimiser steps, each on its share of the iteration's groups
+    epochs_per_iteration: PositiveInt = 1
+    # Groups whose rewards are all equal carry no preference; leave them out and count them as filtered.
+    drop_uniform_groups: bool = False
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    learning_rate: PositiveFloat = 1e-4
+    # A ramp from 0 over the first iterations, then constant, or falling to final_learning_rate at the last one.
+    learning_rate_warmup_iterations: NonNegativeInt = 0
+    final_learning_rate: PositiveFloat | None = None
+    betas: tuple[Share, Share] = (0.9, 0.95)
+    weight_decay: NonNegativeFloat = 0.0
+    max_grad_norm: PositiveFloat = 1.0
+    # The paper resets the optimiser when an iteration starts. At small scale that costs AdamW (docs/learning.md).
+    reset_optimizer: bool = False
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast over fp32 weights
+    row_tokens: PositiveInt = 512  # sequences are packed into rows of this length, longer ones get a row alone
+    microbatch_tokens: PositiveInt = 8192  # tokens in one forward and backward pass
+    checkpoint_every: PositiveInt = 1  # iterations; what is lost since the last is repeated from the stored batches
+    num_threads: PositiveInt | None = None  # torch threads; as many as cores, if not given
+
+
+class EvaluationTable(Table):
+    """Held-out accuracy, measured before the first iteration, after the last, and in between."""
+
+    every: PositiveInt | None = None  # iterations; not given: first and last only
+    num_problems: PositiveInt = 500
+    modes: Annotated[list[Literal["greedy", "sampled"]], Field(min_length=1)] = ["greedy", "sampled"]
+
+
+class Recipe(Table):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
+    description: str = ""
+    seed: NonNegativeInt = 0
+    model: ModelTable
+    warmup: WarmupTable | None = None
+    prompts: PromptsTable
+    sampling: SamplingTable = SamplingTable()
+    rollout: RolloutTable = RolloutTable()
+    reward: RewardTable
+    trainer: TrainerTable
+    evaluation: EvaluationTable = EvaluationTable()
+
+    def evaluates_at(self, iteration: int) -> bool:
+        """Whether the policy that opens this iteration is measured; `num_iterations` stands for the final policy."""
+        every = self.evaluation.every
+        return iteration in (0, self.trainer.num_iterations) or (every is not None and iteration % every == 0)
+
+
+def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recipe:
+    """Reads and checks a TOML recipe.
+
+    Args:
+        path: the file.
+        overrides: `key.path=value` in TOML's notation, applied after the file.
+
+    Raises:
+        RecipeError: no such file, no TOML, or wrong keys and values, each named.
+    """
+    try:
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path} is no valid TOML: {error}") from error
+    for override in overrides:
+        _apply_override(document, override)
+    return check_recipe(document, name=str(path))
+
+
+def check_recipe(document: dict[str, typing.Any], name: str = "recipe") -> Recipe:
+    """Checks a recipe given as a mapping. RecipeError names every wrong key at once."""
+    try:
+        return Recipe.model_validate(document)
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors()]
+        raise RecipeError("\n".join([f"{name} has {len(lines)} mistake{'s' * (len(lines) > 1)}:", *lines])) from error
+
+
+def recipe_from_json(text: str) -> Recipe:
+    """The inverse of `Recipe.model_dump_json`, with the same errors as a file."""
+    try:
+        return Recipe.model_validate_json(text)
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors()]
+        raise RecipeError("\n".join(["the recipe has mistakes:", *lines])) from error
+
+
+def _apply_override(document: dict[str, typing.Any], override: str) -> None:
+    key, equals, value = override.partition("=")
+    if not equals:
+        raise RecipeError(f"{override!r} is no override; write key.path=value, for example trainer.tau=0.05")
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is text
+    *tables, last = key.strip().split(".")
+    for table in tables:
+        document = document.setdefault(table, {})
+        if not isinstance(document, dict):
+            raise RecipeError(f"{override!r}: {table} is a value, not a table")
+    document[last] = parsed
+
+
+def _explain(detail: ErrorDetails) -> str:
+    # A discriminated union puts its tag into the location; it is no key of the file.
+    location = [part for part in detail["loc"] if part not in ("task", "reasoning-gym", "jsonl", "huggingface")] \
+        if detail["loc"][:1] == ("prompts",) else list(detail["loc"])
+    key = ".".join(str(part) for part in location) or "recipe"
+    if detail["type"] == "extra_forbidden":
+        known = _known_keys(detail["loc"][:-1])
+        near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"known here are {', '.join(sorted(known))}"
+        return f"  {key}: no such key; {hint}"
+    if detail["type"] == "missing":
+        return f"  {key}: is required and missing"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"  {key}: {message[:1].lower()}{message[1:]} (got {detail['input']!r:.80})"
+
+
+def _known_keys(location: tuple[int | str, ...]) -> list[str]:
+    """The keys of the table at a location, for the hint about a misspelt one."""
+    tables: list[type[BaseModel]] = [Recipe]
+    for part in location:
+        inner = [table.model_fields[part].annotation for table in tables if part in table.model_fields]
+        if inner:
+            tables = [found for annotation in inner for found in _tables_in(annotation)]
+        elif isinstance(part, str):  # the tag of a discriminated union
+            tables = [table for table in tables if part in typing.get_args(table.model_fields["source"].annotation)]
+    return [key for table in tables for key in table.model_fields]
+
+
+def _tables_in(annotation: object) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+        return [annotation] if issubclass(annotation, BaseModel) else []
+    return [table for argument in typing.get_args(annotation) for table in _tables_in(argument)]

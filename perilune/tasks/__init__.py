@@ -1,0 +1,1 @@
+"""Tasks whose problems are generated without end and whose answers a program can check."""
