@@ -17,9 +17,11 @@ from typing import Generic, TypeVar
 import nats
 import nats.errors
 from google.protobuf.message import DecodeError, Message
+from nats.aio.client import Client as NATS
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext, api
-from nats.js.errors import APIError, NotFoundError as StreamNotFoundError
+from nats.js.errors import APIError
+from nats.js.errors import NotFoundError as StreamNotFoundError
 from opentelemetry.context import Context
 
 from perilune import telemetry
@@ -122,7 +124,7 @@ class Delivery(Generic[M]):
 class Bus:
     """A connection. Use as `async with Bus.connect(url, name) as bus`."""
 
-    def __init__(self, client: nats.NATS) -> None:
+    def __init__(self, client: NATS) -> None:
         self._client = client
         self._jetstream: JetStreamContext = client.jetstream()
         self._in_hand: set[Msg] = set()
@@ -142,18 +144,22 @@ class Bus:
             logger.warning("the NATS server at %s is back", url)
 
         try:
-            client = await nats.connect(
-                url,
-                name=name,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=0.5,
-                connect_timeout=5,
-                allow_reconnect=True,
-                error_cb=on_error,
-                disconnected_cb=on_disconnect,
-                reconnected_cb=on_reconnect,
-                pending_size=64 << 20,
-            ) if await _reachable(url) else None
+            client = (
+                await nats.connect(
+                    url,
+                    name=name,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=0.5,
+                    connect_timeout=5,
+                    allow_reconnect=True,
+                    error_cb=on_error,
+                    disconnected_cb=on_disconnect,
+                    reconnected_cb=on_reconnect,
+                    pending_size=64 << 20,
+                )
+                if await _reachable(url)
+                else None
+            )
         except (OSError, nats.errors.Error) as error:
             raise UnavailableError(f"no NATS server answers at {url}: {error}") from error
         if client is None:
@@ -214,7 +220,7 @@ class Bus:
                 return
             except nats.errors.MaxPayloadError as error:
                 raise ValueError(f"{message_id} has {len(payload)} bytes; the bus takes {MAX_PAYLOAD_BYTES}") from error
-            except (nats.errors.Error, APIError, asyncio.TimeoutError, OSError) as error:
+            except (TimeoutError, nats.errors.Error, APIError, OSError) as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise UnavailableError(f"could not publish {message_id} on {subject}: {error!r}") from error
                 await asyncio.sleep(0.5)
@@ -240,7 +246,7 @@ class Bus:
     ) -> list[Delivery[M]]:
         try:
             messages = await subscription.fetch(max_batch, timeout=FETCH_WAIT_S)
-        except (nats.errors.TimeoutError, asyncio.TimeoutError):
+        except (TimeoutError, nats.errors.TimeoutError):
             return []
         except (nats.errors.ConnectionClosedError, APIError) as error:
             if self._client.is_closed:
@@ -298,7 +304,7 @@ async def _reachable(url: str) -> bool:
     host, _, port = url.rpartition("://")[2].rpartition("@")[2].partition(":")
     try:
         _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port or 4222)), 5)
-    except (OSError, asyncio.TimeoutError):
+    except (TimeoutError, OSError):
         return False
     writer.close()
     return True

@@ -74,5 +74,5 @@ _ERROR_OF_STATUS: dict[grpc.StatusCode, type[PeriluneError]] = {
 
 def error_from_rpc(error: grpc.RpcError) -> PeriluneError:
     """The exception a caller sees for a failed RPC: its status by the table above, its text as it came."""
-    status, details = error.code(), error.details() or ""  # type: ignore[attr-defined]
+    status, details = error.code(), error.details() or ""
     return _ERROR_OF_STATUS.get(status, PeriluneError)(details or f"the call failed with {status.name}")

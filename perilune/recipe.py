@@ -13,8 +13,17 @@ import typing
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFloat, PositiveInt, ValidationError
-from pydantic import NonNegativeInt, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from perilune.errors import RecipeError
@@ -291,8 +300,11 @@ def _apply_override(document: dict[str, typing.Any], override: str) -> None:
 
 def _explain(detail: ErrorDetails) -> str:
     # A discriminated union puts its tag into the location; it is no key of the file.
-    location = [part for part in detail["loc"] if part not in ("task", "reasoning-gym", "jsonl", "huggingface")] \
-        if detail["loc"][:1] == ("prompts",) else list(detail["loc"])
+    location = (
+        [part for part in detail["loc"] if part not in ("task", "reasoning-gym", "jsonl", "huggingface")]
+        if detail["loc"][:1] == ("prompts",)
+        else list(detail["loc"])
+    )
     key = ".".join(str(part) for part in location) or "recipe"
     if detail["type"] == "extra_forbidden":
         known = _known_keys(detail["loc"][:-1])

@@ -23,7 +23,7 @@ class RawTensor:
     """A tensor as the wire has it: contiguous, little-endian."""
 
     name: str
-    dtype: Dtype
+    dtype: Dtype.ValueType
     shape: tuple[int, ...]
     data: memoryview  # of bytes
 
@@ -91,7 +91,9 @@ class Stage:
         if commit.version != self.manifest.version:
             raise WeightStreamError(f"the commit is for version {commit.version.number}, not for {number}")
         if self._num_received != self.manifest.num_bytes:
-            raise WeightStreamError(f"version {number} ended after {self._num_received} of {self.manifest.num_bytes} bytes")
+            raise WeightStreamError(
+                f"version {number} ended after {self._num_received} of {self.manifest.num_bytes} bytes"
+            )
         view = memoryview(self._buffer)
         tensors = []
         for info in self.manifest.tensors:

@@ -23,7 +23,9 @@ def generate(out: Path) -> None:
     if protoc.main([*arguments, *sources]):
         raise SystemExit("protoc failed; its message is above")
     folders = {out / PACKAGE, *(path.parent for path in (out / PACKAGE).rglob("*.py"))}
-    for folder in {parent for leaf in folders for parent in (leaf, *leaf.parents) if parent.is_relative_to(out / PACKAGE)}:
+    for folder in {
+        parent for leaf in folders for parent in (leaf, *leaf.parents) if parent.is_relative_to(out / PACKAGE)
+    }:
         (folder / "__init__.py").write_text("")
 
 

@@ -1,1 +1,39 @@
-"""Tasks whose problems are generated without end and whose answers a program can check."""
+"""Tasks whose problems are generated without end and whose answers a program can check.
+
+A task is one file here and one row of the table.
+"""
+
+from random import Random
+from typing import Any, Protocol
+
+from perilune.errors import NotFoundError
+from perilune.tasks import search
+
+
+class Problem(Protocol):
+    @property
+    def answer(self) -> str:
+        """The reference answer."""
+        ...
+
+
+class Task(Protocol):
+    VOCABULARY: tuple[str, ...]
+    """Every word of a question or a trace, for a tokenizer that knows no other."""
+
+    def problem(self, seed: int, index: int, *, held_out: bool = False) -> Problem: ...
+
+    def question(self, problem: Any) -> str: ...
+
+    def trace(self, problem: Any, rng: Random) -> str:
+        """A reasoning trace for the warm-up (k1.5 §2.2)."""
+        ...
+
+
+TASKS: dict[str, Task] = {"search": search}  # type: ignore[dict-item]
+
+
+def find_task(name: str) -> Task:
+    if name not in TASKS:
+        raise NotFoundError(f"there is no task {name!r}; known are {', '.join(sorted(TASKS))}")
+    return TASKS[name]

@@ -45,10 +45,10 @@ class WeightServiceServicer:
     """Missing associated documentation comment in .proto file."""
 
     def Subscribe(self, request, context):
-        """Streams every version newer than `have`, each as manifest, chunks, commit; stays open for versions to come.
+        """Streams the current version unless `have` is it, as manifest, chunks, commit; stays open for versions to come.
+        `have` may be newer than what is sent: the trainer went back to its last checkpoint, and the fleet follows.
         A subscriber that is slower than the trainer skips to the newest version: versions are never queued.
         NOT_FOUND: this trainer serves no such run; ask the master again.
-        FAILED_PRECONDITION: the subscriber has a version of this run that was never published.
         Safe to retry at any time: call again with the version that is served now.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

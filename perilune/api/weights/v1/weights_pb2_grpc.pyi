@@ -32,10 +32,10 @@ class WeightServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> WeightServiceAsyncStub: ...
     Subscribe: _grpc.UnaryStreamMultiCallable[_weights_pb2.SubscribeRequest, _weights_pb2.SubscribeResponse]
-    """Streams every version newer than `have`, each as manifest, chunks, commit; stays open for versions to come.
+    """Streams the current version unless `have` is it, as manifest, chunks, commit; stays open for versions to come.
+    `have` may be newer than what is sent: the trainer went back to its last checkpoint, and the fleet follows.
     A subscriber that is slower than the trainer skips to the newest version: versions are never queued.
     NOT_FOUND: this trainer serves no such run; ask the master again.
-    FAILED_PRECONDITION: the subscriber has a version of this run that was never published.
     Safe to retry at any time: call again with the version that is served now.
     """
 
@@ -43,10 +43,10 @@ class WeightServiceStub:
 class WeightServiceAsyncStub(WeightServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Subscribe: _aio.UnaryStreamMultiCallable[_weights_pb2.SubscribeRequest, _weights_pb2.SubscribeResponse]  # type: ignore[assignment]
-    """Streams every version newer than `have`, each as manifest, chunks, commit; stays open for versions to come.
+    """Streams the current version unless `have` is it, as manifest, chunks, commit; stays open for versions to come.
+    `have` may be newer than what is sent: the trainer went back to its last checkpoint, and the fleet follows.
     A subscriber that is slower than the trainer skips to the newest version: versions are never queued.
     NOT_FOUND: this trainer serves no such run; ask the master again.
-    FAILED_PRECONDITION: the subscriber has a version of this run that was never published.
     Safe to retry at any time: call again with the version that is served now.
     """
 
@@ -57,10 +57,10 @@ class WeightServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _weights_pb2.SubscribeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_weights_pb2.SubscribeResponse], _abc.AsyncIterator[_weights_pb2.SubscribeResponse]]:
-        """Streams every version newer than `have`, each as manifest, chunks, commit; stays open for versions to come.
+        """Streams the current version unless `have` is it, as manifest, chunks, commit; stays open for versions to come.
+        `have` may be newer than what is sent: the trainer went back to its last checkpoint, and the fleet follows.
         A subscriber that is slower than the trainer skips to the newest version: versions are never queued.
         NOT_FOUND: this trainer serves no such run; ask the master again.
-        FAILED_PRECONDITION: the subscriber has a version of this run that was never published.
         Safe to retry at any time: call again with the version that is served now.
         """
 
