@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import nats.errors
 from google.protobuf.message import DecodeError, Message
 from nats.aio.client import Client as NATS
 from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError
 from nats.js.errors import NotFoundError as StreamNotFoundError
@@ -32,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 ACK_WAIT_S = 10.0  # a worker that is silent for so long is taken for dead, and its messages go to another
 MAX_DELIVERIES = 5
-FETCH_WAIT_S = 1.0  # a fetch that is open across a server restart hangs for its whole timeout: keep it short
+PULL_WAIT_S = 1.0  # a request that is open across a server restart is only missed when this is over
 PUBLISH_PATIENCE_S = 60.0
 MAX_PAYLOAD_BYTES = 8 << 20
 
@@ -106,18 +108,18 @@ class Delivery(Generic[M]):
 
     async def ack(self) -> None:
         """Its effect is durable; the server may forget it."""
-        self.bus._in_hand.discard(self.raw)
+        self.bus._in_hand.pop(self.raw.reply, None)
         await self.raw.ack()
 
     async def retry(self, delay_s: float = 1.0) -> None:
         """Something outside failed: deliver again later, to anyone."""
-        self.bus._in_hand.discard(self.raw)
+        self.bus._in_hand.pop(self.raw.reply, None)
         await self.raw.nak(delay=delay_s)
 
     async def reject(self, reason: str, run_id: str = "", trajectory_ids: list[str] | None = None) -> None:
         """It can never succeed: move it to the dead-letter stream, with the reason."""
         await self.bus.bury(self.raw, reason, run_id, trajectory_ids or [])
-        self.bus._in_hand.discard(self.raw)
+        self.bus._in_hand.pop(self.raw.reply, None)
         await self.raw.term()
 
 
@@ -127,7 +129,7 @@ class Bus:
     def __init__(self, client: NATS) -> None:
         self._client = client
         self._jetstream: JetStreamContext = client.jetstream()
-        self._in_hand: set[Msg] = set()
+        self._in_hand: dict[str, Msg] = {}  # by the reply subject, which is a delivery's own
 
     @staticmethod
     @contextlib.asynccontextmanager
@@ -206,21 +208,32 @@ class Bus:
         """Forgets the messages of a subject that nobody has taken yet."""
         await self._jetstream.purge_stream(stream, subject=subject)
 
-    async def publish(self, subject: str, message: Message, message_id: str) -> None:
+    async def num_unfinished(self, consumer: Consumer) -> int:
+        """Messages of a consumer that were not acknowledged yet, delivered or not."""
+        try:
+            info = await self._jetstream.consumer_info(consumer.stream, consumer.durable)
+        except StreamNotFoundError:
+            return 0
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    async def publish(
+        self, subject: str, message: Message, message_id: str, headers: dict[str, str] | None = None
+    ) -> None:
         """Publishes, and returns when the server has stored it. The same id twice is stored once.
 
-        Retries with the same id through a server restart; UnavailableError after a minute of trying.
+        Retries with the same id through a server restart; UnavailableError after a minute of trying. `headers` are
+        those of the trace to go on with, the current one if not given.
         """
-        headers = telemetry.headers_of() | {"Nats-Msg-Id": message_id}
+        headers = (telemetry.headers_of() if headers is None else headers) | {"Nats-Msg-Id": message_id}
         payload = message.SerializeToString()
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise ValueError(f"{message_id} has {len(payload)} bytes; the bus takes {MAX_PAYLOAD_BYTES}")
         deadline = asyncio.get_running_loop().time() + PUBLISH_PATIENCE_S
         while True:
             try:
                 await self._jetstream.publish(subject, payload, timeout=5, headers=headers)
                 return
-            except nats.errors.MaxPayloadError as error:
-                raise ValueError(f"{message_id} has {len(payload)} bytes; the bus takes {MAX_PAYLOAD_BYTES}") from error
-            except (TimeoutError, nats.errors.Error, APIError, OSError) as error:
+            except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise UnavailableError(f"could not publish {message_id} on {subject}: {error!r}") from error
                 await asyncio.sleep(0.5)
@@ -230,38 +243,66 @@ class Bus:
     ) -> AsyncIterator[list[Delivery[M]]]:
         """Batches of messages, for as long as the caller iterates; an empty batch when there was nothing for a while.
 
-        What cannot be read as `message_type` goes to the dead-letter stream. Waits for a consumer that is not
-        declared yet.
+        What cannot be read as `message_type` goes to the dead-letter stream.
         """
-        subscription = await self._jetstream.pull_subscribe_bind(consumer.durable, consumer.stream)
+        async for raws in self.raw_deliveries(consumer, max_batch):
+            yield [d for raw in raws if (d := await self._open(raw, message_type))]
+
+    async def raw_deliveries(self, consumer: Consumer, max_batch: int = 64) -> AsyncIterator[list[Msg]]:
+        """The same for messages that are no protobuf; the caller acks each."""
+        inbox = await self._client.subscribe(self._client.new_inbox())
         try:
             while True:
-                yield await self._next_batch(subscription, message_type, max_batch)
+                yield await self._pull(inbox, consumer, max_batch)
         finally:
             with contextlib.suppress(nats.errors.Error):
-                await subscription.unsubscribe()
+                await inbox.unsubscribe()
 
-    async def _next_batch(
-        self, subscription: JetStreamContext.PullSubscription, message_type: type[M], max_batch: int
-    ) -> list[Delivery[M]]:
+    async def _pull(self, inbox: Subscription, consumer: Consumer, max_batch: int) -> list[Msg]:
+        """Waits for the first message and takes whatever else is there, up to `max_batch`, without waiting more.
+
+        The client's own `fetch` would wait its whole timeout for a full batch, and every iteration ends with one that
+        is not full. Nothing is asked for ahead of need: what one worker has not taken, another may.
+        """
         try:
-            messages = await subscription.fetch(max_batch, timeout=FETCH_WAIT_S)
-        except (TimeoutError, nats.errors.TimeoutError):
-            return []
-        except (nats.errors.ConnectionClosedError, APIError) as error:
+            await self._ask(inbox, consumer, {"batch": 1, "expires": int(PULL_WAIT_S * 1e9)})
+            messages = await self._answers(inbox, 1, PULL_WAIT_S + 1.0)
+            if messages and max_batch > 1:
+                await self._ask(inbox, consumer, {"batch": max_batch - 1, "no_wait": True})
+                messages += await self._answers(inbox, max_batch - 1, 1.0)
+        except (nats.errors.Error, OSError) as error:
             if self._client.is_closed:
                 raise UnavailableError("the connection to NATS is closed") from error
-            logger.warning("cannot fetch: %s", error)  # the server restarts, or has no such consumer yet
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.5)  # the server restarts
             return []
-        self._in_hand.update(messages)
-        deliveries = []
-        for raw in messages:
-            try:
-                deliveries.append(Delivery(message_type.FromString(raw.data), raw, self))
-            except DecodeError as error:
-                await Delivery(message_type(), raw, self).reject(f"not a {message_type.DESCRIPTOR.name}: {error}")
-        return deliveries
+        return messages
+
+    async def _ask(self, inbox: Subscription, consumer: Consumer, request: dict[str, int | bool]) -> None:
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.durable}"
+        await self._client.publish(subject, json.dumps(request).encode(), reply=inbox.subject)
+
+    async def _answers(self, inbox: Subscription, num_wanted: int, timeout_s: float) -> list[Msg]:
+        """Messages until there are enough, the server says that there are no more, or the time is up."""
+        messages: list[Msg] = []
+        with contextlib.suppress(nats.errors.TimeoutError):
+            while len(messages) < num_wanted:
+                raw = await inbox.next_msg(timeout_s)
+                status = JetStreamContext.is_status_msg(raw)
+                if status:  # 404: none there; 408: none came; 503: no such consumer yet
+                    if status == api.StatusCode.SERVICE_UNAVAILABLE:
+                        await asyncio.sleep(0.5)
+                    break
+                messages.append(raw)
+        return messages
+
+    async def _open(self, raw: Msg, message_type: type[M]) -> Delivery[M] | None:
+        try:
+            message = message_type.FromString(raw.data)
+        except DecodeError as error:
+            await Delivery(message_type(), raw, self).reject(f"not a {message_type.DESCRIPTOR.name}: {error}")
+            return None
+        self._in_hand[raw.reply] = raw
+        return Delivery(message, raw, self)
 
     async def bury(self, raw: Msg, reason: str, run_id: str = "", trajectory_ids: list[str] | None = None) -> None:
         """Publishes a dead letter for a message; the message itself is left as it is."""
@@ -294,7 +335,7 @@ class Bus:
         """Tells the server, while this process lives, that what it holds is being worked on."""
         while True:
             await asyncio.sleep(ACK_WAIT_S / 3)
-            for raw in list(self._in_hand):
+            for raw in list(self._in_hand.values()):
                 with contextlib.suppress(nats.errors.Error, OSError):
                     await raw.in_progress()
 

@@ -11,7 +11,8 @@ import grpc
 from perilune.api.master.v1.master_pb2 import JoinRequest, ReportServingRequest, RunAssignment
 from perilune.api.master.v1.master_pb2_grpc import FleetServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.service import Service, open_channel
+from perilune.channel import open_channel
+from perilune.service import Service
 
 logger = logging.getLogger(__name__)
 

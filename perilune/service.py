@@ -23,20 +23,11 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from perilune import telemetry
+from perilune.channel import GRPC_OPTIONS
+from perilune.channel import open_channel as open_channel  # noqa: PLC0414
 from perilune.errors import STATUS_OF_ERROR, InvalidInputError, PeriluneError, UnavailableError
 
 logger = logging.getLogger(__name__)
-
-MAX_MESSAGE_BYTES = 64 << 20
-GRPC_OPTIONS = [
-    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.so_reuseport", 0),  # two services on one port is a mistake, not a cluster
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
-]
 
 
 class ServiceSettings(BaseSettings):
@@ -164,11 +155,6 @@ async def rpc_errors(context: grpc.aio.ServicerContext[Any, Any]) -> Any:
     except PeriluneError as error:
         status = next(STATUS_OF_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_OF_ERROR)
         await context.abort(status, str(error))
-
-
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to another service, with this project's message limits and keepalive."""
-    return grpc.aio.insecure_channel(address, options=GRPC_OPTIONS)
 
 
 async def until_stopping(service: Service, *work: Awaitable[Any]) -> None:

@@ -1,40 +1,39 @@
 """Search by trial and error: which two of these numbers add up to the target?
 
 A task small enough for a tiny model that still has the shape of a long chain of thought: try a
-pair, look at the sum, say `no`, try the next one. Warm-up traces (k1.5 §2.2) do every step
-correctly but mostly lose patience, so a policy fresh from the warm-up gives up early. RL has to
-find out that persistence pays: accuracy and response length rise together (k1.5 §3.3, Fig. 5 in
-kind).
+pair, judge the sum, try the next. Warm-up traces (k1.5 §2.2) do every step correctly but mostly
+lose patience, so a policy fresh from the warm-up gives up early. RL has to find out that
+persistence pays: accuracy and response length rise together (k1.5 §3.3, Fig. 5 in kind).
 
-    question   which two of 9 25 4 17 12 make 21 ?
-    response   9 + 25 = 34 no 9 + 4 = 13 no 9 + 17 = 26 no 9 + 12 = 21 yes answer: 9 12
+    question   which two of 9 15 4 17 12 make 21 ?
+    response   9 + 15 = 24 high 9 + 4 = 13 low 9 + 17 = 26 high 9 + 12 = 21 yes answer: 9 12
 
 The answer is whatever follows the last `answer:`, read as an unordered pair. Exactly one pair is
 right, so `Problem.answer` is a full reference. Giving up (`answer: none`) is a wrong answer, and
 the steps before the answer are never graded.
 
-Texts are words separated by single spaces, every word of them in `VOCABULARY`.
+Texts are words separated by single spaces, every one of them in `VOCABULARY`.
 """
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 from random import Random
 
-MAX_NUMBER = 30
-NUM_NUMBERS = 5
+MAX_NUMBER = 20
 HELD_OUT_IN = 10
-"""One problem in ten, chosen by its content, is never trained on."""
+"""One problem in ten, chosen by its content, is kept for evaluation."""
 
-WORDS = ("which", "two", "of", "make", "?", "+", "=", "no", "yes", "answer:", "none")
+WORDS = ("which", "two", "of", "make", "?", "+", "=", "low", "high", "yes", "answer:", "none")
 VOCABULARY = WORDS + tuple(str(n) for n in range(1, 2 * MAX_NUMBER))
-"""Every word a question or a trace can hold; the largest sum is MAX_NUMBER + (MAX_NUMBER - 1)."""
+"""Every word of a question or a trace; the largest sum is MAX_NUMBER + (MAX_NUMBER - 1)."""
 
-PATIENCE = {1: 6, 2: 9, 3: 3, None: 2}
+PATIENCE: Mapping[int | None, int] = {1: 6, 2: 9, 3: 3, None: 2}
 """How many failed tries a warm-up trace bears before it gives up, with weights; None: all of them.
 
-Most traces stop after one or two, so sampling and greedy decoding both start low; the few that go
-to the end show the whole order of pairs, without which RL would have nothing to reinforce.
+Most traces stop after one or two, so sampled and greedy accuracy both start low; the one in ten
+that never gives up shows the whole order of pairs, without which RL has nothing to reinforce.
 """
 
 
@@ -48,48 +47,55 @@ class Problem:
 
     @property
     def answer(self) -> str:
-        """The reference answer, as it stands after `answer:` in a right response."""
+        """The reference: what follows `answer:` in a right response, in either order."""
         return "{} {}".format(*self.solution)
 
     @property
     def held_out(self) -> bool:
-        """Whether the problem belongs to the evaluation set, whatever the order of its numbers."""
-        return zlib.crc32(repr((sorted(self.numbers), self.target)).encode()) % HELD_OUT_IN == 0
+        """Whether it is kept for evaluation; the order of the numbers makes no difference."""
+        content = f"{sorted(self.numbers)} {self.target}"
+        return zlib.crc32(content.encode()) % HELD_OUT_IN == 0
 
 
-def problem(seed: int, index: int, *, held_out: bool = False) -> Problem:
-    """Problem `index` of the endless set `seed`: the same arguments give the same problem.
+def problem(seed: int, index: int, *, num_numbers: int = 5, held_out: bool = False) -> Problem:
+    """Problem `index` of the endless set `seed`; the same arguments give the same problem.
 
-    Held-out problems and the others never meet, for any two seeds.
+    Held-out problems never occur among the others, whatever the seeds. More numbers make a harder
+    problem (a grade for the curriculum of k1.5 §2.3.4). Raises ValueError if `num_numbers` is not
+    between 2 and half of MAX_NUMBER.
     """
+    if not 2 <= num_numbers <= MAX_NUMBER // 2:
+        raise ValueError(f"num_numbers must be 2 to {MAX_NUMBER // 2}, not {num_numbers}")
     rng = Random(f"{seed}/{index}")
     while True:
-        numbers = tuple(rng.sample(range(1, MAX_NUMBER + 1), NUM_NUMBERS))
+        numbers = tuple(rng.sample(range(1, MAX_NUMBER + 1), num_numbers))
         pairs = list(combinations(numbers, 2))
         solution = rng.choice(pairs)
         drawn = Problem(numbers, sum(solution), solution)
-        unique = sum(sum(pair) == drawn.target for pair in pairs) == 1
-        if unique and drawn.held_out == held_out:
+        is_unique = [sum(pair) for pair in pairs].count(drawn.target) == 1
+        if is_unique and drawn.held_out == held_out:
             return drawn
 
 
 def question(problem: Problem) -> str:
-    """The prompt, e.g. `which two of 9 25 4 17 12 make 21 ?`."""
+    """The prompt, e.g. `which two of 9 15 4 17 12 make 21 ?`."""
     return f"which two of {' '.join(map(str, problem.numbers))} make {problem.target} ?"
 
 
-def trace(problem: Problem, rng: Random, *, patience: dict[int | None, int] = PATIENCE) -> str:
-    """A warm-up response: tries pairs in order until one fits or patience, drawn here, runs out.
+def trace(
+    problem: Problem, rng: Random, *, patience: Mapping[int | None, int] = PATIENCE
+) -> str:
+    """A warm-up response: tries pairs in order until one fits or its patience, drawn here, ends.
 
-    Every step is correct; only giving up (`answer: none`) makes a trace wrong. Unlike the verified
-    paths of k1.5 §2.2 the traces are not filtered by their answer: that would leave RL no room.
+    `low` and `high` rather than a plain `no` give the warm-up more to learn the comparison from.
+    Unlike the verified paths of k1.5 §2.2 traces that give up are kept: they are RL's headroom.
     """
-    (bears,) = rng.choices(list(patience), weights=patience.values())
+    (max_tries,) = rng.choices(list(patience), weights=list(patience.values()))
     steps = []
     for num_tries, (a, b) in enumerate(combinations(problem.numbers, 2), start=1):
         if a + b == problem.target:
-            return " ".join([*steps, f"{a} + {b} = {a + b} yes answer: {problem.answer}"])
-        steps.append(f"{a} + {b} = {a + b} no")
-        if num_tries == bears:
+            return " ".join([*steps, f"{a} + {b} = {a + b} yes answer: {a} {b}"])
+        steps.append(f"{a} + {b} = {a + b} {'low' if a + b < problem.target else 'high'}")
+        if num_tries == max_tries:
             return " ".join([*steps, "answer: none"])
-    raise AssertionError("a problem has exactly one solution")
+    raise AssertionError("a problem has a solution")

@@ -418,18 +418,18 @@ class WatchRunResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
-    VERSION_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
     EVENTS_FIELD_NUMBER: _builtins.int
     FLEET_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> Global___Run: ...
     @_builtins.property
-    def version(self) -> Global___Version:
-        """Set when a version was committed since the last message."""
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Version]:
+        """Versions committed since the last message; the first message has them all."""
 
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_trajectory_pb2.Event]:
-        """Set when a service said something since the last message."""
+        """What services said since the last message."""
 
     @_builtins.property
     def fleet(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker]: ...
@@ -437,13 +437,13 @@ class WatchRunResponse(_message.Message):
         self,
         *,
         run: Global___Run | None = ...,
-        version: Global___Version | None = ...,
+        versions: _abc.Iterable[Global___Version] | None = ...,
         events: _abc.Iterable[_trajectory_pb2.Event] | None = ...,
         fleet: _abc.Iterable[Global___Worker] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "version", b"version"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "fleet", b"fleet", "run", b"run", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "fleet", b"fleet", "run", b"run", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

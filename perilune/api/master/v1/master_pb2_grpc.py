@@ -580,8 +580,8 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetBatch(self, request, context):
-        """The groups of one iteration, sent as soon as the iteration is complete. The same iteration always gives the
-        same batch, so a trainer that lost its last step repeats it exactly.
+        """The groups of one iteration, sent as soon as the iteration is complete; none if all were filtered. The same
+        iteration always gives the same batch, so a trainer that lost its last step repeats it exactly.
         NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -589,8 +589,9 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CommitVersion(self, request, context):
-        """Records a published version. From iteration 1 on, it marks the samples of the batch before as trained and
-        opens the next iteration, in one transaction. Repeating a commit changes nothing.
+        """Records a published version: marks the samples of the batch it was made from as trained and opens the next
+        iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
+        anything else: repeating a commit changes nothing, but says that the weights can be had again.
         NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -224,13 +224,14 @@ class TrainingServiceStub:
     UNAVAILABLE: the master is stopping; call again with backoff. Safe to retry.
     """
     GetBatch: _grpc.UnaryStreamMultiCallable[_master_pb2.GetBatchRequest, _master_pb2.GetBatchResponse]
-    """The groups of one iteration, sent as soon as the iteration is complete. The same iteration always gives the
-    same batch, so a trainer that lost its last step repeats it exactly.
+    """The groups of one iteration, sent as soon as the iteration is complete; none if all were filtered. The same
+    iteration always gives the same batch, so a trainer that lost its last step repeats it exactly.
     NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. Safe to retry.
     """
     CommitVersion: _grpc.UnaryUnaryMultiCallable[_master_pb2.CommitVersionRequest, _master_pb2.CommitVersionResponse]
-    """Records a published version. From iteration 1 on, it marks the samples of the batch before as trained and
-    opens the next iteration, in one transaction. Repeating a commit changes nothing.
+    """Records a published version: marks the samples of the batch it was made from as trained and opens the next
+    iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
+    anything else: repeating a commit changes nothing, but says that the weights can be had again.
     NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version. Safe to retry.
     """
     FailRun: _grpc.UnaryUnaryMultiCallable[_master_pb2.FailRunRequest, _master_pb2.FailRunResponse]
@@ -247,13 +248,14 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     UNAVAILABLE: the master is stopping; call again with backoff. Safe to retry.
     """
     GetBatch: _aio.UnaryStreamMultiCallable[_master_pb2.GetBatchRequest, _master_pb2.GetBatchResponse]  # type: ignore[assignment]
-    """The groups of one iteration, sent as soon as the iteration is complete. The same iteration always gives the
-    same batch, so a trainer that lost its last step repeats it exactly.
+    """The groups of one iteration, sent as soon as the iteration is complete; none if all were filtered. The same
+    iteration always gives the same batch, so a trainer that lost its last step repeats it exactly.
     NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. Safe to retry.
     """
     CommitVersion: _aio.UnaryUnaryMultiCallable[_master_pb2.CommitVersionRequest, _master_pb2.CommitVersionResponse]  # type: ignore[assignment]
-    """Records a published version. From iteration 1 on, it marks the samples of the batch before as trained and
-    opens the next iteration, in one transaction. Repeating a commit changes nothing.
+    """Records a published version: marks the samples of the batch it was made from as trained and opens the next
+    iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
+    anything else: repeating a commit changes nothing, but says that the weights can be had again.
     NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version. Safe to retry.
     """
     FailRun: _aio.UnaryUnaryMultiCallable[_master_pb2.FailRunRequest, _master_pb2.FailRunResponse]  # type: ignore[assignment]
@@ -279,8 +281,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _master_pb2.GetBatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_master_pb2.GetBatchResponse], _abc.AsyncIterator[_master_pb2.GetBatchResponse]]:
-        """The groups of one iteration, sent as soon as the iteration is complete. The same iteration always gives the
-        same batch, so a trainer that lost its last step repeats it exactly.
+        """The groups of one iteration, sent as soon as the iteration is complete; none if all were filtered. The same
+        iteration always gives the same batch, so a trainer that lost its last step repeats it exactly.
         NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. Safe to retry.
         """
 
@@ -290,8 +292,9 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _master_pb2.CommitVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.CommitVersionResponse, _abc.Awaitable[_master_pb2.CommitVersionResponse]]:
-        """Records a published version. From iteration 1 on, it marks the samples of the batch before as trained and
-        opens the next iteration, in one transaction. Repeating a commit changes nothing.
+        """Records a published version: marks the samples of the batch it was made from as trained and opens the next
+        iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
+        anything else: repeating a commit changes nothing, but says that the weights can be had again.
         NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version. Safe to retry.
         """
 

@@ -1,0 +1,260 @@
+"""The command line. This file holds the commands and their options; what they do is imported when it is done,
+so that `perilune --help` answers at once.
+
+Exit status: 0, or 1 for a failure that the message on stderr explains, 2 for a wrong command line, 130 after Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Reinforcement learning for language models, as services.",
+)
+run_app = typer.Typer(no_args_is_help=True, help="Look at runs, stop them, continue them.")
+recipe_app = typer.Typer(no_args_is_help=True, help="Look at recipes.")
+app.add_typer(run_app, name="run")
+app.add_typer(recipe_app, name="recipe")
+
+
+class ServiceName(StrEnum):
+    NATS = "nats"
+    MASTER = "master"
+    ROLLOUT = "rollout"
+    REWARD = "reward"
+    TRAINER = "trainer"
+
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file; recipes/ has some.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id; `perilune run list` shows them.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the recipe; may be given often."),
+]
+Home = Annotated[
+    Path, typer.Option(envvar="PERILUNE_HOME", help="The folder of runs, logs and the database.", show_default=True)
+]
+Master = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", envvar="PERILUNE_MASTER_ADDRESS", help="A master that runs already."),
+]
+Rollouts = Annotated[int | None, typer.Option(min=1, help="Rollout workers; one a core, two at most, if not given.")]
+Rewards = Annotated[int, typer.Option(min=1, help="Reward workers.")]
+NoView = Annotated[bool, typer.Option("--no-view", help="Plain lines in place of the live view.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+RunName = Annotated[str, typer.Option(metavar="RUN", help="The run's id; made from the recipe's name if not given.")]
+
+DEFAULT_HOME = Path("runs")
+
+
+def main() -> None:
+    """The entry point: an error that Perilune raises on purpose is one message and exit status 1, no traceback."""
+    try:
+        app()
+    except Exception as error:
+        from perilune.errors import PeriluneError
+
+        if not isinstance(error, PeriluneError):
+            raise
+        print(f"perilune: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        from importlib import metadata
+
+        print(metadata.version("perilune"))
+        raise typer.Exit
+
+
+# --- Runs from a recipe -------------------------------------------------------------------------------------------
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    set_: Overrides = None,
+    name: RunName = "",
+    home: Home = DEFAULT_HOME,
+    rollouts: Rollouts = None,
+    rewards: Rewards = 1,
+    master: Master = None,
+    no_view: NoView = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe: start every service on this machine, train, report, stop them.
+
+    Ctrl-C stops the run so that it can be resumed; a second one kills. With --master the run goes to services that
+    run already, and nothing is started here.
+    """
+    from perilune.cli import training
+    from perilune.recipe import load_recipe
+
+    place = training.Place(home, master, rollouts, rewards)
+    _exit(training.submit(load_recipe(recipe, set_ or []), name, place, training.Screen(not no_view, as_json)))
+
+
+@app.command("eval")
+def evaluate(
+    recipe_or_run: Annotated[str, typer.Argument(help="A recipe's TOML file, or a run's id.")],
+    model: Annotated[
+        str | None, typer.Option(help="What to evaluate: a folder or Hugging Face id; a run's own weights by default.")
+    ] = None,
+    set_: Overrides = None,
+    name: RunName = "",
+    home: Home = DEFAULT_HOME,
+    rollouts: Rollouts = None,
+    rewards: Rewards = 1,
+    master: Master = None,
+    no_view: NoView = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model's held-out accuracy on a recipe's problems, without training."""
+    from perilune.cli import training
+
+    place = training.Place(home, master, rollouts, rewards)
+    recipe = training.evaluation_of(recipe_or_run, model, set_ or [], place)
+    _exit(training.submit(recipe, name, place, training.Screen(not no_view, as_json)))
+
+
+@app.command()
+def sft(
+    recipe: RecipeArgument,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the Hugging Face model folder goes.")],
+) -> None:
+    """Do a recipe's warm-up alone: supervised fine-tuning on reasoning traces."""
+    from perilune.cli.serve import exec_module
+    from perilune.recipe import load_recipe
+
+    load_recipe(recipe)  # a mistake in it is told before torch is loaded
+    exec_module("services.trainer.sft", [str(recipe), "--out", str(out)], {})
+
+
+@recipe_app.command("check")
+def check(recipe: RecipeArgument, set_: Overrides = None) -> None:
+    """Check a recipe and print it with every default filled in."""
+    from perilune.recipe import load_recipe
+
+    print(load_recipe(recipe, set_ or []).model_dump_json(indent=2))
+
+
+# --- Runs there are -----------------------------------------------------------------------------------------------
+
+
+@run_app.command("list")
+def list_runs(home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = False) -> None:
+    """List all runs, newest first."""
+    from perilune.cli import inspect
+
+    inspect.list_runs(home, master, as_json)
+
+
+@run_app.command()
+def show(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = False) -> None:
+    """Show what a run did: accuracy, curves, samples, weights, ledger."""
+    from perilune.cli import inspect
+
+    inspect.show(run, home, master, as_json)
+
+
+@run_app.command()
+def watch(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None, no_view: NoView = False) -> None:
+    """Watch a run until it ends. Ctrl-C leaves the run alone."""
+    from perilune.cli import inspect
+
+    _exit(inspect.watch(run, home, master, live=not no_view))
+
+
+@run_app.command()
+def stop(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None) -> None:
+    """Stop a run after the step at hand, and wait until it has stopped."""
+    from perilune.cli import inspect
+
+    inspect.stop(run, home, master)
+
+
+@run_app.command()
+def resume(
+    run: RunArgument,
+    home: Home = DEFAULT_HOME,
+    rollouts: Rollouts = None,
+    rewards: Rewards = 1,
+    master: Master = None,
+    no_view: NoView = False,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a stopped or failed run from its last version, starting the services if none run."""
+    from perilune.cli import training
+
+    place = training.Place(home, master, rollouts, rewards)
+    _exit(training.resume(run, place, training.Screen(not no_view, as_json)))
+
+
+@app.command()
+def ledger(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = False) -> None:
+    """Show where every sample of a run went. Exit status 1 if the ledger does not balance."""
+    from perilune.cli import inspect
+
+    _exit(inspect.ledger(run, home, master, as_json))
+
+
+# --- Services and this machine ------------------------------------------------------------------------------------
+
+
+@app.command()
+def serve(
+    service: Annotated[ServiceName, typer.Argument(help="Which one.")],
+    listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where to answer; port 0: any.")] = None,
+    nats: Annotated[str | None, typer.Option(metavar="URL", help="The NATS server.")] = None,
+    master: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The master.")] = None,
+    advertise: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="How others reach this service.")] = None,
+    home: Annotated[Path | None, typer.Option(help="The folder of runs, logs and the database.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
+) -> None:
+    """Run one service in this process. What is not given comes from PERILUNE_* variables."""
+    from perilune.cli import serve as serving
+
+    settings = {
+        "PERILUNE_LISTEN": listen,
+        "PERILUNE_NATS_URL": nats,
+        "PERILUNE_MASTER_ADDRESS": master,
+        "PERILUNE_ADVERTISE": advertise,
+        "PERILUNE_HOME": str(home) if home else None,
+        "PERILUNE_LOG_LEVEL": log_level,
+    }
+    os.environ.update({key: value for key, value in settings.items() if value is not None})
+    if service is ServiceName.NATS:
+        serving.exec_nats()
+    serving.exec_module(f"services.{service}", [], {})
+
+
+@app.command()
+def doctor(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
+    """Check this machine: what is missing for which service, and how to get it."""
+    from perilune import doctor as examination
+
+    findings = examination.examine(home)
+    if as_json:
+        print(json.dumps([finding.as_json() for finding in findings], indent=2))
+    else:
+        from rich.console import Console
+
+        Console(highlight=False).print(examination.render(findings))
+    _exit(0 if examination.can_train(findings) else 1)
+
+
+def _exit(status: int) -> None:
+    raise typer.Exit(status)

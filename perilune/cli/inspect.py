@@ -1,0 +1,129 @@
+"""Commands about runs there are: they ask a master and print."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from perilune import report as reports
+from perilune.api.master.v1.master_pb2 import Ledger, Run, RunState
+from perilune.cli.masters import any_master, running_master
+from perilune.errors import NotFoundError
+from perilune.report import Report
+from perilune.view import MAX_WIDTH, RunView, follow, percent
+
+console = Console(highlight=False)
+
+
+def list_runs(home: Path, master: str | None, as_json: bool) -> None:
+    async def ask() -> list[Run]:
+        async with any_master(home, master) as client:
+            return list(await client.list())
+
+    try:
+        runs = asyncio.run(ask())
+    except NotFoundError:  # a home that was never used has no runs, which is an answer
+        runs = []
+    if as_json:
+        print(json.dumps([reports.summary_as_json(run) for run in runs], indent=2))
+    elif runs:
+        console.print(_list(runs))
+    else:
+        console.print(f"no runs in {home} yet; `perilune train RECIPE` makes one")
+
+
+def show(run_id: str, home: Path, master: str | None, as_json: bool) -> None:
+    async def ask() -> Report:
+        async with any_master(home, master) as client:
+            return await reports.gather(client, run_id)
+
+    report = asyncio.run(ask())
+    if as_json:
+        print(json.dumps(reports.as_json(report), indent=2))
+        return
+    places = [home / run_id / "curves.png", home / "logs"]
+    curves, log_dir = (path if path.exists() else None for path in places)
+    console.width = min(console.width, MAX_WIDTH)
+    console.print(reports.render(Report(report.run, report.versions, report.pairs, curves, log_dir)))
+
+
+def watch(run_id: str, home: Path, master: str | None, live: bool) -> int:
+    """The exit status: 1 if the run failed."""
+
+    async def ask() -> Run:
+        async with running_master(home, master) as client:
+            draw = live and console.is_terminal and not console.is_dumb_terminal
+            return await follow(client, run_id, console, live=draw, view=RunView())
+
+    console.width = min(console.width, MAX_WIDTH)
+    try:
+        run = asyncio.run(ask())
+    except KeyboardInterrupt:
+        console.print(f"{run_id} goes on; `perilune run stop {run_id}` stops it")
+        return 0
+    console.print(_sentence(run))
+    return int(run.state == RunState.RUN_STATE_FAILED)
+
+
+def stop(run_id: str, home: Path, master: str | None) -> None:
+    async def ask() -> Run:
+        async with running_master(home, master) as client:
+            with contextlib.nullcontext() if not console.is_terminal else console.status("stopping …"):
+                return await client.stop(run_id)
+
+    console.print(_sentence(asyncio.run(ask())))
+
+
+def ledger(run_id: str, home: Path, master: str | None, as_json: bool) -> int:
+    """The exit status: 1 if the ledger does not balance."""
+
+    async def ask() -> Ledger:
+        async with any_master(home, master) as client:
+            return await client.ledger(run_id)
+
+    found = asyncio.run(ask())
+    if as_json:
+        print(json.dumps(reports.ledger_as_json(found), indent=2))
+    else:
+        console.print(_ledger(found))
+    return int(not found.balanced)
+
+
+def _sentence(run: Run) -> str:
+    because = f": {run.reason}" if run.reason else ""
+    return f"{run.id} is {reports.state_name(run.state)} at version {run.policy.number}{because}"
+
+
+def _list(runs: list[Run]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for heading in ("run", "state", "iteration", "time", "held-out accuracy"):
+        table.add_column(heading, justify="right" if heading in ("iteration", "time") else "left")
+    for run in runs:
+        latest = [(mode, reports.evaluations_of(run, mode)[-1].accuracy) for mode in reports.modes_of(run)]
+        table.add_row(
+            Text(run.id, style="bold"),
+            Text(reports.state_name(run.state), style=reports.STATE_STYLES.get(run.state, "cyan")),
+            f"{run.policy.number}/{run.num_iterations}",
+            reports.duration(run.seconds),
+            ", ".join(f"{mode} {percent(accuracy)}" for mode, accuracy in latest),
+        )
+    return table
+
+
+def _ledger(found: Ledger) -> Table:
+    table = Table.grid(padding=(0, 3, 0, 0))
+    table.add_column()
+    table.add_column(justify="right")
+    for name in reports.LEDGER_FIELDS:
+        table.add_row(name.replace("_", " "), f"{getattr(found, name):,}")
+    table.add_row(*(("balanced", "[green]yes[/]") if found.balanced else ("balanced", "[bold red]no[/]")))
+    table.add_row("")
+    for name in ("dispatched", "scored", "dead"):
+        table.add_row(Text(f"held-out {name}", style="dim"), f"{getattr(found, f'evaluation_{name}'):,}")
+    return table

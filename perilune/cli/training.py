@@ -1,0 +1,223 @@
+"""Runs that are started here and seen through: submit, resume, evaluate."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from rich.console import Console
+
+from perilune import report as reports
+from perilune.api.master.v1.master_pb2 import Run, RunState
+from perilune.cli.masters import any_master
+from perilune.client import AsyncRunClient
+from perilune.errors import InvalidInputError, MissingDependencyError, PeriluneError, StateError
+from perilune.local import LocalCluster, local_cluster, master_of
+from perilune.recipe import Recipe, check_recipe, load_recipe, recipe_from_json
+from perilune.report import Report
+from perilune.view import MAX_WIDTH, RunView, follow
+
+INTERRUPTED = 130
+DEFAULT_HOME = Path("runs")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is worked on: a home of this machine, or the services of a master."""
+
+    home: Path
+    master: str | None
+    num_rollouts: int | None
+    num_rewards: int
+
+
+@dataclass(frozen=True)
+class Screen:
+    """How a run is shown: drawn or in lines, and whether stdout is kept for JSON."""
+
+    draw: bool
+    as_json: bool
+    console: Console = field(init=False)
+
+    def __post_init__(self) -> None:
+        console = Console(stderr=self.as_json, highlight=False)
+        console.width = min(console.width, MAX_WIDTH)
+        object.__setattr__(self, "console", console)
+
+    @property
+    def live(self) -> bool:
+        return self.draw and self.console.is_terminal and not self.console.is_dumb_terminal
+
+
+def submit(recipe: Recipe, run_id: str, place: Place, screen: Screen) -> int:
+    """Submits a run and sees it through; the exit status."""
+
+    async def begin(client: AsyncRunClient) -> Run:
+        return await client.submit(recipe, run_id)
+
+    return _see_through(begin, place, screen)
+
+
+def resume(run_id: str, place: Place, screen: Screen) -> int:
+    """Resumes a run, with the services that run on its home or with new ones, and sees it through."""
+
+    async def begin(client: AsyncRunClient) -> Run:
+        return await client.resume(run_id)
+
+    return _see_through(begin, replace(place, master=place.master or master_of(place.home)), screen)
+
+
+def evaluation_of(recipe_or_run: str, model: str | None, overrides: Sequence[str], place: Place) -> Recipe:
+    """The recipe that only evaluates: no warm-up, no iteration, a model that exists.
+
+    InvalidInputError if it is not said which model; NotFoundError if there is no such run.
+    """
+    if recipe_or_run.endswith(".toml") or Path(recipe_or_run).is_file():
+        recipe = load_recipe(recipe_or_run, overrides)
+    else:
+        run = asyncio.run(_get(recipe_or_run, place))
+        recipe, model = recipe_from_json(run.recipe_json), model or run.model_path
+        if overrides:
+            raise InvalidInputError("--set changes a recipe's file; a run's recipe is as it ran")
+    return evaluation_recipe(recipe, model)
+
+
+def evaluation_recipe(recipe: Recipe, model: str | None) -> Recipe:
+    """See `evaluation_of`."""
+    path = model or recipe.model.path
+    if not path:
+        raise InvalidInputError(f"{recipe.name} makes its model when it runs; say with --model which one to evaluate")
+    document = recipe.model_dump(mode="json", exclude_none=True)
+    document.pop("warmup", None)
+    document["name"] = f"{recipe.name[:35]}-eval"
+    document["model"] = {"path": path, "dtype": recipe.model.dtype}
+    document["trainer"]["num_iterations"] = 0
+    return check_recipe(document, document["name"])
+
+
+async def _get(run_id: str, place: Place) -> Run:
+    async with any_master(place.home, place.master) as client:
+        return await client.get(run_id)
+
+
+# --- Seeing it through --------------------------------------------------------------------------------------------
+
+
+class Interrupts:
+    """Ctrl-C and SIGTERM. With a run under way the first asks it to stop, the second kills; before, the first ends."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.run_id = ""
+        self.cluster: LocalCluster | None = None
+        self._main = asyncio.current_task()
+        for signum in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(signum, self._on_signal)
+
+    def _on_signal(self) -> None:
+        assert self._main
+        if not self.run_id:
+            self._main.cancel()
+        elif not self.asked.is_set():
+            self.asked.set()
+        else:
+            if self.cluster:
+                self.cluster.kill()
+            self._main.cancel()
+
+
+def _see_through(begin: Callable[[AsyncRunClient], Awaitable[Run]], place: Place, screen: Screen) -> int:
+    started: list[Interrupts] = []
+
+    async def work() -> Report:
+        started.append(Interrupts())
+        return await _follow_from(begin, place, screen, started[0])
+
+    try:
+        report = asyncio.run(work())
+    except asyncio.CancelledError:
+        run_id = started[0].run_id
+        print(f"perilune: interrupted{'; ' + _how_to_resume(run_id, place) if run_id else ''}", file=sys.stderr)
+        return INTERRUPTED
+    report = replace(report, curves=_draw_curves(report, place))
+    screen.console.print(reports.render(report))
+    if screen.as_json:
+        print(json.dumps(reports.as_json(report), indent=2))
+    return _verdict(report, place, interrupted=started[0].asked.is_set())
+
+
+async def _follow_from(
+    begin: Callable[[AsyncRunClient], Awaitable[Run]], place: Place, screen: Screen, interrupts: Interrupts
+) -> Report:
+    view = RunView()
+
+    def notify(notice: str) -> None:
+        view.notice = notice
+
+    if place.master:
+        async with AsyncRunClient(place.master) as client:
+            return await _follow(begin, client, screen, interrupts, view)
+    screen.console.print(f"starting the services in {place.home}", style="dim")
+    async with (
+        local_cluster(place.home, place.num_rollouts, place.num_rewards, notify) as cluster,
+        AsyncRunClient(cluster.master_address) as client,
+    ):
+        interrupts.cluster = cluster
+        report = await cluster.run(_follow(begin, client, screen, interrupts, view))
+        return replace(report, log_dir=cluster.log_dir)
+
+
+async def _follow(
+    begin: Callable[[AsyncRunClient], Awaitable[Run]],
+    client: AsyncRunClient,
+    screen: Screen,
+    interrupts: Interrupts,
+    view: RunView,
+) -> Report:
+    run = await begin(client)
+    interrupts.run_id = run.id
+    following = asyncio.create_task(follow(client, run.id, screen.console, live=screen.live, view=view))
+    asking = asyncio.create_task(interrupts.asked.wait())
+    try:
+        await asyncio.wait([following, asking], return_when=asyncio.FIRST_COMPLETED)
+        if not following.done():
+            view.notice = "stopping after the step at hand; Ctrl-C once more kills"
+            with contextlib.suppress(StateError):  # it has ended by itself in the meantime
+                await client.stop(run.id)
+        await following
+    finally:
+        for task in (following, asking):
+            task.cancel()
+        await asyncio.gather(following, asking, return_exceptions=True)
+    return await reports.gather(client, run.id)
+
+
+def _draw_curves(report: Report, place: Place) -> Path | None:
+    path = place.home / report.run.id / "curves.png"
+    try:
+        return path if reports.save_curves(report, path) else None
+    except MissingDependencyError as error:
+        print(f"perilune: {error}", file=sys.stderr)
+        return None
+
+
+def _verdict(report: Report, place: Place, *, interrupted: bool) -> int:
+    run = report.run
+    if run.state == RunState.RUN_STATE_FAILED:
+        logs = f"\nThe logs lie in {report.log_dir}." if report.log_dir else ""
+        raise PeriluneError(f"{run.id} failed: {run.reason}{logs}\nAfter mending it: {_how_to_resume(run.id, place)}")
+    if run.state == RunState.RUN_STATE_STOPPED:
+        print(f"{run.id} is stopped; {_how_to_resume(run.id, place)}", file=sys.stderr)
+        return INTERRUPTED if interrupted else 0
+    return 0
+
+
+def _how_to_resume(run_id: str, place: Place) -> str:
+    where = f" --master {place.master}" if place.master else f" --home {place.home}" * (place.home != DEFAULT_HOME)
+    return f"`perilune run resume {run_id}{where}` continues from its last version"

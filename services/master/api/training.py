@@ -1,0 +1,64 @@
+"""TrainingService: leases, batches and commits, for the trainer."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import grpc
+
+from perilune.api.master.v1 import master_pb2 as m
+from perilune.api.master.v1.master_pb2_grpc import TrainingServiceServicer
+from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_TRAIN, ScoredTrajectory
+from perilune.errors import StateError
+from perilune.service import rpc_errors
+from services.master.registry import STOP_PATIENCE_S, Registry
+from services.master.store import Store
+
+
+class TrainingService(TrainingServiceServicer):
+    def __init__(self, store: Store, registry: Registry) -> None:
+        self._store, self._registry = store, registry
+
+    async def AcquireRun(
+        self, request: m.AcquireRunRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[m.AcquireRunResponse]:
+        async with self._registry.lease(request.trainer_id, request.weights_address) as (run, lease):
+            committed = await self._store.newest_version(run.id)
+            recipe_json = run.recipe.model_dump_json()
+            assignment = m.Assignment(run_id=run.id, recipe_json=recipe_json, committed=committed)
+            yield m.AcquireRunResponse(assignment=assignment)
+            await lease.stop.wait()
+            yield m.AcquireRunResponse(stop=m.Stop(reason="the run was stopped"))
+            await asyncio.sleep(STOP_PATIENCE_S)  # the trainer closes the stream when it has stopped
+
+    async def GetBatch(
+        self, request: m.GetBatchRequest, context: grpc.aio.ServicerContext
+    ) -> AsyncIterator[m.GetBatchResponse]:
+        async with rpc_errors(context):
+            active = self._registry.active(request.run_id)
+            newest = await self._store.newest_version(request.run_id)
+            if newest is None or request.iteration > newest.number:
+                raise StateError(f"iteration {request.iteration} of {request.run_id} is not open yet")
+            while request.iteration == newest.number and not (
+                active.controller and active.controller.num_closed > request.iteration
+            ):
+                await active.changed.wait(5.0)
+                self._registry.active(request.run_id)  # it may have ended meanwhile
+            groups = await self._store.groups(request.run_id, request.iteration, PURPOSE_TRAIN)
+            traceparents = {group.id: group.traceparent for group in groups}
+            for group_id, payloads in (await self._store.batch(request.run_id, request.iteration)).items():
+                samples = [ScoredTrajectory.FromString(payload) for payload in payloads]
+                yield m.GetBatchResponse(group_id=group_id, samples=samples, traceparent=traceparents[group_id])
+
+    async def CommitVersion(
+        self, request: m.CommitVersionRequest, context: grpc.aio.ServicerContext
+    ) -> m.CommitVersionResponse:
+        async with rpc_errors(context):
+            finished = await self._registry.commit(request.run_id, request.version, request.model_path)
+            return m.CommitVersionResponse(finished=finished)
+
+    async def FailRun(self, request: m.FailRunRequest, context: grpc.aio.ServicerContext) -> m.FailRunResponse:
+        async with rpc_errors(context):
+            await self._registry.fail(request.run_id, request.reason)
+            return m.FailRunResponse()

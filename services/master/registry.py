@@ -1,0 +1,258 @@
+"""The runs that are active: who trains each, what drives each, and who waits for news of it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+from perilune.api.master.v1.master_pb2 import RunState, Version
+from perilune.api.trajectory.v1.trajectory_pb2 import Event
+from perilune.bus import PROMPTS, Bus, prompt_subject
+from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError
+from perilune.recipe import Recipe, recipe_from_json
+from services.master.controller import Controller
+from services.master.prompts import PromptSet, open_prompts
+from services.master.signal import Signal
+from services.master.store import Store
+from services.master.tables import RunRow
+
+logger = logging.getLogger(__name__)
+
+STOP_PATIENCE_S = 60.0  # for a trainer to end the step at hand
+
+
+@dataclass(eq=False)
+class Lease:
+    """A trainer's hold on a run, for as long as its stream is open."""
+
+    trainer_id: str
+    weights_address: str
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(eq=False)
+class ActiveRun:
+    """What the master holds in memory about a run; all of it can be lost."""
+
+    id: str
+    recipe: Recipe
+    prompts: PromptSet
+    changed: Signal = field(default_factory=Signal)
+    controller: Controller | None = None
+    driver: asyncio.Task[None] | None = None
+    lease: Lease | None = None
+    weights_address: str = ""  # outlives the lease: the final evaluation still needs the weights
+    events: deque[Event] = field(default_factory=lambda: deque(maxlen=500))
+    num_events: int = 0
+    active_since: float = field(default_factory=time.monotonic)
+
+
+class Registry:
+    """All that changes a run's state goes through here."""
+
+    def __init__(self, store: Store, bus: Bus) -> None:
+        self._store, self._bus = store, bus
+        self._active: dict[str, ActiveRun] = {}
+        self._waiting = Signal()  # a run waits for a trainer
+        self.fleet_changed = Signal()  # the runs to serve, or where their weights are, changed
+
+    async def recover(self) -> None:
+        """Takes up what was active when the last master ended: nothing of it is lost, all of it waits for a trainer."""
+        for row in await self._store.runs():
+            if row.state == RunState.RUN_STATE_STOPPING:
+                await self._store.set_state(row.id, RunState.RUN_STATE_STOPPED, "stopped")
+            elif row.state in (RunState.RUN_STATE_STARTING, RunState.RUN_STATE_RUNNING):
+                logger.info("taking up %s again", row.id)
+                await self._store.set_state(row.id, RunState.RUN_STATE_PENDING, "the master started again")
+
+    # ---- for people
+
+    async def submit(self, run_id: str, recipe: Recipe) -> str:
+        """Queues a run. InvalidInputError if its prompts cannot be had: better now than in an hour."""
+        run_id = run_id or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
+        if not set(run_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_") or len(run_id) > 64:
+            raise InvalidInputError(f"{run_id!r} is no run id: use up to 64 of a-z, 0-9, '-' and '_'")
+        await asyncio.to_thread(open_prompts, recipe.prompts, recipe.seed)
+        await self._store.add_run(run_id, recipe.model_dump_json())
+        self._waiting.notify()
+        return run_id
+
+    async def stop(self, run_id: str) -> None:
+        row = await self._store.run(run_id)
+        if row.state in (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_STOPPED):
+            raise StateError(f"{run_id} is not running: it is {state_name(row.state)}")
+        await self._set_state(run_id, RunState.RUN_STATE_STOPPING, "asked to stop")
+        active = self._active.get(run_id)
+        if active and active.lease:
+            active.lease.stop.set()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(active.lease.ended.wait(), STOP_PATIENCE_S)
+        await self._end(run_id, RunState.RUN_STATE_STOPPED, "stopped")
+
+    async def resume(self, run_id: str) -> None:
+        row = await self._store.run(run_id)
+        if row.state not in (RunState.RUN_STATE_STOPPED, RunState.RUN_STATE_FAILED):
+            raise StateError(f"{run_id} cannot be resumed: it is {state_name(row.state)}")
+        await self._set_state(run_id, RunState.RUN_STATE_PENDING, "resumed")
+        self._waiting.notify()
+
+    # ---- for trainers
+
+    @contextlib.asynccontextmanager
+    async def lease(self, trainer_id: str, weights_address: str) -> AsyncIterator[tuple[ActiveRun, Lease]]:
+        """Waits for a run without a trainer and holds it for as long as the context lasts."""
+        lease = Lease(trainer_id, weights_address)
+        while (active := await self._take_next(lease)) is None:
+            await self._waiting.wait(5.0)
+        try:
+            active.weights_address = weights_address
+            active.active_since = time.monotonic()
+            await self._set_state(active.id, RunState.RUN_STATE_STARTING, f"{trainer_id} prepares the model")
+            logger.info("%s trains %s", trainer_id, active.id)
+            yield active, lease
+        finally:
+            active.lease = None
+            lease.ended.set()
+            self._waiting.notify()
+            logger.info("%s has let go of %s", trainer_id, active.id)
+
+    async def commit(self, run_id: str, version: Version, model_path: str) -> bool:
+        """Records a version and goes on from it; True if it was the last."""
+        active = self.active(run_id)
+        if active.controller:
+            active.controller.add_metrics(version)
+        await self._store.commit_version(run_id, version, model_path)
+        await self._count_time(active)
+        row = await self._store.run(run_id)
+        if row.state == RunState.RUN_STATE_STARTING:
+            await self._set_state(run_id, RunState.RUN_STATE_RUNNING)
+            self.fleet_changed.notify()
+        if active.driver is None:
+            active.controller = Controller(
+                run_id, active.recipe, active.prompts, self._store, self._bus, active.changed
+            )
+            active.driver = asyncio.create_task(self._drive(active, active.controller))
+        active.changed.notify()
+        return version.policy.number >= active.recipe.trainer.num_iterations
+
+    async def fail(self, run_id: str, reason: str) -> None:
+        await self._store.run(run_id)
+        logger.error("%s failed: %s", run_id, reason)
+        await self._end(run_id, RunState.RUN_STATE_FAILED, reason)
+
+    # ---- for everyone
+
+    def active(self, run_id: str) -> ActiveRun:
+        if run_id not in self._active:
+            raise NotFoundError(f"the run {run_id!r} is not active")
+        return self._active[run_id]
+
+    def find(self, run_id: str) -> ActiveRun | None:
+        return self._active.get(run_id)
+
+    async def wait_for_news(self, run_id: str, interval_s: float) -> None:
+        """Returns when something came for a run, but not sooner than after the interval."""
+        active = self._active.get(run_id)
+        news = asyncio.create_task(active.changed.wait(5.0)) if active else None
+        await asyncio.sleep(interval_s)
+        if news:
+            await news
+
+    def served(self) -> list[ActiveRun]:
+        """The runs that the fleet is to sample for."""
+        return [run for run in self._active.values() if run.weights_address]
+
+    def notify(self, run_id: str) -> None:
+        if run_id in self._active:
+            self._active[run_id].changed.notify()
+
+    def hear(self, event: Event) -> None:
+        if event.run_id in self._active:
+            active = self._active[event.run_id]
+            active.events.append(event)
+            active.num_events += 1
+            active.changed.notify()
+
+    def active_seconds(self, run_id: str) -> float:
+        """Wall time since it was last written to the database."""
+        active = self._active.get(run_id)
+        return time.monotonic() - active.active_since if active and (active.lease or active.driver) else 0.0
+
+    async def close(self) -> None:
+        drivers = [run.driver for run in self._active.values() if run.driver]
+        for driver in drivers:
+            driver.cancel()
+        await asyncio.gather(*drivers, return_exceptions=True)
+
+    async def _take_next(self, lease: Lease) -> ActiveRun | None:
+        """Gives the lease to the oldest run that waits for a trainer, if there is one."""
+        waiting = (RunState.RUN_STATE_PENDING, RunState.RUN_STATE_STARTING, RunState.RUN_STATE_RUNNING)
+        for row in reversed(await self._store.runs()):
+            if row.state not in waiting or not (active := await self._activate(row)):
+                continue
+            only_evaluation_left = active.controller is not None and active.controller.is_last
+            if active.lease is None and not only_evaluation_left:
+                active.lease = lease
+                return active
+        return None
+
+    async def _activate(self, row: RunRow) -> ActiveRun | None:
+        if row.id not in self._active:
+            try:
+                recipe = recipe_from_json(row.recipe)
+                prompts = await asyncio.to_thread(open_prompts, recipe.prompts, recipe.seed)
+            except PeriluneError as error:
+                await self.fail(row.id, str(error))
+                return None
+            self._active.setdefault(row.id, ActiveRun(row.id, recipe, prompts))
+        return self._active[row.id]
+
+    async def _drive(self, active: ActiveRun, controller: Controller) -> None:
+        try:
+            await controller.drive()
+            await self._end(active.id, RunState.RUN_STATE_FINISHED)
+        except PeriluneError as error:
+            await self.fail(active.id, str(error))
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            # Not ours to mend, but never silent: the run says that it is broken, and the traceback is in the log.
+            logger.exception("the controller of %s broke", active.id)
+            await self.fail(active.id, "the master's controller broke; its log says how")
+            raise
+
+    async def _set_state(self, run_id: str, state: RunState.ValueType, reason: str = "") -> None:
+        await self._store.set_state(run_id, state, reason)
+        self.notify(run_id)
+
+    async def _count_time(self, active: ActiveRun) -> None:
+        now = time.monotonic()
+        await self._store.add_active_seconds(active.id, now - active.active_since)
+        active.active_since = now
+
+    async def _end(self, run_id: str, state: RunState.ValueType, reason: str = "") -> None:
+        """Lets go of a run: nobody drives it or samples for it, and what nobody has taken yet is forgotten."""
+        active = self._active.pop(run_id, None)
+        if active:
+            await self._count_time(active)
+            if active.driver and active.driver is not asyncio.current_task():
+                active.driver.cancel()
+                await asyncio.gather(active.driver, return_exceptions=True)
+            if active.lease:
+                active.lease.stop.set()
+        self.fleet_changed.notify()
+        await self._bus.purge(PROMPTS, prompt_subject(run_id))
+        await self._store.set_state(run_id, state, reason)
+        logger.info("%s is %s", run_id, state_name(state))
+        if active:
+            active.changed.notify()
+
+
+def state_name(state: int) -> str:
+    return RunState.Name(state).removeprefix("RUN_STATE_").lower()  # type: ignore[arg-type]

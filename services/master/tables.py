@@ -1,0 +1,112 @@
+"""The database: what was asked for, what was dispatched, what came of every sample.
+
+Unique keys are what makes an effect happen once, however often its message is delivered.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, MetaData
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    # Named constraints, so that a migration can speak of them on every database.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {dict[str, Any]: JSON, int: BigInteger}  # noqa: RUF012
+
+
+class SampleState(StrEnum):
+    """Where a sample is in the ledger. The first two are in flight, the others are final."""
+
+    DISPATCHED = "dispatched"
+    SCORED = "scored"
+    TRAINED = "trained"
+    FILTERED = "filtered"
+    STALE = "stale"
+    DEAD = "dead"
+    EVALUATED = "evaluated"
+
+
+class RunRow(Base):
+    __tablename__ = "runs"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[int]  # a RunState of the contract
+    reason: Mapped[str] = mapped_column(default="")
+    recipe: Mapped[str]  # JSON, as checked
+    submitted_ns: Mapped[int]
+    active_seconds: Mapped[float] = mapped_column(default=0.0)
+    model_path: Mapped[str] = mapped_column(default="")
+
+
+class VersionRow(Base):
+    __tablename__ = "versions"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    digest: Mapped[str]
+    num_samples: Mapped[int]
+    num_tokens: Mapped[int]
+    metrics: Mapped[dict[str, Any]]
+    committed_ns: Mapped[int]
+    model_path: Mapped[str]
+
+
+class GroupRow(Base):
+    """One prompt's k samples; written before it is published."""
+
+    __tablename__ = "groups"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    iteration: Mapped[int]
+    purpose: Mapped[int]  # a Purpose of the contract
+    mode: Mapped[str]  # of an evaluation: greedy or sampled
+    position: Mapped[int]  # in its iteration
+    prompt_index: Mapped[int]  # in its prompt set
+    num_samples: Mapped[int]
+    num_dispatches: Mapped[int] = mapped_column(default=0)
+    traceparent: Mapped[str] = mapped_column(default="")
+
+    __table_args__ = (Index(None, "run_id", "iteration"),)
+
+
+class SampleRow(Base):
+    """One line of the ledger."""
+
+    __tablename__ = "samples"
+
+    group_id: Mapped[str] = mapped_column(ForeignKey("groups.id"), primary_key=True)
+    sample_index: Mapped[int] = mapped_column(primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
+    iteration: Mapped[int]
+    purpose: Mapped[int]
+    state: Mapped[str]
+    reason: Mapped[str] = mapped_column(default="")  # why it is dead
+    value: Mapped[float | None]  # the score
+    correct: Mapped[bool | None]  # what the first grader said
+    num_tokens: Mapped[int | None]
+    payload: Mapped[bytes | None] = mapped_column(LargeBinary)  # the ScoredTrajectory
+
+    __table_args__ = (Index(None, "run_id", "iteration", "state"),)
+
+
+class EvaluationRow(Base):
+    __tablename__ = "evaluations"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(primary_key=True)
+    mode: Mapped[str] = mapped_column(primary_key=True)
+    digest: Mapped[str]
+    num_problems: Mapped[int]
+    num_correct: Mapped[int]
+    mean_tokens: Mapped[float]

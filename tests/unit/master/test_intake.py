@@ -1,0 +1,57 @@
+import pytest
+
+from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, SCORE_STATUS_TIMEOUT, Component, Score
+from perilune.api.trajectory.v1.trajectory_pb2 import (
+    PURPOSE_EVALUATE,
+    PURPOSE_TRAIN,
+    DeadLetter,
+    ScoredTrajectory,
+    Trajectory,
+)
+from services.master.controller import is_trainable
+from services.master.intake import lost_by, scored_of
+from services.master.tables import SampleState
+
+
+def scored(purpose: int, score: Score) -> ScoredTrajectory:
+    sample = Trajectory(id="r.0.1/3", group_id="r.0.1", sample_index=3, purpose=purpose)  # type: ignore[arg-type]
+    return ScoredTrajectory(trajectory=sample, score=score)
+
+
+def ok(value: float) -> Score:
+    component = Component(grader="exact", status=SCORE_STATUS_OK, value=value, weight=1)
+    return Score(status=SCORE_STATUS_OK, value=value, components=[component])
+
+
+def test_a_score_becomes_a_line_of_the_ledger() -> None:
+    line = scored_of(scored(PURPOSE_TRAIN, ok(1.0)), b"payload")
+    assert (line.group_id, line.sample_index, line.state) == ("r.0.1", 3, SampleState.SCORED)
+    assert (line.value, line.correct) == (1.0, True)
+    assert scored_of(scored(PURPOSE_EVALUATE, ok(0.0)), b"").state == SampleState.EVALUATED
+
+
+def test_a_failed_grader_is_dead_and_never_worth_zero() -> None:
+    failed = Component(grader="math", status=SCORE_STATUS_TIMEOUT, evidence={"limit": "5 s"})
+    line = scored_of(scored(PURPOSE_TRAIN, Score(status=SCORE_STATUS_TIMEOUT, components=[failed])), b"")
+    assert (line.state, line.value, line.correct) == (SampleState.DEAD, None, None)
+    assert line.reason == "grader math: SCORE_STATUS_TIMEOUT limit: 5 s"
+
+
+@pytest.mark.parametrize(
+    ("letter", "expected"),
+    [
+        (DeadLetter(trajectory_ids=["r.0.1/3", "r.0.1/4"]), ([("r.0.1", 3), ("r.0.1", 4)], "")),
+        (DeadLetter(subject="perilune.r.prompt", message_id="r.0.1/0"), ([], "r.0.1")),
+        (DeadLetter(subject="perilune.r.trajectory.finished", message_id="r.0.1/7/finished"), ([("r.0.1", 7)], "")),
+        (DeadLetter(subject="perilune.r.prompt", message_id="from elsewhere"), ([], "")),
+    ],
+)
+def test_a_dead_letter_says_which_samples_end(letter: DeadLetter, expected: tuple[list[object], str]) -> None:
+    assert lost_by(letter) == expected
+
+
+def test_what_can_be_trained_on() -> None:
+    assert not is_trainable([1.0], drop_uniform=False)
+    assert is_trainable([1.0, 1.0], drop_uniform=False)
+    assert not is_trainable([1.0, 1.0], drop_uniform=True)
+    assert is_trainable([1.0, 0.0], drop_uniform=True)
