@@ -1,0 +1,8 @@
+"""`python -m services.reward`"""
+
+from perilune.service import main
+from services.reward.config import RewardSettings
+from services.reward.server import run
+
+if __name__ == "__main__":
+    main("reward", RewardSettings, run)

@@ -1,0 +1,88 @@
+"""The response has the asked-for shape: thinking before the answer, each part once and not empty."""
+
+from __future__ import annotations
+
+import re
+
+from pydantic import Field, field_validator
+
+from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+
+
+class FormatOptions(GraderOptions):
+    tags: str = Field("", description="tags, each to occur once, in this order and not empty, e.g. `think,answer`")
+    marker: str = Field("", description="text to occur once, after the tags, with an answer behind it")
+    pattern: str = Field("", description="a regular expression that the whole response must match")
+    min_chars: int = Field(10, ge=1, description="fewest characters, spaces apart, of what comes before the last part")
+
+    @field_validator("tags")
+    @classmethod
+    def _are_names(cls, tags: str) -> str:
+        if not re.fullmatch(r"(?:\w+(?:\s*,\s*\w+)*)?", tags):
+            raise ValueError("give names without brackets, separated by commas")
+        return tags
+
+    @field_validator("pattern")
+    @classmethod
+    def _compiles(cls, pattern: str) -> str:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"no regular expression: {error}") from error
+        return pattern
+
+
+def grade(sample: Sample, options: FormatOptions) -> Verdict | None:
+    why = _misshapen(sample.response, options)
+    if why or not options.pattern:
+        return Verdict.of(not why, why=why)
+    return None  # a regular expression can take exponential time
+
+
+def work(sample: Sample, options: FormatOptions) -> Verdict:
+    matches = re.fullmatch(options.pattern, sample.response.strip(), re.DOTALL) is not None
+    return Verdict.of(matches, why="" if matches else "the pattern does not match")
+
+
+def _misshapen(response: str, options: FormatOptions) -> str:
+    """What is wrong with the shape; empty if nothing is."""
+    if not response.strip():
+        return "the response is empty"
+    rest = response
+    names = [name.strip() for name in options.tags.split(",") if name.strip()]
+    parts: list[str] = []
+    for name in names:
+        opening, closing = f"<{name}>", f"</{name}>"
+        if response.count(opening) != 1 or response.count(closing) != 1:
+            return f"{opening} and {closing} do not occur exactly once"
+        before, found, rest = rest.partition(opening)
+        content, closed, rest = rest.partition(closing)
+        if not (found and closed):
+            return f"{opening}...{closing} is out of order"
+        if before.strip():
+            return f"there is text outside the tags, before {opening}"
+        parts.append(content)
+    if options.marker:
+        if response.count(options.marker) != 1:
+            return f"{options.marker!r} does not occur exactly once"
+        before, found, rest = rest.partition(options.marker)
+        if not found:
+            return f"{options.marker!r} comes before the end of the tags"
+        parts += [before] * (not names or bool(before.strip())) + [rest]
+    elif names and rest.strip():
+        return "there is text after the last tag"
+    if parts and not parts[-1].strip():
+        return "the answer is empty"
+    if any(len("".join(part.split())) < options.min_chars for part in parts[:-1]):
+        return f"a part before the answer is shorter than {options.min_chars} characters"
+    return ""
+
+
+GRADER = Grader(
+    name="format",
+    version="1",
+    description="1 if the response has the asked-for tags, marker and pattern, else 0",
+    options=FormatOptions,
+    grade=grade,
+    work=work,
+)

@@ -1,0 +1,114 @@
+"""What an inference engine is to the rollout worker: five calls and one callback.
+
+An engine owns its threads or processes. Its calls may come from any thread and return at once; what was generated is
+handed to `deliver` in batches, from the engine's own thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perilune.api.trajectory.v1.trajectory_pb2 import Ending, PolicyVersion
+from perilune.weights import RawTensor
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """The distribution to sample from: softmax(logits / temperature), cut to top_k, then to the nucleus top_p."""
+
+    temperature: float = 1.0  # 0 is greedy
+    top_p: float = 1.0  # 1 means no nucleus truncation
+    top_k: int = 0  # 0 means no top-k truncation
+    stop: tuple[str, ...] = ()  # text that ends the sample; it stays part of it
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One sample to generate, or to continue: any engine may go on where another stopped."""
+
+    id: str
+    tokens: NDArray[np.int32]  # prompt and response so far; samples with equal tokens share their prefill
+    max_new_tokens: int  # what is left of the sample's limit
+    sampling: Sampling
+    # The sample's own random stream: token number n is drawn with the n-th number of the stream, whatever else runs.
+    seed: int = 0
+    index: int = 0
+
+
+@dataclass(frozen=True)
+class Span:
+    """Consecutive tokens that one version wrote."""
+
+    policy: PolicyVersion
+    tokens: NDArray[np.int32]
+    logprobs: NDArray[np.float32]  # of the distribution that was sampled from, in nats
+    full_logprobs: NDArray[np.float32]  # of the whole distribution at temperature 1, in nats
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A sample that ended, with what this engine added to it. ENDING_ABORTED: it was interrupted."""
+
+    sample: Sample
+    spans: tuple[Span, ...]
+    ending: Ending.ValueType
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How busy an engine is."""
+
+    num_running: int
+    num_waiting: int
+    max_running: int  # samples it decodes at once at most
+    num_generated_tokens: int
+    busy_s: float  # seconds with at least one sample running
+
+
+Deliver = Callable[[Sequence[Generated]], None]
+
+
+class Engine(Protocol):
+    """One policy being sampled. Made by its factory, which loads the first version."""
+
+    @property
+    def max_context(self) -> int:
+        """Tokens of prompt and response together that the model can read."""
+
+    def submit(self, samples: Sequence[Sample]) -> None:
+        """Queues samples; each is delivered exactly once, when it ended, with its tokens and log-probabilities."""
+
+    def interrupt(self, sample_ids: Sequence[str]) -> None:
+        """Ends samples where they are: they are delivered with ENDING_ABORTED. Unknown ids are ignored."""
+
+    def load(self, policy: PolicyVersion, tensors: Sequence[RawTensor]) -> Future[None]:
+        """Swaps a staged version in between two decode steps, then completes the future.
+
+        Samples that run go on under the new version: their span is closed and the next one opened. The future has
+        WeightStreamError if the tensors are not this model's; the version before then still serves.
+        """
+
+    def capacity(self) -> Capacity: ...
+
+    def close(self) -> None:
+        """Stops at once. What still ran is not delivered."""
+
+
+class EngineFactory(Protocol):
+    """How an engine is made. It fails loudly: InvalidInputError if it cannot run such a model."""
+
+    def __call__(
+        self,
+        model_files: Mapping[str, bytes],
+        policy: PolicyVersion,
+        tensors: Sequence[RawTensor],
+        deliver: Deliver,
+        max_running: int,
+        kv_cache_bytes: int,
+    ) -> Engine: ...

@@ -1,0 +1,123 @@
+"""A policy in memory: a Hugging Face causal LM and its tokenizer, from the small files and tensors of the weight stream."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+
+from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.errors import InvalidInputError, WeightStreamError
+from perilune.weights import RawTensor
+
+TORCH_DTYPE = {
+    trajectory.DTYPE_BOOL: torch.bool,
+    trajectory.DTYPE_UINT8: torch.uint8,
+    trajectory.DTYPE_INT8: torch.int8,
+    trajectory.DTYPE_INT32: torch.int32,
+    trajectory.DTYPE_INT64: torch.int64,
+    trajectory.DTYPE_FLOAT16: torch.float16,
+    trajectory.DTYPE_BFLOAT16: torch.bfloat16,
+    trajectory.DTYPE_FLOAT32: torch.float32,
+    trajectory.DTYPE_FLOAT64: torch.float64,
+    trajectory.DTYPE_FLOAT8_E4M3: torch.float8_e4m3fn,
+    trajectory.DTYPE_FLOAT8_E5M2: torch.float8_e5m2,
+}
+
+
+def build_model(model_files: Mapping[str, bytes], tensors: Sequence[RawTensor], attention: str) -> Any:
+    """The model that `config.json` describes, in the tensors' own dtype, with the tensors loaded.
+
+    Raises:
+        InvalidInputError: the model does not use transformers' attention interface.
+        WeightStreamError: the tensors are not this model's.
+    """
+    with _folder(model_files) as folder:
+        config = AutoConfig.from_pretrained(folder)
+    dtype = next((TORCH_DTYPE[t.dtype] for t in tensors if TORCH_DTYPE[t.dtype].is_floating_point), torch.float32)
+    model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).eval()
+    if not model._supports_attention_backend:
+        raise InvalidInputError(
+            f"{type(model).__name__} has its own attention code, which the torch engine cannot give a key-value cache; "
+            "use another engine, or a model of an architecture that supports transformers' attention interface"
+        )
+    model.requires_grad_(False)
+    load_tensors(model, tensors)
+    _lay_out_for_decoding(model)
+    return model
+
+
+def build_tokenizer(model_files: Mapping[str, bytes]) -> Any:
+    """The model's own tokenizer. InvalidInputError if the files hold none."""
+    with _folder(model_files) as folder:
+        try:
+            return AutoTokenizer.from_pretrained(folder)
+        except (OSError, ValueError) as error:
+            raise InvalidInputError(f"the model's files hold no tokenizer that can be read: {error}") from error
+
+
+def end_tokens(model_files: Mapping[str, bytes], tokenizer: Any) -> set[int]:
+    """The ids that end a response: those of generation_config.json, and the tokenizer's own end of sequence."""
+    ids = {tokenizer.eos_token_id}
+    if "generation_config.json" in model_files:
+        with _folder(model_files) as folder:
+            configured = GenerationConfig.from_pretrained(folder).eos_token_id
+        ids |= set(configured) if isinstance(configured, list) else {configured}
+    return ids - {None}
+
+
+@torch.no_grad()
+def load_tensors(model: nn.Module, tensors: Iterable[RawTensor]) -> None:
+    """Copies a version into the model: all of it, or nothing. Tied weights may come under any of their names.
+
+    WeightStreamError if a name or shape is not the model's, or if one of its weights is missing.
+    """
+    state = model.state_dict()
+    staged = {}
+    for raw in tensors:
+        if raw.name not in state or tuple(state[raw.name].shape) != raw.shape:
+            own = tuple(state[raw.name].shape) if raw.name in state else "none of that name"
+            raise WeightStreamError(f"the tensor {raw.name} of shape {raw.shape} is not this model's, which has {own}")
+        staged[raw.name] = _as_tensor(raw)
+    given = {state[name].data_ptr() for name in staged}
+    missing = [name for name, own in state.items() if own.data_ptr() not in given]
+    if missing:
+        raise WeightStreamError(f"the version lacks {len(missing)} of the model's tensors, the first is {missing[0]}")
+    for name, tensor in staged.items():
+        state[name].copy_(tensor)
+
+
+def _as_tensor(raw: RawTensor) -> Tensor:
+    """A view of the raw bytes."""
+    if not raw.data.nbytes:
+        return torch.empty(raw.shape, dtype=TORCH_DTYPE[raw.dtype])
+    return torch.frombuffer(raw.data, dtype=TORCH_DTYPE[raw.dtype]).view(raw.shape)
+
+
+def _lay_out_for_decoding(model: nn.Module) -> None:
+    """Stores linear weights column by column: the products of a decode step, few rows times a weight, run faster so.
+
+    The embedding is read by rows, so a head that is tied to it stays as it is.
+    """
+    embeddings = {module.weight.data_ptr() for module in model.modules() if isinstance(module, nn.Embedding)}
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module is not head and module.weight.data_ptr() not in embeddings:
+            module.weight.data = module.weight.data.t().contiguous().t()
+
+
+@contextlib.contextmanager
+def _folder(model_files: Mapping[str, bytes]) -> Iterator[Path]:
+    """The files on disk for a moment, where transformers can read them. Only plain names: they come from outside."""
+    with tempfile.TemporaryDirectory(prefix="perilune-model-") as folder:
+        for name, content in model_files.items():
+            if Path(name).name != name:
+                raise InvalidInputError(f"a model file may not be called {name!r}")
+            (Path(folder) / name).write_bytes(content)
+        yield Path(folder)

