@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-MAX_PADDING = 1.25  # of a block's longest sequence over its shortest
+MAX_PADDING = 1.5  # of a block: its longest sequence over its shortest
 
 
 @dataclass(frozen=True)

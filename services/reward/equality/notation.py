@@ -20,7 +20,7 @@ _FUNCTIONS = ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arc
 _REWRITES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
-        (r"\\[!,;:>]|\\q?quad\b|\\ |~", " "),
+        (r"(?<!\\)\\[!,;:> ]|\\q?quad\b|~", " "),
         (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![a-zA-Z])\.?", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<=", r"\\le "),

@@ -27,7 +27,7 @@ _BUILDER = re.compile(r"^\\\{\s*([a-z])\s*(?:\\in\\mathbb\{R\}\s*)?(?:\||\\mid|:
 _BASE = re.compile(r"^([0-9A-Fa-f]+)_(?:\{(\d+)\}|(\d))$")
 _JOINT = re.compile(r"\s*(?:\\text\{\s*(?:and|or)\s*\}|\b(?:and|or)\b)\s*")
 _VECTOR = re.compile(r"^\\begin\{pmatrix\}(.+)\\end\{pmatrix\}$")
-_MULTIPLE_OF_TEN = re.compile(r"^-?\d{1,3}(?:,\d{3})+(?:\.\d+)?$")
+_THOUSANDS = re.compile(r"^-?\d{1,3}(?:,\d{3})+(?:\.\d+)?$")
 
 
 def undecided(reference: str, answer: str) -> bool | None:
@@ -122,7 +122,9 @@ def _elements(text: str) -> list[str]:
         text = text[2:-2].strip()
     elif member := _MEMBER.match(text):
         text = member[1]
-    if _MULTIPLE_OF_TEN.match(text):
+    if _sequence(text):
+        return [text]
+    if _THOUSANDS.match(text):
         return [text.replace(",", "")]
     if _is_words(_JOINT.sub(" ", text)):
         return [text]

@@ -17,6 +17,7 @@ from sympy.core.relational import Relational
 from services.reward.equality.numbers import read_number
 
 _DECIMAL = re.compile(r"(?<![\w.])(\d*)\.(\d+)(?![\w.])")
+_DEGREES = re.compile(r"(\d+)\^\\circ")
 _ADJACENT = re.compile(r"(?<=\))\s*(?=\()|(?<=\d)\s*(?=\()")
 _NUM_DIGITS = 60
 
@@ -40,6 +41,7 @@ def symbolic_equal(reference: str, answer: str) -> bool | None:
 def _read(text: str) -> Expression | None:
     """The expression with its decimals as exact fractions; None if it is no mathematics."""
     text = _DECIMAL.sub(lambda match: rf"\frac{{{match[1]}{match[2]}}}{{1{'0' * len(match[2])}}}", text)
+    text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
     text = _ADJACENT.sub(r"\\cdot ", text)
     try:
         expression = latex2sympy(text, normalization_config=None)

@@ -53,7 +53,21 @@ _UNITS = {
     for name in names.split()
 }
 # Words behind a number that change its meaning, and so are no unit.
-_NO_UNITS = {"or", "and", "less", "more", "at", "least", "most", "not", "than", "about", "approximately", "mod", "times"}
+_NO_UNITS = {
+    "or",
+    "and",
+    "less",
+    "more",
+    "at",
+    "least",
+    "most",
+    "not",
+    "than",
+    "about",
+    "approximately",
+    "mod",
+    "times",
+}
 _NO_UNITS |= {"to", "over", "under", "plus", "minus"}
 
 _CURRENCY = re.compile(r"^(-?)(?:\\)?([$€£¥₹])\s*(.+)$")

@@ -11,10 +11,11 @@ Shapes: R rows, H query heads, G key-value heads, D head size, S positions, N pa
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface
@@ -22,6 +23,7 @@ from transformers import AttentionInterface
 from perilune.errors import InvalidInputError
 
 ATTENTION = "perilune_slots"
+BLOCK_ROWS = 32  # rows that attention takes at once; it reads them all as far as the longest
 _ROUND_TOKENS = 64  # slots grow in steps, not token by token
 
 
@@ -34,34 +36,59 @@ class Prefill:
     rows: Tensor  # int64
 
 
-@dataclass(frozen=True)
 class Step:
     """What one forward pass does. Running samples have rows 0 to B - 1."""
 
-    slots: Slots
-    prefills: list[Prefill]
-    positions_B: Tensor  # int64: where each running sample's token goes
-    length: int  # the longest running sample, this token included
-    masks: dict[int | None, Tensor] = field(default_factory=dict)
+    def __init__(self, slots: Slots, prefills: list[Prefill], positions: NDArray[np.int64]) -> None:
+        """positions: where each running sample's token goes, [B]."""
+        self.slots = slots
+        self.prefills = prefills
+        self.positions_B = torch.from_numpy(positions)
+        self.rows_B = torch.arange(len(positions))
+        self.blocks = blocks(positions)
+        self._masks: dict[int | None, list[Tensor]] = {}
 
-    @cached_property
-    def rows_B(self) -> Tensor:
-        return torch.arange(len(self.positions_B))
+    def masks(self, window: int | None, dtype: torch.dtype) -> list[Tensor]:
+        """For each block [rows, 1, 1, S], additive: what each sample may attend to. Made once a step, not a layer."""
+        if window not in self._masks:
+            self._masks[window] = [self._mask(block, window, dtype) for block in self.blocks]
+        return self._masks[window]
 
-    def mask(self, window: int | None, dtype: torch.dtype) -> Tensor:
-        """[B, 1, 1, S], additive: what each sample may attend to; made once a step for every kind of layer."""
-        if window not in self.masks:
-            places_S = torch.arange(self.length)
-            hidden_BS = places_S > self.positions_B[:, None]
-            if window is not None:
-                hidden_BS |= places_S <= self.positions_B[:, None] - window
-            zeros_BS = torch.zeros(hidden_BS.shape, dtype=dtype)
-            self.masks[window] = zeros_BS.masked_fill_(hidden_BS, -torch.inf)[:, None, None, :]
-        return self.masks[window]
+    def _mask(self, block: Block, window: int | None, dtype: torch.dtype) -> Tensor:
+        positions_B1 = self.positions_B[block.rows, None]
+        places_S = torch.arange(block.length)
+        hidden_BS = places_S > positions_B1
+        if window is not None:
+            hidden_BS |= places_S <= positions_B1 - window
+        return torch.zeros(hidden_BS.shape, dtype=dtype).masked_fill_(hidden_BS, -torch.inf)[:, None, None, :]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Neighbouring rows, and the longest sample among them: nobody there attends further."""
+
+    rows: slice
+    length: int
+
+
+def blocks(positions: NDArray[np.int64]) -> list[Block]:
+    """Cuts the rows into blocks of neighbours."""
+    starts = range(0, len(positions), BLOCK_ROWS)
+    return [
+        Block(slice(start, start + BLOCK_ROWS), int(positions[start : start + BLOCK_ROWS].max()) + 1)
+        for start in starts
+    ]
+
+
+def num_read(lengths: NDArray[np.int64]) -> int:
+    """Positions that attention reads with rows in this order: each row as far as its block's longest."""
+    padded = np.pad(lengths, (0, -len(lengths) % BLOCK_ROWS))
+    return int(padded.reshape(-1, BLOCK_ROWS).max(1).sum()) * BLOCK_ROWS
 
 
 class Slots:
-    """The key-value tensors of all layers, [R, G, S, D] each, made when a layer first writes."""
+    """The key-value tensors of all layers: values [R, G, S, D], keys [R, G, D, S] so
+    that a decode step's products run along memory; made when a layer first writes."""
 
     def __init__(self, max_rows: int, max_tokens: int) -> None:
         """At most `max_rows` rows, and rows × positions at most `max_tokens` unless one sample alone needs more."""
@@ -80,7 +107,7 @@ class Slots:
         # Many short rows were followed by few long ones, or the reverse.
         self._shape = (rows, positions) if rows * positions <= self._max_tokens else (num_rows, num_positions)
         for index, (keys, values) in self._layers.items():
-            self._layers[index] = _resized(keys, self._shape), _resized(values, self._shape)
+            self._layers[index] = _resized(keys.mT, self._shape).mT.contiguous(), _resized(values, self._shape)
 
     def copy(self, moves: list[tuple[int, int]], num_positions: int) -> None:
         """Copies rows onto others, (source, target) each: the first `num_positions` positions."""
@@ -88,16 +115,16 @@ class Slots:
             return
         sources, targets = torch.tensor(moves).unbind(1)
         for keys, values in self._layers.values():
-            keys[targets, :, :num_positions] = keys[sources, :, :num_positions]
+            keys[targets, :, :, :num_positions] = keys[sources, :, :, :num_positions]
             values[targets, :, :num_positions] = values[sources, :, :num_positions]
 
     def layer(self, index: int, key_like: Tensor, value_like: Tensor) -> tuple[Tensor, Tensor]:
         if index not in self._layers:
-            shape = self._shape[0], key_like.shape[1], self._shape[1]
+            (rows, positions), (_, heads, _, size) = self._shape, key_like.shape
             # Zeros: what the mask hides is still multiplied by 0, and may hold anything but NaN.
             self._layers[index] = (
-                key_like.new_zeros(*shape, key_like.shape[-1]),
-                value_like.new_zeros(*shape, value_like.shape[-1]),
+                key_like.new_zeros(rows, heads, size, positions),
+                value_like.new_zeros(rows, heads, positions, value_like.shape[-1]),
             )
         return self._layers[index]
 
@@ -135,17 +162,18 @@ def attend(
         if others.get(name) is not None:
             raise InvalidInputError(f"the torch engine has no attention with {name}; use another engine for this model")
     keys, values = step.slots.layer(module.layer_idx, key, value)  # type: ignore[arg-type]
-    parts = []
+    num_tokens = query.shape[2]
+    attended = query.new_empty(num_tokens, query.shape[1], value.shape[-1])
     for prompt in step.prefills:
-        span = slice(prompt.start, prompt.end)
-        keys[prompt.rows, :, : prompt.end - prompt.start] = key[:, :, span]
-        values[prompt.rows, :, : prompt.end - prompt.start] = value[:, :, span]
-        parts.append(_attend_to_itself(query[:, :, span], key[:, :, span], value[:, :, span], scaling, sliding_window))
-    first = query.shape[2] - len(step.positions_B)
-    keys[step.rows_B, :, step.positions_B] = key[0, :, first:].transpose(0, 1)
-    values[step.rows_B, :, step.positions_B] = value[0, :, first:].transpose(0, 1)
-    parts.append(_attend_to_slots(query[0, :, first:], keys, values, step, scaling, sliding_window))
-    return (torch.cat(parts) if len(parts) > 1 else parts[0])[None], None
+        span, length = slice(prompt.start, prompt.end), prompt.end - prompt.start
+        keys[prompt.rows, :, :, :length] = key[:, :, span].mT
+        values[prompt.rows, :, :length] = value[:, :, span]
+        attended[span] = _attend_to_itself(query[:, :, span], key[:, :, span], value[:, :, span], scaling, sliding_window)
+    decoded = slice(num_tokens - len(step.positions_B), num_tokens)
+    keys[step.rows_B, :, :, step.positions_B] = key[0, :, decoded].transpose(0, 1)
+    values[step.rows_B, :, step.positions_B] = value[0, :, decoded].transpose(0, 1)
+    _attend_to_slots(query[0, :, decoded], keys, values, step, scaling, sliding_window, out=attended[decoded])
+    return attended[None], None
 
 
 def _attend_to_itself(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> Tensor:
@@ -161,24 +189,27 @@ def _attend_to_itself(query: Tensor, key: Tensor, value: Tensor, scaling: float 
 
 
 def _attend_to_slots(
-    query_HBD: Tensor, keys: Tensor, values: Tensor, step: Step, scaling: float | None, window: int | None
-) -> Tensor:
-    """Attention of one token a running sample to its slot: [B, H, D].
+    query_HBD: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    step: Step,
+    scaling: float | None,
+    window: int | None,
+    out: Tensor,
+) -> None:
+    """Attention of one token a running sample to its slot, into `out`, [B, H, D].
 
-    The query heads that share a key-value head stand where the kernel expects query positions: it then reads every
-    key and value once, and nothing is repeated in memory.
+    The query heads that share a key-value head are the rows of one product: every key and value is read once, and
+    nothing is repeated in memory. On a CPU this is faster than the fused kernel, which is made for many queries.
     """
     num_heads, num_samples, size = query_HBD.shape
     kv_heads = keys.shape[1]
-    queries = query_HBD.view(kv_heads, num_heads // kv_heads, num_samples, size).permute(2, 0, 1, 3)
-    attended = scaled_dot_product_attention(
-        queries,
-        keys[:num_samples, :, : step.length],
-        values[:num_samples, :, : step.length],
-        attn_mask=step.mask(window, queries.dtype),
-        scale=scaling,
-    )
-    return attended.reshape(num_samples, num_heads, attended.shape[-1])
+    scaled_HBD = query_HBD * (size**-0.5 if scaling is None else scaling)
+    queries = scaled_HBD.view(kv_heads, num_heads // kv_heads, num_samples, size).permute(2, 0, 1, 3)
+    for block, mask in zip(step.blocks, step.masks(window, queries.dtype), strict=True):
+        scores = queries[block.rows] @ keys[block.rows, :, :, : block.length]
+        weights = scores.add_(mask).softmax(-1)
+        out[block.rows] = (weights @ values[block.rows, :, : block.length]).flatten(1, 2)
 
 
 AttentionInterface.register(ATTENTION, attend)

@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
@@ -31,11 +32,12 @@ from perilune.weights import RawTensor
 from services.rollout.engines import sampling
 from services.rollout.engines.base import Capacity, Deliver, Generated, Sample, Span
 from services.rollout.engines.model import build_model, build_tokenizer, end_tokens, load_tensors
-from services.rollout.engines.slots import ATTENTION, Prefill, Slots, Step
+from services.rollout.engines.slots import ATTENTION, Prefill, Slots, Step, num_read
 from services.rollout.engines.stopping import StopTexts
 
 logger = logging.getLogger(__name__)
 
+SORT_COST = 3  # of copying a stored position, in those that attention reads
 PREFILL_TOKENS = 2048  # prompts are admitted up to so many tokens a pass, at least one prompt
 
 
@@ -73,6 +75,26 @@ class _Running:
         )
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """How each row is to be sampled, as the sampler takes it."""
+
+    streams: NDArray[np.uint64]
+    temperature_B: Tensor
+    top_p_B: Tensor
+    top_k_B: Tensor
+
+    @staticmethod
+    def of(rows: Sequence[_Running]) -> _Wanted:
+        wanted = [running.sample.sampling for running in rows]
+        return _Wanted(
+            np.array([running.stream for running in rows], dtype=np.uint64),
+            torch.tensor([each.temperature for each in wanted], dtype=torch.float32),
+            torch.tensor([each.top_p for each in wanted], dtype=torch.float32),
+            torch.tensor([each.top_k for each in wanted], dtype=torch.int64),
+        )
+
+
 class TorchEngine:
     """See `services.rollout.engines.base.Engine`."""
 
@@ -95,6 +117,8 @@ class TorchEngine:
         self._max_cached_tokens = kv_cache_bytes // _kv_bytes_per_token(self._model)
         self._slots = Slots(max_running, self._max_cached_tokens)
         self._rows: list[_Running | None] = []  # None only between the end of a sample and the next admission
+        self._wanted = _Wanted.of([])
+        self._num_wasted = 0  # positions that attention read for nothing, since rows were last put in order
         self._waiting: deque[_Running] = deque()
         self._num_generated_tokens = 0
         self._busy_s = 0.0
@@ -198,8 +222,6 @@ class TorchEngine:
         begins the slot of a running sample is copied from there instead.
         """
         holes = deque(row for row, running in enumerate(self._rows) if running is None)
-        if not holes and not self._waiting:
-            return {}
         num_running = len(self._rows) - len(holes)
         longest = max((running.limit for running in self._rows if running), default=0)
         cached = {running.prefix: row for row, running in enumerate(self._rows) if running}
@@ -227,6 +249,7 @@ class TorchEngine:
         self._slots.reserve(len(self._rows), longest)
         self._slots.copy(copies, max((len(self._rows[row].tokens) for _, row in copies), default=0))
         self._close_gaps(holes)
+        self._wanted = _Wanted.of(self._rows)
         return prefills
 
     def _close_gaps(self, holes: deque[int]) -> None:
@@ -242,6 +265,9 @@ class TorchEngine:
             moves.append((len(self._rows), hole))
         self._slots.copy(moves, max((len(self._rows[hole].tokens) for _, hole in moves), default=0))
 
+    def _positions(self) -> NDArray[np.int64]:
+        return np.array([len(running.tokens) - 1 for running in self._rows], dtype=np.int64)
+
     def _step(self, prefills: dict[bytes, list[int]]) -> None:
         """One forward pass: reads the new prompts and writes a token of every running sample."""
         tokens, spans = [], []
@@ -249,27 +275,22 @@ class TorchEngine:
             prompt = np.frombuffer(prefix, dtype=np.int32).tolist()
             spans.append(Prefill(len(tokens), len(tokens) + len(prompt), torch.tensor(rows)))
             tokens += prompt
-        positions = [len(running.tokens) - 1 for running in self._rows]
-        step = Step(self._slots, spans, torch.tensor(positions), max(positions) + 1)
+        positions = self._positions()
+        places = [place for span in spans for place in range(span.end - span.start)]
         logits_BV = self._model(
             input_ids=torch.tensor([tokens + [running.tokens[-1] for running in self._rows]]),
-            position_ids=torch.tensor([[place for span in spans for place in range(span.end - span.start)] + positions]),
+            position_ids=torch.from_numpy(np.append(np.array(places, dtype=np.int64), positions))[None],
             use_cache=False,
             logits_to_keep=len(self._rows),
-            step=step,
+            step=Step(self._slots, spans, positions),
         ).logits[0]
         self._record(*self._draw(logits_BV.float(), positions))
+        self._put_in_order()
 
-    def _draw(self, logits_BV: Tensor, positions: list[int]) -> tuple[Tensor, Tensor, Tensor]:
-        wanted = [running.sample.sampling for running in self._rows]
-        streams = np.array([running.stream for running in self._rows])
-        return sampling.draw(
-            logits_BV,
-            temperature_B=torch.tensor([each.temperature for each in wanted]),
-            top_p_B=torch.tensor([each.top_p for each in wanted]),
-            top_k_B=torch.tensor([each.top_k for each in wanted]),
-            uniform_B=torch.from_numpy(sampling.uniforms(streams, np.array(positions))),
-        )
+    def _draw(self, logits_BV: Tensor, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
+        wanted = self._wanted
+        uniform_B = torch.from_numpy(sampling.uniforms(wanted.streams, positions))
+        return sampling.draw(logits_BV, wanted.temperature_B, wanted.top_p_B, wanted.top_k_B, uniform_B)
 
     def _record(self, tokens_B: Tensor, logprobs_B: Tensor, full_logprobs_B: Tensor) -> None:
         """Appends one token to every running sample; delivers those that ended, and frees their rows."""
@@ -287,6 +308,17 @@ class TorchEngine:
         self._num_generated_tokens += len(tokens_B)
         if ended:
             self._deliver(ended)
+
+    def _put_in_order(self) -> None:
+        """Sorts rows by length, once their disorder has cost attention as much reading as sorting them does."""
+        lengths = np.array([len(running.tokens) if running else 0 for running in self._rows])
+        order = np.argsort(-lengths, kind="stable")
+        self._num_wasted += num_read(lengths) - num_read(lengths[order])
+        if self._num_wasted > SORT_COST * lengths.sum():
+            live = [source for source in order.tolist() if self._rows[source]]
+            self._slots.copy([(source, row) for row, source in enumerate(live)], int(lengths.max()))
+            self._rows = [self._rows[source] for source in live]
+            self._num_wasted = 0
 
     def _ending(self, running: _Running) -> Ending.ValueType | None:
         if running.tokens[-1] in self._end_tokens or (running.stop and running.stop.reached(running.response)):

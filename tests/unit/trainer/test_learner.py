@@ -1,0 +1,162 @@
+"""One iteration on a real tiny model: what the loss weighs, what the result may not depend on, and that it learns."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from services.trainer import objective
+from services.trainer.batch import Group
+from services.trainer.learner import InterruptedTraining, Learner
+from services.trainer.optimization import DivergedError
+from tests.unit.trainer.models import groups, plain_logprobs, recipe, same_bits, sample, state, tiny_policy
+
+
+def test_one_sgd_step_is_the_gradient_of_the_papers_objective() -> None:
+    """Two groups of unlike size: each counts the same, and each sample 1/k of its group."""
+    rng = np.random.default_rng(0)
+    batch = [
+        Group("a", [sample(rng, 1.0), sample(rng, 0.0)]),
+        Group("b", [sample(rng, 0.0), sample(rng, 0.0), sample(rng, 1.0)]),
+    ]
+    policy = tiny_policy()
+    expected = copy.deepcopy(policy.model)
+    expected.set_attn_implementation("eager")
+    loss = torch.zeros(())
+    for group in batch:
+        for one, advantage in zip(group.samples, objective.advantages([s.score for s in group.samples], "mean", 0.1)):
+            ids = torch.from_numpy(one.tokens)[None]
+            logprobs = torch.log_softmax(expected(ids, use_cache=False).logits[0, :-1], -1)
+            logprob = (logprobs.gather(-1, ids[0, 1:, None])[:, 0] * torch.from_numpy(one.in_loss[1:])).sum()
+            loss = loss - advantage * logprob / (len(batch) * len(group.samples))
+    loss.backward()
+
+    table = recipe(optimizer="sgd", learning_rate=0.5, max_grad_norm=1e9)
+    metrics = Learner(policy, table).train(0, batch)
+    stepped = dict(policy.model.named_parameters())
+    for name, parameter in expected.named_parameters():
+        torch.testing.assert_close(stepped[name], parameter - 0.5 * parameter.grad, atol=1e-6, rtol=1e-4)
+    norm = torch.stack([parameter.grad.norm() for parameter in expected.parameters()]).norm().item()
+    assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.1, 1.0])
+def test_the_result_does_not_depend_on_how_the_batch_is_cut_into_microbatches(tau: float) -> None:
+    results = []
+    for microbatch_tokens in (30, 200, 100_000):
+        policy = tiny_policy()
+        table = recipe(
+            optimizer="sgd", learning_rate=0.1, tau=tau, steps_per_iteration=2, epochs_per_iteration=2,
+            microbatch_tokens=microbatch_tokens,
+        )  # fmt: skip
+        metrics = Learner(policy, table).train(0, groups(1))
+        results.append((state(policy), metrics["loss"], metrics["kl"]))
+    for result in results[1:]:
+        torch.testing.assert_close(result, results[0], atol=2e-6, rtol=1e-3)
+
+
+def test_later_steps_are_pulled_back_to_the_reference() -> None:
+    """With all advantages zero only (τ/2)·ρ² is left: after a step away from π_i, its gradient is not zero."""
+    rng = np.random.default_rng(0)
+    uniform = Group("u", [sample(rng, 1.0) for _ in range(4)])
+    mixed = Group("m", [sample(rng, float(number % 2)) for number in range(4)])
+    table = recipe(optimizer="sgd", learning_rate=0.1, tau=1.0, steps_per_iteration=2)
+    alone = Learner(tiny_policy(), table).train(0, [uniform, uniform])
+    assert alone["grad_norm"] == 0.0
+    after_a_step = Learner(tiny_policy(), table).train(0, [mixed, uniform])
+    assert after_a_step["kl"] > 0
+    without = Learner(tiny_policy(), recipe(optimizer="sgd", learning_rate=0.1, tau=0.0)).train(0, [mixed])
+    assert 2 * after_a_step["grad_norm"] > without["grad_norm"] * 1.001  # the sum of both steps' norms
+
+
+def test_rewarded_responses_become_likelier() -> None:
+    policy, batch = tiny_policy(), groups(2)
+    right = [s for group in batch for s in group.samples if s.score == 1]
+    wrong = [s for group in batch for s in group.samples if s.score == 0]
+
+    def likelihood(samples) -> float:
+        parts = plain_logprobs(policy, [s.tokens for s in samples])
+        return sum(p[torch.from_numpy(s.in_loss[1:])].sum().item() for s, p in zip(samples, parts)) / len(samples)
+
+    before = likelihood(right) - likelihood(wrong)
+    learner = Learner(policy, recipe(learning_rate=1e-3, num_iterations=5))
+    for iteration in range(5):
+        learner.train(iteration, batch)
+    assert likelihood(right) - likelihood(wrong) > before + 1
+
+
+def test_metrics_count_what_was_there() -> None:
+    rng = np.random.default_rng(0)
+    batch = [
+        Group("a", [sample(rng, 1.0, 5, 10), sample(rng, 0.0, 5, 20)]),
+        Group("b", [sample(rng, 1.0, 5, 6), sample(rng, 1.0, 5, 4)]),
+    ]
+    metrics = Learner(tiny_policy(), recipe(learning_rate=0.01)).train(0, batch)
+    assert metrics["reward"] == 0.75
+    assert metrics["num_samples"] == 4
+    assert metrics["num_tokens"] == 40
+    assert metrics["mean_tokens"] == 10
+    assert metrics["mixed_groups"] == 0.5
+    assert metrics["kl"] == 0.0
+    assert metrics["loss"] == 0.0  # the log ratio is zero before the first step
+    assert 0 < metrics["entropy"] < 10
+    assert "engine_gap" not in metrics  # no engine told its log-probs
+
+
+def test_the_engine_gap_is_the_largest_difference_of_one_token() -> None:
+    policy, one = tiny_policy(), groups(5, 1, 2)[0]
+    for number, s in enumerate(one.samples):
+        (logprobs,) = plain_logprobs(policy, [s.tokens])
+        s.engine_logprobs[1:] = logprobs
+        s.engine_logprobs[-1] += 0.25 * number
+    metrics = Learner(policy, recipe()).train(0, [one])
+    assert metrics["engine_gap"] == pytest.approx(0.25, abs=1e-4)
+
+
+def test_an_empty_batch_changes_nothing() -> None:
+    policy = tiny_policy()
+    before = state(policy)
+    metrics = Learner(policy, recipe()).train(0, [])
+    assert same_bits(before, state(policy))
+    assert metrics["num_samples"] == 0
+    assert "reward" not in metrics
+
+
+def test_the_optimizer_is_reset_where_the_recipe_says_so() -> None:
+    steps = []
+    for reset in (False, True):
+        learner = Learner(tiny_policy(), recipe(reset_optimizer=reset))
+        for iteration in range(2):
+            learner.train(iteration, groups(iteration))
+        (first, *_) = learner.optimizer.state.values()
+        steps.append(first["step"].item())
+    assert steps == [2, 1]
+
+
+def test_it_stops_between_steps() -> None:
+    with pytest.raises(InterruptedTraining):
+        Learner(tiny_policy(), recipe()).train(0, groups(0), should_stop=lambda: True)
+
+
+def test_a_gradient_that_is_no_number_leaves_the_weights_alone() -> None:
+    policy = tiny_policy()
+    batch = groups(0)
+    batch[0] = Group("inf", [sample(np.random.default_rng(0), score) for score in (float("inf"), 0.0)])
+    before = state(policy)
+    with pytest.raises(DivergedError, match="learning rate"):
+        Learner(policy, recipe()).train(0, batch)
+    assert same_bits(before, state(policy))
+
+
+def test_bf16_autocast_stays_close_and_keeps_fp32_weights() -> None:
+    exact, rounded = tiny_policy(), tiny_policy()
+    for policy, precision in ((exact, "fp32"), (rounded, "bf16")):
+        metrics = Learner(policy, recipe(precision=precision, optimizer="sgd", learning_rate=0.1)).train(0, groups(0))
+    assert metrics["entropy"] > 0
+    for name, parameter in rounded.model.named_parameters():
+        assert parameter.dtype == torch.float32
+        torch.testing.assert_close(parameter, dict(exact.model.named_parameters())[name], atol=0.02, rtol=0)
+    assert not same_bits(state(exact), state(rounded))
