@@ -5,8 +5,8 @@ pair, judge the sum, try the next. Warm-up traces (k1.5 §2.2) do every step cor
 lose patience, so a policy fresh from the warm-up gives up early. RL has to find out that
 persistence pays: accuracy and response length rise together (k1.5 §3.3, Fig. 5 in kind).
 
-    question   which two of 9 15 4 17 12 make 21 ?
-    response   9 + 15 = 24 high 9 + 4 = 13 low 9 + 17 = 26 high 9 + 12 = 21 yes answer: 9 12
+    question   which two of 9 15 4 11 12 make 21 ?
+    response   9 + 15 = 24 high 9 + 4 = 13 low 9 + 11 = 20 low 9 + 12 = 21 yes answer: 9 12
 
 The answer is whatever follows the last `answer:`, read as an unordered pair. Exactly one pair is
 right, so `Problem.answer` is a full reference. Giving up (`answer: none`) is a wrong answer, and
@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from random import Random
 
-MAX_NUMBER = 20
+MAX_NUMBER = 15
 HELD_OUT_IN = 10
 """One problem in ten, chosen by its content, is kept for evaluation."""
 
@@ -78,20 +78,18 @@ def problem(seed: int, index: int, *, num_numbers: int = 5, held_out: bool = Fal
 
 
 def question(problem: Problem) -> str:
-    """The prompt, e.g. `which two of 9 15 4 17 12 make 21 ?`."""
+    """The prompt, e.g. `which two of 9 15 4 11 12 make 21 ?`."""
     return f"which two of {' '.join(map(str, problem.numbers))} make {problem.target} ?"
 
 
-def trace(
-    problem: Problem, rng: Random, *, patience: Mapping[int | None, int] = PATIENCE
-) -> str:
+def trace(problem: Problem, rng: Random, *, patience: Mapping[int | None, int] = PATIENCE) -> str:
     """A warm-up response: tries pairs in order until one fits or its patience, drawn here, ends.
 
     `low` and `high` rather than a plain `no` give the warm-up more to learn the comparison from.
     Unlike the verified paths of k1.5 §2.2 traces that give up are kept: they are RL's headroom.
     """
     (max_tries,) = rng.choices(list(patience), weights=list(patience.values()))
-    steps = []
+    steps: list[str] = []
     for num_tries, (a, b) in enumerate(combinations(problem.numbers, 2), start=1):
         if a + b == problem.target:
             return " ".join([*steps, f"{a} + {b} = {a + b} yes answer: {a} {b}"])

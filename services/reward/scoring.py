@@ -22,7 +22,7 @@ from perilune.api.reward.v1.reward_pb2 import (
     Score,
     ScoreStatus,
 )
-from perilune.errors import InvalidInputError
+from perilune.errors import InvalidInputError, PeriluneError
 from perilune.telemetry import meter
 from services.reward.graders import find_grader
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
@@ -92,6 +92,8 @@ async def _ask(sample: Sample, choice: Choice, processes: Processes) -> Componen
             verdict = await processes.run(grader.work, sample, choice.options)
     except TimeoutError as error:
         _fail(component, SCORE_STATUS_TIMEOUT, error)
+    except PeriluneError as error:  # the sample cannot be graded, for a reason that the score tells
+        _fail(component, SCORE_STATUS_GRADER_ERROR, error)
     except Exception as error:  # noqa: BLE001 whatever a grader raises says nothing about the answer
         logger.warning("grader %s failed: %r", grader.name, error)
         _fail(component, SCORE_STATUS_GRADER_ERROR, error)

@@ -98,8 +98,9 @@ def _check_published(trajectory_id: str, segment: Segment, published_digests: Co
 
 
 def _engine_logprobs(segment: Segment, num_tokens: int, current_digest: str) -> NDArray[np.float32]:
-    comparable = not segment.environment and segment.policy.digest == current_digest
-    logprobs = unpack(segment.full_logprobs) if comparable else None
-    if logprobs is None or len(logprobs) != num_tokens:
+    if segment.environment or segment.policy.digest != current_digest or not segment.HasField("full_logprobs"):
         return np.full(num_tokens, np.nan, np.float32)
+    logprobs = unpack(segment.full_logprobs)
+    if len(logprobs) != num_tokens:
+        raise InvalidInputError(f"a segment has {num_tokens} tokens and {len(logprobs)} log-probabilities")
     return logprobs.astype(np.float32)

@@ -70,8 +70,8 @@ class Policy:
 
     @torch.no_grad()
     def _check_head(self) -> None:
-        """log-probs are computed from the last hidden state and the output embedding; some models do more."""
-        tokens = torch.zeros(1, 1, dtype=torch.long, device=self.model.device)
+        """Log-probabilities are made from the last hidden state and the output embedding; some models do more."""
+        tokens = torch.full((1, 1), self.model.config.get_text_config().vocab_size - 1, device=self.model.device)
         layout = {"use_cache": False, "blocks": [Block(1, 1, 0, 1, None)]}
         hidden = self.model.base_model(tokens, **layout).last_hidden_state
         if not torch.allclose(self.model.get_output_embeddings()(hidden), self.model(tokens, **layout).logits):

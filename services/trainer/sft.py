@@ -35,10 +35,13 @@ def _checked(path: str, overrides: list[str], out: Path) -> Recipe:
 def fine_tune(recipe: Recipe, out: Path) -> None:
     """Makes the recipe's model, warms it up with a line of progress every few seconds, and writes it to `out`."""
     # torch takes seconds to import: a wrong recipe is told before.
+    from transformers.utils.logging import disable_progress_bar
+
     from services.trainer.model import make_policy
     from services.trainer.threads import use_threads
     from services.trainer.warmup import warm_up
 
+    disable_progress_bar()  # it would mix with ours
     assert recipe.warmup is not None
     num_steps, started, told = recipe.warmup.num_steps, time.perf_counter(), 0.0
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from inspect import signature
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -75,14 +76,17 @@ def batches(table: WarmupTable, seed: int) -> Iterator[list[Example]]:
 def _task_examples(table: WarmupTable, seed: int) -> Callable[[int], Example]:
     assert table.task is not None
     task = find_task(table.task)
+    # Options shape the problems or the traces, whichever of the two has a parameter of that name.
+    for_problem = {key: value for key, value in table.options.items() if key in signature(task.problem).parameters}
+    for_trace = {key: value for key, value in table.options.items() if key not in for_problem}
 
     def example(number: int) -> Example:
         index = number % table.num_examples
-        problem = task.problem(seed, index)
         try:
-            trace = task.trace(problem, Random(f"trace/{seed}/{index}"), **table.options)
-        except TypeError as error:
-            raise RecipeError(f"warmup.options do not fit the traces of task {table.task!r}: {error}") from error
+            problem = task.problem(seed, index, **for_problem)  # type: ignore[arg-type]  # checked by calling it
+            trace = task.trace(problem, Random(f"trace/{seed}/{index}"), **for_trace)
+        except (TypeError, ValueError) as error:
+            raise RecipeError(f"warmup.options do not fit task {table.task!r}: {error}") from error
         return [{"role": "user", "content": task.question(problem)}], trace
 
     return example

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 import grpc
+from transformers.utils.logging import disable_progress_bar
 
 from perilune import telemetry
 from perilune.api.master.v1.master_pb2 import (
@@ -54,6 +55,7 @@ Lease = grpc.aio.UnaryStreamCall[AcquireRunRequest, AcquireRunResponse]
 
 async def run(service: Service) -> None:
     """Serves weights and trains runs until the service is told to stop. UnavailableError: no NATS server."""
+    disable_progress_bar()  # transformers draws one for every file it reads or writes
     publisher = Publisher()
     publisher.add_to(service.server)
     await service.listen([SERVICE])

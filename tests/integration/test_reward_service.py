@@ -49,7 +49,7 @@ def start_service(nats_url: str, tmp_path: Path) -> Iterator[Start]:
         processes.append(process)
         while not ready.exists():
             assert process.poll() is None, "the service ended before it was ready"
-            with_timeout_wait(process)
+            wait_a_little(process)
         return process, json.loads(ready.read_text())["address"]
 
     yield start
@@ -58,7 +58,7 @@ def start_service(nats_url: str, tmp_path: Path) -> Iterator[Start]:
         process.wait()
 
 
-def with_timeout_wait(process: subprocess.Popen[bytes]) -> None:
+def wait_a_little(process: subprocess.Popen[bytes]) -> None:
     try:
         process.wait(0.02)
     except subprocess.TimeoutExpired:

@@ -22,7 +22,7 @@ _ADJACENT = re.compile(r"(?<=\))\s*(?=\()|(?<=\d)\s*(?=\()")
 _NUM_DIGITS = 60
 
 Expression = Any  # sympy's Basic or MatrixBase: its annotations are too few to check by
-_CONSTANTS = {sympy.Symbol("i"): sympy.I}
+_CONSTANTS: dict[Any, Any] = {sympy.Symbol("i"): sympy.I}
 
 
 def symbolic_equal(reference: str, answer: str) -> bool | None:

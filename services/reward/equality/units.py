@@ -84,17 +84,22 @@ def split_unit(text: str) -> tuple[str, Unit | None]:
     """
     if match := _CURRENCY.match(text):
         return match[1] + match[3], _UNITS[match[2]]
-    if match := _SHORT.match(text):
+    if (match := _SHORT.match(text)) and _is_constant(match[1]):
         return match[1], _find("^\\circ" if match[2] == "°" else match[2])
     if match := _TEXT.match(text):
         unit = _find(match[2], int(match[3] or 1))
         return (match[1], unit) if unit else (text, None)
     match = _PLAIN.match(text)
     # Letters right behind a digit are a product, as in `2m`, unless they can be nothing but a unit.
-    if match and (match[2] or len(match[3]) > 1) and (match[2] or match[3].lower() in _UNITS):
+    if match and _is_constant(match[1]) and (match[2] or (len(match[3]) > 1 and match[3].lower() in _UNITS)):
         unit = _find(match[3], int(match[4] or 1))
         return (match[1], unit) if unit else (text, None)
     return text, None
+
+
+def _is_constant(value: str) -> bool:
+    """Whether no variable and no function stands before the unit: `\\tan 45` has no degrees, its argument does."""
+    return not re.search(r"[a-zA-Z]", re.sub(r"\\(?:frac|sqrt|pi|cdot|times)(?![a-zA-Z])", "", value))
 
 
 def _find(name: str, power: int = 1) -> Unit | None:

@@ -28,7 +28,9 @@ def stream_of(seed: int, index: int) -> np.uint64:
     """The random stream of sample `index` under `seed`."""
     with np.errstate(over="ignore"):
         words = np.array([seed & 0xFFFFFFFFFFFFFFFF, index], dtype=np.uint64)
-        return np.uint64(_mix(_mix(words[0] + np.uint64(0x9E3779B97F4A7C15)) + words[1] * np.uint64(0xD1342543DE82EF95)))
+        return np.uint64(
+            _mix(_mix(words[0] + np.uint64(0x9E3779B97F4A7C15)) + words[1] * np.uint64(0xD1342543DE82EF95))
+        )
 
 
 def _mix(bits: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
@@ -92,7 +94,9 @@ def _invert(weights_BV: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
     if size <= 4 * BLOCK:  # small enough for one level
         token_B, _, total_B = _locate(weights_BV.double(), uniform_B)
         return token_B, total_B.float()
-    blocks_BNK = torch.nn.functional.pad(weights_BV, (0, -size % BLOCK)).view(rows, -1, BLOCK)
+    if size % BLOCK:  # a pad of nothing would still copy
+        weights_BV = torch.nn.functional.pad(weights_BV, (0, -size % BLOCK))
+    blocks_BNK = weights_BV.view(rows, -1, BLOCK)
     block_B, within_B, total_B = _locate(blocks_BNK.sum(-1).double(), uniform_B)
     index_B, _, _ = _locate(blocks_BNK[torch.arange(rows), block_B].double(), within_B)
     return block_B * BLOCK + index_B, total_B.float()

@@ -73,11 +73,8 @@ class Block:
 
 def blocks(positions: NDArray[np.int64]) -> list[Block]:
     """Cuts the rows into blocks of neighbours."""
-    starts = range(0, len(positions), BLOCK_ROWS)
-    return [
-        Block(slice(start, start + BLOCK_ROWS), int(positions[start : start + BLOCK_ROWS].max()) + 1)
-        for start in starts
-    ]
+    cut = [slice(start, min(start + BLOCK_ROWS, len(positions))) for start in range(0, len(positions), BLOCK_ROWS)]
+    return [Block(rows, int(positions[rows].max()) + 1) for rows in cut]
 
 
 def num_read(lengths: NDArray[np.int64]) -> int:
@@ -168,7 +165,9 @@ def attend(
         span, length = slice(prompt.start, prompt.end), prompt.end - prompt.start
         keys[prompt.rows, :, :, :length] = key[:, :, span].mT
         values[prompt.rows, :, :length] = value[:, :, span]
-        attended[span] = _attend_to_itself(query[:, :, span], key[:, :, span], value[:, :, span], scaling, sliding_window)
+        attended[span] = _attend_to_itself(
+            query[:, :, span], key[:, :, span], value[:, :, span], scaling, sliding_window
+        )
     decoded = slice(num_tokens - len(step.positions_B), num_tokens)
     keys[step.rows_B, :, :, step.positions_B] = key[0, :, decoded].transpose(0, 1)
     values[step.rows_B, :, step.positions_B] = value[0, :, decoded].transpose(0, 1)

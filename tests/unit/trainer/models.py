@@ -14,7 +14,14 @@ from services.trainer.model import Policy, create_policy
 
 torch.set_num_threads(1)
 
-TINY = {"task": "search", "hidden_size": 32, "intermediate_size": 48, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2}
+TINY = {
+    "task": "search",
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "num_kv_heads": 2,
+}
 
 
 def recipe(model: dict[str, Any] | None = None, warmup: dict[str, Any] | None = None, **trainer: Any) -> Recipe:
@@ -36,7 +43,7 @@ def tiny_policy(seed: int = 0) -> Policy:
 
 def sample(rng: np.random.Generator, score: float, num_prompt: int = 5, num_response: int | None = None) -> Sample:
     num_response = num_response or int(rng.integers(3, 40))
-    tokens = rng.integers(3, 60, num_prompt + num_response)
+    tokens = rng.integers(3, 40, num_prompt + num_response)
     return Sample(
         id="s",
         tokens=tokens,

@@ -1,0 +1,139 @@
+"""Every grader against hand-labelled cases, and what is true for all answers."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from perilune.errors import InvalidInputError
+from services.reward.answers import boxed, committed, without_thinking
+from services.reward.equality.notation import normalise
+from services.reward.equality.numbers import read_number
+from services.reward.equality.structure import equal
+from services.reward.graders import GRADERS, find_grader
+from services.reward.graders.grader import Sample
+from tests.unit.reward.conftest import read_cases
+
+
+def value_of(grader_name: str, case: dict[str, Any]) -> float | None:
+    """What a grader says, with the part that services leave to processes done here."""
+    grader = find_grader(grader_name)
+    sample = Sample("", case["reference"], case["response"])
+    options = grader.read_options(case.get("options", {}))
+    verdict = grader.grade(sample, options)
+    if verdict is None:
+        assert grader.work
+        verdict = grader.work(sample, options)
+    return verdict.value
+
+
+@pytest.mark.parametrize("name", ["exact", "numeric", "format"])
+def test_labelled_cases(name: str) -> None:
+    cases = read_cases(name)
+    wrong = [case for case in cases if value_of(name, case) != float(case["correct"])]
+    assert not wrong, f"{len(wrong)} of {len(cases)}"
+
+
+def test_math_follows_the_label_policy_on_pairs() -> None:
+    pairs = read_cases("math_pairs")
+    cases = [case | {"response": rf"So \boxed{{{case['answer']}}}."} for case in pairs]
+    wrong = [case for case in cases if value_of("math", case) != float(case["correct"])]
+    assert not wrong, f"{len(wrong)} of {len(cases)}"
+
+
+def test_math_finds_the_committed_answer() -> None:
+    cases = read_cases("math_responses")
+    wrong = [case for case in cases if value_of("math", case) != float(case["correct"])]
+    assert not wrong, f"{len(wrong)} of {len(cases)}"
+
+
+def test_cheap_comparison_never_contradicts_algebra() -> None:
+    """Whatever is decided without sympy is decided rightly; only the rest may be left open."""
+    decided = [(case, equal(case["reference"], case["answer"])) for case in read_cases("math_pairs")]
+    assert not [case for case, verdict in decided if verdict is not None and verdict != case["correct"]]
+    assert sum(verdict is not None for _, verdict in decided) > len(decided) / 2
+
+
+@given(st.fractions(max_denominator=10**6))
+def test_a_fraction_is_read_exactly_in_every_notation(value: Fraction) -> None:
+    sign, size = ("-" if value < 0 else ""), abs(value)
+    for text in (f"{value}", rf"{sign}\frac{{{size.numerator}}}{{{size.denominator}}}"):
+        number = read_number(text)
+        assert number is not None
+        assert number.value == value
+
+
+@given(st.integers(-(10**15), 10**15), st.integers(1, 10**6))
+def test_integers_that_differ_are_never_equal(number: int, difference: int) -> None:
+    assert equal(str(number), f"{number:,}") is True
+    assert equal(str(number), str(number + difference)) is False
+
+
+@given(st.text(max_size=200))
+def test_any_text_is_an_answer_that_can_be_judged(text: str) -> None:
+    """Responses are whatever a model writes: nothing in the service's own process may raise on them."""
+    for name in ("exact", "numeric", "math", "format"):
+        grader = GRADERS[name]
+        verdict = grader.grade(Sample("", "42", text), grader.read_options({}))
+        assert verdict is None or verdict.value in (0.0, 1.0)
+
+
+@given(st.text(alphabet="0123456789abxyz+-*/^_={}()[],.\\ $<>", max_size=60))
+def test_every_answer_is_equal_to_itself_and_normal_forms_are_stable(text: str) -> None:
+    if normalise(text):
+        assert equal(text, text) is True
+
+
+@given(st.lists(st.integers(0, 99), min_size=2, max_size=5), st.randoms())
+def test_unordered_means_any_order_of_the_same_items(numbers: list[int], random: Any) -> None:
+    shuffled = random.sample(numbers, len(numbers))
+    case = {
+        "reference": " ".join(map(str, numbers)),
+        "response": f"answer: {' '.join(map(str, shuffled))}",
+        "options": {"marker": "answer:", "unordered": "true"},
+    }
+    assert value_of("exact", case) == 1.0
+    assert value_of("exact", case | {"response": case["response"] + " 100"}) == 0.0
+
+
+def test_thinking_is_cut_away() -> None:
+    assert without_thinking("<think>a</think>b") == "b"
+    assert without_thinking("a</think>b") == "b"
+    assert without_thinking("a<think>b") == "a"
+    assert without_thinking("<think>a<think>b</think>c</think>d") == "d"
+    assert without_thinking("no tags") == "no tags"
+
+
+def test_the_committed_answer() -> None:
+    assert boxed(r"\boxed{\frac{1}{2}} and then") == r"\frac{1}{2}"
+    assert boxed(r"\boxed{1} or \boxed{2}") == "1, 2"
+    assert boxed(r"\boxed{1} is wrong, \boxed{2}") == "2"
+    assert boxed(r"\boxed{1") is None
+    assert committed("the answer is 3. Wait.\nThe answer is 4.") == "4"
+    assert committed("answer: 9 12", marker="answer:") == "9 12"
+    assert committed("") is None
+
+
+@pytest.mark.parametrize(
+    ("grader", "options", "message"),
+    [
+        ("exact", {"maker": "answer:"}, "no option 'maker'; did you mean 'marker'"),
+        ("exact", {"unordered": "perhaps"}, "'unordered'.*perhaps"),
+        ("numeric", {"tolerance": "-1"}, "'tolerance'.*greater than or equal to 0"),
+        ("numeric", {"tolerance": "nan"}, "'tolerance'"),
+        ("format", {"pattern": "("}, "'pattern'.*no regular expression"),
+        ("format", {"tags": "<think>"}, "'tags'.*without brackets"),
+    ],
+)
+def test_a_bad_option_is_explained(grader: str, options: dict[str, str], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        find_grader(grader).read_options(options)
+
+
+def test_an_unknown_grader_is_explained() -> None:
+    with pytest.raises(InvalidInputError, match="did you mean 'numeric'"):
+        find_grader("numerics")

@@ -1,0 +1,82 @@
+"""A run that is broken off and taken up again is the same run, to the bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.errors import InvalidInputError, StateError
+from perilune.recipe import Recipe
+from services.trainer.learner import never
+from services.trainer.session import Session
+from tests.unit.trainer.messages import batch
+from tests.unit.trainer.models import recipe, same_bits, state
+
+
+def _session(folder: Path, table: Recipe, committed: PolicyVersion | None = None) -> Session:
+    return Session(table, folder, committed, never)
+
+
+def _train(session: Session, num_iterations: int) -> None:
+    for _ in range(num_iterations):
+        session.train(batch(session.number, session.published.policy))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_two_iterations_are_one_and_one(tmp_path: Path, optimizer: str) -> None:
+    table = recipe(optimizer=optimizer, steps_per_iteration=2, num_threads=1)
+    straight = _session(tmp_path / "a", table)
+    _train(straight, 2)
+
+    first = _session(tmp_path / "b", table)
+    _train(first, 1)
+    again = _session(tmp_path / "b", table, committed=first.published.policy)
+    assert again.published.policy == first.published.policy
+    _train(again, 1)
+
+    assert again.published.policy == straight.published.policy
+    assert same_bits(state(again._learner.policy), state(straight._learner.policy))
+
+
+def test_a_version_whose_commit_was_lost_is_taken_up(tmp_path: Path) -> None:
+    session = _session(tmp_path, recipe(num_threads=1))
+    before = session.published.policy
+    _train(session, 1)
+    again = _session(tmp_path, recipe(num_threads=1), committed=before)
+    assert again.published.policy == session.published.policy
+    assert again.metrics["num_samples"] == 12
+    # One that runs further ahead belongs to no history the master knows.
+    _train(session, 1)
+    again = _session(tmp_path, recipe(num_threads=1), committed=before)
+    assert again.number == 1
+
+
+def test_the_first_and_the_last_two_versions_are_kept(tmp_path: Path) -> None:
+    session = _session(tmp_path, recipe(num_threads=1))
+    (tmp_path / "checkpoints" / "v000009.writing").mkdir()  # of a process that died
+    _train(session, 4)
+    names = sorted(folder.name for folder in (tmp_path / "checkpoints").iterdir() if "writing" not in folder.name)
+    assert names == ["v000000", "v000003", "v000004"]
+    assert session.model_path == str(tmp_path / "checkpoints" / "v000004")
+    assert _session(tmp_path, recipe(num_threads=1), committed=session.published.policy).number == 4
+
+
+def test_the_last_version_is_written_even_between_checkpoints(tmp_path: Path) -> None:
+    table = recipe(num_threads=1, checkpoint_every=3)
+    session = _session(tmp_path, table)
+    paths = []
+    for _ in range(4):
+        _train(session, 1)
+        paths.append(Path(session.model_path).name)
+    assert paths == ["", "", "v000003", "v000004"]
+
+
+def test_what_is_not_here_or_not_ours_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match="PERILUNE_HOME"):
+        _session(tmp_path, recipe(), committed=PolicyVersion(number=3, digest="x"))
+    _session(tmp_path, recipe())
+    other = recipe(model={"create": {"task": "search", "hidden_size": 16, "num_layers": 1}})
+    with pytest.raises(InvalidInputError, match="another run id"):
+        _session(tmp_path, other)

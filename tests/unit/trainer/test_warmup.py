@@ -1,0 +1,77 @@
+"""Supervised fine-tuning: what is learnt of an example, from where, and that it is learnt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from perilune.errors import InvalidInputError, NotFoundError, RecipeError
+from perilune.recipe import WarmupTable
+from services.trainer.learner import InterruptedTraining
+from services.trainer.optimization import learning_rate, warmup_learning_rate
+from services.trainer.warmup import batches, read_examples, tokenize, warm_up
+from tests.unit.trainer.models import recipe, tiny_policy
+
+
+def test_only_the_response_and_its_end_are_learnt() -> None:
+    policy = tiny_policy()
+    (tokens,), (learnt,) = tokenize(policy, [([{"role": "user", "content": "which two of"}], "answer: none")])
+    words = policy.tokenizer.convert_ids_to_tokens(tokens.tolist())
+    assert words == ["<bos>", "which", "two", "of", "answer:", "none", "<eos>"]
+    assert learnt.tolist() == [False] * 4 + [True] * 3
+
+
+def test_traces_are_learnt() -> None:
+    policy = tiny_policy()
+    table = {"task": "search", "num_steps": 40, "batch_size": 16, "learning_rate": 1e-2}
+    losses: list[float] = []
+    last = warm_up(policy, recipe(warmup=table), on_step=lambda step, loss: losses.append(loss))
+    assert len(losses) == 40
+    assert last == losses[-1]
+    assert losses[0] > 3.5  # about log(45): a new model knows nothing
+    assert losses[-1] < 2.2
+
+
+def test_examples_depend_on_the_seed_and_come_round_again() -> None:
+    table = WarmupTable(task="search", num_examples=6, batch_size=4, num_steps=3)
+    first, second, third = batches(table, seed=1)
+    assert [first, second, third] == list(batches(table, seed=1))
+    assert first + second[:2] == second[2:] + third
+    assert first != next(batches(table, seed=2))
+
+
+def test_a_file_is_seen_whole_every_epoch_in_a_new_order(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps({"question": str(n), "response": f"{n} yes"}) + "\n" for n in range(8)))
+    epochs = list(batches(WarmupTable(path=str(path), batch_size=8, num_steps=2), seed=0))
+    assert sorted(answer for _, answer in epochs[0]) == sorted(answer for _, answer in epochs[1])
+    assert epochs[0] != epochs[1]
+
+
+def test_bad_examples_are_named_by_their_line(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    path.write_text('{"question": "a", "response": "b"}\n{"question": "a"}\n')
+    with pytest.raises(InvalidInputError, match=r"traces.jsonl:2: expected .*response"):
+        read_examples(path)
+    with pytest.raises(NotFoundError, match="no.jsonl"):
+        read_examples(tmp_path / "no.jsonl")
+    with pytest.raises(RecipeError, match="patients"):
+        next(batches(WarmupTable(task="search", options={"patients": 3}), seed=0))
+
+
+def test_it_stops_between_steps() -> None:
+    with pytest.raises(InterruptedTraining):
+        warm_up(tiny_policy(), recipe(warmup={"task": "search"}), should_stop=lambda: True)
+
+
+def test_learning_rates_by_hand() -> None:
+    table = recipe(
+        learning_rate=1.0, final_learning_rate=0.5, learning_rate_warmup_iterations=2, num_iterations=5
+    ).trainer
+    # The ramp 1/2, 1, 1 ... times the line 1, 0.875, 0.75, 0.625, 0.5.
+    assert [learning_rate(table, i) for i in range(5)] == pytest.approx([0.5, 0.875, 0.75, 0.625, 0.5])
+    assert learning_rate(recipe(learning_rate=0.1).trainer, 3) == 0.1
+    assert [warmup_learning_rate(1.0, step, 20) for step in (0, 10)] == pytest.approx([0.5, 0.5])
+    assert warmup_learning_rate(1.0, 19, 20) < 0.01
