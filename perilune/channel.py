@@ -14,7 +14,8 @@ GRPC_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.so_reuseport", 0),  # two services on one port is a mistake, not a cluster
     ("grpc.keepalive_time_ms", 20_000),
     ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # a server forgives what our clients do
+    ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
 ]
 

@@ -112,7 +112,8 @@ class Registry:
             await self._waiting.wait(5.0)
         try:
             active.weights_address = weights_address
-            active.active_since = time.monotonic()
+            if active.driver is None:
+                active.active_since = time.monotonic()
             await self._set_state(active.id, RunState.RUN_STATE_STARTING, f"{trainer_id} prepares the model")
             logger.info("%s trains %s", trainer_id, active.id)
             yield active, lease
@@ -121,6 +122,7 @@ class Registry:
             lease.ended.set()
             self._waiting.notify()
             logger.info("%s has let go of %s", trainer_id, active.id)
+            await self._count_time(active)
 
     async def commit(self, run_id: str, version: Version, model_path: str) -> bool:
         """Records a version and goes on from it; True if it was the last."""
@@ -232,9 +234,8 @@ class Registry:
         self.notify(run_id)
 
     async def _count_time(self, active: ActiveRun) -> None:
-        now = time.monotonic()
-        await self._store.add_active_seconds(active.id, now - active.active_since)
-        active.active_since = now
+        since, active.active_since = active.active_since, time.monotonic()
+        await self._store.add_active_seconds(active.id, active.active_since - since)
 
     async def _end(self, run_id: str, state: RunState.ValueType, reason: str = "") -> None:
         """Lets go of a run: nobody drives it or samples for it, and what nobody has taken yet is forgotten."""

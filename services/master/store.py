@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +19,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from perilune.api.master.v1.master_pb2 import Ledger, RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, PolicyVersion
 from perilune.errors import InvalidInputError, NotFoundError, StateError, UnavailableError
+from perilune.telemetry import meter
 from services.master.ledger import balance
 from services.master.tables import EvaluationRow, GroupRow, RunRow, SampleRow, SampleState, VersionRow
+
+# The ledger's movements: how many samples came into each state.
+samples_counter = meter.create_counter("perilune.master.samples", "{sample}", "Samples that came into a state.")
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 ENDED = (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_STOPPED)
@@ -166,9 +171,10 @@ class Store:
             }
             await db.execute(insert(VersionRow).values(**row))
             trained = update(SampleRow).where(*_samples_of(run_id, number - 1), SampleRow.state == SampleState.SCORED)
-            await db.execute(trained.values(state=SampleState.TRAINED))
+            trained_rows = await db.execute(trained.values(state=SampleState.TRAINED))
             if model_path:
                 await db.execute(update(RunRow).where(RunRow.id == run_id).values(model_path=model_path))
+            samples_counter.add(trained_rows.rowcount, {"state": SampleState.TRAINED})
             return True
 
     # ---- groups and samples
@@ -192,6 +198,7 @@ class Store:
         async with self._engine.begin() as db:
             await db.execute(insert(GroupRow), [vars(group) for group in groups])
             await db.execute(insert(SampleRow), samples)
+        samples_counter.add(len(samples), {"state": SampleState.DISPATCHED})
 
     async def groups(self, run_id: str, iteration: int, purpose: int) -> list[Group]:
         query = (
@@ -252,11 +259,25 @@ class Store:
             ]
             if rows:
                 await db.execute(statement, rows)
+        for state, count in Counter(score.state for score in scores).items():
+            samples_counter.add(count, {"state": state})
         return set(keys) - known
 
     async def mark_dead(self, samples: Iterable[tuple[str, int]], reason: str) -> None:
         """Gives up samples that were still awaited."""
-        await self._mark(samples, SampleState.DISPATCHED, SampleState.DEAD, reason)
+        statement = (
+            update(SampleRow.__table__)  # type: ignore[arg-type]
+            .where(
+                SampleRow.group_id == bindparam("group"),
+                SampleRow.sample_index == bindparam("index"),
+                SampleRow.state == SampleState.DISPATCHED,
+            )
+            .values(state=SampleState.DEAD, reason=reason)
+        )
+        rows = [{"group": group, "index": index} for group, index in samples]
+        if rows:
+            async with self._engine.begin() as db:
+                await db.execute(statement, rows)
 
     async def mark_group_dead(self, group_id: str, reason: str) -> None:
         """Gives up whatever of a group was still awaited."""
@@ -270,22 +291,8 @@ class Store:
             SampleRow.group_id.in_(list(group_ids)), SampleRow.state == SampleState.SCORED
         )
         async with self._engine.begin() as db:
-            await db.execute(statement.values(state=SampleState.FILTERED))
-
-    async def _mark(self, samples: Iterable[tuple[str, int]], old: SampleState, new: SampleState, reason: str) -> None:
-        statement = (
-            update(SampleRow.__table__)  # type: ignore[arg-type]
-            .where(
-                SampleRow.group_id == bindparam("group"),
-                SampleRow.sample_index == bindparam("index"),
-                SampleRow.state == old,
-            )
-            .values(state=new, reason=reason)
-        )
-        rows = [{"group": group, "index": index} for group, index in samples]
-        if rows:
-            async with self._engine.begin() as db:
-                await db.execute(statement, rows)
+            rows = await db.execute(statement.values(state=SampleState.FILTERED))
+        samples_counter.add(rows.rowcount, {"state": SampleState.FILTERED})
 
     async def scored_values(self, run_id: str, iteration: int) -> dict[str, list[float]]:
         """The scores of an iteration's training samples that wait to be trained, by group."""

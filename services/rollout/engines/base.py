@@ -81,6 +81,10 @@ class Engine(Protocol):
     def max_context(self) -> int:
         """Tokens of prompt and response together that the model can read."""
 
+    @property
+    def stopped(self) -> Future[None]:
+        """Completes after `close`; fails with whatever ended the engine before."""
+
     def submit(self, samples: Sequence[Sample]) -> None:
         """Queues samples; each is delivered exactly once, when it ended, with its tokens and log-probabilities."""
 

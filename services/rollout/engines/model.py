@@ -1,20 +1,18 @@
-"""A policy in memory: a Hugging Face causal LM and its tokenizer, from the small files and tensors of the weight stream."""
+"""A policy in memory: a Hugging Face causal LM from the small files and the tensors of the weight stream."""
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.errors import InvalidInputError, WeightStreamError
 from perilune.weights import RawTensor
+from services.rollout.prompts import model_folder
 
 TORCH_DTYPE = {
     trajectory.DTYPE_BOOL: torch.bool,
@@ -38,7 +36,7 @@ def build_model(model_files: Mapping[str, bytes], tensors: Sequence[RawTensor], 
         InvalidInputError: the model does not use transformers' attention interface.
         WeightStreamError: the tensors are not this model's.
     """
-    with _folder(model_files) as folder:
+    with model_folder(model_files) as folder:
         config = AutoConfig.from_pretrained(folder)
     dtype = next((TORCH_DTYPE[t.dtype] for t in tensors if TORCH_DTYPE[t.dtype].is_floating_point), torch.float32)
     model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).eval()
@@ -53,20 +51,11 @@ def build_model(model_files: Mapping[str, bytes], tensors: Sequence[RawTensor], 
     return model
 
 
-def build_tokenizer(model_files: Mapping[str, bytes]) -> Any:
-    """The model's own tokenizer. InvalidInputError if the files hold none."""
-    with _folder(model_files) as folder:
-        try:
-            return AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            raise InvalidInputError(f"the model's files hold no tokenizer that can be read: {error}") from error
-
-
 def end_tokens(model_files: Mapping[str, bytes], tokenizer: Any) -> set[int]:
     """The ids that end a response: those of generation_config.json, and the tokenizer's own end of sequence."""
     ids = {tokenizer.eos_token_id}
     if "generation_config.json" in model_files:
-        with _folder(model_files) as folder:
+        with model_folder(model_files) as folder:
             configured = GenerationConfig.from_pretrained(folder).eos_token_id
         ids |= set(configured) if isinstance(configured, list) else {configured}
     return ids - {None}
@@ -110,14 +99,3 @@ def _lay_out_for_decoding(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Linear) and module is not head and module.weight.data_ptr() not in embeddings:
             module.weight.data = module.weight.data.t().contiguous().t()
-
-
-@contextlib.contextmanager
-def _folder(model_files: Mapping[str, bytes]) -> Iterator[Path]:
-    """The files on disk for a moment, where transformers can read them. Only plain names: they come from outside."""
-    with tempfile.TemporaryDirectory(prefix="perilune-model-") as folder:
-        for name, content in model_files.items():
-            if Path(name).name != name:
-                raise InvalidInputError(f"a model file may not be called {name!r}")
-            (Path(folder) / name).write_bytes(content)
-        yield Path(folder)

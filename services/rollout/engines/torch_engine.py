@@ -31,9 +31,10 @@ from perilune.errors import WeightStreamError
 from perilune.weights import RawTensor
 from services.rollout.engines import sampling
 from services.rollout.engines.base import Capacity, Deliver, Generated, Sample, Span
-from services.rollout.engines.model import build_model, build_tokenizer, end_tokens, load_tensors
+from services.rollout.engines.model import build_model, end_tokens, load_tensors
 from services.rollout.engines.slots import ATTENTION, Prefill, Slots, Step, num_read
 from services.rollout.engines.stopping import StopTexts
+from services.rollout.prompts import build_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class _Running:
     logprobs: list[float] = field(default_factory=list)
     full_logprobs: list[float] = field(default_factory=list)
     policies: list[tuple[int, PolicyVersion]] = field(default_factory=list)  # from which new token on
+    ended: bool = False  # its row is free from the next admission on
 
     @property
     def response(self) -> list[int]:
@@ -116,7 +118,7 @@ class TorchEngine:
         self._max_running = max_running
         self._max_cached_tokens = kv_cache_bytes // _kv_bytes_per_token(self._model)
         self._slots = Slots(max_running, self._max_cached_tokens)
-        self._rows: list[_Running | None] = []  # None only between the end of a sample and the next admission
+        self._rows: list[_Running] = []
         self._wanted = _Wanted.of([])
         self._num_wasted = 0  # positions that attention read for nothing, since rows were last put in order
         self._waiting: deque[_Running] = deque()
@@ -146,8 +148,9 @@ class TorchEngine:
         return done
 
     def capacity(self) -> Capacity:
-        running = sum(row is not None for row in self._rows)
-        return Capacity(running, len(self._waiting), self._max_running, self._num_generated_tokens, self._busy_s)
+        return Capacity(
+            len(self._rows), len(self._waiting), self._max_running, self._num_generated_tokens, self._busy_s
+        )
 
     def close(self) -> None:
         self._closing = True
@@ -198,10 +201,11 @@ class TorchEngine:
         return self._stop_texts.get(stop)
 
     def _end_early(self, sample_ids: set[str]) -> None:
-        ended = [row for row in [*self._rows, *self._waiting] if row and row.sample.id in sample_ids]
-        self._rows = [None if row in ended else row for row in self._rows]
-        self._waiting = deque(row for row in self._waiting if row not in ended)
-        self._deliver([Generated(row.sample, row.spans(), trajectory.ENDING_ABORTED) for row in ended])
+        found = [running for running in [*self._rows, *self._waiting] if running.sample.id in sample_ids]
+        for running in found:
+            running.ended = True
+        self._waiting = deque(running for running in self._waiting if not running.ended)
+        self._deliver([Generated(running.sample, running.spans(), trajectory.ENDING_ABORTED) for running in found])
 
     def _swap(self, policy: PolicyVersion, tensors: Sequence[RawTensor], done: Future[None]) -> None:
         """What the slots hold was read by the version before: everybody is read again."""
@@ -211,7 +215,7 @@ class TorchEngine:
             done.set_exception(error)
             return
         self._policy = policy
-        self._waiting.extendleft(row for row in reversed(self._rows) if row)
+        self._waiting.extendleft(running for running in reversed(self._rows) if not running.ended)
         self._rows = []
         done.set_result(None)
 
@@ -221,10 +225,10 @@ class TorchEngine:
         Returns the prompts to read, without their last token, each with the rows that begin with it. A prompt that
         begins the slot of a running sample is copied from there instead.
         """
-        holes = deque(row for row, running in enumerate(self._rows) if running is None)
+        holes = deque(row for row, running in enumerate(self._rows) if running.ended)
         num_running = len(self._rows) - len(holes)
-        longest = max((running.limit for running in self._rows if running), default=0)
-        cached = {running.prefix: row for row, running in enumerate(self._rows) if running}
+        longest = max((running.limit for running in self._rows if not running.ended), default=0)
+        cached = {running.prefix: row for row, running in enumerate(self._rows) if not running.ended}
         prefills: dict[bytes, list[int]] = {}
         copies: list[tuple[int, int]] = []
         num_tokens = 0
@@ -257,7 +261,7 @@ class TorchEngine:
         moves = []
         while holes:
             last = self._rows.pop()
-            if last is None:
+            if last.ended:
                 holes.pop()
                 continue
             hole = holes.popleft()
@@ -270,7 +274,8 @@ class TorchEngine:
 
     def _step(self, prefills: dict[bytes, list[int]]) -> None:
         """One forward pass: reads the new prompts and writes a token of every running sample."""
-        tokens, spans = [], []
+        tokens: list[int] = []
+        spans: list[Prefill] = []
         for prefix, rows in prefills.items():
             prompt = np.frombuffer(prefix, dtype=np.int32).tolist()
             spans.append(Prefill(len(tokens), len(tokens) + len(prompt), torch.tensor(rows)))
@@ -296,26 +301,25 @@ class TorchEngine:
         """Appends one token to every running sample; delivers those that ended, and frees their rows."""
         ended = []
         drawn = zip(tokens_B.tolist(), logprobs_B.tolist(), full_logprobs_B.tolist(), strict=True)
-        for row, (token, logprob, full_logprob) in enumerate(drawn):
-            running = self._rows[row]
+        for running, (token, logprob, full_logprob) in zip(self._rows, drawn, strict=True):
             running.tokens.append(token)
             running.logprobs.append(logprob)
             running.full_logprobs.append(full_logprob)
             ending = self._ending(running)
             if ending is not None:
                 ended.append(Generated(running.sample, running.spans(), ending))
-                self._rows[row] = None
+                running.ended = True
         self._num_generated_tokens += len(tokens_B)
         if ended:
             self._deliver(ended)
 
     def _put_in_order(self) -> None:
         """Sorts rows by length, once their disorder has cost attention as much reading as sorting them does."""
-        lengths = np.array([len(running.tokens) if running else 0 for running in self._rows])
+        lengths = np.array([0 if running.ended else len(running.tokens) for running in self._rows])
         order = np.argsort(-lengths, kind="stable")
         self._num_wasted += num_read(lengths) - num_read(lengths[order])
         if self._num_wasted > SORT_COST * lengths.sum():
-            live = [source for source in order.tolist() if self._rows[source]]
+            live = [source for source in order.tolist() if not self._rows[source].ended]
             self._slots.copy([(source, row) for row, source in enumerate(live)], int(lengths.max()))
             self._rows = [self._rows[source] for source in live]
             self._num_wasted = 0

@@ -27,7 +27,9 @@ def test_one_sgd_step_is_the_gradient_of_the_papers_objective() -> None:
     expected.set_attn_implementation("eager")
     loss = torch.zeros(())
     for group in batch:
-        for one, advantage in zip(group.samples, objective.advantages([s.score for s in group.samples], "mean", 0.1)):
+        for one, advantage in zip(
+            group.samples, objective.advantages([s.score for s in group.samples], "mean", 0.1), strict=True
+        ):
             ids = torch.from_numpy(one.tokens)[None]
             logprobs = torch.log_softmax(expected(ids, use_cache=False).logits[0, :-1], -1)
             logprob = (logprobs.gather(-1, ids[0, 1:, None])[:, 0] * torch.from_numpy(one.in_loss[1:])).sum()
@@ -79,7 +81,9 @@ def test_rewarded_responses_become_likelier() -> None:
 
     def likelihood(samples) -> float:
         parts = plain_logprobs(policy, [s.tokens for s in samples])
-        return sum(p[torch.from_numpy(s.in_loss[1:])].sum().item() for s, p in zip(samples, parts)) / len(samples)
+        return sum(p[torch.from_numpy(s.in_loss[1:])].sum().item() for s, p in zip(samples, parts, strict=True)) / len(
+            samples
+        )
 
     before = likelihood(right) - likelihood(wrong)
     learner = Learner(policy, recipe(learning_rate=1e-3, num_iterations=5))

@@ -55,7 +55,7 @@ def test_bad_examples_are_named_by_their_line(tmp_path: Path) -> None:
     path.write_text('{"question": "a", "response": "b"}\n{"question": "a"}\n')
     with pytest.raises(InvalidInputError, match=r"traces.jsonl:2: expected .*response"):
         read_examples(path)
-    with pytest.raises(NotFoundError, match="no.jsonl"):
+    with pytest.raises(NotFoundError, match=r"no\.jsonl"):
         read_examples(tmp_path / "no.jsonl")
     with pytest.raises(RecipeError, match="patients"):
         next(batches(WarmupTable(task="search", options={"patients": 3}), seed=0))

@@ -1,0 +1,8 @@
+"""`python -m services.rollout`"""
+
+from perilune.service import main
+from services.rollout.config import RolloutSettings
+from services.rollout.server import run
+
+if __name__ == "__main__":
+    main("rollout", RolloutSettings, run)

@@ -1,0 +1,124 @@
+"""The rollout service: a worker for every run the master assigns, and RolloutService, which says how busy it is."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+import grpc
+import torch
+
+from perilune import bus as buses
+from perilune.api.master.v1.master_pb2 import RunAssignment
+from perilune.api.rollout.v1 import rollout_pb2
+from perilune.api.rollout.v1.rollout_pb2 import GetStatusRequest, GetStatusResponse
+from perilune.api.rollout.v1.rollout_pb2_grpc import RolloutServiceServicer, add_RolloutServiceServicer_to_server
+from perilune.api.trajectory.v1.trajectory_pb2 import Event
+from perilune.bus import Bus
+from perilune.errors import InvalidInputError
+from perilune.fleet import assignments
+from perilune.recipe import recipe_from_json
+from perilune.service import Service, until_stopping
+from services.rollout.config import RolloutSettings
+from services.rollout.worker import RunWorker
+
+logger = logging.getLogger(__name__)
+
+
+async def run(service: Service) -> None:
+    """Samples for every assigned run until the service is told to stop."""
+    assert isinstance(service.settings, RolloutSettings)
+    torch.set_num_threads(service.settings.num_threads)
+    async with Bus.connect(service.settings.nats_url, service.id) as bus:
+        workers = Workers(service, bus)
+        add_RolloutServiceServicer_to_server(RolloutServicer(service.id, workers), service.server)
+        await service.listen([rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"]])
+        await service.ready()
+        await until_stopping(service, workers.follow_assignments())
+
+
+@dataclass(frozen=True)
+class _Assigned:
+    worker: RunWorker
+    addresses: asyncio.Queue[str]
+    serving: asyncio.Task[None]
+
+
+class Workers:
+    """The runs of this process: each has an engine, and none waits for another."""
+
+    def __init__(self, service: Service, bus: Bus) -> None:
+        self._service = service
+        self._bus = bus
+        self._assigned: dict[str, _Assigned] = {}
+
+    def all(self) -> list[RunWorker]:
+        return [assigned.worker for assigned in self._assigned.values()]
+
+    async def follow_assignments(self) -> None:
+        """Starts a worker for a run that was assigned, and ends that of a run that no longer is."""
+        async with asyncio.TaskGroup() as tasks:
+            async for runs in assignments(self._service):
+                wanted = {run.run_id: run for run in runs}
+                for run_id in self._assigned.keys() - wanted.keys():
+                    self._assigned.pop(run_id).serving.cancel()
+                for run in wanted.values():
+                    if run.run_id not in self._assigned and run.weights_address:
+                        self._assigned[run.run_id] = self._start(run, tasks)
+                    if run.run_id in self._assigned:
+                        self._assigned[run.run_id].addresses.put_nowait(run.weights_address)
+
+    def _start(self, run: RunAssignment, tasks: asyncio.TaskGroup) -> _Assigned:
+        recipe = recipe_from_json(run.recipe_json)
+        worker = RunWorker(self._service, self._bus, run.run_id, recipe.rollout)
+        addresses: asyncio.Queue[str] = asyncio.Queue()
+        return _Assigned(worker, addresses, tasks.create_task(self._serve(worker, addresses)))
+
+    async def _serve(self, worker: RunWorker, addresses: asyncio.Queue[str]) -> None:
+        """A run whose model this worker cannot sample must not end the others: it is said aloud, and left."""
+        try:
+            await worker.serve(_changes(addresses))
+        except* InvalidInputError as errors:
+            text = "; ".join(str(error) for error in _leaves(errors))
+            logger.error("cannot serve %s: %s", worker.run_id, text)
+            event = Event(
+                run_id=worker.run_id,
+                time_unix_ns=time.time_ns(),
+                source=self._service.id,
+                kind="rollout_failed",
+                text=text,
+            )
+            await self._bus.publish(
+                buses.event_subject(worker.run_id), event, f"{worker.run_id}/{self._service.id}/rollout_failed"
+            )
+
+
+async def _changes(addresses: asyncio.Queue[str]) -> AsyncIterator[str]:
+    """Each address that differs from the one before."""
+    last = None
+    while True:
+        address = await addresses.get()
+        if address != last:
+            yield address
+        last = address
+
+
+def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    nested = [_leaves(error) if isinstance(error, BaseExceptionGroup) else [error] for error in errors.exceptions]
+    return [leaf for leaves in nested for leaf in leaves]
+
+
+class RolloutServicer(RolloutServiceServicer):
+    """RolloutService, as the proto documents it."""
+
+    def __init__(self, worker_id: str, workers: Workers) -> None:
+        self._worker_id = worker_id
+        self._workers = workers
+
+    async def GetStatus(
+        self, request: GetStatusRequest, context: grpc.aio.ServicerContext[GetStatusRequest, GetStatusResponse]
+    ) -> GetStatusResponse:
+        return GetStatusResponse(worker_id=self._worker_id, runs=[worker.status() for worker in self._workers.all()])

@@ -1,0 +1,131 @@
+"""What may die in mid-run, and how a run stops and resumes. The model is barely warmed up: the ledger is what counts."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.launcher import Launched, command, launch
+
+QUICK = [
+    "recipes/search.toml",
+    *("--set", "warmup.num_steps=60"),
+    *("--set", "trainer.num_iterations=10"),
+    *("--set", "rollout.prompts_per_iteration=16"),
+    *("--set", "evaluation.num_problems=50"),
+    *("--rollouts", "1", "--no-view", "--json"),
+]
+NUM_SAMPLES = 10 * 16 * 8
+
+
+async def quick_run(home: Path, *arguments: str, **environment: str) -> Launched:
+    return await launch(home, "train", *QUICK, "--name", "quick", *arguments, **environment)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("victim", ["trainer", "master", "nats"])
+async def test_a_killed_service_costs_nothing_but_time(tmp_path: Path, victim: str) -> None:
+    launched = await quick_run(tmp_path)
+    await launched.until_version("quick", 3)
+    if victim == "nats":
+        await asyncio.to_thread(subprocess.check_call, ["pkill", "-9", "-f", f"{tmp_path}/services/nats.conf"])
+    else:
+        launched.kill_9(victim)
+    run = await launched.end()
+    assert run["state"] == "finished"
+    assert [version["version"] for version in run["versions"]] == list(range(11))
+    assert run["ledger"]["balanced"]
+    assert run["ledger"]["dispatched"] == NUM_SAMPLES == run["ledger"]["trained"]
+
+
+@pytest.mark.timeout(400)
+async def test_ctrl_c_stops_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
+    launched = await quick_run(tmp_path)
+    await launched.until_version("quick", 3)
+    launched.process.send_signal(signal.SIGINT)
+    _, err = await asyncio.wait_for(launched.process.communicate(), 60)
+    assert launched.process.returncode == 130
+    assert "perilune run resume quick" in err.decode()
+
+    resumed = await launch(tmp_path, "run", "resume", "quick", "--no-view", "--json")
+    run = await resumed.end()
+    assert run["state"] == "finished"
+    assert [version["version"] for version in run["versions"]] == list(range(11))
+    assert run["ledger"]["balanced"]
+    assert run["ledger"]["dispatched"] == NUM_SAMPLES == run["ledger"]["trained"]
+
+
+@pytest.mark.timeout(400)
+async def test_a_killed_launcher_leaves_nothing_running_and_the_run_can_be_resumed(tmp_path: Path) -> None:
+    launched = await quick_run(tmp_path)
+    await launched.until_version("quick", 2)
+    launched.process.kill()
+    await launched.process.wait()
+    run = await (await launch(tmp_path, "run", "resume", "quick", "--no-view", "--json")).end()
+    assert run["state"] == "finished"
+    assert run["ledger"]["balanced"]
+    assert run["ledger"]["dispatched"] == NUM_SAMPLES == run["ledger"]["trained"]
+    await nothing_runs_in(tmp_path)
+
+
+async def nothing_runs_in(home: Path) -> None:
+    for _ in range(50):
+        found = await asyncio.to_thread(subprocess.run, ["pgrep", "-f", str(home)], stdout=subprocess.PIPE, text=True)
+        if not found.stdout.strip():
+            return
+        await asyncio.sleep(0.1)
+    raise AssertionError(f"still running: {found.stdout}")
+
+
+def perilune(*arguments: str) -> tuple[int, str]:
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False)
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_missing_model_fails_the_run_with_what_to_do(tmp_path: Path) -> None:
+    recipe = tmp_path / "missing.toml"
+    recipe.write_text(
+        'name = "missing"\nmodel.path = "/nowhere/at-all"\n'
+        'prompts = { source = "task", name = "search" }\n'
+        'reward.graders = [{ name = "exact" }]\ntrainer.num_iterations = 1\n'
+    )
+    status, said = perilune("train", str(recipe), "--home", str(tmp_path / "runs"), "--no-view")
+    assert status == 1
+    assert "/nowhere/at-all" in said
+    assert "Traceback" not in said
+
+
+def test_a_misspelt_grader_fails_the_run_with_the_nearest_name(tmp_path: Path) -> None:
+    overrides = [argument for argument in QUICK if argument != "--json"]
+    overrides += ["--set", 'reward.graders=[{name="exakt"}]', "--home", str(tmp_path)]
+    status, said = perilune("train", *overrides)
+    assert status == 1
+    assert "exact" in said.replace("exakt", "")
+
+
+def test_a_wrong_recipe_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    status, said = perilune("train", "recipes/search.toml", "--set", "trainer.taw=1", "--home", str(tmp_path / "runs"))
+    assert status == 1
+    assert "trainer.taw: no such key; did you mean 'tau'?" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_port_in_use_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        status, said = perilune("serve", "reward", "--listen", address, "--home", str(tmp_path))
+    assert status == 2
+    assert f"cannot listen on {address}" in said
+
+
+def test_a_missing_nats_server_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    status, said = perilune("serve", "master", "--nats", "nats://127.0.0.1:1", "--home", str(tmp_path))
+    assert status == 1
+    assert "no NATS server answers at nats://127.0.0.1:1; start one" in said

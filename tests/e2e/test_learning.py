@@ -1,0 +1,70 @@
+"""The main job, shortened: every service, a real model that really learns, two workers killed on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.e2e.launcher import command, launch
+
+# Warmed up as the default recipe is, then a fifth of its reinforcement learning.
+SHORT = ["--set", "trainer.num_iterations=12", "--set", "evaluation.every=6", "--no-view", "--json"]
+
+
+@pytest.mark.timeout(600)
+async def test_a_short_run_learns_although_workers_are_killed(tmp_path: Path) -> None:
+    home = tmp_path / "runs"
+    launched = await launch(home, "train", "recipes/search.toml", "--name", "learns", "--rollouts", "2", *SHORT)
+    await launched.until_version("learns", 2)
+    launched.kill_9("rollout-1")
+    await launched.until_version("learns", 5)
+    launched.kill_9("reward-1")
+    run = await launched.end()
+
+    assert run["state"] == "finished"
+    before, after = measured(run, "sampled", 0), measured(run, "sampled", 12)
+    assert before["num_problems"] == after["num_problems"] == 500
+    assert before["accuracy"] <= 0.35
+    assert after["accuracy"] >= before["accuracy"] + 0.25
+    assert after["low"] > before["high"]
+    assert measured(run, "greedy", 12)["low"] > measured(run, "greedy", 0)["high"]
+    assert [version["version"] for version in run["versions"]] == list(range(13))
+    ledger = run["ledger"]
+    assert ledger["balanced"]
+    assert ledger["dispatched"] == 12 * 64 * 8 == ledger["trained"]
+    assert ledger["in_flight"] == 0
+
+    await the_run_is_shown_afterwards(home, run)
+    the_weights_load(Path(run["model_path"]))
+    assert (home / "learns" / "curves.png").stat().st_size > 10_000
+
+
+def measured(run: dict[str, Any], mode: str, version: int) -> dict[str, Any]:
+    (found,) = (e for e in run["evaluations"] if e["mode"] == mode and e["version"] == version)
+    return found
+
+
+async def the_run_is_shown_afterwards(home: Path, run: dict[str, Any]) -> None:
+    """By `run show` and `ledger`, with no service running."""
+    arguments = (["run", "show", "learns", "--json"], ["ledger", "learns", "--json"])
+    show, ledger = (
+        await asyncio.to_thread(subprocess.check_output, command(*a, "--home", str(home)), text=True) for a in arguments
+    )
+    assert json.loads(show) == run
+    assert json.loads(ledger) == run["ledger"]
+
+
+def the_weights_load(path: Path) -> None:
+    """In Hugging Face's layout, and they still solve a problem whose answer the first try finds."""
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    chat = [{"role": "user", "content": "which two of 3 4 10 12 15 make 7 ?"}]
+    prompt = tokenizer.apply_chat_template(chat, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    tokens = model.generate(**prompt, max_new_tokens=20, do_sample=False)
+    answer = tokenizer.decode(tokens[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert answer == "3 + 4 = 7 yes answer: 3 4"

@@ -1,0 +1,130 @@
+"""A tiny Llama and a word-level tokenizer, as the weight stream delivers them; and a way to call an engine and wait."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import wait
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
+
+from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.weights import RawTensor, manifest_of
+from services.rollout.engines import engine_factory
+from services.rollout.engines.base import Engine, Generated, Sample, Sampling
+
+WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{i}" for i in range(60))]
+EOS = WORDS.index("<eos>")
+TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ ' ' + message['content'] }}{% endfor %}"
+
+
+def tiny_tokenizer(chat_template: str | None = TEMPLATE) -> PreTrainedTokenizerFast:
+    words = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        pad_token="<pad>",
+        bos_token="<bos>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        chat_template=chat_template,
+    )
+
+
+def tiny_llama(seed: int = 0, max_positions: int = 128) -> LlamaForCausalLM:
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=max_positions,
+        initializer_range=0.3,
+        tie_word_embeddings=True,
+        eos_token_id=EOS,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def raw_tensors(model: PreTrainedModel) -> list[RawTensor]:
+    """As the trainer sends them: tied weights once."""
+    raw = {}
+    for name, tensor in model.state_dict().items():
+        octets = bytearray(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        raw.setdefault(
+            tensor.data_ptr(), RawTensor(name, trajectory.DTYPE_FLOAT32, tuple(tensor.shape), memoryview(octets))
+        )
+    return list(raw.values())
+
+
+def model_files(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | None = None) -> dict[str, bytes]:
+    with TemporaryDirectory() as folder:
+        model.config.save_pretrained(folder)
+        (tokenizer or tiny_tokenizer()).save_pretrained(folder)
+        return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
+
+
+class Caller:
+    """An engine, and what it delivered."""
+
+    def __init__(self, model: PreTrainedModel, max_running: int = 8, kv_cache_bytes: int = 1 << 28) -> None:
+        self.delivered: list[Generated] = []
+        self._arrived = threading.Condition()
+        self.policy = manifest_of(0, raw_tensors(model)).version
+        self.engine: Engine = engine_factory("torch")(
+            model_files(model), self.policy, raw_tensors(model), self._take, max_running, kv_cache_bytes
+        )
+
+    def _take(self, batch: Sequence[Generated]) -> None:
+        with self._arrived:
+            self.delivered += batch
+            self._arrived.notify_all()
+
+    def wait_for(self, count: int) -> list[Generated]:
+        with self._arrived:
+            arrived = self._arrived.wait_for(lambda: len(self.delivered) >= count or self.engine.stopped.done(), 60)
+        if self.engine.stopped.done():
+            self.engine.stopped.result()
+        assert arrived, f"{len(self.delivered)} of {count} samples ended within a minute"
+        return self.delivered
+
+    def generate(self, samples: Sequence[Sample]) -> dict[str, Generated]:
+        self.delivered = []
+        self.engine.submit(samples)
+        return {generated.sample.id: generated for generated in self.wait_for(len(samples))}
+
+    def load(self, number: int, model: PreTrainedModel) -> None:
+        tensors = raw_tensors(model)
+        swapped = self.engine.load(manifest_of(number, tensors).version, tensors)
+        wait([swapped], 60)
+        swapped.result()
+
+
+def sample(
+    name: str, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling | None = None, index: int = 0
+) -> Sample:
+    return Sample(name, np.array(prompt, dtype=np.int32), max_new_tokens, sampling or Sampling(), seed=7, index=index)
+
+
+def response(generated: Generated) -> list[int]:
+    return [token for span in generated.spans for token in span.tokens.tolist()]
+
+
+def logprobs(generated: Generated, full: bool = True) -> np.ndarray:
+    return np.concatenate([span.full_logprobs if full else span.logprobs for span in generated.spans])
+
+
+@torch.no_grad()
+def recomputed(model: PreTrainedModel, generated: Generated) -> np.ndarray:
+    """log softmax(logits) of the response's tokens by one plain forward pass of Hugging Face."""
+    tokens = torch.tensor([generated.sample.tokens.tolist() + response(generated)])
+    first = len(generated.sample.tokens)
+    table = model(tokens).logits[0, first - 1 : -1].log_softmax(-1)
+    return table.gather(1, tokens[0, first:, None]).squeeze(1).numpy()
