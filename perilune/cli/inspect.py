@@ -96,7 +96,8 @@ def ledger(run_id: str, home: Path, master: str | None, as_json: bool) -> int:
 
 
 def _sentence(run: Run) -> str:
-    because = f": {run.reason}" if run.reason else ""
+    reason = reports.reason_of(run)
+    because = f": {reason}" if reason else ""
     return f"{run.id} is {reports.state_name(run.state)} at version {run.policy.number}{because}"
 
 

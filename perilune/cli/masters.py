@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -27,12 +28,13 @@ async def running_master(home: Path, master: str | None) -> AsyncIterator[AsyncR
 async def any_master(home: Path, master: str | None) -> AsyncIterator[AsyncRunClient]:
     """A master to read from; one is started for as long as it is asked, where none runs.
 
-    NotFoundError if the home is no folder.
+    NotFoundError if the home has no database.
     """
     async with contextlib.AsyncExitStack() as stack:
         address = master or master_of(home)
         if not address:
-            if not home.is_dir():
-                raise NotFoundError(f"there is no folder {home}, so there are no runs; name another with --home")
+            # An embedded database that is not there must not be made by reading it.
+            if not (home / "perilune.db").exists() and "PERILUNE_DATABASE_URL" not in os.environ:
+                raise NotFoundError(f"there are no runs in {home}; name another folder with --home")
             address = await stack.enter_async_context(reading_master(home))
         yield await stack.enter_async_context(AsyncRunClient(address))

@@ -16,7 +16,7 @@ from perilune.api.rollout.v1.rollout_pb2 import RolloutTask, RunStatus
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, Segment, Trajectory
 from perilune.bus import Bus, Delivery
 from perilune.codec import pack
-from perilune.errors import InvalidInputError
+from perilune.errors import InvalidInputError, WeightStreamError
 from perilune.fleet import report_serving
 from perilune.recipe import RolloutTable
 from perilune.service import Service
@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 generated_tokens = meter.create_counter("perilune.rollout.tokens", "{token}", "Tokens generated")
 running_samples = meter.create_up_down_counter("perilune.rollout.samples", "{sample}", "Samples in hand")
 
+REFUSED_RETRY_S = 2.0
 SHARES = 4  # a fetch takes at most this part of the engine's places, so that other workers get their share
 
 
@@ -97,10 +98,15 @@ class RunWorker:
                 following = tasks.create_task(self._swap_versions(address)) if address else None
 
     async def _swap_versions(self, address: str) -> None:
-        async for staged in staged_versions(self.run_id, self._service.id, address, lambda: self._policy):
-            await self._swap(staged)
-            logger.info("%s: serves version %d", self.run_id, staged.manifest.version.number)
-            await report_serving(self._service, self.run_id, staged.manifest.version)
+        while True:
+            try:
+                async for staged in staged_versions(self.run_id, self._service.id, address, lambda: self._policy):
+                    await self._swap(staged)
+                    logger.info("%s: serves version %d", self.run_id, staged.manifest.version.number)
+                    await report_serving(self._service, self.run_id, staged.manifest.version)
+            except WeightStreamError as error:
+                logger.warning("%s: a version was dropped: %s; asking again", self.run_id, error)
+                await asyncio.sleep(REFUSED_RETRY_S)
 
     async def _swap(self, staged: StagedVersion) -> None:
         """WeightStreamError if the tensors are not this model's; what was served before then goes on."""

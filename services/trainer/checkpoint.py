@@ -29,6 +29,7 @@ class TrainerState:
     number: int
     origin: str  # what the run started from, as `origin_of` says
     metrics: dict[str, float]
+    published_digests: list[str]  # of the versions before this one: their tokens may still be on the way
     optimizer: dict[str, Any]
 
 

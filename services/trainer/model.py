@@ -105,7 +105,8 @@ def load_policy(path: str) -> Policy:
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
         return Policy(model, AutoTokenizer.from_pretrained(path))
-    except OSError as error:  # what transformers raises for missing folders, files, ids and no network alike
+    # What transformers raises for missing folders, files, ids and no network alike, and for what is no model.
+    except (OSError, ValueError) as error:
         raise NotFoundError(
             f"cannot load the model {path!r}: give model.path as a folder with config.json, weights and tokenizer, as "
             f"a Hugging Face id (needs network or a filled cache), or as package:NAME. {error}"

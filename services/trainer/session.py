@@ -112,9 +112,16 @@ class Session:
         self._learner = Learner(policy, self.recipe)
         self._learner.optimizer.load_state_dict(state.optimizer)
         self.number, self.metrics = state.number, state.metrics
+        self._known_digests.update(state.published_digests)
 
     def _save(self) -> None:
-        state = TrainerState(self.number, self._origin, self.metrics, self._learner.optimizer.state_dict())
+        state = TrainerState(
+            number=self.number,
+            origin=self._origin,
+            metrics=self.metrics,
+            published_digests=sorted(self._known_digests),
+            optimizer=self._learner.optimizer.state_dict(),
+        )
         self._checkpoints.save(self._learner.policy, state)
 
     def _snapshot(self) -> PublishedVersion:

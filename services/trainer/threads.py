@@ -8,5 +8,9 @@ import torch
 
 
 def use_threads(num_threads: int | None) -> None:
-    """Sets the number for work started from the calling thread; all cores if not given."""
-    torch.set_num_threads(num_threads or len(os.sched_getaffinity(0)))
+    """Sets the number for work started from the calling thread.
+
+    If the recipe gives none, whoever started this process decides by OMP_NUM_THREADS, or else it is all cores.
+    """
+    given = num_threads or os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
+    torch.set_num_threads(int(given))

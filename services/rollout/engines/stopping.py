@@ -20,11 +20,11 @@ class StopTexts:
         self._tail_tokens = 4 * max(len(text) for text in stop) + 4
         self._may_complete = _may_complete(tokenizer, vocab_size, stop)
 
-    def reached(self, response: list[int]) -> bool:
-        """Whether the response's last token completed a stop string."""
-        if not self._may_complete[response[-1]]:
+    def reached(self, tokens: list[int], start: int) -> bool:
+        """Whether the last token completed a stop string in the response, which begins at `start`."""
+        if not self._may_complete[tokens[-1]]:
             return False
-        tail = self._tokenizer.decode(response[-self._tail_tokens :], skip_special_tokens=False)
+        tail = self._tokenizer.decode(tokens[max(start, len(tokens) - self._tail_tokens) :], skip_special_tokens=False)
         return any(text in tail for text in self._stop)
 
 

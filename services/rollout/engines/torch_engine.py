@@ -64,7 +64,7 @@ class _Running:
     def spans(self) -> tuple[Span, ...]:
         """The new tokens, cut where the policy changed."""
         response = self.response
-        ends = [start for start, _ in self.policies[1:]] + [len(response)]
+        ends = [start for start, _ in self.policies][1:] + [len(response)] * bool(self.policies)
         return tuple(
             Span(
                 policy,
@@ -126,7 +126,7 @@ class TorchEngine:
         self._busy_s = 0.0
         self._closing = False
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self.stopped: Future[None] = Future()
+        self.stopped = _promise()
         self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
         self._thread.start()
 
@@ -143,7 +143,7 @@ class TorchEngine:
         self._orders.put(lambda: self._end_early(set(sample_ids)))
 
     def load(self, policy: PolicyVersion, tensors: Sequence[RawTensor]) -> Future[None]:
-        done: Future[None] = Future()
+        done = _promise()
         self._orders.put(lambda: self._swap(policy, tensors, done))
         return done
 
@@ -325,9 +325,18 @@ class TorchEngine:
             self._num_wasted = 0
 
     def _ending(self, running: _Running) -> Ending.ValueType | None:
-        if running.tokens[-1] in self._end_tokens or (running.stop and running.stop.reached(running.response)):
+        if running.tokens[-1] in self._end_tokens:
+            return trajectory.ENDING_STOP
+        if running.stop and running.stop.reached(running.tokens, len(running.sample.tokens)):
             return trajectory.ENDING_STOP
         return trajectory.ENDING_LENGTH if len(running.tokens) >= running.limit else None
+
+
+def _promise() -> Future[None]:
+    """A future that those who wait for it cannot cancel."""
+    promise: Future[None] = Future()
+    promise.set_running_or_notify_cancel()
+    return promise
 
 
 def _kv_bytes_per_token(model: Any) -> int:

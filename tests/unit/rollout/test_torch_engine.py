@@ -63,7 +63,9 @@ def test_greedy_writes_what_generate_writes(caller: Caller, model: PreTrainedMod
     "other",
     [
         lambda: tiny_llama(seed=3),
-        lambda: GPT2LMHeadModel(GPT2Config(len(WORDS), n_positions=128, n_embd=32, n_layer=2, n_head=4)).eval(),
+        lambda: GPT2LMHeadModel(
+            GPT2Config(vocab_size=len(WORDS), n_positions=128, n_embd=32, n_layer=2, n_head=4)
+        ).eval(),
         lambda: Gemma3ForCausalLM(
             Gemma3TextConfig(
                 vocab_size=len(WORDS),
@@ -150,7 +152,7 @@ def test_a_sample_can_be_continued_elsewhere(caller: Caller) -> None:
 
 def test_versions_change_under_running_samples(model: PreTrainedModel) -> None:
     caller, newer = Caller(model, max_running=64), tiny_llama(seed=1)
-    long = [Sample(f"{i}", np.array([5 + i], dtype=np.int32), 120, Sampling(), seed=i) for i in range(64)]
+    long = [Sample(f"{i}", np.array([5 + i % 50], dtype=np.int32), 120, Sampling(), seed=i) for i in range(64)]
     caller.engine.submit(long)
     caller.wait_for(1)
     caller.load(1, newer)
@@ -174,7 +176,7 @@ def test_tensors_of_another_model_are_refused_and_the_old_version_serves(
     before = response(caller.generate([sample("a", [5], 20, GREEDY)])["a"])
     with pytest.raises(WeightStreamError, match="lacks 1 of the model's tensors"):
         caller.engine.load(caller.policy, tensors[:-1]).result(60)
-    alien = raw_tensors(GPT2LMHeadModel(GPT2Config(10, n_positions=8, n_embd=8, n_layer=1, n_head=1)))
+    alien = raw_tensors(GPT2LMHeadModel(GPT2Config(vocab_size=10, n_positions=8, n_embd=8, n_layer=1, n_head=1)))
     with pytest.raises(WeightStreamError, match=r"transformer.wte.weight of shape \(10, 8\) is not this model's"):
         caller.engine.load(caller.policy, alien).result(60)
     assert response(caller.generate([sample("a", [5], 20, GREEDY)])["a"]) == before

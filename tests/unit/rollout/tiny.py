@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
-from concurrent.futures import wait
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -88,12 +88,14 @@ class Caller:
             self._arrived.notify_all()
 
     def wait_for(self, count: int) -> list[Generated]:
+        deadline = time.monotonic() + 60
         with self._arrived:
-            arrived = self._arrived.wait_for(lambda: len(self.delivered) >= count or self.engine.stopped.done(), 60)
-        if self.engine.stopped.done():
-            self.engine.stopped.result()
-        assert arrived, f"{len(self.delivered)} of {count} samples ended within a minute"
-        return self.delivered
+            while len(self.delivered) < count and time.monotonic() < deadline:
+                self._arrived.wait(0.1)
+                if self.engine.stopped.done():
+                    self.engine.stopped.result()
+            assert len(self.delivered) >= count, f"{len(self.delivered)} of {count} samples ended within a minute"
+            return self.delivered
 
     def generate(self, samples: Sequence[Sample]) -> dict[str, Generated]:
         self.delivered = []
@@ -103,8 +105,7 @@ class Caller:
     def load(self, number: int, model: PreTrainedModel) -> None:
         tensors = raw_tensors(model)
         swapped = self.engine.load(manifest_of(number, tensors).version, tensors)
-        wait([swapped], 60)
-        swapped.result()
+        swapped.result(60)
 
 
 def sample(

@@ -53,6 +53,16 @@ def test_a_version_whose_commit_was_lost_is_taken_up(tmp_path: Path) -> None:
     assert again.number == 1
 
 
+def test_tokens_of_earlier_versions_are_known_after_a_restart(tmp_path: Path) -> None:
+    session = _session(tmp_path, recipe(num_threads=1))
+    first = session.published.policy
+    _train(session, 2)
+    again = _session(tmp_path, recipe(num_threads=1), committed=session.published.policy)
+    again.train(batch(2, first))
+    with pytest.raises(InvalidInputError, match="never published"):
+        again.train(batch(3, PolicyVersion(number=1, digest="x")))
+
+
 def test_the_first_and_the_last_two_versions_are_kept(tmp_path: Path) -> None:
     session = _session(tmp_path, recipe(num_threads=1))
     (tmp_path / "checkpoints" / "v000009.writing").mkdir()  # of a process that died

@@ -1,0 +1,355 @@
+"""The rollout service as it runs: a real NATS server, gRPC streams of weights and assignments, a tiny model."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest_asyncio
+
+from perilune import bus as buses
+from perilune.api.master.v1.master_pb2 import (
+    JoinRequest,
+    JoinResponse,
+    ReportServingRequest,
+    ReportServingResponse,
+    RunAssignment,
+)
+from perilune.api.master.v1.master_pb2_grpc import FleetServiceServicer, add_FleetServiceServicer_to_server
+from perilune.api.reward.v1.reward_pb2 import GraderChoice
+from perilune.api.rollout.v1.rollout_pb2 import GetStatusRequest, RolloutTask
+from perilune.api.rollout.v1.rollout_pb2_grpc import RolloutServiceStub
+from perilune.api.trajectory.v1.trajectory_pb2 import (
+    ENDING_STOP,
+    PURPOSE_TRAIN,
+    ChatMessage,
+    DeadLetter,
+    Event,
+    PolicyVersion,
+    Prompt,
+    SamplingParams,
+    Trajectory,
+)
+from perilune.api.weights.v1.weights_pb2 import SubscribeRequest, SubscribeResponse
+from perilune.api.weights.v1.weights_pb2_grpc import WeightServiceServicer, add_WeightServiceServicer_to_server
+from perilune.bus import Bus, Consumer
+from perilune.codec import unpack
+from perilune.recipe import check_recipe
+from perilune.service import Service, open_channel
+from perilune.weights import frames, manifest_of
+from services.rollout import server
+from services.rollout.config import RolloutSettings
+from tests.unit.rollout.tiny import EOS, WORDS, model_files, raw_tensors, tiny_llama
+
+RUN = "run1"
+RECIPE = check_recipe(
+    {
+        "name": "test",
+        "model": {"create": {"task": "search"}},
+        "prompts": {"source": "task", "name": "search"},
+        "rollout": {"max_running": 16, "group_size": 4},
+        "reward": {"graders": [{"name": "exact"}]},
+        "trainer": {"num_iterations": 1},
+    }
+)
+
+
+class Master(FleetServiceServicer):
+    """Assigns what it is told to assign, and keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.runs: list[RunAssignment] = []
+        self.served: list[int] = []
+        self.changed = asyncio.Condition()
+
+    async def assign(self, *runs: RunAssignment) -> None:
+        async with self.changed:
+            self.runs = list(runs)
+            self.changed.notify_all()
+
+    async def Join(self, request: JoinRequest, context: Any) -> AsyncIterator[JoinResponse]:
+        while True:
+            yield JoinResponse(runs=self.runs)
+            async with self.changed:
+                await self.changed.wait()
+
+    async def ReportServing(self, request: ReportServingRequest, context: Any) -> ReportServingResponse:
+        async with self.changed:
+            self.served.append(request.policy.number)
+            self.changed.notify_all()
+        return ReportServingResponse()
+
+    async def until_served(self, number: int) -> None:
+        async with self.changed:
+            await asyncio.wait_for(self.changed.wait_for(lambda: number in self.served), 30)
+
+
+@dataclass
+class Trainer(WeightServiceServicer):
+    """Streams the newest version; corrupts the next one if told to."""
+
+    number: int = -1
+    corrupt_next: bool = False
+    without: str = "/"  # beginning of the names of files that are left out
+    incomplete: int | None = None  # the version that lacks a tensor
+    asked_with: list[int | None] = field(default_factory=list)
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+
+    async def publish(self, number: int) -> None:
+        async with self.changed:
+            self.number = number
+            self.changed.notify_all()
+
+    async def Subscribe(self, request: SubscribeRequest, context: Any) -> AsyncIterator[SubscribeResponse]:
+        sent = request.have.number if request.HasField("have") else None
+        self.asked_with.append(sent)
+        while True:
+            async with self.changed:
+                while self.number in (-1, sent):
+                    await self.changed.wait()
+            model = tiny_llama(seed=self.number)
+            tensors = raw_tensors(model)
+            if self.number == self.incomplete:
+                tensors.pop()
+            manifest = manifest_of(self.number, tensors)
+            if sent is None:
+                manifest.model_files.update(
+                    {name: file for name, file in model_files(model).items() if not name.startswith(self.without)}
+                )
+            for frame in frames(manifest, tensors):
+                if frame.HasField("chunk") and self.corrupt_next:
+                    self.corrupt_next = False
+                    frame.chunk.data = frame.chunk.data[:-1] + bytes([frame.chunk.data[-1] ^ 1])
+                yield frame
+            sent = self.number
+
+
+@dataclass
+class World:
+    """The service under test, and everything around it."""
+
+    bus: Bus
+    master: Master
+    trainer: Trainer
+    trainer_address: str
+    settings: RolloutSettings
+    service: Service | None = None
+    running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        self.service = Service("rollout", self.settings)
+        self.running = asyncio.create_task(server.run(self.service))
+
+    async def stop(self) -> None:
+        assert self.service is not None
+        assert self.running is not None
+        self.service.stopping.set()
+        await asyncio.wait_for(self.running, 30)
+        await self.service.server.stop(0)
+
+    async def assign(self) -> None:
+        recipe = RECIPE.model_dump_json()
+        await self.master.assign(RunAssignment(run_id=RUN, recipe_json=recipe, weights_address=self.trainer_address))
+
+
+@pytest_asyncio.fixture
+async def world(bus: Bus, nats_url: str) -> AsyncIterator[World]:
+    outside = grpc.aio.server()
+    master, trainer = Master(), Trainer()
+    add_FleetServiceServicer_to_server(master, outside)
+    add_WeightServiceServicer_to_server(trainer, outside)
+    address = f"127.0.0.1:{outside.add_insecure_port('127.0.0.1:0')}"
+    await outside.start()
+    await bus.declare_consumer(buses.rollout_consumer(RUN))
+    settings = RolloutSettings(nats_url=nats_url, master_address=address, kv_cache_gib=0.01)
+    world = World(bus, master, trainer, address, settings)
+    await world.start()
+    yield world
+    await world.stop()
+    await outside.stop(0)
+
+
+def task(group: str, text: str = "w5 w9", version: int = 0, num_samples: int = 4) -> RolloutTask:
+    return RolloutTask(
+        run_id=RUN,
+        group_id=group,
+        purpose=PURPOSE_TRAIN,
+        iteration=3,
+        prompt=Prompt(id="p1", messages=[ChatMessage(role="user", content=text)], reference="w1"),
+        sample_indices=range(num_samples),
+        sampling=SamplingParams(temperature=1, max_tokens=30, seed=5),
+        policy=PolicyVersion(number=version),
+        graders=[GraderChoice(name="exact")],
+    )
+
+
+async def send(bus: Bus, *tasks: RolloutTask) -> None:
+    for each in tasks:
+        await bus.publish(buses.prompt_subject(RUN), each, f"{each.group_id}/dispatch")
+
+
+async def received(bus: Bus, consumer: Consumer, kind: Any, count: int) -> list[Any]:
+    found: list[Any] = []
+
+    async def collect() -> None:
+        async for batch in bus.deliveries(consumer, kind):
+            for delivery in batch:
+                found.append(delivery.message)
+                await delivery.ack()
+            if len(found) >= count:
+                return
+
+    await asyncio.wait_for(collect(), 30)
+    return found
+
+
+async def trajectories(bus: Bus, count: int) -> dict[str, Trajectory]:
+    return {each.id: each for each in await received(bus, buses.REWARD_CONSUMER, Trajectory, count)}
+
+
+async def test_groups_become_trajectories_with_everything_that_scoring_and_training_need(world: World) -> None:
+    await send(world.bus, *(task(f"g{i}") for i in range(12)))
+    await world.trainer.publish(0)
+    await world.assign()
+    found = await trajectories(world.bus, 48)
+    assert found.keys() == {f"g{group}/{index}" for group in range(12) for index in range(4)}
+    one = found["g7/2"]
+    assert (one.run_id, one.group_id, one.sample_index, one.iteration) == (RUN, "g7", 2, 3)
+    assert one.purpose == PURPOSE_TRAIN
+    assert one.prompt == task("").prompt
+    assert one.graders == task("").graders
+    assert [WORDS[token] for token in unpack(one.prompt_tokens)] == ["<bos>", "w5", "w9"]
+    policy = manifest_of(0, raw_tensors(tiny_llama(seed=0))).version
+    for each in found.values():
+        assert [segment.policy for segment in each.segments] == [policy]
+        segment = each.segments[0]
+        tokens = unpack(segment.tokens)
+        assert tokens.dtype == np.int32
+        assert len(tokens) == len(unpack(segment.logprobs)) == len(unpack(segment.full_logprobs)) <= 30
+        assert each.response == " ".join(WORDS[token] for token in tokens if token >= WORDS.index("w0"))
+        assert (each.ending == ENDING_STOP) == (tokens[-1] == EOS)
+    assert (await left_over(world.bus)) == 0
+
+
+async def left_over(bus: Bus) -> int:
+    """Prompts that nobody acked; the last ack may still be on its way."""
+    for _ in range(50):
+        info = await bus._jetstream.consumer_info(buses.PROMPTS, f"rollout-{RUN}")
+        if not (open_prompts := (info.num_pending or 0) + (info.num_ack_pending or 0)):
+            break
+        await asyncio.sleep(0.1)
+    return open_prompts
+
+
+async def test_a_group_waits_for_the_version_it_asks_for(world: World) -> None:
+    await world.trainer.publish(0)
+    await world.assign()
+    await world.master.until_served(0)
+    await send(world.bus, task("later", version=1), task("now"))
+    found = await trajectories(world.bus, 4)
+    assert {each.group_id for each in found.values()} == {"now"}
+    await world.trainer.publish(1)
+    found = await trajectories(world.bus, 4)
+    assert {(each.group_id, each.segments[0].policy.number) for each in found.values()} == {("later", 1)}
+    assert world.master.served == [0, 1]
+    assert world.trainer.asked_with == [None]
+
+
+async def test_a_corrupt_version_is_dropped_and_asked_for_again(world: World) -> None:
+    await world.trainer.publish(0)
+    await world.assign()
+    await world.master.until_served(0)
+    world.trainer.corrupt_next = True
+    await world.trainer.publish(1)
+    await world.master.until_served(1)
+    assert world.trainer.asked_with == [None, 0]
+    assert world.master.served == [0, 1]
+
+
+async def test_a_version_that_is_not_the_models_is_refused_and_the_next_one_served(world: World) -> None:
+    await world.trainer.publish(0)
+    await world.assign()
+    await world.master.until_served(0)
+    world.trainer.incomplete = 1
+    await world.trainer.publish(1)
+    await send(world.bus, task("g"))
+    assert len(await trajectories(world.bus, 4)) == 4  # by version 0, which goes on
+    await world.trainer.publish(2)
+    await world.master.until_served(2)
+    assert world.master.served == [0, 2]
+
+
+async def test_prompts_that_cannot_be_answered_are_set_aside_with_the_reason(world: World) -> None:
+    await world.trainer.publish(0)
+    await world.assign()
+    await send(world.bus, task("long", text="w5 " * 200), task("fine"))
+    (letter,) = await received(world.bus, buses.DEAD_CONSUMER, DeadLetter, 1)
+    assert letter.reason == (
+        "prompt p1 has 201 tokens and leaves no room for a response: the model's context is 128; shorten the prompt "
+        "or choose a model with a longer context"
+    )
+    assert letter.run_id == RUN
+    assert letter.trajectory_ids == [f"long/{index}" for index in range(4)]
+    assert len(await trajectories(world.bus, 4)) == 4
+    assert (await left_over(world.bus)) == 0
+
+
+async def test_a_worker_that_ends_gives_its_groups_to_the_next(world: World) -> None:
+    await world.trainer.publish(0)
+    await world.assign()
+    await world.master.until_served(0)
+    await send(world.bus, task("g", version=1))
+    await until_taken(world.bus)
+    await world.stop()
+    await world.trainer.publish(1)
+    await world.start()
+    found = await trajectories(world.bus, 4)  # much sooner than the bus would give up on a silent worker
+    assert {each.segments[0].policy.number for each in found.values()} == {1}
+
+
+async def until_taken(bus: Bus) -> None:
+    for _ in range(100):
+        if (await bus._jetstream.consumer_info(buses.PROMPTS, f"rollout-{RUN}")).num_ack_pending:
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("no worker took the group")
+
+
+async def test_an_unassigned_run_is_left_and_taken_up_again(world: World) -> None:
+    await world.trainer.publish(0)
+    await world.assign()
+    await world.master.until_served(0)
+    await send(world.bus, task("g", version=1))
+    await until_taken(world.bus)
+    await world.master.assign()
+    await world.trainer.publish(1)
+    await world.assign()
+    assert len(await trajectories(world.bus, 4)) == 4
+
+
+async def test_status_counts_what_was_generated(world: World) -> None:
+    await world.trainer.publish(0)
+    await world.assign()
+    await send(world.bus, task("g"))
+    found = await trajectories(world.bus, 4)
+    assert world.service is not None
+    async with open_channel(world.service.address) as channel:
+        status = await RolloutServiceStub(channel).GetStatus(GetStatusRequest())
+    (run,) = status.runs
+    assert (run.run_id, run.engine, run.policy.number, run.max_running) == (RUN, "torch", 0, 16)
+    assert run.num_generated_tokens == sum(len(unpack(each.segments[0].tokens)) for each in found.values())
+    assert 0 < run.busy_seconds < 30
+    assert (run.num_running, run.num_waiting) == (0, 0)
+
+
+async def test_a_run_whose_model_cannot_be_served_is_said_aloud(world: World) -> None:
+    world.trainer.without = "tokenizer"
+    await world.trainer.publish(0)
+    await world.assign()
+    (event,) = await received(world.bus, buses.EVENT_CONSUMER, Event, 1)
+    assert event.kind == "rollout_failed"
+    assert "tokenizer" in event.text

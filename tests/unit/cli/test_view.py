@@ -1,0 +1,134 @@
+"""What the live view shows of a run, drawn and in plain lines."""
+
+from __future__ import annotations
+
+from perilune.api.master.v1.master_pb2 import Run, RunState, WatchRunResponse, Worker
+from perilune.api.trajectory.v1.trajectory_pb2 import Event
+from perilune.view import News, RunView, render
+from tests.unit.cli.messages import drawn, policy, run, versions
+
+
+def seen(view: RunView, now: float = 100.0, width: int = 100) -> str:
+    return drawn(render(view, now), width)
+
+
+def warming_up() -> RunView:
+    view = RunView()
+    event = Event(kind="warmup", metrics={"step": 150, "num_steps": 600, "loss": 1.234})
+    starting = Run(id="search-1", state=RunState.RUN_STATE_STARTING, num_iterations=4, seconds=3.0)
+    view.absorb(WatchRunResponse(run=starting, events=[event]), 100.0)
+    return view
+
+
+def half_way() -> RunView:
+    view = warming_up()
+    fleet = [
+        Worker(id="trainer-1", kind="trainer"),
+        Worker(id="rollout-2", kind="rollout", policy=policy(1)),
+        Worker(id="rollout-1", kind="rollout", policy=policy(2)),
+    ]
+    running = run(2, RunState.RUN_STATE_RUNNING)
+    running.ledger.dispatched, running.ledger.in_flight = 1536, 512
+    view.absorb(WatchRunResponse(run=running, versions=list(versions(2)), fleet=fleet), 100.0)
+    return view
+
+
+def test_the_warm_up_shows_its_steps_and_loss() -> None:
+    text = seen(warming_up())
+    assert "search-1  starting  0:03" in text
+    assert "150/600" in text
+    assert "loss 1.23" in text
+    assert "0/4" in text
+    assert "nobody has joined yet" in text
+
+
+def test_a_running_run_shows_everything_that_is_known() -> None:
+    text = seen(half_way(), now=107.0)
+    for said in (
+        "search-1  running  2:12",
+        "Numbers that make a target",
+        "2/4",
+        "0:04 to go",  # two iterations of two seconds
+        "40.0 %  held out, from 15.0 %",
+        "50.0 %  held out, from 30.0 %",
+        "0.400  from 0.200",
+        "14.0  from 12.0 tokens",
+        "12,000  from 12,000 tokens/s",
+        "v2 3f2a9c1b  loss 0.500",
+        "rollout-1 v2 · rollout-2 v1 · trainer-1",
+        "1,536 dispatched = 1,024 trained + 512 in flight  balanced ✓",
+    ):
+        assert said in text
+
+
+def test_what_was_mended_is_said() -> None:
+    view = half_way()
+    view.notice = "rollout-2 ended by SIGKILL; starting it again"
+    assert view.notice in seen(view)
+
+
+def test_an_unbalanced_ledger_stands_out() -> None:
+    view = half_way()
+    view.run.ledger.balanced = False
+    assert "does not balance ✗" in seen(view)
+
+
+def test_the_clock_stops_with_the_run() -> None:
+    view = half_way()
+    assert view.elapsed_s(now=110.0) == 135.0
+    view.absorb(WatchRunResponse(run=run()), 120.0)
+    assert view.ended
+    assert view.elapsed_s(now=1000.0) == 125.0
+
+
+def test_a_pause_between_versions_does_not_count_for_the_pace() -> None:
+    view = RunView()
+    paused = list(versions(4))
+    for version in paused[3:]:
+        version.time_unix_ns += 3600 * 1_000_000_000
+    running = run(4, RunState.RUN_STATE_RUNNING)
+    running.num_iterations = 10
+    view.absorb(WatchRunResponse(run=running, versions=paused), 0.0)
+    assert view.eta_s() == 12.0
+    assert RunView().eta_s() is None
+
+
+def test_a_narrow_terminal_loses_no_figure() -> None:
+    text = seen(half_way(), width=72)
+    assert "40.0 %" in text
+    assert all(len(line) <= 72 for line in text.splitlines())
+
+
+def test_without_a_terminal_every_evaluation_is_a_line_and_nothing_is_said_twice() -> None:
+    news, view = News(), warming_up()
+    assert news.lines(view, 100.0) == [
+        "  0:03  search-1 is starting",
+        "  0:03  warm-up step 150 of 600, loss 1.23",
+    ]
+    assert news.lines(view, 101.0) == []
+    view = half_way()
+    assert news.lines(view, 100.0) == [
+        "  2:05  search-1 is running",
+        "  2:05  v0 held out, sampled: 30.0 % [26.1, 34.2] of 500, 14.0 tokens",
+        "  2:05  v0 held out, greedy: 15.0 % [12.1, 18.4] of 500, 10.0 tokens",
+        "  2:05  v2 held out, sampled: 50.0 % [45.6, 54.4] of 500, 16.0 tokens",
+        "  2:05  v2 held out, greedy: 40.0 % [35.8, 44.4] of 500, 12.0 tokens",
+        "  2:05  iteration 2 of 4: reward 0.400, length 14.0 tokens, speed 12,000 tokens/s",
+    ]
+    assert news.lines(view, 101.0) == []
+
+
+def test_of_many_iterations_about_ten_are_lines() -> None:
+    news, view, said = News(), RunView(), []
+    for version in list(versions(100))[1:]:
+        running = Run(id="long", state=RunState.RUN_STATE_RUNNING, num_iterations=100, policy=version.policy)
+        view.absorb(WatchRunResponse(run=running, versions=[version]), 0.0)
+        said += [line for line in news.lines(view, 0.0) if "iteration" in line]
+    assert [int(line.split()[2]) for line in said] == list(range(10, 101, 10))
+
+
+def test_the_notice_of_a_failure_carries_its_reason() -> None:
+    failed = Run(id="x", state=RunState.RUN_STATE_FAILED, reason="out of memory")
+    view = RunView(run=failed)
+    assert "x  failed  0:00  out of memory" in seen(view)
+    assert News().lines(view, 0.0) == ["  0:00  x is failed: out of memory"]

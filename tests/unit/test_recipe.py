@@ -1,0 +1,145 @@
+"""Recipes: every shipped one loads, and a mistake is told by its key, what was expected, and the nearest right key."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perilune.errors import RecipeError
+from perilune.recipe import Recipe, check_recipe, load_recipe, recipe_from_json
+
+RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"))
+
+
+def minimal(**changes: Any) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "name": "small",
+        "model": {"path": "somewhere"},
+        "prompts": {"source": "task", "name": "search"},
+        "reward": {"graders": [{"name": "exact"}]},
+        "trainer": {"num_iterations": 3},
+    }
+    return document | changes
+
+
+def mistakes(document: dict[str, Any]) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        check_recipe(document)
+    return str(caught.value).splitlines()[1:]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_loads(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert recipe.description, "a recipe says what it is for"
+    assert recipe_from_json(recipe.model_dump_json()) == recipe
+
+
+def test_the_default_recipe_is_shipped() -> None:
+    assert "search" in [path.stem for path in RECIPES]
+
+
+@pytest.mark.parametrize(
+    ("document", "said"),
+    [
+        (minimal(trainr={}), "  trainr: no such key; did you mean 'trainer'?"),
+        (minimal(trainer={"num_iterations": 3, "tua": 1}), "  trainer.tua: no such key; did you mean 'tau'?"),
+        (
+            minimal(model={"create": {"task": "search", "hiden_size": 8}}),
+            "  model.create.hiden_size: no such key; did you mean 'hidden_size'?",
+        ),
+        (
+            minimal(prompts={"source": "jsonl", "path": "p", "anwser": "a"}),
+            "  prompts.anwser: no such key; did you mean 'answer'?",
+        ),
+        (
+            minimal(reward={"graders": [{"name": "exact", "wieght": 2}]}),
+            "  reward.graders.0.wieght: no such key; did you mean 'weight'?",
+        ),
+    ],
+)
+def test_a_misspelt_key_is_answered_with_the_nearest_right_one(document: dict[str, Any], said: str) -> None:
+    assert mistakes(document) == [said]
+
+
+def test_a_key_like_no_other_is_answered_with_the_known_ones() -> None:
+    (said,) = mistakes(minimal(evaluation={"qqq": 1}))
+    assert said == "  evaluation.qqq: no such key; known here are every, modes, num_problems"
+
+
+@pytest.mark.parametrize(
+    ("document", "key", "expected"),
+    [
+        (minimal(trainer={"num_iterations": "many"}), "trainer.num_iterations", "valid integer"),
+        (minimal(trainer={"num_iterations": 3, "tau": -1}), "trainer.tau", "greater than or equal to 0"),
+        (minimal(rollout={"group_size": 1}), "rollout.group_size", "greater than or equal to 2"),
+        (minimal(trainer={"num_iterations": 3, "baseline": "median"}), "trainer.baseline", "'mean' or 'log_z'"),
+        (minimal(reward={"graders": []}), "reward.graders", "at least 1 item"),
+        (minimal(name="Not A Name"), "name", "pattern"),
+        (minimal(model={"create": {"task": "t", "hidden_size": 10}}), "model.create", "no multiple of num_heads 4"),
+        (minimal(model={}), "model", "model.path or a [model.create] table"),
+        (minimal(prompts={"source": "nowhere"}), "prompts", "'task', 'reasoning-gym', 'jsonl', 'huggingface'"),
+    ],
+)
+def test_a_wrong_value_is_answered_with_what_was_expected(document: dict[str, Any], key: str, expected: str) -> None:
+    (said,) = mistakes(document)
+    assert said.startswith(f"  {key}: ")
+    assert expected in said
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    document = minimal(trainer={"tau": "x"}, sead=1)
+    assert mistakes(document) == [
+        "  trainer.num_iterations: is required and missing",
+        "  trainer.tau: input should be a valid number, unable to parse string as a number (got 'x')",
+        "  sead: no such key; did you mean 'seed'?",
+    ]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(
+        'name = "small"\nmodel.path = "somewhere"\nprompts = { source = "task", name = "search" }\n'
+        'reward.graders = [{ name = "exact" }]\ntrainer.num_iterations = 3\n'
+    )
+    return path
+
+
+def test_overrides_are_toml_and_apply_after_the_file(file: Path) -> None:
+    overrides = ["trainer.num_iterations=5", "trainer.tau=0.25", "rollout.stop=['x', 'y']", "description=a bare text"]
+    recipe = load_recipe(file, overrides)
+    assert (recipe.trainer.num_iterations, recipe.trainer.tau) == (5, 0.25)
+    assert recipe.rollout.stop == ["x", "y"]
+    assert recipe.description == "a bare text"
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("trainer.tau", "write key.path=value"),
+        ("name.first=1", "name is a value, not a table"),
+        ("trainer.taw=1", "did you mean 'tau'?"),
+    ],
+)
+def test_a_wrong_override_says_how_to_write_it(file: Path, override: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(said)):
+        load_recipe(file, [override])
+
+
+def test_a_file_that_is_none_or_no_toml_is_named(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"cannot read the recipe .*nothing\.toml: No such file"):
+        load_recipe(tmp_path / "nothing.toml")
+    (tmp_path / "broken.toml").write_text("name = = 1")
+    with pytest.raises(RecipeError, match=r"broken\.toml is no valid TOML: .*line 1"):
+        load_recipe(tmp_path / "broken.toml")
+
+
+def test_evaluations_are_first_last_and_in_between() -> None:
+    recipe = Recipe.model_validate(minimal(trainer={"num_iterations": 25}, evaluation={"every": 10}))
+    assert [i for i in range(26) if recipe.evaluates_at(i)] == [0, 10, 20, 25]
+    ends_only = Recipe.model_validate(minimal(trainer={"num_iterations": 25}))
+    assert [i for i in range(26) if ends_only.evaluates_at(i)] == [0, 25]
