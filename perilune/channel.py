@@ -17,6 +17,7 @@ GRPC_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),  # a server forgives what our clients do
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 
 # For clients: every RPC of theirs is safe to retry. A stream is retried until its first message.

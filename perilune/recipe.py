@@ -210,8 +210,7 @@ class TrainerTable(Table):
     # The paper resets the optimiser when an iteration starts. At small scale that costs AdamW (docs/learning.md).
     reset_optimizer: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast over fp32 weights
-    row_tokens: PositiveInt = 512  # sequences are packed into rows of this length, longer ones get a row alone
-    microbatch_tokens: PositiveInt = 8192  # tokens in one forward and backward pass
+    microbatch_tokens: PositiveInt = 8192  # tokens in one forward and backward pass: sequences packed into a row
     checkpoint_every: PositiveInt = 1  # iterations; what is lost since the last is repeated from the stored batches
     num_threads: PositiveInt | None = None  # torch threads; as many as cores, if not given
 

@@ -65,7 +65,7 @@ class Service:
         InvalidInputError if the port is taken, or open to others with nobody checking who calls.
         """
         host = self.settings.listen.rpartition(":")[0]
-        if not _is_loopback(host) and not self.settings.allow_unauthenticated:
+        if not is_loopback(host) and not self.settings.allow_unauthenticated:
             raise InvalidInputError(
                 f"{self.name} would listen on {self.settings.listen} with no authentication; listen on 127.0.0.1, "
                 "or accept it with PERILUNE_ALLOW_UNAUTHENTICATED=1"
@@ -139,7 +139,7 @@ async def _stop_with_parent(service: Service) -> None:
     service.stopping.set()
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
     if host in ("localhost", "unix"):
         return True
     with contextlib.suppress(ValueError):

@@ -28,11 +28,11 @@ def exec_nats() -> NoReturn:
         MissingDependencyError: there is no nats-server.
     """
     from perilune.errors import InvalidInputError
-    from perilune.service import ServiceSettings, _is_loopback
+    from perilune.service import ServiceSettings, is_loopback
 
     os.environ.setdefault("PERILUNE_LISTEN", NATS_LISTEN)
     settings = ServiceSettings()
-    if not _is_loopback(settings.listen.rpartition(":")[0]) and not settings.allow_unauthenticated:
+    if not is_loopback(settings.listen.rpartition(":")[0]) and not settings.allow_unauthenticated:
         raise InvalidInputError(
             f"nats would listen on {settings.listen} with no authentication; listen on 127.0.0.1, "
             "or accept it with PERILUNE_ALLOW_UNAUTHENTICATED=1"

@@ -30,7 +30,7 @@ class Task(Protocol):
         ...
 
 
-TASKS: dict[str, Task] = {"search": search}  # type: ignore[dict-item]
+TASKS: dict[str, Task] = {"search": search}
 
 
 def find_task(name: str) -> Task:

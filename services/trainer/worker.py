@@ -122,20 +122,19 @@ class Trainer:
     async def _train(self, assignment: Assignment, recipe: Recipe) -> None:
         run_id = assignment.run_id
         committed = assignment.committed if assignment.HasField("committed") else None
-        next_commit = committed.number + 1 if committed else 0
+        first_to_commit = committed.number if committed else 0
         stop = threading.Event()
         self._publisher.open(run_id)
         session = await self._start(assignment, recipe, stop)
         waited_s = 0.0
         while True:
-            # A version that the master knows already is only made again, from the same batches.
-            if session.number >= next_commit - 1:
+            # Versions before the committed one are only made again, from the same batches. The committed one is
+            # committed once more: the master then knows that its weights can be had.
+            if session.number >= first_to_commit:
                 self._check_repetition(assignment, session)
                 self._publisher.publish(run_id, session.published)
-            if session.number >= next_commit and await self._commit(run_id, session, waited_s):
-                return
-            if session.number >= recipe.trainer.num_iterations:
-                return
+                if await self._commit(run_id, session, waited_s):
+                    return
             started = time.perf_counter()
             batch = await self._batch(run_id, session.number)
             waited_s = time.perf_counter() - started
