@@ -42,6 +42,13 @@ STOP_PATIENCE_S = 6.0
 WRONG_SETTINGS = 2  # the exit status by which a service says that a restart would not help
 NATS_MAX_PAYLOAD_BYTES = (8 << 20) + (64 << 10)  # a message of the bus's largest size, and its headers
 LOG_TAIL_LINES = 15
+# glibc gives large freed blocks back to the kernel at once, and torch's next step asks for them again, page by page.
+# Kept, they make a small model's training step a fifth faster.
+KEEP_FREED_MEMORY = {
+    "MALLOC_MMAP_THRESHOLD_": "1000000000",
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_TOP_PAD_": "67108864",
+}
 
 
 # --- Where things are ---------------------------------------------------------------------------------------------
@@ -299,6 +306,7 @@ class LocalCluster:
             "PERILUNE_WORKER_ID": name.partition("-")[2] or "1",
             "PYTHONPATH": _with_root(self._root),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+            **KEEP_FREED_MEMORY,
         }
         return Child(name, [sys.executable, "-m", f"services.{service}"], env, self._log_of(name), ready_file)
 

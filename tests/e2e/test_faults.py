@@ -1,4 +1,4 @@
-"""What may die in mid-run, and how a run stops and resumes. The model is barely warmed up: the ledger is what counts."""
+"""What may die in mid-run; how a run stops and resumes. The model is barely warmed up: the ledger is what counts."""
 
 from __future__ import annotations
 
