@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 
 from opentelemetry.context import Context
 
@@ -39,6 +41,7 @@ class Controller:
         self.num_closed = 0  # iterations whose batch can be trained on
         self.is_last = False  # all iterations are trained and only the final evaluation is left
         self._rollout_seconds: dict[int, float] = {}
+        self._planned: tuple[int, list[Group]] | None = None  # ahead, while the trainer works
 
     async def drive(self) -> None:
         """Runs every iteration that is left, and the final evaluation. StateError if the run cannot go on."""
@@ -54,6 +57,7 @@ class Controller:
                 await self._bus.delete_consumer(rollout_consumer(self._run_id))
                 return
             await self._close(policy.number)
+            self._planned = policy.number + 1, await self._plan(policy.number + 1)
             await self._wait_for_commit_after(policy)
 
     def add_metrics(self, version: Version) -> None:
@@ -66,17 +70,15 @@ class Controller:
         """Sends out an iteration's groups and held-out problems, and waits until something came of each."""
         started = time.monotonic()
         iteration = policy.number
-        evaluates = self._recipe.evaluates_at(iteration)
-        groups = await self._groups(iteration)
-        if not groups:
-            groups = await self._plan(iteration, evaluates)
-            await self._store.add_groups(groups)
-        await self._dispatch(groups, policy)
-        while await self._store.missing_samples(self._run_id, iteration):
+        if await self._groups(iteration):
+            await self._dispatch_missing(policy)
+        else:
+            await self._dispatch_new(policy)
+        while await self._store.num_missing(self._run_id, iteration):
             if not await self._changed.wait(QUIET_S) and await self._nothing_on_the_bus():
                 logger.warning("%s: samples of iteration %d are on no queue; asking again", self._run_id, iteration)
-                await self._dispatch(groups, policy)
-        if evaluates:
+                await self._dispatch_missing(policy)
+        if self._recipe.evaluates_at(iteration):
             await self._store.evaluate(self._run_id, policy)
         self._rollout_seconds[iteration] = time.monotonic() - started
 
@@ -84,9 +86,10 @@ class Controller:
         evaluation = await self._store.groups(self._run_id, iteration, PURPOSE_EVALUATE)
         return evaluation + await self._store.groups(self._run_id, iteration, PURPOSE_TRAIN)
 
-    async def _plan(self, iteration: int, evaluates: bool) -> list[Group]:
+    async def _plan(self, iteration: int) -> list[Group]:
+        """The groups of an iteration; the same whenever it is asked for, once those before it are scored."""
         recipe, groups = self._recipe, []
-        if evaluates:
+        if recipe.evaluates_at(iteration):
             num_problems = min(recipe.evaluation.num_problems, self._prompts.num_heldout)
             groups += evaluation_groups(self._run_id, iteration, recipe.evaluation.modes, num_problems)
         if iteration < recipe.trainer.num_iterations:
@@ -114,29 +117,42 @@ class Controller:
                 "name the key in prompts.labels"
             ) from error
 
-    async def _dispatch(self, groups: list[Group], policy: PolicyVersion) -> None:
-        """Publishes what is missing of these groups: all of it at first, the rest after a restart."""
+    async def _dispatch_new(self, policy: PolicyVersion) -> None:
+        """Writes an iteration's groups, then publishes them."""
+        iteration, groups = self._planned or (-1, [])
+        if iteration != policy.number:
+            groups = await self._plan(policy.number)
+        traces = [new_trace(group.id) for group in groups]
+        groups = [
+            replace(group, num_dispatches=1, traceparent=trace.get("traceparent", ""))
+            for group, trace in zip(groups, traces, strict=True)
+        ]
+        await self._store.add_groups(groups)
+        await self._publish([(group, range(group.num_samples)) for group in groups], traces, policy)
+
+    async def _dispatch_missing(self, policy: PolicyVersion) -> None:
+        """Publishes again what an iteration still waits for, after a restart."""
         missing = await self._store.missing_samples(self._run_id, policy.number)
-        wanted = [group for group in groups if group.id in missing]
-        num_dispatches = {group.id: group.num_dispatches for group in await self._groups(policy.number)}
-        contexts, traceparents = {}, {}
-        for group in wanted:
-            # A trace begins here and follows the group's samples to the weight version they end in.
-            with tracer.start_as_current_span("dispatch", context=Context()) as span:
-                span.set_attribute("perilune.group", group.id)
-                contexts[group.id] = headers_of()
-                traceparents[group.id] = contexts[group.id].get("traceparent", "")
-        await self._store.mark_dispatched(traceparents)
+        groups = [group for group in await self._groups(policy.number) if group.id in missing]
+        traces = [new_trace(group.id) for group in groups]
+        traceparents = [trace.get("traceparent", "") for trace in traces]
+        await self._store.mark_dispatched(dict(zip([group.id for group in groups], traceparents, strict=True)))
+        again = [replace(group, num_dispatches=group.num_dispatches + 1) for group in groups]
+        await self._publish([(group, missing[group.id]) for group in again], traces, policy)
+
+    async def _publish(
+        self, wanted: Sequence[tuple[Group, Sequence[int]]], traces: Sequence[dict[str, str]], policy: PolicyVersion
+    ) -> None:
         subject = prompt_subject(self._run_id)
         await asyncio.gather(
             *(
                 self._bus.publish(
                     subject,
-                    task_for(group, missing[group.id], policy, self._recipe, self._prompts),
-                    message_id=f"{group.id}/{num_dispatches[group.id]}",
-                    headers=contexts[group.id],
+                    task_for(group, sample_indices, policy, self._recipe, self._prompts),
+                    message_id=f"{group.id}/{group.num_dispatches}",
+                    headers=trace,
                 )
-                for group in wanted
+                for (group, sample_indices), trace in zip(wanted, traces, strict=True)
             )
         )
 
@@ -163,6 +179,12 @@ class Controller:
             if newest is not None and newest.number > policy.number:
                 return
             await self._changed.wait(QUIET_S)
+
+
+def new_trace(group_id: str) -> dict[str, str]:
+    """Headers of a trace that begins here and follows the group's samples to the version they end in."""
+    with tracer.start_as_current_span("dispatch", context=Context(), attributes={"perilune.group": group_id}):
+        return headers_of()
 
 
 def is_trainable(scores: list[float], *, drop_uniform: bool) -> bool:

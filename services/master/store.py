@@ -234,6 +234,13 @@ class Store:
                 missing.setdefault(group_id, []).append(index)
         return missing
 
+    async def num_missing(self, run_id: str, iteration: int) -> int:
+        query = select(func.count()).where(
+            SampleRow.run_id == run_id, SampleRow.iteration == iteration, SampleRow.state == SampleState.DISPATCHED
+        )
+        async with self._engine.connect() as db:
+            return await db.scalar(query) or 0
+
     async def record_scores(self, scores: Sequence[Scored]) -> set[tuple[str, int]]:
         """Writes what came of samples that were still awaited. Returns those that no group ever asked for.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -56,7 +58,19 @@ class Policy:
     def save(self, folder: Path) -> None:
         """Writes a Hugging Face model folder, loadable by AutoModelForCausalLM."""
         self.model.save_pretrained(folder)
-        self.tokenizer.save_pretrained(folder)
+        for name, content in self.small_files.items():
+            (folder / name).write_bytes(content)
+
+    @cached_property
+    def small_files(self) -> dict[str, bytes]:
+        """The files of the model's folder beside the weights: configuration and tokenizer. They never change."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            self.model.config.save_pretrained(folder)
+            if self.model.generation_config is not None:
+                self.model.generation_config.save_pretrained(folder)
+            self.tokenizer.save_pretrained(folder)
+            return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
     @property
     def eos_token_id(self) -> int:

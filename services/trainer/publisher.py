@@ -7,10 +7,8 @@ training goes on in place while it is sent.
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import grpc
 import torch
@@ -57,7 +55,7 @@ def snapshot(policy: Policy, number: int, dtype: torch.dtype) -> PublishedVersio
     first, *rest = (frame.SerializeToString() for frame in frames(manifest, tensors))
     with_files = Manifest()
     with_files.CopyFrom(manifest)
-    for name, content in model_files(policy).items():
+    for name, content in policy.small_files.items():
         with_files.model_files[name] = content
     return PublishedVersion(
         policy=manifest.version,
@@ -80,17 +78,6 @@ def raw_tensors(model: nn.Module, dtype: torch.dtype) -> list[RawTensor]:
 def _raw_tensor(name: str, tensor: Tensor) -> RawTensor:
     octets = tensor.contiguous().reshape(-1).view(torch.uint8)
     return RawTensor(name, _WIRE_DTYPE[tensor.dtype], tuple(tensor.shape), memoryview(octets.numpy()))  # type: ignore[arg-type]  # an array is a buffer
-
-
-def model_files(policy: Policy) -> dict[str, bytes]:
-    """The small files of the model's folder: configuration and tokenizer."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        policy.model.config.save_pretrained(folder)
-        if policy.model.generation_config is not None:
-            policy.model.generation_config.save_pretrained(folder)
-        policy.tokenizer.save_pretrained(folder)
-        return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
 
 @dataclass
