@@ -49,7 +49,7 @@ class Outcome:
 
     run: Run
     versions: list[Version]
-    polls: list[Poll]
+    polls: list[Poll]  # the first one after each commit that was seen
     wall_seconds: float  # from starting the services to the end of the run
 
     def accuracy(self, mode: str, which: int) -> float:
@@ -80,7 +80,7 @@ async def run_recipe(recipe: Recipe, home: Path) -> Outcome:
         run = await client.submit(recipe)
         async for answer in client.watch(run.id):
             run = answer.run
-            if 0 < run.iteration < run.num_iterations:
+            if answer.versions and 0 < run.iteration < run.num_iterations:
                 workers = [worker.address for worker in answer.fleet if worker.kind == "rollout"]
                 polls.append(await poll(workers, run.id))
         versions = list(await client.versions(run.id))

@@ -70,7 +70,8 @@ class Controller:
         """Sends out an iteration's groups and held-out problems, and waits until something came of each."""
         started = time.monotonic()
         iteration = policy.number
-        if await self._groups(iteration):
+        planned_here = self._planned is not None and self._planned[0] == iteration
+        if not planned_here and await self._groups(iteration):
             await self._dispatch_missing(policy)
         else:
             await self._dispatch_new(policy)

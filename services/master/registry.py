@@ -24,6 +24,7 @@ from services.master.tables import RunRow
 logger = logging.getLogger(__name__)
 
 STOP_PATIENCE_S = 60.0  # for a trainer to end the step at hand
+COUNT_TIME_EVERY_S = 10.0  # a master that is killed forgets at most so much of a run's time
 
 
 @dataclass(eq=False)
@@ -47,6 +48,7 @@ class ActiveRun:
     controller: Controller | None = None
     driver: asyncio.Task[None] | None = None
     lease: Lease | None = None
+    starting: bool = True  # its trainer has not committed yet
     weights_address: str = ""  # outlives the lease: the final evaluation still needs the weights
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=500))
     num_events: int = 0
@@ -111,7 +113,7 @@ class Registry:
         while (active := await self._take_next(lease)) is None:
             await self._waiting.wait(5.0)
         try:
-            active.weights_address = weights_address
+            active.weights_address, active.starting = weights_address, True
             if active.driver is None:
                 active.active_since = time.monotonic()
             await self._set_state(active.id, RunState.RUN_STATE_STARTING, f"{trainer_id} prepares the model")
@@ -130,11 +132,12 @@ class Registry:
         if active.controller:
             active.controller.add_metrics(version)
         await self._store.commit_version(run_id, version, model_path)
-        await self._count_time(active)
-        row = await self._store.run(run_id)
-        if row.state == RunState.RUN_STATE_STARTING:
+        if active.starting:
+            active.starting = False
             await self._set_state(run_id, RunState.RUN_STATE_RUNNING)
             self.fleet_changed.notify()
+        if time.monotonic() - active.active_since > COUNT_TIME_EVERY_S:
+            await self._count_time(active)
         if active.driver is None:
             active.controller = Controller(
                 run_id, active.recipe, active.prompts, self._store, self._bus, active.changed

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perilune.api.master.v1.master_pb2 import GetBatchResponse
+from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, Score
 from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory, Segment
 from perilune.codec import unpack
@@ -41,7 +41,7 @@ class Group:
     samples: list[Sample]
 
 
-def read_group(message: GetBatchResponse, current_digest: str, published_digests: Collection[str]) -> Group:
+def read_group(message: ScoredGroup, current_digest: str, published_digests: Collection[str]) -> Group:
     """Unpacks and checks one group.
 
     Args:

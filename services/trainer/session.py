@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from perilune.api.master.v1.master_pb2 import GetBatchResponse
+from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import StateError
 from perilune.recipe import Recipe
@@ -71,26 +71,32 @@ class Session:
             )
         self.published = self._snapshot()
 
-    def train(self, messages: Sequence[GetBatchResponse]) -> PublishedVersion:
-        """One iteration: the batch of the current version in, the next version out, checkpointed where it is due."""
+    def train(self, messages: Sequence[ScoredGroup]) -> PublishedVersion:
+        """One iteration: the batch of the current version in, the next version out."""
         current = self.published.policy
         groups = [read_group(message, current.digest, self._known_digests) for message in messages]
-        metrics = self._learner.train(self.number, groups, self._should_stop)
+        self.metrics = self._learner.train(self.number, groups, self._should_stop)
         self.number += 1
-        self.metrics = metrics
-        table = self.recipe.trainer
-        if self.number % table.checkpoint_every == 0 or self.number == table.num_iterations:
-            started = time.perf_counter()
-            self._save()
-            metrics["checkpoint_seconds"] = time.perf_counter() - started
         self.published = self._snapshot()
         return self.published
 
+    def checkpoint(self) -> None:
+        """Writes the current version where that is due and was not done."""
+        if self.number != self._written and self._is_due:
+            self._save()
+
+    @property
+    def is_last(self) -> bool:
+        return self.number == self.recipe.trainer.num_iterations
+
     @property
     def model_path(self) -> str:
-        """The folder of the current version; empty if it was not written."""
-        path = self._checkpoints.path_of(self.number)
-        return str(path.resolve()) if path.is_dir() else ""
+        """The folder of the current version's checkpoint; empty if it gets none."""
+        return str(self._checkpoints.path_of(self.number).resolve()) if self._is_due else ""
+
+    @property
+    def _is_due(self) -> bool:
+        return self.number % self.recipe.trainer.checkpoint_every == 0 or self.is_last
 
     def _start(self, on_warmup_step: Callable[[int, float], None]) -> None:
         started = time.perf_counter()
@@ -112,6 +118,7 @@ class Session:
         self._learner = Learner(policy, self.recipe)
         self._learner.optimizer.load_state_dict(state.optimizer)
         self.number, self.metrics = state.number, state.metrics
+        self._written = state.number
         self._known_digests.update(state.published_digests)
 
     def _save(self) -> None:
@@ -123,6 +130,7 @@ class Session:
             optimizer=self._learner.optimizer.state_dict(),
         )
         self._checkpoints.save(self._learner.policy, state)
+        self._written = self.number
 
     def _snapshot(self) -> PublishedVersion:
         version = snapshot(self._learner.policy, self.number, getattr(torch, self.recipe.model.dtype))

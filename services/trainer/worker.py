@@ -27,7 +27,7 @@ from perilune.api.master.v1.master_pb2 import (
     CommitVersionRequest,
     FailRunRequest,
     GetBatchRequest,
-    GetBatchResponse,
+    ScoredGroup,
     Version,
 )
 from perilune.api.master.v1.master_pb2_grpc import TrainingServiceStub
@@ -133,8 +133,12 @@ class Trainer:
             if session.number >= first_to_commit:
                 self._check_repetition(assignment, session)
                 self._publisher.publish(run_id, session.published)
+                if session.is_last:  # nobody would come back to write it
+                    await self._in_thread(stop, session.checkpoint)
                 if await self._commit(run_id, session, waited_s):
                     return
+            # While the fleet samples. A version that is lost before it is written is made again from its batch.
+            await self._in_thread(stop, session.checkpoint)
             started = time.perf_counter()
             batch = await self._batch(run_id, session.number)
             waited_s = time.perf_counter() - started
@@ -178,8 +182,9 @@ class Trainer:
                 except UnavailableError as error:  # nobody sees the progress; training does not depend on that
                     logger.warning("%s", error)
 
-    async def _batch(self, run_id: str, iteration: int) -> list[GetBatchResponse]:
-        return [group async for group in self._master.GetBatch(GetBatchRequest(run_id=run_id, iteration=iteration))]
+    async def _batch(self, run_id: str, iteration: int) -> list[ScoredGroup]:
+        parts = self._master.GetBatch(GetBatchRequest(run_id=run_id, iteration=iteration))
+        return [group async for part in parts for group in part.groups]
 
     async def _commit(self, run_id: str, session: Session, waited_s: float) -> bool:
         """Commits the session's version; true if it was the run's last."""

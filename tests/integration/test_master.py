@@ -60,7 +60,7 @@ class Master:
         return (await self.runs.GetRun(m.GetRunRequest(run_id=run_id))).run
 
     async def until(self, state: m.RunState.ValueType, run_id: str = "run") -> m.Run:
-        async for answer in self.runs.WatchRun(m.WatchRunRequest(run_id=run_id), timeout=20):
+        async for answer in self.runs.WatchRun(m.WatchRunRequest(run_id=run_id), timeout=60):
             if answer.run.state == state:
                 return answer.run
         raise AssertionError(f"the run ended otherwise: {answer.run.reason}")
@@ -70,9 +70,9 @@ class Master:
         answer = await self.training.CommitVersion(m.CommitVersionRequest(run_id=run_id, version=version))
         return answer.finished
 
-    async def batch(self, iteration: int, run_id: str = "run") -> list[m.GetBatchResponse]:
+    async def batch(self, iteration: int, run_id: str = "run") -> list[m.ScoredGroup]:
         request = m.GetBatchRequest(run_id=run_id, iteration=iteration)
-        return [group async for group in self.training.GetBatch(request, timeout=20)]
+        return [group async for part in self.training.GetBatch(request, timeout=60) for group in part.groups]
 
 
 def policy(number: int) -> PolicyVersion:
@@ -249,11 +249,13 @@ async def test_dead_samples_are_counted_and_the_run_goes_on(nats_url: str, tmp_p
         await master.submit(check_recipe(RECIPE | {"rollout": {"prompts_per_iteration": 3, "group_size": 3}}))
         async with trainer_of(master):
             await master.commit(0)
+            num_played = 0
             async for deliveries in bus.deliveries(rollout_consumer("run"), RolloutTask):
                 for delivery in deliveries:
                     await play_badly(bus, delivery.message)
                     await delivery.ack()
-                if len(deliveries) == 0:
+                num_played += len(deliveries)
+                if num_played == 3 + 5:  # groups and held-out problems
                     break
             batch = await master.batch(0)
             assert [(g.group_id, len(g.samples)) for g in batch] == [("run.0.0", 2), ("run.0.1", 2)]
@@ -341,5 +343,5 @@ async def test_the_fleet_learns_which_runs_to_serve(nats_url: str, tmp_path: Pat
             (assigned,) = (await call.read()).runs
             assert (assigned.run_id, assigned.weights_address) == ("run", "127.0.0.1:9")
             await master.fleet.ReportServing(m.ReportServingRequest(worker_id="w", run_id="run", policy=policy(0)))
-            answer = await master.runs.WatchRun(m.WatchRunRequest(run_id="run"), timeout=20).read()
+            answer = await master.runs.WatchRun(m.WatchRunRequest(run_id="run"), timeout=60).read()
             assert {(w.id, w.kind, w.policy.number) for w in answer.fleet} == {("t", "trainer", 0), ("w", "rollout", 0)}

@@ -15,6 +15,8 @@ from perilune.service import rpc_errors
 from services.master.registry import STOP_PATIENCE_S, Registry
 from services.master.store import Store
 
+PART_BYTES = 1 << 20  # of a batch, in one message
+
 
 class TrainingService(TrainingServiceServicer):
     def __init__(self, store: Store, registry: Registry) -> None:
@@ -47,9 +49,16 @@ class TrainingService(TrainingServiceServicer):
                 self._registry.active(request.run_id)  # it may have ended meanwhile
             groups = await self._store.groups(request.run_id, request.iteration, PURPOSE_TRAIN)
             traceparents = {group.id: group.traceparent for group in groups}
+            answer, num_bytes = m.GetBatchResponse(), 0
             for group_id, payloads in (await self._store.batch(request.run_id, request.iteration)).items():
-                samples = [ScoredTrajectory.FromString(payload) for payload in payloads]
-                yield m.GetBatchResponse(group_id=group_id, samples=samples, traceparent=traceparents[group_id])
+                samples = map(ScoredTrajectory.FromString, payloads)
+                answer.groups.add(group_id=group_id, samples=samples, traceparent=traceparents[group_id])
+                num_bytes += sum(map(len, payloads))
+                if num_bytes > PART_BYTES:
+                    yield answer
+                    answer, num_bytes = m.GetBatchResponse(), 0
+            if answer.groups:
+                yield answer
 
     async def CommitVersion(
         self, request: m.CommitVersionRequest, context: grpc.aio.ServicerContext

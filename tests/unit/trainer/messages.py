@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from perilune.api.master.v1.master_pb2 import GetBatchResponse
+from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.codec import pack
 
 
-def group(seed: int, policy: PolicyVersion, name: str = "g", size: int = 4) -> GetBatchResponse:
+def group(seed: int, policy: PolicyVersion, name: str = "g", size: int = 4) -> ScoredGroup:
     """A group of random tokens whose first sample is right."""
     rng = np.random.default_rng(seed)
-    message = GetBatchResponse(group_id=name)
+    message = ScoredGroup(group_id=name)
     for number in range(size):
         scored = message.samples.add()
         scored.trajectory.id = f"{name}/{number}"
@@ -26,5 +26,5 @@ def group(seed: int, policy: PolicyVersion, name: str = "g", size: int = 4) -> G
     return message
 
 
-def batch(iteration: int, policy: PolicyVersion, num_groups: int = 3) -> list[GetBatchResponse]:
+def batch(iteration: int, policy: PolicyVersion, num_groups: int = 3) -> list[ScoredGroup]:
     return [group(100 * iteration + number, policy, f"{iteration}-{number}") for number in range(num_groups)]

@@ -22,6 +22,7 @@ def _session(folder: Path, table: Recipe, committed: PolicyVersion | None = None
 def _train(session: Session, num_iterations: int) -> None:
     for _ in range(num_iterations):
         session.train(batch(session.number, session.published.policy))
+        session.checkpoint()
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])

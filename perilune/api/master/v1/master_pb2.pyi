@@ -889,7 +889,29 @@ Global___GetBatchRequest: _TypeAlias = GetBatchRequest  # noqa: Y015
 
 @_typing.final
 class GetBatchResponse(_message.Message):
-    """One group: all scored samples of one prompt."""
+    """Part of an iteration's batch: several groups a message, for a message has its price."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUPS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def groups(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredGroup]: ...
+    def __init__(
+        self,
+        *,
+        groups: _abc.Iterable[Global___ScoredGroup] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["groups", b"groups"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetBatchResponse: _TypeAlias = GetBatchResponse  # noqa: Y015
+
+@_typing.final
+class ScoredGroup(_message.Message):
+    """All scored samples of one prompt."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -914,7 +936,7 @@ class GetBatchResponse(_message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___GetBatchResponse: _TypeAlias = GetBatchResponse  # noqa: Y015
+Global___ScoredGroup: _TypeAlias = ScoredGroup  # noqa: Y015
 
 @_typing.final
 class CommitVersionRequest(_message.Message):
