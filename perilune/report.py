@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # the client brings gRPC along, which drawing does not need
 
 NUM_SAMPLES_SHOWN = 3
 MAX_RESPONSE_CHARS = 400
-CHART_WIDTH, CHART_HEIGHT = 34, 6
+CHART_WIDTH, CHART_HEIGHT = 28, 6  # two charts fit side by side in eighty columns
 LEDGER_FIELDS = ("dispatched", "trained", "filtered", "stale", "dead", "in_flight")
 
 

@@ -74,7 +74,7 @@ class RunClient(Connection):
         return self._call(self._stub.StopRun, StopRunRequest(run_id=run_id), deadline_s).run
 
     def resume(self, run_id: str) -> Run:
-        """Continues a stopped or failed run from its last version. StateError if it is running or finished."""
+        """Continues a stopped or failed run from its last version. StateError if it is stopping or finished."""
         return self._call(self._stub.ResumeRun, ResumeRunRequest(run_id=run_id)).run
 
     def ledger(self, run_id: str) -> Ledger:

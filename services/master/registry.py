@@ -99,10 +99,11 @@ class Registry:
 
     async def resume(self, run_id: str) -> None:
         row = await self._store.run(run_id)
-        if row.state not in (RunState.RUN_STATE_STOPPED, RunState.RUN_STATE_FAILED):
+        if row.state in (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_STOPPING):
             raise StateError(f"{run_id} cannot be resumed: it is {state_name(row.state)}")
-        await self._set_state(run_id, RunState.RUN_STATE_PENDING, "resumed")
-        self._waiting.notify()
+        if row.state in (RunState.RUN_STATE_STOPPED, RunState.RUN_STATE_FAILED):
+            await self._set_state(run_id, RunState.RUN_STATE_PENDING, "resumed")
+            self._waiting.notify()
 
     # ---- for trainers
 

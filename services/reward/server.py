@@ -28,10 +28,10 @@ async def run(service: Service) -> None:
     settings = service.settings
     assert isinstance(settings, RewardSettings)
     with Processes(settings.grader_processes, settings.grader_timeout_s, settings.grader_memory_mb << 20) as processes:
+        servicer = RewardServicer(processes, settings.max_waiting)
+        add_RewardServiceServicer_to_server(servicer, service.server)
+        await service.listen([reward_pb2.DESCRIPTOR.services_by_name["RewardService"]])
         async with Bus.connect(settings.nats_url, service.id) as bus:
-            servicer = RewardServicer(processes, settings.max_waiting)
-            add_RewardServiceServicer_to_server(servicer, service.server)
-            await service.listen([reward_pb2.DESCRIPTOR.services_by_name["RewardService"]])
             await service.ready()
             await until_stopping(service, work(bus, processes, settings.max_in_hand), _be_visible(service))
 

@@ -53,9 +53,9 @@ def measured(run: dict[str, Any], mode: str, version: int) -> dict[str, Any]:
 async def the_run_is_shown_afterwards(home: Path, run: dict[str, Any]) -> None:
     """By `run show` and `ledger`, with no service running."""
     arguments = (["run", "show", "learns", "--json"], ["ledger", "learns", "--json"])
-    show, ledger = (
+    show, ledger = [
         await asyncio.to_thread(subprocess.check_output, command(*a, "--home", str(home)), text=True) for a in arguments
-    )
+    ]
     assert json.loads(show) == run
     assert json.loads(ledger) == run["ledger"]
 

@@ -120,8 +120,8 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeRun(self, request, context):
-        """Continues a stopped or failed run from its last committed version.
-        NOT_FOUND: no such run. FAILED_PRECONDITION: it is running or finished. Safe to retry.
+        """Continues a stopped or failed run from its last committed version; one that is active goes on as it is.
+        NOT_FOUND: no such run. FAILED_PRECONDITION: it is stopping or finished. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
