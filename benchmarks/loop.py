@@ -163,7 +163,7 @@ def compare_with_trl(path: Path, seed: int, folder: Path) -> dict[str, Figure]:
     ours = outcome.seconds_to(TARGET)
     if ours is None:
         raise SystemExit(f"our own run did not reach {TARGET}")
-    limit = 10 * ours + 60
+    limit = 4 * ours + 30
     start = folder / "against-trl" / outcome.run.id / "checkpoints" / "v000000"
     peer = run_trl(recipe, start, limit)
     name = f"time to {TARGET:.0%} held-out accuracy, against TRL"

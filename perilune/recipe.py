@@ -207,7 +207,7 @@ class TrainerTable(Table):
     betas: tuple[Share, Share] = (0.9, 0.95)
     weight_decay: NonNegativeFloat = 0.0
     max_grad_norm: PositiveFloat = 1.0
-    # The paper resets the optimiser when an iteration starts. At small scale that costs AdamW (docs/learning.md).
+    # The paper resets the optimiser when an iteration starts, for its reference has changed (docs/learning.md).
     reset_optimizer: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast over fp32 weights
     microbatch_tokens: PositiveInt = 8192  # tokens in one forward and backward pass: sequences packed into a row
