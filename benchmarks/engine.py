@@ -38,8 +38,6 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 from benchmarks.report import Figure, report
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.weights import RawTensor, manifest_of

@@ -20,8 +20,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from report import Figure, report
-
+from benchmarks.report import Figure, report
 from perilune.api.master.v1.master_pb2 import RUN_STATE_FINISHED, Run, Version
 from perilune.api.rollout.v1.rollout_pb2 import GetStatusRequest
 from perilune.api.rollout.v1.rollout_pb2_grpc import RolloutServiceStub

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, Score, ScoreStatus
 from perilune.api.trajectory.v1.trajectory_pb2 import (
@@ -118,8 +118,8 @@ async def take_advisories(bus: Bus) -> None:
             await raw.ack()
 
 
-async def take_events(bus: Bus, hear: Callable[[Event], None]) -> None:
+async def take_events(bus: Bus, hear: Callable[[Event], Awaitable[None]]) -> None:
     async for deliveries in bus.deliveries(EVENT_CONSUMER, Event):
         for delivery in deliveries:
-            hear(delivery.message)
+            await hear(delivery.message)
             await delivery.ack()

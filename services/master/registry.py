@@ -178,12 +178,16 @@ class Registry:
         if run_id in self._active:
             self._active[run_id].changed.notify()
 
-    def hear(self, event: Event) -> None:
-        if event.run_id in self._active:
-            active = self._active[event.run_id]
-            active.events.append(event)
-            active.num_events += 1
-            active.changed.notify()
+    async def hear(self, event: Event) -> None:
+        """Keeps an event for whoever watches. A model that cannot be sampled is the end of its run."""
+        active = self._active.get(event.run_id)
+        if active is None:
+            return
+        active.events.append(event)
+        active.num_events += 1
+        active.changed.notify()
+        if event.kind == "rollout_failed":
+            await self.fail(event.run_id, f"{event.source} cannot sample it: {event.text}")
 
     def active_seconds(self, run_id: str) -> float:
         """Wall time since it was last written to the database."""

@@ -102,6 +102,7 @@ async def _changes(addresses: asyncio.Queue[str]) -> AsyncIterator[str]:
     while True:
         address = await addresses.get()
         if address != last:
+            last = address
             yield address
         last = address
 

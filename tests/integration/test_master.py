@@ -23,12 +23,13 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     ENDING_STOP,
     PURPOSE_EVALUATE,
     PURPOSE_TRAIN,
+    Event,
     PolicyVersion,
     ScoredTrajectory,
     Segment,
     Trajectory,
 )
-from perilune.bus import Bus, rollout_consumer, scored_subject
+from perilune.bus import Bus, event_subject, rollout_consumer, scored_subject
 from perilune.codec import pack
 from perilune.recipe import Recipe, check_recipe
 from perilune.service import open_channel
@@ -309,6 +310,17 @@ async def test_a_message_that_nobody_can_handle_ends_in_the_dead_letters(nats_ur
                     break
             assert [group.group_id for group in await master.batch(0)] == ["run.0.1", "run.0.2"]
         assert await bus.num_unfinished(rollout_consumer("run")) == 0
+
+
+async def test_a_model_that_no_engine_can_sample_fails_the_run(nats_url: str, tmp_path: Path) -> None:
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(check_recipe(RECIPE))
+        async with trainer_of(master):
+            await master.commit(0)
+            event = Event(run_id="run", source="rollout-1", kind="rollout_failed", text="no attention interface")
+            await bus.publish(event_subject("run"), event, "run/rollout-1/rollout_failed")
+            run = await master.until(m.RUN_STATE_FAILED)
+        assert run.reason == "rollout-1 cannot sample it: no attention interface"
 
 
 async def test_wrong_submissions_are_explained(nats_url: str, tmp_path: Path) -> None:
