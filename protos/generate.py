@@ -4,6 +4,7 @@
 """
 
 import filecmp
+import os
 import shutil
 import sys
 import tempfile
@@ -14,6 +15,10 @@ from grpc_tools import protoc
 
 PROTOS = Path(__file__).parent
 PACKAGE = Path("perilune/api")
+
+
+# protoc looks for its plugins on the PATH; ours lie beside this Python.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def generate(out: Path) -> None:
