@@ -5,7 +5,7 @@
 For each seed the default recipe runs through all real services. The peer of "after" is "before": the same model
 before reinforcement learning. The services' overhead is the wall time from the first commit to the last in which
 neither an engine nor the trainer was at work, as a share of that time. TRL's GRPOTrainer starts from the same version 0
-of the first seed, with the same prompts, batch and token limit; its clock stops while it evaluates, ours does not.
+of the last seed, with the same prompts, batch and token limit; its clock stops while it evaluates, ours does not.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from perilune.service import open_channel
 
 REPOSITORY = Path(__file__).parent.parent
 TARGET = 0.8
-EVALUATE_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def run_trl(recipe: Recipe, model: Path, max_seconds: float) -> float | None:
         "max_tokens": recipe.rollout.max_tokens,
         "max_iterations": 400,
         "learning_rate": recipe.trainer.learning_rate,
-        "evaluate_every": EVALUATE_EVERY,
+        "evaluate_every": recipe.evaluation.every,
         "target": TARGET,
         "max_seconds": max_seconds,
         "threads": 2,
@@ -141,8 +140,9 @@ def main() -> None:
     figures: dict[str, Figure] = {}
     with tempfile.TemporaryDirectory(prefix="perilune-loop-") as folder:
         for seed in arguments.seeds:
+            home = Path(folder) / f"seed-{seed}"
             recipe = load_recipe(arguments.recipe, [f"seed={seed}"])
-            outcome = asyncio.run(run_recipe(recipe, Path(folder) / f"seed-{seed}"))
+            outcome = asyncio.run(run_recipe(recipe, home))
             for mode in ("sampled", "greedy"):
                 before, after = outcome.accuracy(mode, 0), outcome.accuracy(mode, -1)
                 figures[f"seed {seed}: {mode} accuracy after RL"] = Figure.against(before, after, "share")
@@ -151,24 +151,20 @@ def main() -> None:
             figures[f"seed {seed}: ledger balanced"] = Figure(float(outcome.run.ledger.balanced), "1 = yes")
             report(f"The loop, seed {seed}", figures)
         if not arguments.no_trl:
-            figures |= compare_with_trl(arguments.recipe, arguments.seeds[0], Path(folder))
+            figures |= compare_with_trl(recipe, outcome, home / outcome.run.id / "checkpoints" / "v000000")
     report("The loop", figures, arguments.json)
 
 
-def compare_with_trl(path: Path, seed: int, folder: Path) -> dict[str, Figure]:
-    overrides = [f"seed={seed}", f"evaluation.every={EVALUATE_EVERY}", 'evaluation.modes=["sampled"]']
-    recipe = load_recipe(path, overrides)
-    outcome = asyncio.run(run_recipe(recipe, folder / "against-trl"))
+def compare_with_trl(recipe: Recipe, outcome: Outcome, start: Path) -> dict[str, Figure]:
+    """Both clocks start with version 0."""
     ours = outcome.seconds_to(TARGET)
     if ours is None:
         raise SystemExit(f"our own run did not reach {TARGET}")
     limit = 4 * ours + 30
-    start = folder / "against-trl" / outcome.run.id / "checkpoints" / "v000000"
     peer = run_trl(recipe, start, limit)
-    name = f"time to {TARGET:.0%} held-out accuracy, against TRL"
     if peer is None:
         print(f"TRL did not reach {TARGET:.0%} within {limit:.0f} s of training; the ratio is an upper bound")
-    return {name: Figure.against(peer or limit, ours, "s")}
+    return {f"time to {TARGET:.0%} held-out accuracy, against TRL": Figure.against(peer or limit, ours, "s")}
 
 
 if __name__ == "__main__":
