@@ -134,13 +134,15 @@ def evaluate(
 def sft(
     recipe: RecipeArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the Hugging Face model folder goes.")],
+    set_: Overrides = None,
 ) -> None:
     """Do a recipe's warm-up alone: supervised fine-tuning on reasoning traces."""
     from perilune.cli.serving import exec_module
     from perilune.recipe import load_recipe
 
-    load_recipe(recipe)  # a mistake in it is told before torch is loaded
-    exec_module("services.trainer.sft", [str(recipe), "--out", str(out)], {})
+    load_recipe(recipe, set_ or [])  # a mistake in it is told before torch is loaded
+    overrides = [argument for override in set_ or [] for argument in ("--set", override)]
+    exec_module("services.trainer.sft", [str(recipe), "--out", str(out), *overrides], {})
 
 
 @recipe_app.command("check")
