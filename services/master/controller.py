@@ -75,8 +75,11 @@ class Controller:
             await self._dispatch_missing(policy)
         else:
             await self._dispatch_new(policy)
-        while await self._store.num_missing(self._run_id, iteration):
-            if not await self._changed.wait(QUIET_S) and await self._nothing_on_the_bus():
+        while True:
+            seen = self._changed.count
+            if not await self._store.num_missing(self._run_id, iteration):
+                break
+            if not await self._changed.wait(seen, QUIET_S) and await self._nothing_on_the_bus():
                 logger.warning("%s: samples of iteration %d are on no queue; asking again", self._run_id, iteration)
                 await self._dispatch_missing(policy)
         if self._recipe.evaluates_at(iteration):
@@ -176,10 +179,11 @@ class Controller:
 
     async def _wait_for_commit_after(self, policy: PolicyVersion) -> None:
         while True:
+            seen = self._changed.count
             newest = await self._store.newest_version(self._run_id)
             if newest is not None and newest.number > policy.number:
                 return
-            await self._changed.wait(QUIET_S)
+            await self._changed.wait(seen, QUIET_S)
 
 
 def new_trace(group_id: str) -> dict[str, str]:

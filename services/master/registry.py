@@ -111,8 +111,10 @@ class Registry:
     async def lease(self, trainer_id: str, weights_address: str) -> AsyncIterator[tuple[ActiveRun, Lease]]:
         """Waits for a run without a trainer and holds it for as long as the context lasts."""
         lease = Lease(trainer_id, weights_address)
+        seen = self._waiting.count
         while (active := await self._take_next(lease)) is None:
-            await self._waiting.wait(5.0)
+            await self._waiting.wait(seen, 5.0)
+            seen = self._waiting.count
         try:
             active.weights_address, active.starting = weights_address, True
             if active.driver is None:
@@ -165,10 +167,10 @@ class Registry:
     async def wait_for_news(self, run_id: str, interval_s: float) -> None:
         """Returns when something came for a run, but not sooner than after the interval."""
         active = self._active.get(run_id)
-        news = asyncio.create_task(active.changed.wait(5.0)) if active else None
+        seen = active.changed.count if active else 0
         await asyncio.sleep(interval_s)
-        if news:
-            await news
+        if active:
+            await active.changed.wait(seen, 5.0)
 
     def served(self) -> list[ActiveRun]:
         """The runs that the fleet is to sample for."""

@@ -1,4 +1,4 @@
-"""A signal that several tasks can wait for, again and again."""
+"""A signal that several tasks can wait for, again and again, and that none of them can miss."""
 
 from __future__ import annotations
 
@@ -6,17 +6,24 @@ import asyncio
 
 
 class Signal:
-    """`notify` wakes everyone who waits now; who comes later waits for the next one."""
+    """Read `count` before looking at what may have changed, then wait with it: news that came meanwhile return at once.
+
+    Without the count, a notification between the look and the wait would be lost.
+    """
 
     def __init__(self) -> None:
+        self.count = 0
         self._event = asyncio.Event()
 
     def notify(self) -> None:
+        self.count += 1
         self._event.set()
         self._event = asyncio.Event()
 
-    async def wait(self, timeout_s: float | None = None) -> bool:
-        """False if the time ran out first."""
+    async def wait(self, seen: int, timeout_s: float | None = None) -> bool:
+        """Returns when `count` differs from `seen`; False if the time ran out first."""
+        if self.count != seen:
+            return True
         try:
             await asyncio.wait_for(self._event.wait(), timeout_s)
         except TimeoutError:

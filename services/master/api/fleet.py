@@ -32,6 +32,7 @@ class FleetService(FleetServiceServicer):
         try:
             sent = None
             while True:
+                seen = self._registry.fleet_changed.count
                 answer = m.JoinResponse(
                     runs=[
                         m.RunAssignment(
@@ -43,7 +44,7 @@ class FleetService(FleetServiceServicer):
                 if answer != sent:
                     yield answer
                     sent = answer
-                await self._registry.fleet_changed.wait()
+                await self._registry.fleet_changed.wait(seen)
         finally:
             if self._workers.get(request.worker_id) is worker:  # it may have joined again already
                 del self._workers[request.worker_id]

@@ -45,7 +45,7 @@ class TrainingService(TrainingServiceServicer):
             while request.iteration == newest.number and not (
                 active.controller and active.controller.num_closed > request.iteration
             ):
-                await active.changed.wait(5.0)
+                await active.changed.wait(active.changed.count, 5.0)
                 self._registry.active(request.run_id)  # it may have ended meanwhile
             groups = await self._store.groups(request.run_id, request.iteration, PURPOSE_TRAIN)
             traceparents = {group.id: group.traceparent for group in groups}
