@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from perilune.api.master.v1.master_pb2 import Ledger, RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, PolicyVersion
-from perilune.errors import InvalidInputError, NotFoundError, StateError, UnavailableError
+from perilune.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StateError, UnavailableError
 from perilune.telemetry import meter
 from services.master.ledger import balance
 from services.master.tables import EvaluationRow, GroupRow, RunRow, SampleRow, SampleState, VersionRow
@@ -97,7 +97,7 @@ class Store:
                 values = {"id": run_id, "state": RunState.RUN_STATE_PENDING, "recipe": recipe}
                 await db.execute(insert(RunRow).values(**values, submitted_ns=time.time_ns()))
             elif existing != recipe:
-                raise StateError(f"a run {run_id!r} exists with another recipe; choose another name")
+                raise AlreadyExistsError(f"a run {run_id!r} exists with another recipe; choose another name")
             return existing is None
 
     async def run(self, run_id: str) -> RunRow:
