@@ -1,0 +1,1 @@
+"""Runs untrusted programs, apart from everything. It holds no credentials: no bus, no database."""
