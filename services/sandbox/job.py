@@ -131,7 +131,7 @@ class Conversation(Protocol):
         """Writes to its stdin. BrokenPipeError once it has ended."""
 
     async def receive_line(self) -> bytes:
-        """The next line of its stdout, with its newline; empty once it has ended. ValueError beyond the output limit."""
+        """The next line of its stdout with its newline; empty once it ended. ValueError beyond the output limit."""
 
     async def interrupt(self) -> None:
         """Sends SIGINT to the program itself."""
