@@ -82,11 +82,12 @@ def master_of(home: Path) -> str | None:
     """The address of the master that runs on this home, if one does."""
     try:
         ready = json.loads((home / "services" / "master.json").read_text())
-        address, pid = str(ready["address"]), int(ready["pid"])
+        address, pid, parent = str(ready["address"]), int(ready["pid"]), ready.get("parent")
     except (OSError, ValueError, KeyError):
         return None
     host, _, port = address.rpartition(":")
-    if not _alive(pid):
+    # A master whose launcher was killed still answers for a moment, and then ends as its launcher did.
+    if not _alive(pid) or (parent is not None and not _alive(parent)):
         return None
     try:
         socket.create_connection((host, int(port)), timeout=2).close()

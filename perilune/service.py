@@ -41,7 +41,7 @@ class ServiceSettings(BaseSettings):
     master_address: str = "127.0.0.1:7040"
     home: Path = Path("runs")  # where runs, checkpoints and the embedded database lie
     log_level: str = "INFO"
-    ready_file: Path | None = None  # written when the service answers: {"address", "pid"}
+    ready_file: Path | None = None  # written when the service answers: {"address", "pid", "parent"}
     exit_with_parent: bool = False  # end when the process that started this one is gone
     allow_unauthenticated: bool = False  # listen beyond loopback although nothing asks callers who they are
     worker_id: str = Field(default_factory=lambda: uuid4().hex[:8])
@@ -57,6 +57,7 @@ class Service:
         self.server = grpc.aio.server(options=GRPC_OPTIONS)
         self.stopping = asyncio.Event()
         self.address = ""
+        self.parent = os.getppid() if settings.exit_with_parent else None  # who takes the service along
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
 
     async def listen(self, services: Sequence[ServiceDescriptor]) -> None:
@@ -90,7 +91,7 @@ class Service:
         if self.settings.ready_file:
             self.settings.ready_file.parent.mkdir(parents=True, exist_ok=True)
             temporary = self.settings.ready_file.with_suffix(".tmp")
-            temporary.write_text(json.dumps({"address": self.address, "pid": os.getpid()}))
+            temporary.write_text(json.dumps({"address": self.address, "pid": os.getpid(), "parent": self.parent}))
             temporary.replace(self.settings.ready_file)
 
 
@@ -132,8 +133,7 @@ async def _run(name: str, settings: ServiceSettings, run: Callable[[Service], Aw
 
 
 async def _stop_with_parent(service: Service) -> None:
-    parent = os.getppid()
-    while os.getppid() == parent:
+    while os.getppid() == service.parent:
         await asyncio.sleep(1.0)
     logger.warning("the process that started %s is gone; stopping", service.id)
     service.stopping.set()

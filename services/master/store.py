@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import functools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from alembic import command
 from alembic.config import Config
@@ -60,9 +62,38 @@ class Scored:
     reason: str = ""
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _whole(
+    change: Callable[Concatenate[Store, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[Store, P], Coroutine[Any, Any, R]]:
+    """Lets a change end even if whoever asked for it is cancelled.
+
+    A transaction that is torn in the middle can keep SQLite's only write lock until its connection is collected. And
+    whoever finds that lock taken sleeps for up to 100 ms at a time, so that our own writers queue here.
+    """
+
+    async def in_turn(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        async with store.turn:
+            return await change(store, *args, **kwargs)
+
+    @functools.wraps(change)
+    async def to_its_end(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        task = asyncio.create_task(in_turn(store, *args, **kwargs))
+        store.changes.add(task)
+        task.add_done_callback(store.changes.discard)
+        return await asyncio.shield(task)
+
+    return to_its_end
+
+
 class Store:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
+        self.changes: set[asyncio.Task[Any]] = set()  # under way
+        self.turn = asyncio.Semaphore(1 if engine.dialect.name == "sqlite" else 16)
 
     @staticmethod
     @contextlib.asynccontextmanager
@@ -81,14 +112,19 @@ class Store:
             if migrate:
                 async with engine.begin() as connection:
                     await connection.run_sync(_upgrade)
-            yield Store(engine)
-        except (SQLAlchemyError, OSError) as error:
+            store = Store(engine)
+            try:
+                yield store
+            finally:
+                await asyncio.gather(*store.changes, return_exceptions=True)
+        except (SQLAlchemyError, ConnectionError) as error:
             raise UnavailableError(f"the database {engine.url} failed: {error}") from error
         finally:
             await engine.dispose()
 
     # ---- runs
 
+    @_whole
     async def add_run(self, run_id: str, recipe: str) -> bool:
         """Adds a run that waits for a trainer; False if it exists with the same recipe already."""
         async with self._engine.begin() as db:
@@ -112,10 +148,12 @@ class Store:
             rows = await db.execute(select(RunRow.__table__).order_by(RunRow.submitted_ns.desc()))
             return [RunRow(**row._mapping) for row in rows]
 
+    @_whole
     async def set_state(self, run_id: str, state: RunState.ValueType, reason: str = "") -> None:
         async with self._engine.begin() as db:
             await db.execute(update(RunRow).where(RunRow.id == run_id).values(state=state, reason=reason))
 
+    @_whole
     async def add_active_seconds(self, run_id: str, seconds: float) -> None:
         async with self._engine.begin() as db:
             total = RunRow.active_seconds + seconds
@@ -143,6 +181,7 @@ class Store:
             row = (await db.execute(query.order_by(VersionRow.number.desc()).limit(1))).one_or_none()
         return PolicyVersion(number=row.number, digest=row.digest) if row else None
 
+    @_whole
     async def commit_version(self, run_id: str, version: Version, model_path: str) -> bool:
         """Records a version and marks the batch it was made from as trained; False if that was done before.
 
@@ -179,6 +218,7 @@ class Store:
 
     # ---- groups and samples
 
+    @_whole
     async def add_groups(self, groups: Sequence[Group]) -> None:
         """Writes groups and their samples before they are published."""
         if not groups:
@@ -209,6 +249,7 @@ class Store:
         async with self._engine.connect() as db:
             return [Group(**row._mapping) for row in await db.execute(query)]
 
+    @_whole
     async def mark_dispatched(self, traceparents: Mapping[str, str]) -> None:
         """Counts one more dispatch of each group, under a new trace."""
         if traceparents:
@@ -241,6 +282,7 @@ class Store:
         async with self._engine.connect() as db:
             return await db.scalar(query) or 0
 
+    @_whole
     async def record_scores(self, scores: Sequence[Scored]) -> set[tuple[str, int]]:
         """Writes what came of samples that were still awaited. Returns those that no group ever asked for.
 
@@ -270,6 +312,7 @@ class Store:
             samples_counter.add(count, {"state": state})
         return set(keys) - known
 
+    @_whole
     async def mark_dead(self, samples: Iterable[tuple[str, int]], reason: str) -> None:
         """Gives up samples that were still awaited."""
         statement = (
@@ -286,12 +329,14 @@ class Store:
             async with self._engine.begin() as db:
                 await db.execute(statement, rows)
 
+    @_whole
     async def mark_group_dead(self, group_id: str, reason: str) -> None:
         """Gives up whatever of a group was still awaited."""
         statement = update(SampleRow).where(SampleRow.group_id == group_id, SampleRow.state == SampleState.DISPATCHED)
         async with self._engine.begin() as db:
             await db.execute(statement.values(state=SampleState.DEAD, reason=reason))
 
+    @_whole
     async def mark_filtered(self, group_ids: Iterable[str]) -> None:
         """Leaves the scored samples of these groups out of the loss."""
         statement = update(SampleRow).where(
@@ -369,6 +414,7 @@ class Store:
 
     # ---- evaluations
 
+    @_whole
     async def evaluate(self, run_id: str, policy: PolicyVersion) -> None:
         """Sums up the held-out samples of a version, mode by mode. Samples that died are no problems answered."""
         query = (

@@ -82,6 +82,10 @@ def test_a_master_is_found_only_while_it_lives_and_answers(tmp_path: Path) -> No
         assert master_of(tmp_path) == address
         ready.write_text(json.dumps({"address": address, "pid": finished_pid()}))
         assert master_of(tmp_path) is None
+        ready.write_text(json.dumps({"address": address, "pid": os.getpid(), "parent": os.getppid()}))
+        assert master_of(tmp_path) == address
+        ready.write_text(json.dumps({"address": address, "pid": os.getpid(), "parent": finished_pid()}))
+        assert master_of(tmp_path) is None
     ready.write_text(json.dumps({"address": address, "pid": os.getpid()}))
     assert master_of(tmp_path) is None
     ready.write_text("{")

@@ -1,0 +1,27 @@
+"""The store on a real SQLite file."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+from perilune.api.master.v1.master_pb2 import RUN_STATE_STOPPED
+from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_TRAIN
+from services.master.store import Group, Store
+
+
+def groups(iteration: int) -> list[Group]:
+    return [Group(f"{iteration}/{i}", "run", iteration, PURPOSE_TRAIN, "", i, i, 8) for i in range(100)]
+
+
+async def test_a_cancelled_change_leaves_no_lock_behind(tmp_path: Path) -> None:
+    """Whoever writes may be cancelled at any instant; the next writer is not kept waiting, and nothing is half done."""
+    async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/test.db") as store:
+        await store.add_run("run", "{}")
+        for attempt in range(60):
+            change = asyncio.create_task(store.add_groups(groups(attempt)))
+            await asyncio.sleep(attempt * 0.0002)
+            change.cancel()
+            await asyncio.gather(change, return_exceptions=True)
+            await asyncio.wait_for(store.set_state("run", RUN_STATE_STOPPED), 5)
+            assert len(await store.groups("run", attempt, PURPOSE_TRAIN)) in (0, 100)
