@@ -164,12 +164,14 @@ class Registry:
     def find(self, run_id: str) -> ActiveRun | None:
         return self._active.get(run_id)
 
-    async def wait_for_news(self, run_id: str, interval_s: float) -> None:
-        """Returns when something came for a run, but not sooner than after the interval."""
-        active = self._active.get(run_id)
-        seen = active.changed.count if active else 0
+    def num_news(self, run_id: str) -> int:
+        """How much has come for a run; to be read before looking at it, and given to `wait_for_news`."""
+        return self._active[run_id].changed.count if run_id in self._active else 0
+
+    async def wait_for_news(self, run_id: str, seen: int, interval_s: float) -> None:
+        """Returns when there is more for a run than was seen, but not sooner than after the interval."""
         await asyncio.sleep(interval_s)
-        if active:
+        if active := self._active.get(run_id):
             await active.changed.wait(seen, 5.0)
 
     def served(self) -> list[ActiveRun]:

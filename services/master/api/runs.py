@@ -49,6 +49,7 @@ class RunService(RunServiceServicer):
         async with rpc_errors(context):
             registry = self._writable
             while True:
+                seen = registry.num_news(request.run_id)
                 run = await self._describe(request.run_id)
                 versions = await self._store.versions(request.run_id)
                 answer = m.WatchRunResponse(run=run, versions=versions[num_versions:])
@@ -63,7 +64,7 @@ class RunService(RunServiceServicer):
                 yield answer
                 if run.state in ENDED:
                     return
-                await registry.wait_for_news(request.run_id, WATCH_INTERVAL_S)
+                await registry.wait_for_news(request.run_id, seen, WATCH_INTERVAL_S)
 
     async def StopRun(self, request: m.StopRunRequest, context: grpc.aio.ServicerContext) -> m.StopRunResponse:
         async with rpc_errors(context):
