@@ -114,20 +114,16 @@ def run_trl(recipe: Recipe, model: Path, max_seconds: float) -> float | None:
         "target": TARGET,
         "max_seconds": max_seconds,
         "threads": 2,
-        "output": tempfile.mkdtemp(),
     }
-    peer = subprocess.run(
-        [sys.executable, str(REPOSITORY / "benchmarks/peers/trl_grpo.py")],
-        input=json.dumps(job),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        cwd=REPOSITORY,
-    )
-    rows = [json.loads(line) for line in peer.stdout.splitlines() if line.startswith("{")]
-    for row in (r for r in rows if "accuracy" in r):
+    with tempfile.TemporaryDirectory(prefix="perilune-trl-") as folder:
+        measurements = Path(folder) / "measurements.jsonl"
+        job |= {"output": folder, "measurements": str(measurements)}
+        peer = [sys.executable, str(REPOSITORY / "benchmarks/peers/trl_grpo.py")]
+        subprocess.run(peer, input=json.dumps(job), text=True, check=True, cwd=REPOSITORY)
+        rows = [json.loads(line) for line in measurements.read_text().splitlines()]
+    for row in rows:
         print(f"TRL  iteration {row['iteration']:3}  {row['seconds']:6.1f} s  sampled {row['accuracy']:.3f}")
-    return next((row["seconds"] for row in rows if row.get("accuracy", 0) >= TARGET), None)
+    return next((row["seconds"] for row in rows if row["accuracy"] >= TARGET), None)
 
 
 def main() -> None:

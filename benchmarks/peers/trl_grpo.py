@@ -1,7 +1,8 @@
 """The peer of benchmarks/loop.py: TRL's GRPOTrainer on the same warmed-up model, prompts, batch and token limit.
 
-Reads a job as JSON from standard input and prints one JSON line a measurement: seconds of training so far (evaluation
-is not counted), iterations, held-out accuracy sampled at temperature 1. Stops at the target or at the time limit.
+Reads a job as JSON from standard input and writes one JSON line a measurement to the file that the job names: seconds
+of training so far (evaluation is not counted), iterations, held-out accuracy sampled at temperature 1. Stops at the
+target or at the time limit.
 """
 
 from __future__ import annotations
@@ -46,7 +47,8 @@ class Clock(TrainerCallback):
         seconds = began - self._started - self._paused_s
         accuracy = self._accuracy(model)
         self._paused_s += time.perf_counter() - began
-        print(json.dumps({"seconds": seconds, "iteration": iteration, "accuracy": accuracy}), flush=True)
+        with open(self._job["measurements"], "a") as file:
+            file.write(json.dumps({"seconds": seconds, "iteration": iteration, "accuracy": accuracy}) + "\n")
         if accuracy >= self._job["target"] or seconds > self._job["max_seconds"]:
             control.should_training_stop = True
 
