@@ -4,6 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECIPE ?= recipes/search.toml
 PROTOS := $(shell find protos -name '*.proto')
+CHROMIUM := $(shell command -v chromium)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup train test protos lint format bench clean
@@ -26,7 +27,8 @@ train: setup ## Run the default recipe: a small model learns to search (RECIPE=â
 
 test: setup ## Check formatting, lint, types and stubs, then run every test
 	$(MAKE) lint
-	$(BIN)/pytest
+	@$(if $(CHROMIUM),,echo "No chromium here: the web page's tests are left out. Debian and Ubuntu: apt-get install chromium")
+	$(BIN)/pytest $(if $(CHROMIUM),,--ignore=tests/web)
 
 protos: setup ## Generate the stubs in perilune/api from protos/
 	$(BIN)/python protos/generate.py
@@ -43,7 +45,7 @@ format: setup ## Format the code
 	$(BIN)/ruff check --fix .
 
 bench: setup ## Run every benchmark, one after the other
-	for name in loop engine trainer; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	for name in loop engine trainer weights; do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 clean: ## Remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache
