@@ -66,7 +66,8 @@ class Job:
 
     The work folder is the current folder, writable, in memory, of fixed size; `files` are laid there first. `mounts`
     are host folders shown read-only at absolute places inside, such as a compiled program; `readable` are host paths
-    that the language needs (its interpreter, its libraries), shown where they lie.
+    that the language needs (its interpreter, its libraries), shown where they lie; those that are not there are passed
+    over.
     """
 
     argv: Sequence[str]

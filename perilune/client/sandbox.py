@@ -1,0 +1,274 @@
+"""Untrusted programs run and judged by a sandbox service, and interpreters that stay."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from typing import Self
+
+from perilune.api.sandbox.v1.sandbox_pb2 import (
+    CloseSessionRequest,
+    CreateSessionRequest,
+    ExecuteRequest,
+    ExecuteResponse,
+    File,
+    GetFilesRequest,
+    GetStatusRequest,
+    GetStatusResponse,
+    JudgeRequest,
+    JudgeResponse,
+    JudgeSummary,
+    Language,
+    Limits,
+    ListLanguagesRequest,
+    Program,
+    PutFilesRequest,
+    RunRequest,
+    RunResponse,
+)
+from perilune.api.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
+from perilune.channel import Credentials
+from perilune.client.connection import AsyncConnection, Connection
+
+# Longer than the service's own default for one program with its compiler: the caller's deadline is no verdict.
+SANDBOX_DEADLINE_S = 120.0
+JUDGE_DEADLINE_S = 600.0
+
+Content = bytes | str
+Files = Mapping[str, Content]
+
+
+class SandboxClient(Connection):
+    """Calls a sandbox: `with SandboxClient("127.0.0.1:7050") as sandbox: sandbox.run("python", "print(6 * 7)")`.
+
+    What a program does is in the answer's verdict. Every method raises UnavailableError if the service does not answer,
+    OverloadedError if it is too busy, and InvalidInputError for a language or a limit that it does not have.
+    """
+
+    def __init__(
+        self, address: str, deadline_s: float = SANDBOX_DEADLINE_S, credentials: Credentials | None = None
+    ) -> None:
+        """See Connection."""
+        super().__init__(address, deadline_s, credentials)
+        self._stub = SandboxServiceStub(self._channel)
+
+    def run(
+        self,
+        language: str,
+        source: str,
+        *,
+        stdin: Content = b"",
+        arguments: Sequence[str] = (),
+        files: Files | None = None,
+        environment: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        return_files: Sequence[str] = (),
+    ) -> RunResponse:
+        """Runs a program to its end.
+
+        Args:
+            language: a name of `languages`.
+            source: the program.
+            stdin: what it reads.
+            arguments: of its command line.
+            files: what lies beside it, contents by path.
+            environment: variables besides the sandbox's own.
+            limits: unset ones are the service's defaults.
+            return_files: paths or glob patterns of files to bring back.
+        """
+        request = run_request(language, source, stdin, arguments, files, environment, limits, return_files)
+        return self._call(self._stub.Run, request)
+
+    def judge(self, request: JudgeRequest, deadline_s: float = JUDGE_DEADLINE_S) -> Iterator[JudgeResponse]:
+        """Judges a program: the cases' results as they come, then the summary. `perilune.codetests` makes requests."""
+        return self._stream(self._stub.Judge, request, deadline_s)
+
+    def verdict(self, request: JudgeRequest, deadline_s: float = JUDGE_DEADLINE_S) -> JudgeSummary:
+        """Judges a program, and gives the summary alone."""
+        return [answer.summary for answer in self.judge(request, deadline_s)][-1]
+
+    def session(
+        self,
+        language: str = "python",
+        *,
+        files: Files | None = None,
+        limits: Limits | None = None,
+        idle_s: float | None = None,
+    ) -> SandboxSession:
+        """Opens an interpreter that keeps its state; close it, or use it as a context manager."""
+        answer = self._call(self._stub.CreateSession, session_request(language, files, limits, idle_s))
+        return SandboxSession(self, answer.session_id)
+
+    def languages(self) -> Sequence[Language]:
+        """The languages of the service, present or absent."""
+        return self._call(self._stub.ListLanguages, ListLanguagesRequest()).languages
+
+    def status(self) -> GetStatusResponse:
+        """What isolation is in force, the limits, and how busy the service is."""
+        return self._call(self._stub.GetStatus, GetStatusRequest())
+
+
+class SandboxSession:
+    """An interpreter in a sandbox. Every method raises NotFoundError once it has ended."""
+
+    def __init__(self, client: SandboxClient, session_id: str) -> None:
+        self.id = session_id
+        self._client = client
+
+    def execute(self, source: str, wall_s: float | None = None) -> ExecuteResponse:
+        """Executes code and waits for it; what it defines stays. After `wall_s` it is interrupted."""
+        request = execute_request(self.id, source, wall_s)
+        deadline_s = self._client.deadline_s + (wall_s or 0.0)
+        return self._client._call(self._client._stub.Execute, request, deadline_s)
+
+    def put(self, files: Files) -> None:
+        """Writes files into the work folder."""
+        request = PutFilesRequest(session_id=self.id, files=write_files(files))
+        self._client._call(self._client._stub.PutFiles, request)
+
+    def get(self, *paths: str) -> dict[str, bytes]:
+        """Files of the work folder by path or glob pattern. NotFoundError where a path has none."""
+        request = GetFilesRequest(session_id=self.id, paths=paths)
+        return _contents(self._client._call(self._client._stub.GetFiles, request).files)
+
+    def close(self) -> None:
+        self._client._call(self._client._stub.CloseSession, CloseSessionRequest(session_id=self.id))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class AsyncSandboxClient(AsyncConnection):
+    """SandboxClient for asyncio: `async with AsyncSandboxClient(address) as sandbox: await sandbox.run(...)`."""
+
+    def __init__(
+        self, address: str, deadline_s: float = SANDBOX_DEADLINE_S, credentials: Credentials | None = None
+    ) -> None:
+        """See Connection."""
+        super().__init__(address, deadline_s, credentials)
+        self._stub = SandboxServiceStub(self._channel)
+
+    async def run(
+        self,
+        language: str,
+        source: str,
+        *,
+        stdin: Content = b"",
+        arguments: Sequence[str] = (),
+        files: Files | None = None,
+        environment: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
+        return_files: Sequence[str] = (),
+    ) -> RunResponse:
+        """See SandboxClient.run."""
+        request = run_request(language, source, stdin, arguments, files, environment, limits, return_files)
+        return await self._call(self._stub.Run, request)
+
+    def judge(self, request: JudgeRequest, deadline_s: float = JUDGE_DEADLINE_S) -> AsyncIterator[JudgeResponse]:
+        """See SandboxClient.judge."""
+        return self._stream(self._stub.Judge, request, deadline_s)
+
+    async def verdict(self, request: JudgeRequest, deadline_s: float = JUDGE_DEADLINE_S) -> JudgeSummary:
+        """See SandboxClient.verdict."""
+        return [answer.summary async for answer in self.judge(request, deadline_s)][-1]
+
+    async def session(
+        self,
+        language: str = "python",
+        *,
+        files: Files | None = None,
+        limits: Limits | None = None,
+        idle_s: float | None = None,
+    ) -> AsyncSandboxSession:
+        """See SandboxClient.session."""
+        answer = await self._call(self._stub.CreateSession, session_request(language, files, limits, idle_s))
+        return AsyncSandboxSession(self, answer.session_id)
+
+    async def languages(self) -> Sequence[Language]:
+        """See SandboxClient.languages."""
+        return (await self._call(self._stub.ListLanguages, ListLanguagesRequest())).languages
+
+    async def status(self) -> GetStatusResponse:
+        """See SandboxClient.status."""
+        return await self._call(self._stub.GetStatus, GetStatusRequest())
+
+
+class AsyncSandboxSession:
+    """SandboxSession for asyncio."""
+
+    def __init__(self, client: AsyncSandboxClient, session_id: str) -> None:
+        self.id = session_id
+        self._client = client
+
+    async def execute(self, source: str, wall_s: float | None = None) -> ExecuteResponse:
+        """See SandboxSession.execute."""
+        request = execute_request(self.id, source, wall_s)
+        deadline_s = self._client.deadline_s + (wall_s or 0.0)
+        return await self._client._call(self._client._stub.Execute, request, deadline_s)
+
+    async def put(self, files: Files) -> None:
+        """See SandboxSession.put."""
+        request = PutFilesRequest(session_id=self.id, files=write_files(files))
+        await self._client._call(self._client._stub.PutFiles, request)
+
+    async def get(self, *paths: str) -> dict[str, bytes]:
+        """See SandboxSession.get."""
+        request = GetFilesRequest(session_id=self.id, paths=paths)
+        return _contents((await self._client._call(self._client._stub.GetFiles, request)).files)
+
+    async def close(self) -> None:
+        await self._client._call(self._client._stub.CloseSession, CloseSessionRequest(session_id=self.id))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+
+def run_request(
+    language: str,
+    source: str,
+    stdin: Content = b"",
+    arguments: Sequence[str] = (),
+    files: Files | None = None,
+    environment: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    return_files: Sequence[str] = (),
+) -> RunRequest:
+    """What `run` sends."""
+    return RunRequest(
+        program=Program(language=language, source=source, files=write_files(files or {})),
+        stdin=_bytes(stdin),
+        arguments=arguments,
+        environment=environment,
+        limits=limits,
+        return_files=return_files,
+    )
+
+
+def session_request(
+    language: str, files: Files | None, limits: Limits | None, idle_s: float | None
+) -> CreateSessionRequest:
+    """What `session` sends."""
+    return CreateSessionRequest(language=language, files=write_files(files or {}), limits=limits, idle_s=idle_s)
+
+
+def execute_request(session_id: str, source: str, wall_s: float | None) -> ExecuteRequest:
+    """What `execute` sends."""
+    return ExecuteRequest(session_id=session_id, source=source, wall_s=wall_s)
+
+
+def write_files(files: Files) -> list[File]:
+    """Files as the API has them."""
+    return [File(path=path, content=_bytes(content)) for path, content in files.items()]
+
+
+def _bytes(content: Content) -> bytes:
+    return content.encode() if isinstance(content, str) else content
+
+
+def _contents(files: Sequence[File]) -> dict[str, bytes]:
+    return {file.path: file.content for file in files}

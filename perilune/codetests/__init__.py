@@ -1,0 +1,47 @@
+"""Tests of code datasets, as they are: a row and a program become a request to the sandbox.
+
+A new format is one file and one row of the table. Nothing of a row is evaluated or unpickled.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+
+from perilune.api.sandbox.v1.sandbox_pb2 import JudgeRequest
+from perilune.codetests import apps, humaneval, livecodebench, mbpp, multipl_e, native, sandboxfusion
+from perilune.codetests.row import Row
+from perilune.errors import InvalidInputError
+
+FORMATS: Mapping[str, Callable[[Row, str, str], JudgeRequest]] = {
+    "apps": apps.read,
+    "taco": apps.read,
+    "livecodebench": livecodebench.read,
+    "humaneval": humaneval.read,
+    "evalplus": humaneval.read,
+    "mbpp": mbpp.read,
+    "multipl-e": multipl_e.read,
+    "sandboxfusion": sandboxfusion.read,
+    "native": native.read,
+}
+
+
+def judge_request(format: str, row: Row, source: str, language: str = "python") -> JudgeRequest:
+    """The request that judges a program by a dataset's row.
+
+    Args:
+        format: a name of FORMATS.
+        row: as the dataset has it.
+        source: the program, or where the format has a prompt, its completion.
+        language: the program's, where the row does not name it.
+
+    Raises:
+        InvalidInputError: no such format, or the row is not of it; the message says what is wrong.
+    """
+    if format not in FORMATS:
+        near = difflib.get_close_matches(format, FORMATS, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(FORMATS)}"
+        raise InvalidInputError(f"there is no format {format!r} of code tests; {hint}")
+    if not isinstance(row, Mapping):
+        raise InvalidInputError(f"a row of code tests is an object, not {type(row).__name__}")
+    return FORMATS[format](row, source, language)

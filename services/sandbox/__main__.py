@@ -1,0 +1,8 @@
+"""`python -m services.sandbox`"""
+
+from perilune.service import main
+from services.sandbox.config import SandboxSettings
+from services.sandbox.server import run
+
+if __name__ == "__main__":
+    main("sandbox", SandboxSettings, run)

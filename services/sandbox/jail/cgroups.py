@@ -1,0 +1,264 @@
+"""Control groups, where the place lets us make them: they count and bound a job's whole process tree exactly.
+
+One group per slot, made once and used for every job in it: the slot's keeper sits inside, so that a job's processes are
+born there; moving a process costs milliseconds. A job is charged the difference to what the group held before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+_PREFIX = "perilune-sandbox"
+_numbers = itertools.count()
+_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Charge:
+    """What a job has used since its group was armed."""
+
+    cpu_s: float
+    peak_memory_bytes: int
+    num_oom_kills: int
+    num_refused_processes: int
+
+
+class Cgroup(Protocol):
+    """One slot's group."""
+
+    def add(self, pid: int) -> None: ...
+
+    def arm(self, memory_bytes: int, num_processes: int, num_helpers: int) -> None:
+        """Sets the limits for the next job, beyond what the group holds already; helpers are processes of ours."""
+
+    def charge(self) -> Charge: ...
+
+    def remove(self) -> None:
+        """Gives the group back. OSError while something still lives in it."""
+
+
+class CgroupMaker(Protocol):
+    """A version of control groups, as this place offers it."""
+
+    name: str
+
+    def make(self) -> Cgroup: ...
+
+
+class CgroupUnavailableError(Exception):
+    """This place has no control groups that we may make; the message says why."""
+
+
+def find_cgroups() -> CgroupMaker:
+    """Version 2 if its controllers are here, else version 1. CgroupUnavailableError: neither, with both reasons."""
+    reasons = []
+    for kind in (_MakerV2, _MakerV1):
+        try:
+            maker = kind()
+            maker.make().remove()
+        except KeyError:
+            reasons.append(f"{kind.name}: not mounted")
+        except (OSError, CgroupUnavailableError) as error:
+            reasons.append(f"{kind.name}: {error}")
+        else:
+            return maker
+    raise CgroupUnavailableError("; ".join(reasons))
+
+
+class _File:
+    """A control file, kept open."""
+
+    def __init__(self, path: Path, writable: bool = False) -> None:
+        self._descriptor = os.open(path, (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC)
+
+    def read(self) -> str:
+        return os.pread(self._descriptor, 4096, 0).decode("ascii")
+
+    def number(self, key: str = "") -> int:
+        """The file's number, or that behind `key` in a file of keys and numbers; 0 where the key is not there."""
+        text = self.read()
+        found = re.search(rf"^{re.escape(key)} ?(\d+)", text, re.MULTILINE)
+        return int(found[1]) if found else 0
+
+    def write(self, value: int | str) -> None:
+        os.pwrite(self._descriptor, str(value).encode("ascii"), 0)
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+class _MakerV1:
+    name = "cgroup-v1"
+    _CONTROLLERS = ("memory", "pids", "cpuacct", "cpu")
+
+    def __init__(self) -> None:
+        groups, mounts = _own_groups(), _mounts("cgroup")
+        self._parents = {name: _locate(groups[name], mounts[name]) for name in self._CONTROLLERS}
+        for parent in set(self._parents.values()):
+            _remove_abandoned(parent)
+
+    def make(self) -> Cgroup:
+        name = _new_name()
+        return _CgroupV1({controller: parent / name for controller, parent in self._parents.items()})
+
+
+class _CgroupV1:
+    def __init__(self, folders: Mapping[str, Path]) -> None:
+        self._folders = folders
+        for folder in folders.values():
+            folder.mkdir(exist_ok=True)
+        memory, pids = folders["memory"], folders["pids"]
+        self._limit = _File(memory / "memory.limit_in_bytes", writable=True)
+        self._usage = _File(memory / "memory.usage_in_bytes")
+        self._peak = _File(memory / "memory.max_usage_in_bytes", writable=True)
+        self._oom = _File(memory / "memory.oom_control")
+        self._pids_max = _File(pids / "pids.max", writable=True)
+        self._pids_now = _File(pids / "pids.current")
+        self._pids_events = _File(pids / "pids.events")
+        self._cpu = _File(folders["cpuacct"] / "cpuacct.usage")
+        self._base = (0, 0.0, 0, 0)
+
+    def add(self, pid: int) -> None:
+        for folder in self._folders.values():
+            (folder / "cgroup.procs").write_text(str(pid))
+
+    def arm(self, memory_bytes: int, num_processes: int, num_helpers: int) -> None:
+        held = self._usage.number()
+        self._limit.write((held + memory_bytes) // _PAGE_BYTES * _PAGE_BYTES)
+        self._peak.write(0)
+        self._pids_max.write(self._pids_now.number() + num_processes + num_helpers)
+        self._base = (held, *self._counts())
+
+    def charge(self) -> Charge:
+        held, cpu_s, oom_kills, refused = self._base
+        cpu_now, oom_now, refused_now = self._counts()
+        peak = max(0, self._peak.number() - held)
+        return Charge(cpu_now - cpu_s, peak, oom_now - oom_kills, refused_now - refused)
+
+    def remove(self) -> None:
+        files = (self._limit, self._usage, self._peak, self._oom, self._pids_max, self._pids_now, self._pids_events)
+        for folder in self._folders.values():
+            with contextlib.suppress(FileNotFoundError):  # cpu and cpuacct may be one
+                folder.rmdir()
+        for file in (*files, self._cpu):
+            file.close()
+
+    def _counts(self) -> tuple[float, int, int]:
+        return self._cpu.number() / 1e9, self._oom.number("oom_kill"), self._pids_events.number("max")
+
+
+class _MakerV2:
+    name = "cgroup-v2"
+    _CONTROLLERS = frozenset(("memory", "pids", "cpu"))
+
+    def __init__(self) -> None:
+        self._parent = _locate(_own_groups()[""], _mounts("cgroup2")[""])
+        missing = self._CONTROLLERS - set((self._parent / "cgroup.controllers").read_text().split())
+        if missing:
+            raise CgroupUnavailableError(f"{self._parent} has no {', '.join(sorted(missing))} controller")
+        _remove_abandoned(self._parent)
+        self._delegate()
+
+    def make(self) -> Cgroup:
+        return _CgroupV2(self._parent / _new_name())
+
+    def _delegate(self) -> None:
+        """Hands the controllers down. A group that hands down may hold no process: ours move into one beside."""
+        if set((self._parent / "cgroup.subtree_control").read_text().split()) >= self._CONTROLLERS:
+            return
+        beside = self._parent / f"{_PREFIX}-{os.getpid()}-service"
+        beside.mkdir(exist_ok=True)
+        for pid in (self._parent / "cgroup.procs").read_text().split():
+            with contextlib.suppress(ProcessLookupError):
+                (beside / "cgroup.procs").write_text(pid)
+        (self._parent / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in self._CONTROLLERS))
+
+
+class _CgroupV2:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        folder.mkdir(exist_ok=True)
+        self._limit = _File(folder / "memory.max", writable=True)
+        self._usage = _File(folder / "memory.current")
+        self._peak = _File(folder / "memory.peak", writable=True)
+        self._events = _File(folder / "memory.events")
+        self._pids_max = _File(folder / "pids.max", writable=True)
+        self._pids_now = _File(folder / "pids.current")
+        self._pids_events = _File(folder / "pids.events")
+        self._cpu = _File(folder / "cpu.stat")
+        with contextlib.suppress(FileNotFoundError):  # a kernel without swap
+            (folder / "memory.swap.max").write_text("0")
+        self._base = (0, 0.0, 0, 0)
+
+    def add(self, pid: int) -> None:
+        (self._folder / "cgroup.procs").write_text(str(pid))
+
+    def arm(self, memory_bytes: int, num_processes: int, num_helpers: int) -> None:
+        held = self._usage.number()
+        self._limit.write(held + memory_bytes)
+        self._peak.write("reset")  # since Linux 6.12, for this descriptor
+        self._pids_max.write(self._pids_now.number() + num_processes + num_helpers)
+        self._base = (held, *self._counts())
+
+    def charge(self) -> Charge:
+        held, cpu_s, oom_kills, refused = self._base
+        cpu_now, oom_now, refused_now = self._counts()
+        peak = max(0, self._peak.number() - held)
+        return Charge(cpu_now - cpu_s, peak, oom_now - oom_kills, refused_now - refused)
+
+    def remove(self) -> None:
+        files = (self._limit, self._usage, self._peak, self._events, self._pids_max, self._pids_now, self._pids_events)
+        self._folder.rmdir()
+        for file in (*files, self._cpu):
+            file.close()
+
+    def _counts(self) -> tuple[float, int, int]:
+        return self._cpu.number("usage_usec") / 1e6, self._events.number("oom_kill"), self._pids_events.number("max")
+
+
+def _new_name() -> str:
+    return f"{_PREFIX}-{os.getpid()}-{next(_numbers)}"
+
+
+def _own_groups() -> dict[str, str]:
+    """The path of our own group, by controller; version 2's controller is the empty name."""
+    groups = {}
+    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+        _, controllers, path = line.split(":", 2)
+        groups.update(dict.fromkeys(controllers.split(","), path))
+    return groups
+
+
+def _mounts(kind: str) -> dict[str, tuple[str, Path]]:
+    """Where a kind of cgroup file system is mounted: its root within the hierarchy and the folder, by controller."""
+    mounts = {}
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
+        left, _, right = line.partition(" - ")
+        _, _, _, root, folder, *_ = left.split()
+        file_system, _, options = right.split()
+        if file_system == kind:
+            names = options.split(",") if kind == "cgroup" else [""]
+            mounts.update(dict.fromkeys(names, (root, Path(folder))))
+    return mounts
+
+
+def _locate(group: str, mount: tuple[str, Path]) -> Path:
+    root, folder = mount
+    inside = os.path.relpath(group, root)
+    return folder if inside.startswith("..") else folder / inside
+
+
+def _remove_abandoned(parent: Path) -> None:
+    """Removes the groups of services that ended without doing so."""
+    for folder in parent.glob(f"{_PREFIX}-*"):
+        pid = folder.name.removeprefix(f"{_PREFIX}-").split("-")[0]
+        if not Path("/proc", pid).exists():
+            with contextlib.suppress(OSError):  # still in use, or another's
+                folder.rmdir()

@@ -1,0 +1,145 @@
+"""Which isolation a place allows: found by starting a keeper under each level and running a program in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+import tempfile
+from collections.abc import Iterator, Sequence
+
+from perilune.errors import MissingDependencyError
+from services.sandbox.config import JailSettings
+from services.sandbox.jail.cgroups import CgroupMaker, CgroupUnavailableError, find_cgroups
+from services.sandbox.jail.order import Place
+from services.sandbox.jail.pool import Pool
+from services.sandbox.jail.program import LANDLOCK, NAMESPACES, RLIMITS, USER_NAMESPACES, WITH_MOUNTS
+from services.sandbox.jail.slot import KeeperError, Slot, base_python
+from services.sandbox.job import Isolation, Job, Verdict
+
+logger = logging.getLogger(__name__)
+
+_SECCOMP = ("seccomp", "no-new-privileges", "rlimits")
+_MOUNTS = ("pid", "mount", "network", "ipc", "uts", "read-only-root", "tmpfs", "no-capabilities", *_SECCOMP)
+# Strongest first, with the mechanisms that each is made of; cgroups come on top where they are.
+LEVELS = {
+    NAMESPACES: (*_MOUNTS, "uid"),
+    USER_NAMESPACES: ("user", *_MOUNTS),
+    LANDLOCK: ("landlock", "uid", *_SECCOMP),
+    RLIMITS: ("rlimits", "no-new-privileges"),
+}
+_NEEDS_ROOT = (NAMESPACES, LANDLOCK)
+
+
+class LevelUnavailableError(Exception):
+    """A level cannot be had here; the message says what is missing."""
+
+
+async def open_pool(settings: JailSettings) -> Pool:
+    """Slots under the strongest accepted level that this place allows.
+
+    MissingDependencyError: none of the accepted levels can be had; the message says why, level by level.
+    """
+    unavailable: dict[str, str] = {}
+    for level in LEVELS:
+        if level not in settings.levels:
+            unavailable[level] = "not among the accepted levels (PERILUNE_SANDBOX_LEVELS)"
+            continue
+        try:
+            return await _open_level(level, settings, unavailable)
+        except LevelUnavailableError as error:
+            unavailable[level] = str(error)
+    reasons = "; ".join(f"{level}: {reason}" for level, reason in unavailable.items())
+    raise MissingDependencyError(
+        f"no accepted isolation can be had here. {reasons}. Give the service the rights that docs/sandbox.md names, or "
+        "accept a weaker level by its name in PERILUNE_SANDBOX_LEVELS"
+    )
+
+
+async def _open_level(level: str, settings: JailSettings, unavailable: dict[str, str]) -> Pool:
+    if level in _NEEDS_ROOT and os.getuid() != 0:
+        raise LevelUnavailableError("needs root, for uids of its own")
+    async with contextlib.AsyncExitStack() as resources:
+        slots, mechanisms = await _start_slots(level, settings, resources)
+        isolation = Isolation(level, mechanisms)
+        return Pool(isolation, unavailable, slots, settings.max_waiting, resources.pop_all())
+    raise AssertionError("the stack above swallows nothing")
+
+
+async def _start_slots(
+    level: str, settings: JailSettings, resources: contextlib.AsyncExitStack
+) -> tuple[Sequence[Slot], Sequence[str]]:
+    """Starts one slot and tries it, then the others; `resources` closes them."""
+    maker, mechanisms = _cgroups(level)
+    scratch = resources.enter_context(_scratch_folder(level, settings))
+    uids = resources.enter_context(_own_uids(settings))
+    slots: list[Slot] = []
+    for index in range(settings.num_slots):
+        place = Place(level, uids[index], uids[index] if os.getuid() == 0 else os.getgid(), scratch, maker is not None)
+        slot = Slot(place, settings.python or base_python(), maker.make() if maker else None)
+        resources.push_async_callback(slot.close)
+        slots.append(slot)
+    try:
+        await slots[0].start()
+        await _try(slots[0])
+        await asyncio.gather(*(slot.start() for slot in slots[1:]))
+    except KeeperError as error:
+        raise LevelUnavailableError(str(error)) from error
+    return slots, mechanisms
+
+
+def _cgroups(level: str) -> tuple[CgroupMaker | None, Sequence[str]]:
+    try:
+        maker = find_cgroups()
+    except CgroupUnavailableError as error:
+        logger.warning("no control groups: memory and processes are counted by looking at them (%s)", error)
+        return None, LEVELS[level]
+    return maker, (*LEVELS[level], maker.name)
+
+
+async def _try(slot: Slot) -> None:
+    """Runs a program in the slot. LevelUnavailableError: it does not come out as it should."""
+    source = "import plistlib\nprint(6 * 7)"  # a module that is not warm: the library must be in reach
+    job = Job(["python", "-c", source], readable=slot.interpreter_folders, warm="python")
+    run = await slot.begin(job, live=False)
+    outcome = await run.outcome()
+    await slot.clear()
+    if outcome.verdict is not Verdict.OK or outcome.stdout.content != b"42\n":
+        raise LevelUnavailableError(f"a trial program came out as {outcome}")
+
+
+@contextlib.contextmanager
+def _scratch_folder(level: str, settings: JailSettings) -> Iterator[str]:
+    if level in WITH_MOUNTS:
+        yield ""
+        return
+    with tempfile.TemporaryDirectory(prefix="perilune-sandbox-", dir=settings.scratch or "/dev/shm") as folder:
+        os.chmod(folder, 0o711)  # the programs pass through it to their own folders
+        yield folder
+
+
+@contextlib.contextmanager
+def _own_uids(settings: JailSettings) -> Iterator[Sequence[int]]:
+    """A uid for each slot that no other sandbox on this machine uses: ending a job may mean ending a uid's processes.
+
+    Held by binding an abstract socket of that name, which the kernel lets go when we end. Without root, our own.
+    """
+    if os.getuid() != 0:
+        yield [os.getuid()] * settings.num_slots
+        return
+    with contextlib.ExitStack() as locks:
+        uids: list[int] = []
+        candidate = settings.first_uid
+        while len(uids) < settings.num_slots:
+            lock = socket.socket(socket.AF_UNIX)
+            try:
+                lock.bind(f"\0perilune-sandbox-uid-{candidate}")
+            except OSError:
+                lock.close()
+            else:
+                locks.enter_context(lock)
+                uids.append(candidate)
+            candidate += 1
+        yield uids

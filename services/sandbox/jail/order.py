@@ -1,0 +1,131 @@
+"""What passes between the service and the far side of a jail: the order for one job, and the report on it.
+
+An order travels in a sealed memory file, so that only the process that carries it out ever holds its content.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+
+_LENGTH = struct.Struct("=Q")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a keeper is told once: how its jobs are set apart. Serialised as JSON in its arguments."""
+
+    level: str
+    uid: int
+    gid: int
+    scratch: str  # where work folders lie at levels without mounts
+    has_cgroup: bool
+
+    @property
+    def has_mounts(self) -> bool:
+        return self.level in ("namespaces", "user-namespaces")
+
+    @property
+    def ends_by_uid(self) -> bool:
+        """Whether the processes of the uid are the job's: so it is where no process namespace tells them apart."""
+        return not self.has_mounts and self.uid != os.getuid()
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the keeper itself is told of a job: numbers, as far as they are enforced from within, and no content."""
+
+    cpu_s: float
+    memory_bytes: int
+    num_processes: int
+    file_bytes: int
+    num_files: int
+    disk_bytes: int
+    returns_files: bool
+
+
+@dataclass(frozen=True)
+class Order:
+    """One job. `files` are (path, size, executable) whose contents follow in the memory file, one after the other."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
+    warm: bool
+    readable: Sequence[str] = ()
+    mounts: Mapping[str, str] = field(default_factory=dict)
+    files: Sequence[tuple[str, int, bool]] = ()
+    return_files: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What the keeper saw. `failure` is the jail's own, and then nothing else is said.
+
+    `stopped` is the limit that the keeper itself enforced ("cpu", "memory", "processes", "disk"), or "asked".
+    """
+
+    failure: str = ""
+    wait_status: int = 0
+    stopped: str = ""
+    disk_full: bool = False
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    own_cpu_s: float = 0.0  # the keeper's, for this job
+    peak_memory_bytes: int = 0
+    files: Sequence[tuple[str, int, bool]] = ()  # path, size, executable; their contents follow
+
+
+def write_order(order: Order, contents: Sequence[bytes]) -> int:
+    """A descriptor of a sealed memory file with the order and its files' contents."""
+    head = json.dumps(asdict(order)).encode("utf-8", "surrogateescape")
+    descriptor = memory_file("order", [_LENGTH.pack(len(head)), head, *contents])
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return descriptor
+
+
+def read_order(descriptor: int) -> Order:
+    """The order; the descriptor then stands at the first file's content."""
+    head = read_exactly(descriptor, _LENGTH.unpack(read_exactly(descriptor, _LENGTH.size))[0])
+    return Order(**json.loads(head))
+
+
+def encode_report(report: Report) -> bytes:
+    head = json.dumps(asdict(report)).encode("ascii")
+    return _LENGTH.pack(len(head)) + head
+
+
+def decode_report(data: bytes) -> tuple[Report, bytes]:
+    """A report and the contents of its files. ValueError: it is incomplete."""
+    if len(data) < _LENGTH.size:
+        raise ValueError("the report is missing")
+    end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
+    if len(data) < end:
+        raise ValueError("the report is incomplete")
+    return Report(**json.loads(data[_LENGTH.size : end])), data[end:]
+
+
+def memory_file(name: str, parts: Sequence[bytes]) -> int:
+    """A descriptor of a sealed memory file with the parts; nobody who gets it can change it."""
+    descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    for part in parts:
+        view = memoryview(part)
+        while view:
+            view = view[os.write(descriptor, view) :]
+    seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+    return descriptor
+
+
+def read_exactly(descriptor: int, size: int) -> bytes:
+    parts = []
+    while size:
+        part = os.read(descriptor, min(size, 1 << 20))
+        if not part:
+            raise EOFError("the other side ended early")
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)

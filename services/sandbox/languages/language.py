@@ -1,0 +1,97 @@
+"""What a language is: what it needs of the machine, how it builds and runs a program, and a program to test it by."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.sandbox.job import Limits
+
+# What nearly every interpreter and compiler of a distribution needs: its programs, its libraries and the links to them.
+SYSTEM = tuple(
+    Path(path)
+    for path in (
+        *("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/local/bin", "/usr/local/lib"),
+        *("/bin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime"),
+    )
+)
+SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
+
+# Compilers take more than the programs they are for.
+COMPILE_LIMITS = Limits(
+    cpu_s=30.0, wall_s=60.0, memory_bytes=2 << 30, num_processes=128, file_bytes=128 << 20, disk_bytes=256 << 20
+)
+
+SELF_TEST_STDIN = b"3 4\n"
+SELF_TEST_STDOUT = b"25\n"
+
+Tools = Mapping[str, Path]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A program as its compiler sees it: the main file, all files beside it, and more arguments."""
+
+    main: str
+    text: str
+    paths: Sequence[str] = ()
+    arguments: Sequence[str] = ()
+
+    def with_extension(self, *extensions: str) -> list[str]:
+        """The main file, and those of the other files that end so."""
+        return [self.main, *(path for path in self.paths if path.endswith(extensions))]
+
+
+@dataclass(frozen=True)
+class Language:
+    """One row of the table.
+
+    `build` gives the compiler's command line; it runs in a work folder that holds the sources, and what `keep` matches
+    afterwards is the program. `run` gives the command line that starts it, where the files lie in the current folder
+    and what was built lies in the folder that it is given.
+    """
+
+    name: str
+    extension: str
+    # What it is made of: a tool's name, and the programs that can play it, best first.
+    needs: Mapping[str, Sequence[str]]
+    install: str
+    version: Callable[[Tools], Sequence[str]]
+    run: Callable[[Tools, Source, str], Sequence[str]]
+    # Reads two numbers and prints the sum of their squares.
+    self_test: str
+    aliases: Sequence[str] = ()
+    build: Callable[[Tools, Source], Sequence[str]] | None = None
+    keep: Sequence[str] = ()
+    # The main file's name; some compilers want it to say what is inside.
+    main: Callable[[str], str] | None = None
+    # Host folders that its programs and its compiler read.
+    roots: Callable[[Tools], Sequence[Path]] = lambda _: SYSTEM
+    environment: Mapping[str, str] = field(default_factory=dict)
+    compile_limits: Limits = COMPILE_LIMITS
+    # Of memory, that the interpreter itself takes before a program does anything.
+    overhead_bytes: int = 0
+    warm: str = ""
+    has_sessions: bool = False
+
+    def source(self, text: str, paths: Sequence[str] = (), arguments: Sequence[str] = ()) -> Source:
+        main = self.main(text) if self.main else f"main{self.extension}"
+        return Source(main, text, paths, arguments)
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """A language as this machine has it."""
+
+    language: Language
+    tools: Tools
+    version: str
+    roots: Sequence[Path]
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the jail's warm interpreter is this very one."""
+        own = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
+        return bool(self.language.warm) and any(tool.resolve() == own for tool in self.tools.values())

@@ -1,0 +1,3 @@
+import ctypes, os
+
+ctypes.string_at(0)

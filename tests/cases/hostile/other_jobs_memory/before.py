@@ -1,0 +1,3 @@
+import sys
+
+text = "loot-7f3a-123456" * 1000 + sys.stdin.read()

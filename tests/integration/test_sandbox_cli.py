@@ -1,0 +1,42 @@
+"""`perilune exec`, with a sandbox of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+PROGRAM = """
+import sys
+print(sys.argv[1:], input(), open('beside.txt').read())
+print('aside', file=sys.stderr)
+sys.exit(3)
+"""
+
+
+def execute(*arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "perilune", "exec", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_exec_is_as_if_the_program_ran_here(tmp_path: Path) -> None:
+    program, beside = tmp_path / "main.py", tmp_path / "beside.txt"
+    program.write_text(PROGRAM)
+    beside.write_text("beside")
+
+    done = execute("--file", str(beside), str(program), "one", "-x", stdin="in\n")
+    assert (done.returncode, done.stdout) == (3, "['one', '-x'] in beside\n")
+    assert done.stderr.splitlines()[0] == "aside"
+
+    program.write_text("while True: pass")
+    late = execute("--json", "--cpu", "0.3", str(program))
+    assert (late.returncode, json.loads(late.stdout)["verdict"]) == (1, "VERDICT_TIME_LIMIT")
+
+
+def test_exec_says_what_is_wrong(tmp_path: Path) -> None:
+    unknown = tmp_path / "main.xyz"
+    unknown.write_text("?")
+    done = execute(str(unknown))
+    assert (done.returncode, "name one with --language" in done.stderr) == (1, True)
+    assert "cannot be read" in execute(str(tmp_path / "missing.py")).stderr
