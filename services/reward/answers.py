@@ -4,11 +4,59 @@ from __future__ import annotations
 
 import re
 
+from services.reward.equality.numerals import english_number
+from services.reward.equality.units import leading_unit
+
 _THINKING_TAG = re.compile(r"<(/?)(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
-_BOX = re.compile(r"\\f?box(?:ed)?\s*\{")
-_ANNOUNCEMENT = re.compile(r"\banswer\s*(?:is|:|=)\s*:?\s*", re.IGNORECASE)
+_END_OF_TURN = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end)\|>|<｜end▁of▁sentence｜>|</s>")
+_ANSWER_TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.IGNORECASE | re.DOTALL)
+_BOX = re.compile(r"\\f?box(?:ed)?\s*(?:\{|([0-9a-zA-Z]+(?:\.\d+)?))")
+_ANNOUNCEMENT = re.compile(
+    r"(?:\banswers?\b\s*\**\s*(?:is|are|:|=)|答案\s*(?:应?[是为选]|:|：)|\bréponse\s*(?:est|:)|####|最终答案)"
+    r"[ \t]*(?:definitely|for sure|therefore|thus|then|simply|just)?[ \t]*[:：]?[ \t]*",
+    re.IGNORECASE,
+)
+# An announcement behind the last box is a new answer only if what it announces can be one.
+_CAN_BE_ANSWER = re.compile(r"\s*\**(?:[-+$(\[\\]|\d|[a-zA-Z](?![a-zA-Z]))")
+_SENTENCE_END = re.compile(r"(?<=[^\s.])[.。!?？](?=\s|$|[^\x00-\x7f])|(?<=[^\x00-\x7f])[。！？]")
 # What may stand between two boxes that together are one answer.
-_BETWEEN_BOXES = re.compile(r"[\s,;$]*(?:\b(?:and|or)\b[\s,;$]*|\\text\{\s*(?:and|or)\s*\}[\s,;$]*)?")
+_BETWEEN_BOXES = re.compile(
+    r"(?:[\s,;$]|\\q?quad\b|\\[,;]|\\\)|\\\(|\b(?:and|or)\b|\\text\{\s*(?:and|or|,)\s*\})*", re.IGNORECASE
+)
+
+# Prose.
+_SPAN = re.compile(
+    r"\$\$(.+?)\$\$|(?<!\\)\$([^$]+?)(?<!\\)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]|\*\*([^*]*\d[^*]*|[A-J])\*\*"
+    r"|(-?\d*\\[dt]?frac\{[^{}]*\}\{[^{}]*\}|-?\d*\\sqrt\{[^{}]*\})",
+    re.DOTALL,
+)
+_NUMBER = re.compile(
+    r"(?<![A-Za-z0-9_.\\/'])([-+−]?\s?\\?[$€£¥₹]?\s?\d+(?:,\d{3})*(?:[.,]\d+)?(?:\s\d+/\d+|/\d+)?(?:[eE][-+]?\d+)?)"
+    r"(?![A-Za-z_]*[\d'\"])(\s?(?:%|\^\\circ|°|€|£)|\s?[^\W\d_]+(?:/[a-z]+)?(?:\^?[23²³])?)?"
+)
+_WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
+_NO_PROSE = frozenset("and or sqrt pi sin cos tan log ln exp cm mm km kg ft in mi hr min mod gcd lcm percent".split())
+_IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff]")
+_HEDGE = re.compile(
+    r"\b(?:or|either|maybe|perhaps|possibly|might|could|not|isn't|aren't|never|wrong|incorrect|unsure|guess"
+    r"|less than|more than|greater than|at most|at least|fewer than|cannot|can't|no)\b|\?"
+    r"|或|不是|可能|大于|小于|至少|至多",
+    re.IGNORECASE,
+)
+_DOUBTED = re.compile(r"^\W*(?:is|was|are)?\s*(?:wrong|incorrect|not\b|also possible|or\b|或)|\?$", re.IGNORECASE)
+_BRACE = re.compile(r"[{}]")
+_CODE = re.compile(r"\b(?!(?:sin|cos|tan|log|exp|ln|gcd|lcm|max|min)\b)[A-Za-z_]{2,}\(\S|\blambda\b|\breturn\b|__\w")
+_CONTINUES = re.compile(r"\s*[-=+*/×÷:]")
+_NOT_THAT = re.compile(r"[,;]?\s+(?:and\s+)?not\s+[^\s,]+\.?$")
+_LETTER = re.compile(
+    r"(?<![A-Za-z0-9'\\])\(?([A-J])\)?(?![A-Za-z0-9'_^=+*(]|\s+(?!and\b|or\b|is\b|because\b|since\b|are\b)[a-z]{2,})"
+)
+_NEGATED = re.compile(
+    r"\b(?:not|non|isn't|can't|cannot|never|wrong|incorrect|none|neither|nor)\b|n't\b|不|错", re.IGNORECASE
+)
+_CLAUSE = re.compile(r"[,.;:!?。，；！？\n]|\b(?:therefore|because|since|so|hence|but)\b|(?=不是|\bnon?t?\b)")
+MAX_RESPONSE = 200_000  # characters at the end that are looked at for an answer
+MAX_PROSE = 4000  # characters at the end that are looked at for an answer in prose
 
 
 def without_thinking(response: str) -> str:
@@ -37,13 +85,7 @@ def after_marker(text: str, marker: str) -> str | None:
 
 def boxed(text: str) -> str | None:
     r"""What the last `\boxed{...}` holds; boxes joined by a comma, `and` or `or` are one answer of several parts."""
-    boxes: list[tuple[int, str, int]] = []  # start, content, end
-    for start in _BOX.finditer(text):
-        if boxes and start.start() < boxes[-1][2]:
-            continue  # inside the one before
-        end = _closing_brace(text, start.end())
-        if end is not None:
-            boxes.append((start.start(), text[start.end() : end].strip(), end + 1))
+    boxes = _boxes(text)
     if not boxes:
         return None
     parts = [boxes[-1][1]]
@@ -54,36 +96,143 @@ def boxed(text: str) -> str | None:
     return ", ".join(dict.fromkeys(parts))
 
 
+def _boxes(text: str) -> list[tuple[int, str, int]]:
+    """(start, content, end) of each box that is in no other."""
+    boxes: list[tuple[int, str, int]] = []
+    closings = _closing_braces(text) if "\\" in text else {}
+    for start in _BOX.finditer(text):
+        if boxes and start.start() < boxes[-1][2]:
+            continue  # inside the one before
+        if start[1]:
+            boxes.append((start.start(), start[1], start.end()))
+        elif (end := closings.get(start.end() - 1)) is not None:
+            content = text[start.end() : end].strip()
+            if nested := _BOX.match(content):  # a box in a box, but not in a third
+                content = content[nested.end() :].removesuffix("}").strip() if not nested[1] else nested[1]
+            boxes.append((start.start(), content, end + 1))
+    return boxes
+
+
 def announced(text: str) -> str | None:
-    """What follows the last `answer is` or `answer:`, to the end of its line or sentence."""
+    """What follows the last `answer is` or `answer:`, to the end of its sentence."""
     found = list(_ANNOUNCEMENT.finditer(text))
-    if not found:
-        return None
-    line = text[found[-1].end() :].strip().partition("\n")[0]
-    return re.split(r"\.(?:\s|$)", line, maxsplit=1)[0].strip(" *")
+    return _sentence(text[found[-1].end() :]) if found else None
+
+
+def _sentence(text: str) -> str:
+    line = text.strip(" *\n\t:").partition("\n")[0]
+    return _SENTENCE_END.split(line, maxsplit=1)[0].strip(" *")
 
 
 def committed(response: str, marker: str = "") -> str | None:
-    """The answer of a response, wherever it stands: after the marker if one is asked for, else in the last box, after
-    `answer is`, or the last line. None if there is none."""
-    text = without_thinking(response)
+    """The answer of a response, wherever it stands: after the marker if one is asked for, else in the last box, in an
+    <answer> tag, after `answer is` or `####`, or the last line. None if there is none."""
+    text = _END_OF_TURN.split(without_thinking(response), maxsplit=1)[0][-MAX_RESPONSE:]
     if marker:
         after = after_marker(text, marker)
         return after and (boxed(after) or after)
-    found = boxed(text) or announced(text)
-    if found:
-        return found
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if tags := _ANSWER_TAG.findall(text):
+        text = tags[-1].strip()
+        return boxed(text) or text or None
+    boxes = _boxes(text)
+    announcements = list(_ANNOUNCEMENT.finditer(text))
+    if boxes:
+        last = announcements[-1] if announcements else None
+        if last is None or last.start() < boxes[-1][0] or not _CAN_BE_ANSWER.match(text, last.end()):
+            return boxed(text)
+    if announcements and (answer := announced(text)):
+        return answer
+    lines = [line.strip() for line in text[-MAX_PROSE:].splitlines() if line.strip()]
+    if len(lines) > 1 and lines[-1] in (r"\]", "$$", r"\end{align*}"):
+        return lines[-2]
     return lines[-1] if lines else None
 
 
-def _closing_brace(text: str, start: int) -> int | None:
-    depth = 1
-    for position in range(start, len(text)):
-        if text[position] == "{":
-            depth += 1
-        elif text[position] == "}":
-            depth -= 1
-            if depth == 0:
-                return position
+def is_prose(text: str) -> bool:
+    """Whether there are sentences around the value."""
+    bare = _SPAN.sub(" ", re.sub(r"\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}", " ", text))
+    if _CODE.search(bare):
+        return False
+    words = [word for word in _WORD.findall(bare) if word.lower() not in _NO_PROSE]
+    if len(words) == 1:
+        return _SPAN.search(text) is not None or bare.strip().startswith(words[0])
+    return len(words) > 1 or len(_IDEOGRAPHS.findall(bare)) > 2
+
+
+def value_in_prose(text: str, with_noun: bool) -> str:
+    """The value that prose commits to: what it begins with, else the last formula or number of the last sentence that
+    has one. The text as it is where it hedges, or has none.
+
+    with_noun: keep the word behind the number, whatever it is; else only where it is a unit.
+    """
+    text = _NOT_THAT.sub("", text[-MAX_PROSE:])
+    for sentence in reversed(_SENTENCE_END.split(text)):
+        outside = _SPAN.sub(lambda match: " " * len(match[0]), sentence)
+        found = sorted([*_SPAN.finditer(sentence), *_NUMBER.finditer(outside)], key=lambda match: match.start())
+        if not found:
+            number = english_number(sentence.split()[-1].strip(".,")) if sentence.strip() else None
+            if number and not _HEDGE.search(sentence):
+                return number
+            continue
+        leads = not outside[: found[0].end()].replace(found[0][0], "").strip() and not _CONTINUES.match(
+            sentence, _end(found[0])
+        )
+        chosen = found[0] if leads else found[-1]
+        before = 0 if chosen is found[0] else _end(found[-2])
+        if (
+            "between" in outside
+            or _HEDGE.search(outside, before, chosen.start())
+            or _DOUBTED.search(outside[_end(chosen) :])
+        ):
+            return text
+        return _value_of(chosen, with_noun)
+    return text
+
+
+def _end(match: re.Match[str]) -> int:
+    return match.end() if match.re is _SPAN else match.end(1)
+
+
+def _value_of(match: re.Match[str], with_noun: bool) -> str:
+    if match.re is _SPAN:
+        return next(group for group in match.groups() if group).strip()
+    noun = match[2] or ""
+    return (match[1] + (noun if with_noun and noun.isascii() else leading_unit(noun))).strip()
+
+
+def is_solution(reference: str) -> bool:
+    """Whether a reference is a worked solution that has its answer in a box or announces it."""
+    return "\\box" in reference or _ANNOUNCEMENT.search(reference) is not None
+
+
+def chosen_letter(text: str) -> str | None:
+    """The one option that a text commits to, by its letter; None if it names none, or hedges between several."""
+    text = _SPAN.sub(lambda match: next(group for group in match.groups() if group), text[-MAX_PROSE:])
+    text = re.sub(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", text).strip(" *\"'")
+    if re.fullmatch(r"(?:\W*\(?[A-J]\)?\W*(?:and|or|和|或)?\W*){2,}", text) and "?" not in text:
+        return None
+    clauses = [clause for clause in _CLAUSE.split(text) if clause and clause.strip()]
+    if (
+        clauses
+        and re.fullmatch(r"\W*[A-J]\W*", clauses[0])
+        and not (len(clauses) > 1 and re.match(r"\W*(?:no|wait)\b", clauses[1], re.I))
+    ):
+        return re.sub(r"\W", "", clauses[0])  # `D. It cannot be A or B`
+    for clause in reversed(clauses):
+        if _NEGATED.search(clause):
+            continue
+        if letters := set(_LETTER.findall(clause)):
+            return letters.pop() if len(letters) == 1 else None
     return None
+
+
+def _closing_braces(text: str) -> dict[int, int]:
+    """Where each opening brace closes; nothing for those that never do."""
+    closings: dict[int, int] = {}
+    opened: list[int] = []
+    for brace in _BRACE.finditer(text):
+        if brace[0] == "{":
+            opened.append(brace.start())
+        elif opened:
+            closings[opened.pop()] = brace.start()
+    return closings

@@ -16,17 +16,18 @@ from perilune.api.reward.v1.reward_pb2 import (
     SCORE_STATUS_GRADER_ERROR,
     SCORE_STATUS_OK,
     SCORE_STATUS_TIMEOUT,
+    SCORE_STATUS_UNAVAILABLE,
     SCORE_STATUS_UNDECIDED,
     Component,
     GraderChoice,
     Score,
     ScoreStatus,
 )
-from perilune.errors import InvalidInputError, PeriluneError
+from perilune.errors import InvalidInputError, OverloadedError, PeriluneError, UnavailableError
 from perilune.telemetry import meter
 from services.reward.graders import find_grader
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
-from services.reward.processes import Processes
+from services.reward.processes import Processes, WorkerDiedError
 
 logger = logging.getLogger(__name__)
 
@@ -90,8 +91,12 @@ async def _ask(sample: Sample, choice: Choice, processes: Processes) -> Componen
         verdict = grader.grade(sample, choice.options)
         if verdict is None and grader.work:
             verdict = await processes.run(grader.work, sample, choice.options)
+        if verdict is None and grader.ask:
+            verdict = await grader.ask(sample, choice.options)
     except TimeoutError as error:
         _fail(component, SCORE_STATUS_TIMEOUT, error)
+    except (UnavailableError, OverloadedError, WorkerDiedError) as error:
+        _fail(component, SCORE_STATUS_UNAVAILABLE, error)
     except PeriluneError as error:  # the sample cannot be graded, for a reason that the score tells
         _fail(component, SCORE_STATUS_GRADER_ERROR, error)
     except Exception as error:  # noqa: BLE001 whatever a grader raises says nothing about the answer
@@ -114,6 +119,7 @@ def _fill(component: Component, verdict: Verdict) -> None:
         component.value = verdict.value
     else:
         component.status = SCORE_STATUS_GRADER_ERROR
+    component.version = verdict.version or component.version
     for key, text in verdict.evidence.items():
         component.evidence[key] = _clip(text)
 

@@ -4,80 +4,182 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from fractions import Fraction
+
+from services.reward.equality.numerals import expand_chinese, expand_scales
 
 MAX_CHARS = 2000  # a longer answer is no answer
 
-_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "0123456789+-")
+_SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
-_SYMBOLS = {
-    "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "⁄": "/", "π": r"\pi ", "∞": r"\infty ",
-    "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "°": r"^\circ ", "±": r"\pm ",
-    "∅": r"\emptyset ", "⟨": r"\langle ", "⟩": r"\rangle ", "ℝ": r"\mathbb{R}", "θ": r"\theta ", "α": r"\alpha ",
-    "β": r"\beta ", "、": ",", "“": '"', "”": '"', "’": "'", "′": "'",
-}  # fmt: skip
-_FUNCTIONS = ("sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "ln", "log", "exp", "gcd", "lcm")
+_SYMBOLS = str.maketrans(
+    {
+        "−": "-", "–": "-", "‐": "-", "﹣": "-", "×": r"\times ", "·": r"\cdot ", "⋅": r"\cdot ", "∙": r"\cdot ",
+        "÷": r"\div ", "⁄": "/", "∕": "/", "π": r"\pi ", "∞": r"\infty ", "≤": r"\le ", "≥": r"\ge ", "⩽": r"\le ",
+        "⩾": r"\ge ", "≠": r"\ne ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "°": r"^\circ ", "º": r"^\circ ",
+        "±": r"\pm ", "∓": r"\mp ", "∅": r"\emptyset ", "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ",
+        "〉": r"\rangle ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}",
+        "∠": r"\angle ", "≈": r"\approx ", "∴": " ", "∑": r"\sum ", "∫": r"\int ", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]",
+        "、": ",", "“": '"', "”": '"', "’": "'", "′": "'", "。": ". ", "；": ";", "→": r"\to ", "Ω": r"\Omega ",
+    }
+)  # fmt: skip
+_GREEK_LETTERS = {
+    unicodedata.lookup(f"GREEK {case} LETTER {name.upper()}"): "\\" + (name if case == "SMALL" else name.title()) + " "
+    for case, names in (
+        ("SMALL", "alpha beta gamma delta epsilon zeta eta theta iota kappa nu xi rho sigma tau phi chi psi omega"),
+        ("CAPITAL", "gamma delta theta xi sigma phi psi"),
+    )
+    for name in names.split()
+} | {"λ": r"\lambda ", "Λ": r"\Lambda "}
+_FUNCTIONS = (
+    "arcsin arccos arctan arsinh arcosh artanh sinh cosh tanh sin cos tan cot sec csc ln log lg exp gcd lcm max min det"
+).split()
+
+
+def _needs_backslash(pattern: str) -> bool:
+    """Whether every alternative of an expression begins with one: most texts have none, and save the attempt."""
+    alternatives = re.sub(r"\\\\", "@", pattern)  # an escaped backslash
+    while (shorter := re.sub(r"\((?:[^()\\]|\\.)*\)", "", alternatives)) != alternatives:
+        alternatives = shorter
+    return all(alternative.startswith("@") for alternative in alternatives.split("|"))
+
 
 _REWRITES = [
-    (re.compile(pattern), replacement)
+    (re.compile(pattern), replacement, _needs_backslash(pattern))
     for pattern, replacement in (
-        (r"(?<!\\)\\[!,;:> ]|\\q?quad\b|~", " "),
-        (r"\\(?:left|right|[bB]igg?[lr]?|displaystyle|textstyle|limits)(?![a-zA-Z])\.?", ""),
+        (r"\\{4}", r"\\\\"),
+        (
+            r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|begin|end|left|right|text|pi|infty|cdot|times|pm|sin|cos|tan|ln|log)(?![a-z]))",
+            r"\\",
+        ),
+        (r"(?<=[\d,])\\[!,] ?(?=\d{3})", ""),
+        (r"(?<!\\)\\[!,;:> ]|\\q?quad\b|~|\\hspace\{[^{}]*\}|\\mathopen|\\mathclose", " "),
+        (r"\\(?:left|right|[bB]igg?[lrm]?|middle)(?![a-zA-Z])\.?|\\(?:displaystyle|textstyle|limits|nolimits)\b", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
+        (r"\\[dt]?binom(?![a-zA-Z])", r"\\binom"),
+        (r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
         (r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<=", r"\\le "),
         (r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>=", r"\\ge "),
         (r"\\lt(?![a-zA-Z])", "<"),
         (r"\\gt(?![a-zA-Z])", ">"),
-        (r"\\neq(?![a-zA-Z])|!=", r"\\ne "),
-        (r"\\(?:mathrm|mathbf|mathit|textbf|textit|textrm|mbox|operatorname)\s*\{", r"\\text{"),
-        (r"\\begin\{(?:[bpvBV]?matrix|array)\}(?:\{[lcr|]+\})?", r"\\begin{pmatrix}"),
-        (r"\\end\{(?:[bpvBV]?matrix|array)\}", r"\\end{pmatrix}"),
-        (r"\\(?:lbrace|\{)", r"\\{"),
-        (r"\\(?:rbrace|\})", r"\\}"),
-        (r"\\(?:varnothing|O(?![a-zA-Z]))", r"\\emptyset "),
-        (r"\\(?:degree|deg)(?![a-zA-Z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ", r"^\\circ "),
-        (r"\{,\}", ","),
+        (r"\\neq(?![a-zA-Z])|!=|\\not\s*=", r"\\ne "),
+        (
+            r"\\(?:mathrm|operatorname\*?|text|textrm)\s*\{\s*(sin|cos|tan|log|ln|arcsin|arccos|arctan|arsinh|arcosh|artanh|gcd|lcm)\s*\}",
+            r"\\\1 ",
+        ),
+        (r"\\(?:mathrm|mathit|text|textrm|mathsf)\s*\{\s*([ei])\s*\}", r"\1"),
+        (r"\\mathbf\s*\{\s*([ijk])\s*\}|\\hat\s*\{?\s*\\?([ijk])(?:math)?\s*\}?", r"\\unit\1\2 "),
+        (r"\\(?:mathbf|boldsymbol|vec|overrightarrow|mathcal)\s*\{([a-zA-Z]{1,2}|0)\}", r"\1"),
+        (
+            r"\\(?:mathrm|mathbf|mathit|mathsf|textbf|textit|textrm|textnormal|textsf|mbox|hbox|operatorname)\s*\{",
+            r"\\text{",
+        ),
+        (r"\\begin\{(?:[bpB]?matrix|smallmatrix|array)\}\s*(?:\{[lcr|\s]+\})?", r"\\begin{pmatrix}"),
+        (
+            r"[(\[]?\s*\\begin\{pmatrix\}(.*?)\\end\{(?:[bpB]?matrix|smallmatrix|array)\}\s*[)\]]?",
+            r"\\begin{pmatrix}\1\\end{pmatrix}",
+        ),
+        (r"\\text\{\s*(-?[\d.,/]+)\s*\}", r"\1"),
+        (r"\\text\{\s*(-?\d[\d.,/]*) ([^{}]*)\}", r"\1\\text{ \2}"),
+        (r"\\lbrace(?![a-zA-Z])", r"\\{"),
+        (r"\\rbrace(?![a-zA-Z])", r"\\}"),
+        (r"\\(?:varnothing|O(?![a-zA-Z])|emptyset)(?![a-zA-Z])", r"\\emptyset "),
+        (r"\\mathbb\s*\{?\s*([RZNQC])\s*\}?|\\(?:R|Reals)(?![a-zA-Z])", r"\\mathbb{\1}"),
+        (r"\\degree(?:s)?(?![a-zA-Z])|\\deg(?![a-zA-Z])|\^\s*\{\s*\\circ\s*\}|\^\s*\\circ", r"^\\circ "),
+        (r"\s*\{\s*,\s*\}", ","),
         (r"\*\*", "^"),
-        (r"\\frac\s*(\d)\s*(\d)", r"\\frac{\1}{\2}"),
-        (r"\\frac\s*(\d)\s*\{", r"\\frac{\1}{"),
-        (r"\\frac\s*\{([^{}]*)\}\s*(\d)", r"\\frac{\1}{\2}"),
+        (r"\\(?:dots|ldots|cdots|dotsc|dotsb)(?![a-zA-Z])|…", "..."),
+        (r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])(?![{])", r"\\frac{\1}{\2}"),
+        (r"\\frac\s*([0-9a-zA-Z])\s*(?=[{\\])", r"\\frac{\1}"),
+        (r"(\\frac\s*\{[^{}]*\})\s*([0-9a-zA-Z])", r"\1{\2}"),
         (r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}"),
-        (r"(?<![a-zA-Z\\])(?:sqrt|√)\s*\(([^()]*)\)", r"\\sqrt{\1}"),
+        (r"(\\sqrt\[\w\])\s*\(([^()]*)\)", r"\1{\2}"),
+        (r"(\\sqrt\[\w\])\s*([0-9a-zA-Z]+)", r"\1{\2}"),
+        (r"(?<![a-zA-Z\\])(?:sqrt|√)\s*\(((?:[^()]|\([^()]*\))*)\)", r"\\sqrt{\1}"),
         (r"√\s*(\d+|[a-zA-Z])", r"\\sqrt{\1}"),
+        (r"√\s*(?=\{)", r"\\sqrt"),
         (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi "),
         (r"(?<![a-zA-Z\\])(?:infinity|infty|inf|oo)(?![a-zA-Z])", r"\\infty "),
-        (rf"(?<![a-zA-Z\\])({'|'.join(_FUNCTIONS)})(?=[\s(\d])", r"\\\1 "),
-        (r"\+\s*\\infty", r"\\infty"),
-        (r"\b(?:percent|pct)\b|\\%", "%"),
-        (r"\\(?:dots|ldots|cdots)(?![a-zA-Z])", "..."),
+        (r"(?<![a-zA-Z\\])(" + "|".join(_FUNCTIONS) + r")(?=\s*[(\d\\^_]|\s+[a-zA-Z](?![a-zA-Z]))", r"\\\1 "),
+        (r"\\mathbb\{\}", r"\\mathbb{R}"),
+        (r"(?<![\w}])\+\s*\\infty", r"\\infty"),
+        (r"\s*(?:\bper ?cent\b|\bpct\b|\bpercentage(?: points?)?\b|\\%|％)", "%"),
+        (r"(?<=\d)\s*[xX]\s*10\s*\^", r"\\times 10^"),
         (r"\s*\*\s*", r" \\cdot "),
+        (r"\\(?:cdotp|bullet|ast)(?![a-zA-Z])", r"\\cdot "),
+        (r"\\mid(?![a-zA-Z])", "|"),
+        (r"\\lvert|\\rvert|\\vert(?![a-zA-Z])", "|"),
+        (r"\\(?:lang|langle)(?![a-zA-Z])", r"\\langle "),
+        (r"\\imaginaryI(?![a-zA-Z])", "i "),
+        (r"\\(?:therefore|implies|Rightarrow)(?![a-zA-Z])", " "),
     )
 ]
+_REPEATING = re.compile(
+    r"(?<!\d)(\d*)\.(\d*)\\overline\s*\{?(\d+)\}?|\b(\d+)\.(\d*)\((\d+)\)|\b(\d+)\.(\d*?)((\d)\10{2,})\.\.\."
+)
+_VULGAR = re.compile(r"(\d?)\s*([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒])")
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?![\d,/])")
+_THOUSANDS = re.compile(r"^[^\d,()\[\]]*[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?[^\d,()\[\]]*(?:\^\{?\d\}?)?$")
+_PLAIN_SETS = re.compile(r"^\{[^{}]*\}(?:\s*\\c[ua]p\s*\{[^{}]*\})*$")
+_CASES = re.compile(r"\\begin\{(?:cases|aligned|align\*?)\}(.*?)\\end\{(?:cases|aligned|align\*?)\}", re.DOTALL)
 
 
 def normalise(text: str) -> str:
     """The text in one notation; equal strings are equal answers, different ones may still be."""
     text = text[: MAX_CHARS + 1].strip()
-    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻]+", lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text)
-    text = re.sub(r"[₀₁₂₃₄₅₆₇₈₉]+", lambda match: "_{" + match[0].translate(_SUBSCRIPTS) + "}", text)
-    for symbol, latex in _SYMBOLS.items():
-        text = text.replace(symbol, latex)
-    text = unicodedata.normalize("NFKC", text).replace("⁄", "/")
+    if not text.isascii():
+        text = _ascii(text)
     text = _without_delimiters(text)
-    for pattern, replacement in _REWRITES:
-        text = pattern.sub(replacement, text)
+    text = _CASES.sub(lambda match: match[1].replace("&", "").replace(r"\\", ";").strip("; \n"), text)
+    for pattern, replacement, needs_backslash in _REWRITES:
+        if not needs_backslash or "\\" in text:
+            text = pattern.sub(replacement, text)
+    if "." in text:
+        text = _REPEATING.sub(_exact, text)
+    text = _GROUPED.sub(lambda match: re.sub(r"\s", "", match[0]), expand_scales(text))
+    if _THOUSANDS.match(text):
+        text = text.replace(",", "")
     return _tidy(text)
+
+
+def _ascii(text: str) -> str:
+    text = "".join(character for character in text if unicodedata.category(character) not in ("Cf", "Co"))
+    text = _VULGAR.sub(_vulgar, text)
+    text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text)
+    text = re.sub(r"[₀₁₂₃₄₅₆₇₈₉]+", lambda match: "_{" + match[0].translate(_SUBSCRIPTS) + "}", text)
+    text = unicodedata.normalize("NFKC", text.translate(_SYMBOLS)).translate(_SYMBOLS)
+    text = "".join(_GREEK_LETTERS.get(character, character) for character in text)
+    text = "".join(str(unicodedata.digit(c)) if c.isdecimal() and not c.isascii() else c for c in text)
+    return expand_chinese(text)
+
+
+def _vulgar(match: re.Match[str]) -> str:
+    value = Fraction(unicodedata.numeric(match[2])).limit_denominator(20)
+    return f"{match[1]}{' ' * bool(match[1])}{value.numerator}/{value.denominator}"
+
+
+def _exact(match: re.Match[str]) -> str:
+    """A repeating decimal as the fraction it is."""
+    whole, fixed, period = next(
+        (match[i] or "0", match[i + 1] or "", match[i + 2]) for i in (1, 4, 7) if match[i + 2] is not None
+    )
+    scale = 10 ** len(fixed)
+    value = Fraction(int(whole + fixed), scale) + Fraction(int(period), scale * (10 ** len(period) - 1))
+    return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
 def _without_delimiters(text: str) -> str:
     r"""Without the marks of math mode and of emphasis. A `$` that only opens is a currency."""
-    text = text.strip().strip("*").strip()
+    text = re.sub(r"\*\*([^*]+)\*\*|__([^_]+)__", r"\1\2", text).replace("`", "").strip()
+    text = text.strip().strip("`").strip().rstrip("\\").strip()
     for opening, closing in ((r"\(", r"\)"), (r"\[", r"\]"), ("$$", "$$"), ("$", "$")):
         inner = text[len(opening) : -len(closing)]
         if text.startswith(opening) and text.endswith(closing) and len(text) > len(opening) + len(closing):
             if opening[0] != "$" or "$" not in inner.replace(r"\$", ""):
-                return inner.strip()
+                return _without_delimiters(inner)
             return text.replace("$$", " ").replace("$", " ").strip()  # `$2$ and $3$`
-    if text.count("$") - text.count(r"\$") == 2 and not text.startswith(r"\$"):
+    text = re.sub(r"\\[()\[\]](?!\s*\d*(?:pt|em|ex)\])", " ", text) if re.search(r"\\[(\[]", text) else text
+    if text.count("$") - text.count(r"\$") == 2 and not re.match(r"^\\?\$\s*\d[\d.,]*$", text):
         return re.sub(r"(?<!\\)\$", " ", text).strip()
     return text
 
@@ -85,8 +187,14 @@ def _without_delimiters(text: str) -> str:
 def _tidy(text: str) -> str:
     text = re.sub(r"\s+", " ", text).strip()
     text = re.sub(r"(\\[a-zA-Z]+) (?![a-zA-Z])", r"\1", text)
-    text = re.sub(r"(?<=[\d\w)}\]]) ?([+\-/=<>,;^_]) ?(?=\S)", r"\1", text)
+    text = re.sub(r"(?<=[\d\w)}\]]) ?([+\-/=<>^_]) ?(?=\S)", r"\1", text)
+    text = re.sub(r"(?<=[(\[{=<>]) (?=\S)|(?<=\S) (?=[)\]}])", "", text)
     text = re.sub(r"\^\{([0-9a-zA-Z])\}", r"^\1", text)
     text = re.sub(r"_\{([0-9a-zA-Z])\}", r"_\1", text)
-    text = re.sub(r"([,;]) ", r"\1", text)
-    return re.sub(r"[.,;。]+$", "", text).strip()
+    text = re.sub(r" ?([,;]) (?!\d{3}(?!\d))", r"\1", text)  # `32, 349` is two numbers
+    text = re.sub(
+        r"(?<!\.)\.$|[,;。!?]+$" if not re.search(r"[\da-zA-Z)]!$", text) else r"(?<!\.)\.$|[,;。?]+$", "", text
+    ).strip()
+    if _PLAIN_SETS.match(text) and ("," in text or "\\c" in text):
+        text = text.replace("{", r"\{").replace("}", r"\}")
+    return text

@@ -6,9 +6,10 @@ import re
 from dataclasses import dataclass
 from fractions import Fraction
 
+FULL_PRECISION = 12  # a decimal of so many digits is what a calculator shows, and not a choice of rounding
 MAX_DIGITS = 1000  # beyond that a number is not worth its cost
 
-_UNSIGNED = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+"
+_UNSIGNED = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+"
 _POWER = r"[eE]\s*\+?(?P<e>-?\d{1,4})|\s*(?:\\times|\\cdot|\*)\s*10\^(?:\{(?P<p1>[+-]?\d{1,4})\}|(?P<p2>[+-]?\d{1,4}))"
 _DECIMAL = re.compile(rf"(?P<sign>[+-]?)\s*(?P<digits>{_UNSIGNED})(?:{_POWER})?")
 _FRACTION = re.compile(
@@ -28,6 +29,7 @@ class Number:
     text: str
     half_unit: Fraction | None = None
     """Half a unit in the last decimal place, where it is written as a decimal; None: an exact form."""
+    num_digits: int = 0  # of a decimal
 
 
 def read_number(text: str) -> Number | None:
@@ -51,7 +53,7 @@ def find_numbers(text: str) -> list[Number]:
 def agree(reference: Number, answer: Number) -> bool:
     """Whether an answer has the value of the reference. Two decimals agree only if they are equal; an exact form
     agrees with a decimal reference that it rounds to, and never the other way round."""
-    if answer.half_unit is None and reference.half_unit is not None:
+    if reference.half_unit is not None and (answer.half_unit is None or answer.num_digits >= FULL_PRECISION):
         return abs(answer.value - reference.value) <= reference.half_unit
     return answer.value == reference.value
 
@@ -60,7 +62,7 @@ def _read_fraction(match: re.Match[str]) -> Number | None:
     numerator = int(match["n1"] or match["n2"] or match["n3"])
     denominator = int(match["d1"] or match["d2"] or match["d3"])
     whole = int(match["whole"] or 0)
-    if denominator == 0 or (whole and numerator < 0):
+    if denominator == 0 or (match["whole"] and not 0 <= numerator < denominator):
         return None
     value = whole + Fraction(numerator, denominator)
     return Number(-value if match["sign"] == "-" else value, match[0])
@@ -73,4 +75,5 @@ def _read_decimal(match: re.Match[str]) -> Number:
     value = Fraction(digits if digits[-1] != "." else digits[:-1]) * scale
     places = len(digits.partition(".")[2])
     half_unit = scale / (2 * 10**places) if places or exponent < 0 else None
-    return Number(-value if match["sign"] == "-" else value, match[0], half_unit)
+    num_digits = len(digits.replace(".", "").lstrip("0"))
+    return Number(-value if match["sign"] == "-" else value, match[0], half_unit, num_digits)

@@ -32,6 +32,13 @@ def symbolic_equal(reference: str, answer: str) -> bool | None:
         return None
     if found is None:
         return False
+    try:
+        return _compare(wanted, found, reference, answer)
+    except (TypeError, ValueError, NotImplementedError, AttributeError, ArithmeticError):
+        return None  # sympy has no answer for the two
+
+
+def _compare(wanted: Expression, found: Expression, reference: str, answer: str) -> bool | None:
     rounded = read_number(reference)
     if rounded and rounded.half_unit is not None and not _DECIMAL.search(answer):
         return _rounds_to(found, rounded.value, rounded.half_unit)

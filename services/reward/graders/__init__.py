@@ -5,7 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 from perilune.errors import InvalidInputError
-from services.reward.graders import exact, format, math, numeric
+from services.reward.graders import (
+    choice,
+    code,
+    exact,
+    format,
+    instructions,
+    json,
+    length,
+    math,
+    numeric,
+    regex,
+    repetition,
+)
 from services.reward.graders.grader import Grader, nearest
 
 GRADERS: dict[str, Grader[Any]] = {
@@ -14,7 +26,14 @@ GRADERS: dict[str, Grader[Any]] = {
         exact.GRADER,
         numeric.GRADER,
         math.GRADER,
+        choice.GRADER,
+        code.GRADER,
+        regex.GRADER,
+        json.GRADER,
+        instructions.GRADER,
         format.GRADER,
+        length.GRADER,
+        repetition.GRADER,
     )
 }
 

@@ -7,13 +7,17 @@ import re
 from pydantic import Field, field_validator
 
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.regex import compile_pattern
+from services.reward.graders.repetition import repeated_share
+
+MOST_REPEATED = 0.5  # share of a part's pairs of words that may have occurred in it before
 
 
 class FormatOptions(GraderOptions):
     tags: str = Field("", description="tags, each to occur once, in this order and not empty, e.g. `think,answer`")
     marker: str = Field("", description="text to occur once, after the tags, with an answer behind it")
     pattern: str = Field("", description="a regular expression that the whole response must match")
-    min_chars: int = Field(10, ge=1, description="fewest characters, spaces apart, of what comes before the last part")
+    min_chars: int = Field(10, ge=1, description="fewest letters and digits of each part before the last")
 
     @field_validator("tags")
     @classmethod
@@ -25,10 +29,7 @@ class FormatOptions(GraderOptions):
     @field_validator("pattern")
     @classmethod
     def _compiles(cls, pattern: str) -> str:
-        try:
-            re.compile(pattern)
-        except re.error as error:
-            raise ValueError(f"no regular expression: {error}") from error
+        compile_pattern(pattern)
         return pattern
 
 
@@ -73,14 +74,17 @@ def _misshapen(response: str, options: FormatOptions) -> str:
         return "there is text after the last tag"
     if parts and not parts[-1].strip():
         return "the answer is empty"
-    if any(len("".join(part.split())) < options.min_chars for part in parts[:-1]):
-        return f"a part before the answer is shorter than {options.min_chars} characters"
+    for part in parts[:-1]:
+        if sum(map(str.isalnum, part)) < options.min_chars:
+            return f"a part before the answer has fewer than {options.min_chars} letters and digits"
+        if repeated_share(part, words=2) > MOST_REPEATED:
+            return "a part before the answer says the same over and over"
     return ""
 
 
 GRADER = Grader(
     name="format",
-    version="1",
+    version="2",
     description="1 if the response has the asked-for tags, marker and pattern, else 0",
     options=FormatOptions,
     grade=grade,

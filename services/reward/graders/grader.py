@@ -3,24 +3,26 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from perilune.api.reward.v1.reward_pb2 import GraderInfo
+from perilune.api.reward.v1.reward_pb2 import GraderInfo, Image, Message
 from perilune.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What is graded: all of it text."""
+    """What is graded. The conversation and the images are those of the question, where it has any."""
 
     question: str
     reference: str
     response: str
+    conversation: tuple[Message, ...] = ()
+    images: tuple[Image, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class Verdict:
 
     value: float | None
     evidence: Mapping[str, str] = field(default_factory=dict)
+    version: str = ""  # where it is not the grader's own: that of a plug-in
 
     @classmethod
     def of(cls, correct: bool | None, **evidence: str) -> Self:
@@ -55,6 +58,9 @@ class Grader(Generic[O]):
     grade: Callable[[Sample, O], Verdict | None]
     # Runs in a process that is killed when it takes too long; a function of a module, so that it can be sent there.
     work: Callable[[Sample, O], Verdict] | None = None
+    # Asks something outside (the sandbox, a judge, a plug-in), without blocking the service. UnavailableError if it is
+    # away: the caller may try again.
+    ask: Callable[[Sample, O], Awaitable[Verdict]] | None = None
 
     def read_options(self, given: Mapping[str, str]) -> O:
         """The options checked. InvalidInputError names the wrong one, and the nearest that exists."""

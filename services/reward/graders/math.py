@@ -5,8 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 
 from perilune.errors import InvalidInputError
-from services.reward.answers import committed
-from services.reward.equality.structure import equal
+from services.reward.answers import MAX_PROSE, chosen_letter, committed, is_prose, is_solution, value_in_prose
+from services.reward.equality.expression import TooLargeError
+from services.reward.equality.structure import Algebra, equal, has_noun, is_choice, is_text_answer
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 
 
@@ -15,30 +16,49 @@ class MathOptions(GraderOptions):
 
 
 def grade(sample: Sample, options: MathOptions) -> Verdict | None:
-    if not sample.reference.strip():
-        raise InvalidInputError("the prompt has no reference answer")
-    answer = committed(sample.response, options.marker)
-    if not answer:
-        return Verdict(0.0, {"answer": "", "why": "no answer"})
-    correct = equal(_unboxed(sample.reference), answer)
-    return None if correct is None else Verdict.of(correct, answer=answer, reference=sample.reference)
+    return _grade(sample, options, None)
 
 
 def work(sample: Sample, options: MathOptions) -> Verdict:
     from services.reward.equality.symbolic import symbolic_equal  # sympy: only grader processes need it
 
-    answer = committed(sample.response, options.marker) or ""
-    correct = equal(_unboxed(sample.reference), answer, symbolic_equal)
-    return Verdict.of(correct, answer=answer, reference=sample.reference)
+    verdict = _grade(sample, options, symbolic_equal)
+    assert verdict is not None
+    return verdict
 
 
-def _unboxed(reference: str) -> str:
-    return committed(reference) if "\\boxed" in reference else reference  # type: ignore[return-value]
+def _grade(sample: Sample, options: MathOptions, algebra: Algebra | None) -> Verdict | None:
+    reference = committed(sample.reference) if is_solution(sample.reference) else sample.reference.strip()
+    if not reference:
+        raise InvalidInputError("the prompt has no reference answer")
+    answer = committed(sample.response, options.marker)
+    if not answer:
+        return Verdict(0.0, {"answer": "", "why": "no answer"})
+    values = _readings(answer, reference)
+    evidence = {"answer": values[-1], "reference": reference}
+    try:
+        correct = any(equal(reference, value) for value in values[:-1]) or equal(reference, values[-1], algebra)
+    except TooLargeError as error:
+        return Verdict(None, evidence | {"why": f"too large to look at: {error}"})
+    if correct is None and algebra is None:
+        return None
+    return Verdict.of(correct, **evidence)
+
+
+def _readings(answer: str, reference: str) -> list[str]:
+    """The answer as it stands, and without the sentence around it."""
+    if len(answer) > MAX_PROSE:
+        return [answer]
+    if is_choice(reference):
+        return [chosen_letter(answer) or answer]
+    if not is_prose(answer) or is_text_answer(reference):
+        return [answer]
+    return [answer, value_in_prose(answer, with_noun=has_noun(reference))]
 
 
 GRADER = Grader(
     name="math",
-    version="1",
+    version="2",
     description="1 if the answer has the value of the reference in whatever notation, else 0",
     options=MathOptions,
     grade=grade,

@@ -22,7 +22,7 @@ from tests.unit.reward.conftest import read_cases
 def value_of(grader_name: str, case: dict[str, Any]) -> float | None:
     """What a grader says, with the part that services leave to processes done here."""
     grader = find_grader(grader_name)
-    sample = Sample("", case["reference"], case["response"])
+    sample = Sample(case.get("question", ""), case["reference"], case["response"])
     options = grader.read_options(case.get("options", {}))
     verdict = grader.grade(sample, options)
     if verdict is None:
@@ -35,6 +35,14 @@ def value_of(grader_name: str, case: dict[str, Any]) -> float | None:
 def test_labelled_cases(name: str) -> None:
     cases = read_cases(name)
     wrong = [case for case in cases if value_of(name, case) != float(case["correct"])]
+    assert not wrong, f"{len(wrong)} of {len(cases)}"
+
+
+@pytest.mark.parametrize("name", ["choice", "regex", "json", "instructions", "length", "repetition", "format"])
+def test_labelled_grader_cases(name: str) -> None:
+    cases = [case for case in read_cases("reward/graders") if case["grader"] == name]
+    wrong = [(case, value_of(name, case)) for case in cases if value_of(name, case) != case["value"]]
+    assert cases
     assert not wrong, f"{len(wrong)} of {len(cases)}"
 
 

@@ -1,0 +1,83 @@
+"""Whether two formulas are equal, as far as that can be told in a moment and without sympy."""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from services.reward.equality import evaluation
+from services.reward.equality.evaluation import UndefinedError, UnknownError
+from services.reward.equality.expression import Node, UnreadableError, parse
+from services.reward.equality.numbers import read_number
+
+_DEGREES = re.compile(r"(\d+(?:\.\d+)?|[a-zA-Z])\^\\circ")
+_CONSTANT_OF_INTEGRATION = re.compile(r"(?<=\+)[Kc]$|^[Kc](?=\+)")
+
+
+def equal(reference: str, answer: str) -> bool | None:
+    """Whether both have the same value; None if one of them cannot be read, or evaluated. TooLargeError."""
+    wanted, found = _read(reference), _read(_with_same_letters(reference, answer))
+    if wanted is None or found is None:
+        return None
+    rounded = read_number(reference)
+    try:
+        if rounded and rounded.half_unit is not None:
+            value = evaluation.constant(found)
+            return value is not None and evaluation.distance(value, rounded.value) <= evaluation.high(rounded.half_unit)
+        return evaluation.same_value(wanted, found)
+    except UnknownError:
+        return None
+    except UndefinedError:
+        return False
+
+
+def same_relation(reference: tuple[str, str], answer: tuple[str, str], directed: bool) -> bool | None:
+    """Whether two equations, or inequalities with the smaller side first, say the same."""
+    nodes = [_read(side) for side in (*reference, *answer)]
+    if None in nodes:
+        return None
+    a, b, c, d = (node for node in nodes if node is not None)
+    try:
+        return evaluation.same_relation((a, b), (c, d), directed)
+    except UnknownError:
+        return None
+
+
+def sign(left: str, right: str) -> int | None:
+    """-1, 0 or 1 for how two constants stand to each other; None if they are none."""
+    if left == right:
+        return 0
+    values = []
+    for text in (left, right):
+        node = _read(text)
+        value = None if node is None else evaluation.constant(node)
+        if value is None or not evaluation.is_real(value):
+            return None
+        values.append(value)
+    return evaluation.order(*values)
+
+
+def is_constant(text: str) -> bool:
+    node = _read(text)
+    return node is not None and not evaluation.unknowns(node)
+
+
+def is_scalar(text: str) -> bool:
+    return _read(text) is not None
+
+
+@lru_cache(maxsize=1024)  # one reference is compared with many answers
+def _read(text: str) -> Node | None:
+    try:
+        return parse(_DEGREES.sub(r"(\\frac{\1\\pi}{180})", text))
+    except UnreadableError:
+        return None
+
+
+def _with_same_letters(reference: str, answer: str) -> str:
+    """j for i, and another letter for the constant of integration, where the reference has the usual one."""
+    if re.search(r"(?<![a-zA-Z\\])i(?![a-zA-Z])", reference) and "i" not in answer:
+        answer = re.sub(r"(?<=\d)j(?![a-zA-Z])", "i", answer)
+    if re.search(r"\+C$|^C\+", reference):
+        answer = _CONSTANT_OF_INTEGRATION.sub("C", answer)
+    return answer

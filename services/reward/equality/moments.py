@@ -1,0 +1,60 @@
+"""Dates and times of day."""
+
+from __future__ import annotations
+
+import re
+
+_MONTHS = "january february march april may june july august september october november december".split()
+_MONTH = r"(?P<month>" + "|".join(f"{name[:3]}(?:{name[3:]})?" for name in _MONTHS) + r")\.?"
+_DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
+_DATES = [
+    re.compile(pattern, re.IGNORECASE)
+    for pattern in (
+        rf"{_MONTH}\s+{_DAY}(?:\s*,?\s*(?P<year>\d{{4}}))?",
+        rf"{_DAY}\s+(?:of\s+)?{_MONTH}(?:\s*,?\s*(?P<year>\d{{4}}))?",
+        r"(?P<year>\d{4})-(?P<number>\d{1,2})-(?P<day>\d{1,2})",
+        r"(?P<year>\d{4})/(?P<number>\d{1,2})/(?P<day>\d{1,2})",
+        r"(?P<year>\d{4})年(?P<number>\d{1,2})月(?P<day>\d{1,2})日?",
+        r"(?P<number>\d{1,2})月(?P<day>\d{1,2})日",
+    )
+]
+_TIME = re.compile(
+    r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(?:([ap])\.?\s?m\.?)?|(\d{1,2})\s*([ap])\.?\s?m\.?", re.IGNORECASE
+)
+_NAMED = {"noon": (12, 0, 0, "p"), "midnight": (0, 0, 0, "a")}
+
+
+def read_date(text: str) -> tuple[int | None, int, int] | None:
+    """(year or None, month, day) of a whole text that is a date."""
+    text = _plain(text)
+    for pattern in _DATES:
+        if match := pattern.fullmatch(text):
+            parts = match.groupdict()
+            month = int(parts["number"]) if parts.get("number") else _month(parts["month"])
+            return int(parts["year"]) if parts.get("year") else None, month, int(parts["day"])
+    return None
+
+
+def read_time(text: str) -> tuple[int, int, int, bool] | None:
+    """(hour, minute, second, whether the half of the day is certain) of a whole text that is a time of day."""
+    text = _plain(text).lower()
+    if text in _NAMED:
+        return (*_NAMED[text][:3], True)
+    match = _TIME.fullmatch(text)
+    if not match:
+        return None
+    hour, half = int(match[1] or match[5]), (match[4] or match[6] or "").lower()
+    minute, second = int(match[2] or 0), int(match[3] or 0)
+    if hour > 24 or minute > 59 or second > 59:
+        return None
+    if half:
+        hour = hour % 12 + 12 * (half == "p")
+    return hour, minute, second, bool(half) or hour > 12
+
+
+def _month(name: str) -> int:
+    return next(index for index, month in enumerate(_MONTHS, 1) if month.startswith(name.lower()[:3]))
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)).strip()

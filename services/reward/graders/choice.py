@@ -1,0 +1,74 @@
+"""The answer is the right option of a multiple choice, by its letter or by its text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from perilune.errors import InvalidInputError
+from services.reward.answers import chosen_letter, committed
+from services.reward.equality.expression import TooLargeError
+from services.reward.equality.structure import equal
+from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+
+LETTERS = "ABCDEFGHIJ"
+_OPTION = re.compile(r"(?:^|\s)\(?([A-J])[).:]\s+(\S.*?)(?=\s*(?:(?:^|\s)\(?[A-J][).:]\s+\S|\n\s*\n|\Z))", re.DOTALL)
+
+
+class ChoiceOptions(GraderOptions):
+    choices: str = Field("", description="the options' texts, a line each, the first being A; empty: read the question")
+    multiple: bool = Field(False, description="several letters are asked for: `A, C` needs both and no other")
+    marker: str = Field("", description="the answer follows the last one; empty: last box, `answer is`, or last line")
+
+
+def grade(sample: Sample, options: ChoiceOptions) -> Verdict:
+    texts = _texts(options.choices, sample.question)
+    wanted = _letters(sample.reference, texts)
+    if not wanted or (len(wanted) > 1 and not options.multiple):
+        raise InvalidInputError(f"the reference {sample.reference!r:.80} is no option: give its letter or its text")
+    answer = committed(sample.response, options.marker) or ""
+    found = _letters(answer, texts) if options.multiple else _letter(answer, texts)
+    return Verdict.of(found == wanted, answer=", ".join(sorted(found)) or answer, reference=", ".join(sorted(wanted)))
+
+
+def _texts(choices: str, question: str) -> dict[str, str]:
+    if choices.strip():
+        return dict(zip(LETTERS, (line.strip() for line in choices.splitlines() if line.strip()), strict=False))
+    found = _OPTION.findall(question)
+    in_order = [letter for letter, _ in found] == list(LETTERS[: len(found)])
+    return {letter: text.strip() for letter, text in found} if in_order and len(found) > 1 else {}
+
+
+def _letters(text: str, texts: Mapping[str, str]) -> frozenset[str]:
+    """The options that a text lists; of a single one also by its text."""
+    bare = re.sub(r"\\text(?:bf)?\s*\{([^{}]*)\}", r"\1", text).strip(" .$*")
+    if re.fullmatch(r"\(?[A-J]\)?(?:[\s,;&/]*(?:and)?[\s,;&/]*\(?[A-J]\)?)*", bare):
+        return frozenset(re.findall(r"[A-J]", bare.replace("and", "")))
+    return _letter(text, texts)
+
+
+def _letter(text: str, texts: Mapping[str, str]) -> frozenset[str]:
+    """The one option that a text commits to; none if it hedges."""
+    same = [letter for letter, option in texts.items() if _same(option, text)]
+    if len(same) == 1:
+        return frozenset(same)
+    letter = chosen_letter(text)
+    return frozenset([letter] if letter else [])
+
+
+def _same(option: str, text: str) -> bool:
+    try:
+        return equal(option, text) is True
+    except TooLargeError:
+        return False
+
+
+GRADER = Grader(
+    name="choice",
+    version="1",
+    description="1 if the answer is the right option, by letter or by text, else 0; hedging is wrong",
+    options=ChoiceOptions,
+    grade=grade,
+)
