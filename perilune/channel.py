@@ -1,11 +1,17 @@
-"""gRPC channels between services, and from clients: message limits, keepalive, and what is tried again."""
+"""gRPC channels between services, and from clients: message limits, keepalive, what is tried again, and who calls."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from perilune.errors import InvalidInputError
 
 MAX_MESSAGE_BYTES = 64 << 20
 GRPC_OPTIONS: list[tuple[str, Any]] = [
@@ -20,13 +26,14 @@ GRPC_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_reconnect_backoff_ms", 2_000),
 ]
 
-# For clients: every RPC of theirs is safe to retry. A stream is retried until its first message.
+# For clients: every RPC of theirs is safe to retry. A stream is retried until its first message. A service that is full
+# says how long to wait, and gRPC waits so long.
 _RETRY = {
     "maxAttempts": 5,
     "initialBackoff": "0.1s",
     "maxBackoff": "2s",
     "backoffMultiplier": 3,
-    "retryableStatusCodes": ["UNAVAILABLE"],
+    "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
 }
 RETRYING_OPTIONS = [
     *GRPC_OPTIONS,
@@ -34,6 +41,72 @@ RETRYING_OPTIONS = [
 ]
 
 
-def open_channel(address: str) -> grpc.aio.Channel:
-    """A channel to another service, with this project's message limits and keepalive."""
-    return grpc.aio.insecure_channel(address, options=GRPC_OPTIONS)
+class Credentials(BaseSettings):
+    """Who this process is, and whom it trusts; from PERILUNE_TOKEN, PERILUNE_TLS_CA and so on where not given."""
+
+    model_config = SettingsConfigDict(env_prefix="PERILUNE_")
+
+    token: SecretStr = SecretStr("")  # shown to the services that this process calls
+    tls_ca: Path | None = None  # calls go over TLS, to services with a certificate of these authorities (PEM)
+    tls_cert: Path | None = None  # this process's own certificate (PEM), as a server and, where asked for, as a client
+    tls_key: Path | None = None  # its private key (PEM)
+
+    def authorization(self) -> str:
+        """The header's value; empty without a token."""
+        token = self.token.get_secret_value()
+        return f"Bearer {token}" if token else ""
+
+    def channel_credentials(self) -> grpc.ChannelCredentials | None:
+        """TLS for a channel; None for plain text. InvalidInputError if a file cannot be read."""
+        if self.tls_ca is None:
+            return None
+        key, cert = read_pem(self.tls_key), read_pem(self.tls_cert)
+        return grpc.ssl_channel_credentials(read_pem(self.tls_ca), key, cert)
+
+
+def read_pem(path: Path | None) -> bytes | None:
+    """A file of certificates or a key. InvalidInputError if there is none to read."""
+    if path is None:
+        return None
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InvalidInputError(f"the certificate or key {path} cannot be read: {error.strerror}") from error
+    if b"-----BEGIN" not in data:
+        raise InvalidInputError(f"{path} holds no certificate or key in PEM form (-----BEGIN …)")
+    return data
+
+
+def open_channel(address: str, options: list[tuple[str, Any]] = GRPC_OPTIONS) -> grpc.aio.Channel:
+    """A channel to another service: this project's limits and keepalive, and this process's token and certificate."""
+    credentials = Credentials()
+    secure = credentials.channel_credentials()
+    interceptors = _token_senders(credentials.authorization())
+    if secure:
+        return grpc.aio.secure_channel(address, secure, options, interceptors=interceptors)
+    return grpc.aio.insecure_channel(address, options, interceptors=interceptors)
+
+
+def _token_senders(authorization: str) -> list[grpc.aio.ClientInterceptor]:
+    """gRPC sends tokens of its own accord over TLS only; in a cluster TLS may end elsewhere. One for each kind of
+    method, for a channel takes an interceptor for the first kind that it is."""
+    if not authorization:
+        return []
+
+    async def intercept(
+        self: object, proceed: Callable[..., Any], details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        metadata = details.metadata or grpc.aio.Metadata()
+        metadata.add("authorization", authorization)
+        told = grpc.aio.ClientCallDetails(
+            details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
+        )
+        return await proceed(told, request)
+
+    kinds = {
+        grpc.aio.UnaryUnaryClientInterceptor: "intercept_unary_unary",
+        grpc.aio.UnaryStreamClientInterceptor: "intercept_unary_stream",
+        grpc.aio.StreamUnaryClientInterceptor: "intercept_stream_unary",
+        grpc.aio.StreamStreamClientInterceptor: "intercept_stream_stream",
+    }
+    return [type("SendToken", (kind,), {method: intercept})() for kind, method in kinds.items()]

@@ -5,6 +5,11 @@ A message says what is wrong and what to do. Anything that is not one of these i
 
 from __future__ import annotations
 
+import contextlib
+import math
+from collections.abc import AsyncIterator
+from typing import Any
+
 import grpc
 
 
@@ -37,7 +42,19 @@ class UnavailableError(PeriluneError):
 
 
 class OverloadedError(PeriluneError):
-    """A queue is full; try again with backoff."""
+    """A queue is full, or a quota is used up; try again with backoff, or after `retry_after_s` where it is known."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class UnauthenticatedError(PeriluneError):
+    """The service asks who calls, and was not told, or does not know the token."""
+
+
+class PermissionDeniedError(PeriluneError):
+    """The caller is known, and may not call this."""
 
 
 class WeightStreamError(PeriluneError):
@@ -56,6 +73,8 @@ STATUS_OF_ERROR: dict[type[PeriluneError], grpc.StatusCode] = {
     StateError: grpc.StatusCode.FAILED_PRECONDITION,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
     WeightStreamError: grpc.StatusCode.DATA_LOSS,
     MissingDependencyError: grpc.StatusCode.UNIMPLEMENTED,
 }
@@ -68,11 +87,38 @@ _ERROR_OF_STATUS: dict[grpc.StatusCode, type[PeriluneError]] = {
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: UnavailableError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,
+    grpc.StatusCode.UNAUTHENTICATED: UnauthenticatedError,
+    grpc.StatusCode.PERMISSION_DENIED: PermissionDeniedError,
     grpc.StatusCode.DATA_LOSS: WeightStreamError,
 }
+
+# Trailers of a refusal that says when to come again, in milliseconds: for readers, and for gRPC's own retries.
+RETRY_AFTER = "retry-after-ms"
+_RETRY_PUSHBACK = "grpc-retry-pushback-ms"
+# gRPC's own refusal of a message has the status of a full queue; but it would be refused again.
+_TOO_LARGE = "message larger than max"
 
 
 def error_from_rpc(error: grpc.RpcError) -> PeriluneError:
     """The exception a caller sees for a failed RPC: its status by the table above, its text as it came."""
     status, details = error.code(), error.details() or ""
-    return _ERROR_OF_STATUS.get(status, PeriluneError)(details or f"the call failed with {status.name}")
+    if status is grpc.StatusCode.RESOURCE_EXHAUSTED and _TOO_LARGE in details:
+        return InvalidInputError(f"{details}; send less in one message")
+    found = _ERROR_OF_STATUS.get(status, PeriluneError)(details or f"the call failed with {status.name}")
+    if isinstance(found, OverloadedError):
+        trailers: Any = error.trailing_metadata() or ()
+        found.retry_after_s = next((int(value) / 1000 for key, value in trailers if key == RETRY_AFTER), None)
+    return found
+
+
+@contextlib.asynccontextmanager
+async def rpc_errors(context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    """Turns Perilune's own exceptions into the gRPC status that stands for each; others stay bugs."""
+    try:
+        yield
+    except PeriluneError as error:
+        status = next(STATUS_OF_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_OF_ERROR)
+        wait_s = error.retry_after_s if isinstance(error, OverloadedError) else None
+        wait_ms = "" if wait_s is None else str(math.ceil(wait_s * 1000))
+        trailers = ((RETRY_AFTER, wait_ms), (_RETRY_PUSHBACK, wait_ms)) if wait_ms else ()
+        await context.abort(status, str(error), trailers)

@@ -9,10 +9,12 @@ import json
 import logging
 import os
 import signal
+import socket
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import grpc
@@ -20,29 +22,35 @@ from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from perilune import telemetry
-from perilune.channel import GRPC_OPTIONS
+from perilune.auth import AuthInterceptor, Gate, read_tokens
+from perilune.channel import GRPC_OPTIONS, Credentials, read_pem
 from perilune.channel import open_channel as open_channel  # noqa: PLC0414
-from perilune.errors import STATUS_OF_ERROR, InvalidInputError, PeriluneError, UnavailableError
+from perilune.errors import InvalidInputError, PeriluneError, UnavailableError
+from perilune.errors import rpc_errors as rpc_errors  # noqa: PLC0414
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+RETRY_S = 2.0
 
-class ServiceSettings(BaseSettings):
+
+class ServiceSettings(Credentials):
     """What every service is told from outside: PERILUNE_LISTEN, PERILUNE_NATS_URL, and so on."""
 
-    model_config = SettingsConfigDict(env_prefix="PERILUNE_")
-
     listen: str = "127.0.0.1:0"  # port 0: any free one
+    http_listen: str | None = None  # HTTP/JSON beside gRPC, for the services that have it
     advertise: str | None = None  # how others reach this service, where that differs from `listen`
     nats_url: str = "nats://127.0.0.1:4222"
     master_address: str = "127.0.0.1:7040"
     home: Path = Path("runs")  # where runs, checkpoints and the embedded database lie
     log_level: str = "INFO"
-    ready_file: Path | None = None  # written when the service answers: {"address", "pid", "parent"}
+    ready_file: Path | None = None  # written when the service answers: {"address", "http", "pid", "parent"}
     exit_with_parent: bool = False  # end when the process that started this one is gone
+    tokens_file: Path | None = None  # who may call, and how much (`perilune.auth`)
+    tls_client_ca: Path | None = None  # callers must show a certificate of this authority (mTLS)
+    patience_s: float = 0.0  # to wait at the start for a NATS server or a database that is not there yet
     allow_unauthenticated: bool = False  # listen beyond loopback although nothing asks callers who they are
     worker_id: str = Field(default_factory=lambda: uuid4().hex[:8])
 
@@ -54,9 +62,12 @@ class Service:
         self.name = name
         self.settings = settings
         self.id = f"{name}-{settings.worker_id}"
-        self.server = grpc.aio.server(options=GRPC_OPTIONS)
+        self.gate = _gate(settings)
+        interceptors = [AuthInterceptor(self.gate)] if self.gate else []
+        self.server = grpc.aio.server(interceptors=interceptors, options=GRPC_OPTIONS)
         self.stopping = asyncio.Event()
         self.address = ""
+        self.http_address = ""
         self.parent = os.getppid() if settings.exit_with_parent else None  # who takes the service along
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
 
@@ -66,33 +77,68 @@ class Service:
         InvalidInputError if the port is taken, or open to others with nobody checking who calls.
         """
         host = self.settings.listen.rpartition(":")[0]
-        if not is_loopback(host) and not self.settings.allow_unauthenticated:
-            raise InvalidInputError(
-                f"{self.name} would listen on {self.settings.listen} with no authentication; listen on 127.0.0.1, "
-                "or accept it with PERILUNE_ALLOW_UNAUTHENTICATED=1"
-            )
+        self.check_exposure(self.settings.listen)
+        # The library's servicer says SERVING from its birth on; we are not, until `ready`.
+        await self._health.set("", health_pb2.HealthCheckResponse.NOT_SERVING)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.server)  # type: ignore[no-untyped-call]
         names = [service.full_name for service in services] + [health.SERVICE_NAME, reflection.SERVICE_NAME]
         reflection.enable_server_reflection(names, self.server)  # type: ignore[no-untyped-call]
         try:
-            bound = self.server.add_insecure_port(self.settings.listen)
+            bound = self._bind(self.settings.listen)
         except RuntimeError as error:
             raise InvalidInputError(
                 f"{self.name} cannot listen on {self.settings.listen}: the port is in use or not ours; "
                 "choose another with --listen (port 0 takes any free one)"
             ) from error
-        self.address = self.settings.advertise or f"{host}:{bound}"
+        self.address = self.settings.advertise or f"{reachable_name(host)}:{bound}"
         await self.server.start()
+
+    def check_exposure(self, listen: str) -> None:
+        """InvalidInputError if others than this machine could call, and nobody would ask who they are."""
+        if is_loopback(listen.rpartition(":")[0]) or self.settings.allow_unauthenticated:
+            return
+        if self.gate is None:
+            raise InvalidInputError(
+                f"{self.name} would listen on {listen} with no authentication; give PERILUNE_TOKENS_FILE "
+                "(`perilune token` makes one) or PERILUNE_TLS_CLIENT_CA, listen on 127.0.0.1, "
+                "or accept it with PERILUNE_ALLOW_UNAUTHENTICATED=1"
+            )
+        if self.settings.tls_cert is None:
+            logger.warning(
+                "tokens travel in plain text to %s: give PERILUNE_TLS_CERT and _KEY, or end TLS before", listen
+            )
+
+    def _bind(self, listen: str) -> int:
+        settings = self.settings
+        key, cert, client_ca = (
+            read_pem(path) for path in (settings.tls_key, settings.tls_cert, settings.tls_client_ca)
+        )
+        if not (key and cert):
+            return self.server.add_insecure_port(listen)
+        credentials = grpc.ssl_server_credentials([(key, cert)], client_ca, require_client_auth=client_ca is not None)
+        return self.server.add_secure_port(listen, credentials)
 
     async def ready(self) -> None:
         """Says that the service answers: to health checks, to the log, and in the ready file."""
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        logger.info("%s answers at %s", self.id, self.address)
+        logger.info("%s answers at %s", self.id, " and ".join(filter(None, (self.address, self.http_address))))
         if self.settings.ready_file:
             self.settings.ready_file.parent.mkdir(parents=True, exist_ok=True)
             temporary = self.settings.ready_file.with_suffix(".tmp")
-            temporary.write_text(json.dumps({"address": self.address, "pid": os.getpid(), "parent": self.parent}))
+            facts = {"address": self.address, "http": self.http_address, "pid": os.getpid(), "parent": self.parent}
+            temporary.write_text(json.dumps(facts))
             temporary.replace(self.settings.ready_file)
+
+
+def _gate(settings: ServiceSettings) -> Gate | None:
+    """Who may call, as the settings say; None where anyone may. InvalidInputError if they contradict each other."""
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise InvalidInputError("PERILUNE_TLS_CERT and PERILUNE_TLS_KEY belong together; one of them is missing")
+    if settings.tls_client_ca and not settings.tls_cert:
+        raise InvalidInputError("PERILUNE_TLS_CLIENT_CA needs a certificate of the service: PERILUNE_TLS_CERT and _KEY")
+    if settings.tokens_file:
+        return Gate(read_tokens(settings.tokens_file))
+    return Gate({}) if settings.tls_client_ca else None
 
 
 def main(name: str, settings_type: type[ServiceSettings], run: Callable[[Service], Awaitable[None]]) -> None:
@@ -139,6 +185,11 @@ async def _stop_with_parent(service: Service) -> None:
     service.stopping.set()
 
 
+def reachable_name(host: str) -> str:
+    """What others call a host that was listened on: every interface is no address, the machine's own name is one."""
+    return socket.gethostname() if host in ("0.0.0.0", "[::]") else host
+
+
 def is_loopback(host: str) -> bool:
     if host in ("localhost", "unix"):
         return True
@@ -148,13 +199,22 @@ def is_loopback(host: str) -> bool:
 
 
 @contextlib.asynccontextmanager
-async def rpc_errors(context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-    """Turns Perilune's own exceptions into the gRPC status that stands for each; others stay bugs."""
-    try:
-        yield
-    except PeriluneError as error:
-        status = next(STATUS_OF_ERROR[kind] for kind in type(error).__mro__ if kind in STATUS_OF_ERROR)
-        await context.abort(status, str(error))
+async def patiently(
+    open_: Callable[..., AbstractAsyncContextManager[T]], *arguments: Any, patience_s: float
+) -> AsyncIterator[T]:
+    """Enters `open_(*arguments)`, and tries again while that raises UnavailableError, for as long as patience lasts."""
+    deadline = asyncio.get_running_loop().time() + patience_s
+    async with contextlib.AsyncExitStack() as stack:
+        while True:
+            try:
+                opened = await stack.enter_async_context(open_(*arguments))
+                break
+            except UnavailableError as error:
+                if asyncio.get_running_loop().time() >= deadline:
+                    raise
+                logger.warning("%s; waiting for it", error)
+            await asyncio.sleep(RETRY_S)
+        yield opened
 
 
 async def until_stopping(service: Service, *work: Awaitable[Any]) -> None:

@@ -23,8 +23,10 @@ app = typer.Typer(
     help="Reinforcement learning for language models, as services.",
 )
 run_app = typer.Typer(no_args_is_help=True, help="Look at runs, stop them, continue them.")
+fleet_app = typer.Typer(help="See who serves which version; keep versions, and go back to one.")
 recipe_app = typer.Typer(no_args_is_help=True, help="Look at recipes.")
 app.add_typer(run_app, name="run")
+app.add_typer(fleet_app, name="fleet")
 app.add_typer(recipe_app, name="recipe")
 
 
@@ -34,6 +36,8 @@ class ServiceName(StrEnum):
     ROLLOUT = "rollout"
     REWARD = "reward"
     TRAINER = "trainer"
+    RELAY = "relay"
+    SANDBOX = "sandbox"
 
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file; recipes/ has some.")]
@@ -213,6 +217,155 @@ def ledger(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None, a
     _exit(inspect.ledger(run, home, master, as_json))
 
 
+# --- The fleet and its weights ------------------------------------------------------------------------------------
+
+VersionArgument = Annotated[int, typer.Argument(metavar="VERSION", min=0, help="`perilune fleet versions` shows them.")]
+
+
+@fleet_app.callback(invoke_without_command=True)
+def show_fleet(
+    context: typer.Context, home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = False
+) -> None:
+    """Show who is in the fleet, which version each serves, and where it got it from."""
+    if context.invoked_subcommand is None:
+        from perilune.cli import fleet as fleets
+
+        fleets.show(home, master, as_json)
+
+
+@fleet_app.command("versions")
+def fleet_versions(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = False) -> None:
+    """List the versions that a run's trainer keeps."""
+    from perilune.cli import fleet as fleets
+
+    fleets.versions(run, home, master, as_json)
+
+
+@fleet_app.command("serve")
+def fleet_serve(
+    run: RunArgument,
+    version: Annotated[
+        int | None, typer.Argument(metavar="[VERSION]", min=0, help="The newest, and those to come, if not given.")
+    ] = None,
+    home: Home = DEFAULT_HOME,
+    master: Master = None,
+) -> None:
+    """Have the fleet serve an older version, and hold back newer ones until told otherwise."""
+    from perilune.cli import fleet as fleets
+
+    fleets.serve(run, version, home, master)
+
+
+@fleet_app.command("pin")
+def fleet_pin(
+    run: RunArgument,
+    version: VersionArgument,
+    unpin: Annotated[bool, typer.Option("--unpin", help="Keep it no longer.")] = False,
+    home: Home = DEFAULT_HOME,
+    master: Master = None,
+) -> None:
+    """Keep a version whatever comes after it."""
+    from perilune.cli import fleet as fleets
+
+    fleets.pin(run, version, not unpin, home, master)
+
+
+@fleet_app.command("export")
+def fleet_export(
+    run: RunArgument,
+    version: VersionArgument,
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the Hugging Face model folder goes.")],
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Write a kept version, as the fleet serves it, as a Hugging Face model folder with safetensors."""
+    from perilune.cli import fleet as fleets
+
+    fleets.export(run, version, out, home)
+
+
+# --- The reward service -------------------------------------------------------------------------------------------
+
+
+@app.command()
+def score(
+    file: Annotated[
+        typer.FileText | None,
+        typer.Argument(metavar="[JSONL]", help='Lines such as {"response": …, "reference": …}; - is standard input.'),
+    ] = None,
+    grader: Annotated[
+        list[str] | None,
+        typer.Option(help='A name, or {"name": …, "weight": …, "options": {…}}; may be given often.'),
+    ] = None,
+    response: Annotated[str | None, typer.Option(help="One answer, in place of a file.")] = None,
+    reference: Annotated[str, typer.Option(help="What the answer is compared with.")] = "",
+    question: Annotated[str, typer.Option(help="For graders that read it.")] = "",
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", envvar="PERILUNE_REWARD_ADDRESS", help="The reward service.")
+    ] = "127.0.0.1:7041",
+    deadline: Annotated[float, typer.Option(metavar="SECONDS", min=0.001, help="When all is to be scored.")] = 300.0,
+    as_json: AsJson = False,
+) -> None:
+    """Score answers: a file of JSON lines, which come back with their scores, or one answer.
+
+    A token and TLS come from PERILUNE_TOKEN and PERILUNE_TLS_CA. Exit status 1 if some answers got no score.
+    """
+    from perilune.cli import scoring
+    from perilune.client.reward import read_graders, score_request
+
+    graders = read_graders(grader or [])
+    if response is not None:
+        request = score_request(response, reference, graders, question)
+        _exit(scoring.score_pair(address, request, deadline, as_json))
+    if file is None:
+        raise typer.BadParameter("give a file of JSON lines (- for standard input), or --response")
+    _exit(scoring.score_lines(address, file, graders, deadline, sys.stdout))
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="Who the token is for.")],
+    role: Annotated[list[str], typer.Option(help="What it may call: reward, sandbox, runs, worker or admin.")],
+    file: Annotated[
+        Path, typer.Option(metavar="TOML", envvar="PERILUNE_TOKENS_FILE", help="The tokens file; made if missing.")
+    ] = Path("tokens.toml"),
+    requests_per_s: Annotated[float | None, typer.Option(min=0.001, help="No limit if not given.")] = None,
+    max_concurrent: Annotated[int | None, typer.Option(min=1, help="No limit if not given.")] = None,
+) -> None:
+    """Make a token for a caller: its hash goes into the tokens file, and the token is printed once."""
+    from perilune.cli import scoring
+
+    print(scoring.new_token(file, name, role, requests_per_s, max_concurrent))
+
+
+# --- The sandbox --------------------------------------------------------------------------------------------------
+
+
+@app.command("exec", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def execute(
+    file: Annotated[Path, typer.Argument(help="The program; what follows it are its arguments.", metavar="FILE")],
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[ARG]...", show_default=False)] = None,
+    language: Annotated[str, typer.Option(help="Where the file's extension does not say it.")] = "",
+    beside: Annotated[
+        list[Path] | None, typer.Option("--file", metavar="PATH", help="Lies beside it; may be given often.")
+    ] = None,
+    cpu: Annotated[float | None, typer.Option(metavar="SECONDS", help="CPU time.")] = None,
+    wall: Annotated[float | None, typer.Option(metavar="SECONDS", help="Time by the clock.")] = None,
+    memory: Annotated[int | None, typer.Option(metavar="MB", help="Memory of all its processes.")] = None,
+    address: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", envvar="PERILUNE_SANDBOX_ADDRESS", help="A sandbox that runs.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a program in a sandbox: one that runs already, or one started for it.
+
+    Standard input goes to the program. Exit status: the program's own, or 1 if a limit or a signal ended it.
+    """
+    from perilune.cli import exec as sandbox
+
+    limits = sandbox.limits(cpu, wall, memory)
+    _exit(sandbox.run(file, arguments or [], language, beside or [], limits, address, as_json))
+
+
 # --- Services and this machine ------------------------------------------------------------------------------------
 
 
@@ -238,23 +391,26 @@ def serve(
         "PERILUNE_LOG_LEVEL": log_level,
     }
     os.environ.update({key: value for key, value in settings.items() if value is not None})
+    if service is ServiceName.MASTER:
+        os.environ.setdefault("PERILUNE_HTTP_LISTEN", "127.0.0.1:7080")  # the web page
     if service is ServiceName.NATS:
         serving.exec_nats()
     serving.exec_module(f"services.{service}", [], {})
 
 
 @app.command()
-def doctor(home: Home = DEFAULT_HOME, as_json: AsJson = False) -> None:
-    """Check this machine: what is missing for which service, and how to get it."""
+def doctor(home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = False) -> None:
+    """Check this machine: what is missing for which service, and how to get it. With --master: running services."""
     from perilune import doctor as examination
 
-    findings = examination.examine(home)
+    findings = examination.examine_cluster(master) if master else examination.examine(home)
     if as_json:
         print(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
         from rich.console import Console
 
-        Console(highlight=False).print(examination.render(findings))
+        subject = f"a run on {master}" if master else "`perilune train`"
+        Console(highlight=False).print(examination.render(findings, subject))
     _exit(0 if examination.can_train(findings) else 1)
 
 

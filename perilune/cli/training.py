@@ -169,7 +169,15 @@ async def _follow_from(
         AsyncRunClient(cluster.master_address) as client,
     ):
         interrupts.cluster = cluster
-        report = await cluster.run(_follow(begin, client, screen, interrupts, view))
+        screen.console.print(f"watch it in a browser: {cluster.page}", style="dim")
+
+        async def begin_here(client: AsyncRunClient) -> Run:
+            run = await begin(client)
+            if any(grader.name == "code" for grader in recipe_from_json(run.recipe_json).reward.graders):
+                cluster.start_sandbox()
+            return run
+
+        report = await cluster.run(_follow(begin_here, client, screen, interrupts, view))
         return replace(report, log_dir=cluster.log_dir)
 
 

@@ -4,7 +4,24 @@ Each comes in two kinds, for threads and for asyncio. They try again while a ser
 deadline, raise the exceptions of `perilune.errors`, and return the messages of `perilune.api`.
 """
 
-from perilune.client.reward import AsyncRewardClient, RewardClient, grader
+from perilune.channel import Credentials
+from perilune.client.reward import AsyncRewardClient, RewardClient, grader, score_request
 from perilune.client.run import AsyncRunClient, RunClient
+from perilune.client.sandbox import AsyncSandboxClient, AsyncSandboxSession, SandboxClient, SandboxSession
+from perilune.client.weights import AsyncWeightsClient, WeightsClient
 
-__all__ = ["AsyncRewardClient", "AsyncRunClient", "RewardClient", "RunClient", "grader"]
+__all__ = [
+    "AsyncRewardClient",
+    "AsyncRunClient",
+    "AsyncSandboxClient",
+    "AsyncSandboxSession",
+    "AsyncWeightsClient",
+    "Credentials",
+    "RewardClient",
+    "RunClient",
+    "SandboxClient",
+    "SandboxSession",
+    "WeightsClient",
+    "grader",
+    "score_request",
+]

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Literal
 
 from perilune.api.master.v1.master_pb2 import (
+    GetFleetRequest,
+    GetFleetResponse,
     GetLedgerRequest,
     GetRunRequest,
     Ledger,
@@ -81,6 +83,10 @@ class RunClient(Connection):
         """Where every sample of the run went."""
         return self._call(self._stub.GetLedger, GetLedgerRequest(run_id=run_id)).ledger
 
+    def fleet(self) -> GetFleetResponse:
+        """Who is in the fleet and which version each serves, and the work that waits for whom."""
+        return self._call(self._stub.GetFleet, GetFleetRequest())
+
     def samples(
         self,
         run_id: str,
@@ -133,6 +139,10 @@ class AsyncRunClient(AsyncConnection):
     async def ledger(self, run_id: str) -> Ledger:
         """See RunClient.ledger."""
         return (await self._call(self._stub.GetLedger, GetLedgerRequest(run_id=run_id))).ledger
+
+    async def fleet(self) -> GetFleetResponse:
+        """See RunClient.fleet."""
+        return await self._call(self._stub.GetFleet, GetFleetRequest())
 
     async def samples(
         self,

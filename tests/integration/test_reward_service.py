@@ -18,6 +18,7 @@ from perilune.api.reward.v1.reward_pb2 import (
     SCORE_STATUS_GRADER_ERROR,
     SCORE_STATUS_OK,
     SCORE_STATUS_TIMEOUT,
+    SCORE_STATUS_UNDECIDED,
     GraderChoice,
 )
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt, ScoredTrajectory, Trajectory
@@ -100,7 +101,7 @@ async def take(queue: asyncio.Queue[Delivery[ScoredTrajectory]], count: int) -> 
 async def test_trajectories_come_back_scored(
     bus: Bus, start_service: Start, scored: asyncio.Queue[Delivery[ScoredTrajectory]]
 ) -> None:
-    start_service()
+    await asyncio.to_thread(start_service)
     await publish(bus, 0, "9 + 25 = 34 no 9 + 12 = 21 yes answer: 12 9", "9 12", PAIR)
     await publish(bus, 1, "9 + 25 = 34 no answer: none", "9 12", PAIR)
     await publish(bus, 2, "answer: 9 12", "9 12", GraderChoice(name="exactt"))
@@ -130,7 +131,7 @@ async def test_a_redelivered_trajectory_is_scored_once(
             await delivery.retry(delay_s=0.1)
         if batch:
             break
-    start_service()
+    await asyncio.to_thread(start_service)
     await publish(bus, 1, "answer: 9 12", "9 12", PAIR)
 
     assert set(await take(scored, 2)) == {"g/0", "g/1"}
@@ -142,12 +143,12 @@ async def test_a_killed_worker_loses_nothing(
     bus: Bus, start_service: Start, scored: asyncio.Queue[Delivery[ScoredTrajectory]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     math = GraderChoice(name="math")
-    first, _ = start_service()
+    first, _ = await asyncio.to_thread(start_service)
     for index in range(40):
         await publish(bus, index, rf"\boxed{{{index}x + x}}", f"{index + 1}x", math)
     await take(scored, 1)
     first.send_signal(signal.SIGKILL)
-    start_service()
+    await asyncio.to_thread(start_service)
 
     # What the dead worker had in hand comes back after the bus's ack wait.
     found = await take(scored, 39)
@@ -155,17 +156,17 @@ async def test_a_killed_worker_loses_nothing(
 
 
 async def test_a_hanging_grader_is_killed_and_the_next_request_works(start_service: Start, bus: Bus) -> None:
-    _, address = start_service()
+    _, address = await asyncio.to_thread(start_service)
     async with AsyncRewardClient(address) as rewards:
         stuck = await rewards.score(rf"\boxed{{{HANGS}}}", "x+1", ["math"])
-        assert stuck.status in (SCORE_STATUS_TIMEOUT, SCORE_STATUS_GRADER_ERROR)
+        assert stuck.status in (SCORE_STATUS_TIMEOUT, SCORE_STATUS_UNDECIDED)
         assert not stuck.HasField("value")
         right = await rewards.score(r"\boxed{2x+2}", "2(x+1)", ["math"])
         assert (right.status, right.value) == (SCORE_STATUS_OK, 1.0)
 
 
 async def test_rpc_scores_and_explains_mistakes(start_service: Start, bus: Bus) -> None:
-    _, address = start_service()
+    _, address = await asyncio.to_thread(start_service)
 
     def call() -> None:
         with RewardClient(address) as rewards:
@@ -183,7 +184,7 @@ async def test_rpc_scores_and_explains_mistakes(start_service: Start, bus: Bus) 
 
 
 async def test_it_stops_cleanly(start_service: Start, bus: Bus) -> None:
-    process, address = start_service()
+    process, address = await asyncio.to_thread(start_service)
     async with AsyncRewardClient(address) as rewards:
         await rewards.score(r"\boxed{2x+2}", "2(x+1)", ["math"])
     process.send_signal(signal.SIGTERM)

@@ -193,9 +193,35 @@ def test_a_grader_choice_spells_its_options_as_text() -> None:
 
 
 def test_the_public_names() -> None:
-    assert perilune.client.__all__ == ["AsyncRewardClient", "AsyncRunClient", "RewardClient", "RunClient", "grader"]
+    assert perilune.client.__all__ == [
+        "AsyncRewardClient",
+        "AsyncRunClient",
+        "AsyncSandboxClient",
+        "AsyncSandboxSession",
+        "AsyncWeightsClient",
+        "Credentials",
+        "RewardClient",
+        "RunClient",
+        "SandboxClient",
+        "SandboxSession",
+        "WeightsClient",
+        "grader",
+        "score_request",
+    ]
     public = {name for name in dir(RunClient) if not name.startswith("_")}
-    assert public == {"close", "get", "ledger", "list", "resume", "samples", "stop", "submit", "versions", "watch"}
+    assert public == {
+        "close",
+        "fleet",
+        "get",
+        "ledger",
+        "list",
+        "resume",
+        "samples",
+        "stop",
+        "submit",
+        "versions",
+        "watch",
+    }
     assert public == {name for name in dir(AsyncRunClient) if not name.startswith("_")}
 
 

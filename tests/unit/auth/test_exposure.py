@@ -1,0 +1,52 @@
+"""A service that would be open to others, or whose settings contradict each other, does not start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perilune.errors import InvalidInputError
+from perilune.http import serve_http
+from perilune.service import Service, ServiceSettings
+
+HERE = "127.0.0.1:0"
+
+
+async def start(**settings: Any) -> None:
+    service = Service("reward", ServiceSettings(**({"listen": HERE} | settings)))
+    try:
+        await service.listen([])
+        async with serve_http(service, {}):
+            pass
+    finally:
+        await service.server.stop(None)
+
+
+async def test_on_loopback_nobody_is_asked() -> None:
+    await start(http_listen=HERE)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"listen": "0.0.0.0:0"}, "PERILUNE_TOKENS_FILE"),
+        ({"http_listen": "0.0.0.0:0"}, "PERILUNE_TOKENS_FILE"),
+        ({"http_listen": "127.0.0.1:somewhere"}, "give HOST:PORT"),
+        ({"tokens_file": Path("/nowhere.toml")}, "cannot be read"),
+        ({"tls_cert": Path("/nowhere.pem")}, "belong together"),
+        ({"tls_cert": Path("/nowhere.pem"), "tls_key": Path("/nowhere.key")}, "cannot be read"),
+        ({"tls_client_ca": Path("/nowhere.pem")}, "needs a certificate of the service"),
+    ],
+)
+async def test_what_is_wrong_is_said(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        await start(**settings)
+
+
+async def test_with_tokens_or_in_so_many_words_it_may_be_open(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text('[alice]\ncertificate = "alice"\nroles = ["reward"]\n')
+    await start(listen="0.0.0.0:0", http_listen="0.0.0.0:0", tokens_file=tokens)
+    await start(listen="0.0.0.0:0", allow_unauthenticated=True)
