@@ -53,6 +53,10 @@ def finished_subject(run_id: str) -> str:
     return f"perilune.{run_id}.trajectory.finished"
 
 
+def partial_subject(run_id: str) -> str:
+    return f"perilune.{run_id}.trajectory.partial"
+
+
 def scored_subject(run_id: str) -> str:
     return f"perilune.{run_id}.trajectory.scored"
 
@@ -70,8 +74,18 @@ class Consumer:
     subject: str
 
 
+@dataclass(frozen=True)
+class Backlog:
+    """Messages that a consumer has not acknowledged: those that nobody has taken, and those that a worker holds."""
+
+    consumer: str
+    num_waiting: int
+    num_in_hand: int
+
+
 REWARD_CONSUMER = Consumer(TRAJECTORIES, "reward", "perilune.*.trajectory.finished")
 MASTER_CONSUMER = Consumer(TRAJECTORIES, "master", "perilune.*.trajectory.scored")
+PARTIAL_CONSUMER = Consumer(TRAJECTORIES, "master-partial", "perilune.*.trajectory.partial")
 DEAD_CONSUMER = Consumer(DEAD, "master-dead", DEAD_SUBJECT)
 EVENT_CONSUMER = Consumer(EVENTS, "master-events", "perilune.*.event")
 ADVISORY_CONSUMER = Consumer(ADVISORIES, "master-advisories", f"{_MAX_DELIVERIES_ADVISORY}.>")
@@ -90,7 +104,10 @@ _STREAMS = [
     # The server says only once that it gave a message up; without this stream nobody might be listening.
     api.StreamConfig(ADVISORIES, subjects=[f"{_MAX_DELIVERIES_ADVISORY}.>"], max_age=7 * 24 * 3600),
 ]
-_STANDING_CONSUMERS = [REWARD_CONSUMER, MASTER_CONSUMER, DEAD_CONSUMER, EVENT_CONSUMER, ADVISORY_CONSUMER]
+_STANDING_CONSUMERS = [
+    *(REWARD_CONSUMER, MASTER_CONSUMER, PARTIAL_CONSUMER),
+    *(DEAD_CONSUMER, EVENT_CONSUMER, ADVISORY_CONSUMER),
+]
 
 
 @dataclass(eq=False)
@@ -207,6 +224,23 @@ class Bus:
     async def purge(self, stream: str, subject: str) -> None:
         """Forgets the messages of a subject that nobody has taken yet."""
         await self._jetstream.purge_stream(stream, subject=subject)
+
+    async def backlogs(self) -> list[Backlog]:
+        """What every consumer of a work queue has left to do. UnavailableError if the server does not answer."""
+        try:
+            found = [
+                info for stream in (PROMPTS, TRAJECTORIES) for info in await self._jetstream.consumers_info(stream)
+            ]
+        except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"the bus does not say how much work is left: {error!r}") from error
+        return [Backlog(info.name, info.num_pending or 0, info.num_ack_pending or 0) for info in found]
+
+    async def num_dead_letters(self) -> int:
+        """How many messages were given up and are still kept. UnavailableError if the server does not answer."""
+        try:
+            return (await self._jetstream.stream_info(DEAD)).state.messages
+        except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"the bus does not say how many dead letters there are: {error!r}") from error
 
     async def num_unfinished(self, consumer: Consumer) -> int:
         """Messages of a consumer that were not acknowledged yet, delivered or not."""

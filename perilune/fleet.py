@@ -19,9 +19,14 @@ logger = logging.getLogger(__name__)
 REJOIN_S = 0.5
 
 
-async def assignments(service: Service) -> AsyncIterator[list[RunAssignment]]:
-    """The runs to serve, at once and at every change; joins again when the master comes back."""
-    request = JoinRequest(worker_id=service.id, kind=service.name, address=service.address)
+async def assignments(service: Service, serves_weights: bool = False) -> AsyncIterator[list[RunAssignment]]:
+    """The runs to serve, at once and at every change; joins again when the master comes back.
+
+    `serves_weights`: this service has a WeightService, so that the master may send others to it for their versions.
+    """
+    request = JoinRequest(
+        worker_id=service.id, kind=service.name, address=service.address, serves_weights=serves_weights
+    )
     async with open_channel(service.settings.master_address) as channel:
         reachable = True
         while True:
@@ -36,9 +41,9 @@ async def assignments(service: Service) -> AsyncIterator[list[RunAssignment]]:
             await asyncio.sleep(REJOIN_S)
 
 
-async def report_serving(service: Service, run_id: str, policy: PolicyVersion) -> None:
+async def report_serving(service: Service, run_id: str, policy: PolicyVersion, weights_from: str = "") -> None:
     """Tells the master which version this worker samples with from now on; a master that is away learns it later."""
-    request = ReportServingRequest(worker_id=service.id, run_id=run_id, policy=policy)
+    request = ReportServingRequest(worker_id=service.id, run_id=run_id, policy=policy, weights_from=weights_from)
     try:
         async with open_channel(service.settings.master_address) as channel:
             await FleetServiceStub(channel).ReportServing(request, timeout=5)

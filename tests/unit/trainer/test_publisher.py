@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -10,11 +11,17 @@ import pytest_asyncio
 import torch
 
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.api.weights.v1.weights_pb2 import SubscribeRequest
+from perilune.api.weights.v1.weights_pb2 import (
+    ListVersionsRequest,
+    PinVersionRequest,
+    ServeVersionRequest,
+    SubscribeRequest,
+)
 from perilune.api.weights.v1.weights_pb2_grpc import WeightServiceStub
 from perilune.service import open_channel
 from perilune.weights import RawTensor, Stage
-from services.trainer.publisher import Publisher, snapshot
+from perilune.weights.store import VersionStore
+from services.trainer.publisher import PublishedVersion, Publisher, snapshot
 from tests.unit.trainer.models import tiny_policy
 
 
@@ -119,4 +126,61 @@ async def test_a_version_that_was_given_up_is_replaced_by_an_older_one(served: S
 async def test_an_unknown_run_is_not_found(served: Served) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await served.subscribe(run_id="other").read()
+    assert raised.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_an_older_version_is_served_until_told_otherwise(served: Served, tmp_path: Path) -> None:
+    policy, store = tiny_policy(), VersionStore(tmp_path, num_kept=3)
+    served.publisher.open("run", store)
+    with pytest.raises(grpc.aio.AioRpcError, match="published nothing yet") as raised:
+        await served.stub.ServeVersion(ServeVersionRequest(run_id="run", number=1))
+    assert raised.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+    versions: list[PublishedVersion] = []
+    for number in range(4):
+        with torch.no_grad():
+            policy.model.model.norm.weight += 1
+        versions.append(snapshot(policy, number, torch.float32, versions[-1] if versions else None))
+        store.add(versions[-1].state, None, versions[-1].model_files)
+        if number < 3:
+            served.publisher.publish("run", versions[-1])
+    call = served.subscribe()
+    assert (await receive(call))[0].manifest.version == versions[2].policy
+    answer = await served.stub.ServeVersion(ServeVersionRequest(run_id="run", number=1))
+    assert answer.served == versions[1].policy
+    stage, tensors = await receive(call)
+    assert stage.manifest.version == versions[1].policy
+    assert [bytes(raw.data) for raw in tensors] == [bytes(raw.data) for raw in versions[1].state.tensors]
+    served.publisher.publish("run", versions[3])  # held back
+    listed = await served.stub.ListVersions(ListVersionsRequest(run_id="run"))
+    assert [kept.version.number for kept in listed.versions] == [1, 2, 3]
+    assert (listed.served, listed.held) == (versions[1].policy, True)
+    assert (await served.stub.ServeVersion(ServeVersionRequest(run_id="run"))).served == versions[3].policy
+    assert (await receive(call))[0].manifest.version == versions[3].policy
+    with pytest.raises(grpc.aio.AioRpcError, match="version 0 is not kept") as raised:
+        await served.stub.ServeVersion(ServeVersionRequest(run_id="run", number=0))
+    assert raised.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+async def test_versions_are_pinned_from_outside(served: Served, tmp_path: Path) -> None:
+    store = VersionStore(tmp_path)
+    served.publisher.open("run", store)
+    version = snapshot(tiny_policy(), 5, torch.float32)
+    store.add(version.state, None, version.model_files)
+    await served.stub.PinVersion(PinVersionRequest(run_id="run", number=5))
+    assert [kept.is_pinned for kept in store.versions()] == [True]
+    await served.stub.PinVersion(PinVersionRequest(run_id="run", number=5, unpin=True))
+    assert [kept.is_pinned for kept in store.versions()] == [False]
+
+
+async def test_an_adapter_has_versions_of_its_own(served: Served) -> None:
+    model, adapter = snapshot(tiny_policy(), 3, torch.float32), snapshot(tiny_policy(seed=1), 8, torch.float32)
+    served.publisher.open("run")
+    served.publisher.publish("run", model)
+    served.publisher.publish_adapter("run", "poet", adapter)
+    assert (await receive(served.subscribe()))[0].manifest.version == model.policy
+    call = served.stub.Subscribe(SubscribeRequest(run_id="run", worker_id="w", adapter="poet"))
+    assert (await receive(call))[0].manifest.version == adapter.policy
+    served.publisher.open("run")  # the run starts anew: its adapters end
+    with pytest.raises(grpc.aio.AioRpcError, match="no adapter 'poet' of run 'run'") as raised:
+        await call.read()
     assert raised.value.code() == grpc.StatusCode.NOT_FOUND

@@ -575,6 +575,8 @@ class ListSamplesRequest(_message.Message):
     ITERATION_FIELD_NUMBER: _builtins.int
     LIMIT_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    TEXT_ONLY_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     purpose: _trajectory_pb2.Purpose.ValueType
     iteration: _builtins.int
@@ -582,6 +584,10 @@ class ListSamplesRequest(_message.Message):
     """At most this many; 0 means 20."""
     mode: _builtins.str
     """`greedy` or `sampled`, for held-out samples; empty means both."""
+    offset: _builtins.int
+    """Skips so many."""
+    text_only: _builtins.bool
+    """Leaves out token ids and log-probabilities, which are most of the bytes; each segment says how many they were."""
     def __init__(
         self,
         *,
@@ -590,10 +596,12 @@ class ListSamplesRequest(_message.Message):
         iteration: _builtins.int = ...,
         limit: _builtins.int = ...,
         mode: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        text_only: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "limit", b"limit", "mode", b"mode", "purpose", b"purpose", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "limit", b"limit", "mode", b"mode", "offset", b"offset", "purpose", b"purpose", "run_id", b"run_id", "text_only", b"text_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -604,20 +612,96 @@ class ListSamplesResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SAMPLES_FIELD_NUMBER: _builtins.int
+    NUM_SAMPLES_FIELD_NUMBER: _builtins.int
+    num_samples: _builtins.int
+    """How many there are in all, whatever the limit."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_trajectory_pb2.ScoredTrajectory]: ...
     def __init__(
         self,
         *,
         samples: _abc.Iterable[_trajectory_pb2.ScoredTrajectory] | None = ...,
+        num_samples: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["samples", b"samples"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_samples", b"num_samples", "samples", b"samples"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListSamplesResponse: _TypeAlias = ListSamplesResponse  # noqa: Y015
+
+@_typing.final
+class GetFleetRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFleetRequest: _TypeAlias = GetFleetRequest  # noqa: Y015
+
+@_typing.final
+class GetFleetResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKERS_FIELD_NUMBER: _builtins.int
+    QUEUES_FIELD_NUMBER: _builtins.int
+    NUM_DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    num_dead_letters: _builtins.int
+    @_builtins.property
+    def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker]: ...
+    @_builtins.property
+    def queues(self) -> _containers.RepeatedCompositeFieldContainer[Global___Queue]: ...
+    def __init__(
+        self,
+        *,
+        workers: _abc.Iterable[Global___Worker] | None = ...,
+        queues: _abc.Iterable[Global___Queue] | None = ...,
+        num_dead_letters: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_dead_letters", b"num_dead_letters", "queues", b"queues", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFleetResponse: _TypeAlias = GetFleetResponse  # noqa: Y015
+
+@_typing.final
+class Queue(_message.Message):
+    """The work that waits for one kind of worker."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    NUM_WAITING_FIELD_NUMBER: _builtins.int
+    NUM_IN_HAND_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The durable consumer: `rollout-<run>`, `reward`, `master`."""
+    num_waiting: _builtins.int
+    """Messages that nobody has taken yet."""
+    num_in_hand: _builtins.int
+    """Messages that a worker holds."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        num_waiting: _builtins.int = ...,
+        num_in_hand: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "num_in_hand", b"num_in_hand", "num_waiting", b"num_waiting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Queue: _TypeAlias = Queue  # noqa: Y015
 
 @_typing.final
 class Worker(_message.Message):
@@ -628,11 +712,14 @@ class Worker(_message.Message):
     ADDRESS_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FROM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     kind: _builtins.str
-    """`rollout`, `reward` or `trainer`."""
+    """`rollout`, `reward`, `relay` or `trainer`."""
     address: _builtins.str
     run_id: _builtins.str
+    weights_from: _builtins.str
+    """The WeightService that it got this version from."""
     @_builtins.property
     def policy(self) -> _trajectory_pb2.PolicyVersion: ...
     def __init__(
@@ -643,10 +730,11 @@ class Worker(_message.Message):
         address: _builtins.str = ...,
         run_id: _builtins.str = ...,
         policy: _trajectory_pb2.PolicyVersion | None = ...,
+        weights_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "id", b"id", "kind", b"kind", "policy", b"policy", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "id", b"id", "kind", b"kind", "policy", b"policy", "run_id", b"run_id", "weights_from", b"weights_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -659,20 +747,24 @@ class JoinRequest(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     KIND_FIELD_NUMBER: _builtins.int
     ADDRESS_FIELD_NUMBER: _builtins.int
+    SERVES_WEIGHTS_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     kind: _builtins.str
     address: _builtins.str
     """Where its own gRPC server listens."""
+    serves_weights: _builtins.bool
+    """Its own gRPC server has a WeightService, so that others may get their versions from it."""
     def __init__(
         self,
         *,
         worker_id: _builtins.str = ...,
         kind: _builtins.str = ...,
         address: _builtins.str = ...,
+        serves_weights: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "kind", b"kind", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "kind", b"kind", "serves_weights", b"serves_weights", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -687,20 +779,32 @@ class RunAssignment(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     RECIPE_JSON_FIELD_NUMBER: _builtins.int
     WEIGHTS_ADDRESS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FALLBACKS_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     recipe_json: _builtins.str
     weights_address: _builtins.str
-    """host:port of a WeightService; empty until a trainer holds the run."""
+    """host:port of a WeightService: the worker's place in the tree says whose. Empty until a trainer holds the run."""
+    @_builtins.property
+    def weights_fallbacks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where to go when that one does not answer, in this order; the trainer is the last."""
+
+    @_builtins.property
+    def policy(self) -> _trajectory_pb2.PolicyVersion:
+        """The newest committed version: what the fleet is to serve."""
+
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         recipe_json: _builtins.str = ...,
         weights_address: _builtins.str = ...,
+        weights_fallbacks: _abc.Iterable[_builtins.str] | None = ...,
+        policy: _trajectory_pb2.PolicyVersion | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["recipe_json", b"recipe_json", "run_id", b"run_id", "weights_address", b"weights_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "recipe_json", b"recipe_json", "run_id", b"run_id", "weights_address", b"weights_address", "weights_fallbacks", b"weights_fallbacks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -733,8 +837,11 @@ class ReportServingRequest(_message.Message):
     WORKER_ID_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FROM_FIELD_NUMBER: _builtins.int
     worker_id: _builtins.str
     run_id: _builtins.str
+    weights_from: _builtins.str
+    """The WeightService that it got this version from."""
     @_builtins.property
     def policy(self) -> _trajectory_pb2.PolicyVersion: ...
     def __init__(
@@ -743,10 +850,11 @@ class ReportServingRequest(_message.Message):
         worker_id: _builtins.str = ...,
         run_id: _builtins.str = ...,
         policy: _trajectory_pb2.PolicyVersion | None = ...,
+        weights_from: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "run_id", b"run_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "run_id", b"run_id", "weights_from", b"weights_from", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -75,6 +75,11 @@ class RunServiceStub:
                 request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesRequest.SerializeToString,
                 response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesResponse.FromString,
                 _registered_method=True)
+        self.GetFleet = channel.unary_unary(
+                '/perilune.api.master.v1.RunService/GetFleet',
+                request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetFleetRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetFleetResponse.FromString,
+                _registered_method=True)
 
 
 class RunServiceServicer:
@@ -141,6 +146,13 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetFleet(self, request, context):
+        """Who is in the fleet, and how much work waits for whom. UNAVAILABLE: the bus is away. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RunServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -183,6 +195,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListSamples,
                     request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesRequest.FromString,
                     response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesResponse.SerializeToString,
+            ),
+            'GetFleet': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFleet,
+                    request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetFleetRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetFleetResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -402,6 +419,33 @@ class RunService:
             '/perilune.api.master.v1.RunService/ListSamples',
             perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesRequest.SerializeToString,
             perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFleet(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.master.v1.RunService/GetFleet',
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetFleetRequest.SerializeToString,
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetFleetResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -28,22 +28,31 @@ class _ScoreStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreStat
     SCORE_STATUS_UNSPECIFIED: _ScoreStatus.ValueType  # 0
     SCORE_STATUS_OK: _ScoreStatus.ValueType  # 1
     SCORE_STATUS_GRADER_ERROR: _ScoreStatus.ValueType  # 2
-    """The grader itself failed; this is no statement about the answer."""
+    """The grader failed, or cannot grade such a question, such as one without a reference.
+    The same request would fail again.
+    """
     SCORE_STATUS_TIMEOUT: _ScoreStatus.ValueType  # 3
-    """The grader ran out of time; this is no statement about the answer."""
+    """The grader ran out of time. Try again, with a later deadline."""
     SCORE_STATUS_UNDECIDED: _ScoreStatus.ValueType  # 4
-    """The grader ran and could not decide."""
+    """The grader ran and could not decide. The same request would stay undecided; a judge or a person may decide."""
+    SCORE_STATUS_UNAVAILABLE: _ScoreStatus.ValueType  # 5
+    """What the grader needs was away: its process, the sandbox, the judge, the plug-in. Try again."""
 
-class ScoreStatus(_ScoreStatus, metaclass=_ScoreStatusEnumTypeWrapper): ...
+class ScoreStatus(_ScoreStatus, metaclass=_ScoreStatusEnumTypeWrapper):
+    """What became of a grader's work. Only OK says anything about the answer."""
 
 SCORE_STATUS_UNSPECIFIED: ScoreStatus.ValueType  # 0
 SCORE_STATUS_OK: ScoreStatus.ValueType  # 1
 SCORE_STATUS_GRADER_ERROR: ScoreStatus.ValueType  # 2
-"""The grader itself failed; this is no statement about the answer."""
+"""The grader failed, or cannot grade such a question, such as one without a reference.
+The same request would fail again.
+"""
 SCORE_STATUS_TIMEOUT: ScoreStatus.ValueType  # 3
-"""The grader ran out of time; this is no statement about the answer."""
+"""The grader ran out of time. Try again, with a later deadline."""
 SCORE_STATUS_UNDECIDED: ScoreStatus.ValueType  # 4
-"""The grader ran and could not decide."""
+"""The grader ran and could not decide. The same request would stay undecided; a judge or a person may decide."""
+SCORE_STATUS_UNAVAILABLE: ScoreStatus.ValueType  # 5
+"""What the grader needs was away: its process, the sandbox, the judge, the plug-in. Try again."""
 Global___ScoreStatus: _TypeAlias = ScoreStatus  # noqa: Y015
 
 @_typing.final
@@ -75,21 +84,28 @@ class GraderChoice(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     WEIGHT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
+    """A name of ListGraders."""
     weight: _builtins.float
     """The total is the sum of weight times value; unset means 1."""
+    version: _builtins.str
+    """Only this version will do; unset: whatever the service has."""
     @_builtins.property
-    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """By name; ListGraders says what each means and its default."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         weight: _builtins.float | None = ...,
         options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "weight", b"weight"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "name", b"name", "options", b"options", "weight", b"weight"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_weight", b"_weight", "name", b"name", "options", b"options", "version", b"version", "weight", b"weight"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__weight: _TypeAlias = _typing.Literal["weight"]  # noqa: Y015
     _WhichOneofArgType__weight: _TypeAlias = _typing.Literal["_weight", b"_weight"]  # noqa: Y015
@@ -137,9 +153,12 @@ class Component(_message.Message):
     """Set only where status is OK."""
     weight: _builtins.float
     seconds: _builtins.float
+    """How long the grader took."""
     @_builtins.property
     def evidence(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Why: what was extracted, what it was compared with, how it failed."""
+        """Why: what was extracted (`answer`), what it was compared with (`reference`), how it failed (`error`), the sandbox's
+        verdict, the judge's words. Long texts are cut.
+        """
 
     def __init__(
         self,
@@ -164,7 +183,12 @@ Global___Component: _TypeAlias = Component  # noqa: Y015
 
 @_typing.final
 class Score(_message.Message):
-    """A score is OK only if every component is; a failed grader is never a zero."""
+    """A score is OK only if every component is; a failed grader is never a zero.
+
+    Example: {"status": "SCORE_STATUS_OK", "value": 1, "components": [{"grader": "math", "version": "1", "status":
+    "SCORE_STATUS_OK", "value": 1, "weight": 1, "evidence": {"answer": "\\\\frac{1}{2}", "reference": "0.5"}, "seconds":
+    0.0004}]}
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -172,6 +196,7 @@ class Score(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     COMPONENTS_FIELD_NUMBER: _builtins.int
     status: Global___ScoreStatus.ValueType
+    """That of the first component that is not OK, else OK."""
     value: _builtins.float
     """Weighted sum of the components; set only where status is OK."""
     @_builtins.property
@@ -194,18 +219,103 @@ class Score(_message.Message):
 Global___Score: _TypeAlias = Score  # noqa: Y015
 
 @_typing.final
+class Message(_message.Message):
+    """One turn of a conversation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ROLE_FIELD_NUMBER: _builtins.int
+    CONTENT_FIELD_NUMBER: _builtins.int
+    role: _builtins.str
+    """system, user, assistant or tool."""
+    content: _builtins.str
+    def __init__(
+        self,
+        *,
+        role: _builtins.str = ...,
+        content: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "role", b"role"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Message: _TypeAlias = Message  # noqa: Y015
+
+@_typing.final
+class Image(_message.Message):
+    """An image of the question: its bytes, or where they are."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    media_type: _builtins.str
+    """Such as image/png."""
+    data: _builtins.bytes
+    uri: _builtins.str
+    """Read by the graders that look at images, never by the service itself."""
+    def __init__(
+        self,
+        *,
+        media_type: _builtins.str = ...,
+        data: _builtins.bytes = ...,
+        uri: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "source", b"source", "uri", b"uri"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "media_type", b"media_type", "source", b"source", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["data", "uri"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___Image: _TypeAlias = Image  # noqa: Y015
+
+@_typing.final
 class ScoreRequest(_message.Message):
+    """What is scored, and by which graders.
+
+    Example: {"question": "What is 1/4 + 1/4?", "reference": "1/2", "response": "Two quarters make \\\\boxed{0.5}",
+    "graders": [{"name": "math"}]}
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     QUESTION_FIELD_NUMBER: _builtins.int
     REFERENCE_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     GRADERS_FIELD_NUMBER: _builtins.int
+    CONVERSATION_FIELD_NUMBER: _builtins.int
+    IMAGES_FIELD_NUMBER: _builtins.int
+    DEADLINE_S_FIELD_NUMBER: _builtins.int
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     reference: _builtins.str
+    """What the graders compare with."""
     response: _builtins.str
+    """What the model wrote, thinking and all."""
+    deadline_s: _builtins.float
+    """Seconds from the request's arrival within which the score is sent: what is not graded by then is a TIMEOUT inside
+    the score. Unset: the call's own deadline, and the service's limit. Must be above 0.
+    """
+    idempotency_key: _builtins.str
+    """With a key the answer and its score are kept: the same request with the same key gets the score that is there, and
+    Rescore finds the answer by it. A score that failed is graded again. Keys of different tokens are apart.
+    At most 256 characters.
+    """
     @_builtins.property
-    def graders(self) -> _containers.RepeatedCompositeFieldContainer[Global___GraderChoice]: ...
+    def graders(self) -> _containers.RepeatedCompositeFieldContainer[Global___GraderChoice]:
+        """At least one."""
+
+    @_builtins.property
+    def conversation(self) -> _containers.RepeatedCompositeFieldContainer[Global___Message]:
+        """The turns before the response, where the question was more than one message."""
+
+    @_builtins.property
+    def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]: ...
     def __init__(
         self,
         *,
@@ -213,12 +323,18 @@ class ScoreRequest(_message.Message):
         reference: _builtins.str = ...,
         response: _builtins.str = ...,
         graders: _abc.Iterable[Global___GraderChoice] | None = ...,
+        conversation: _abc.Iterable[Global___Message] | None = ...,
+        images: _abc.Iterable[Global___Image] | None = ...,
+        deadline_s: _builtins.float | None = ...,
+        idempotency_key: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "deadline_s", b"deadline_s"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["graders", b"graders", "question", b"question", "reference", b"reference", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "conversation", b"conversation", "deadline_s", b"deadline_s", "graders", b"graders", "idempotency_key", b"idempotency_key", "images", b"images", "question", b"question", "reference", b"reference", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__deadline_s: _TypeAlias = _typing.Literal["deadline_s"]  # noqa: Y015
+    _WhichOneofArgType__deadline_s: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_s) -> _WhichOneofReturnType__deadline_s | None: ...
 
 Global___ScoreRequest: _TypeAlias = ScoreRequest  # noqa: Y015
 
@@ -241,6 +357,173 @@ class ScoreResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ScoreResponse: _TypeAlias = ScoreResponse  # noqa: Y015
+
+@_typing.final
+class ScoreBatchRequest(_message.Message):
+    """Example: {"requests": [{"reference": "42", "response": "\\\\boxed{42}"}, {"reference": "42", "response":
+    "\\\\boxed{41}"}], "graders": [{"name": "math"}], "deadlineS": 10}
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    GRADERS_FIELD_NUMBER: _builtins.int
+    DEADLINE_S_FIELD_NUMBER: _builtins.int
+    deadline_s: _builtins.float
+    """For the requests that have none, and for the whole batch; see ScoreRequest."""
+    @_builtins.property
+    def requests(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreRequest]: ...
+    @_builtins.property
+    def graders(self) -> _containers.RepeatedCompositeFieldContainer[Global___GraderChoice]:
+        """For the requests that name none."""
+
+    def __init__(
+        self,
+        *,
+        requests: _abc.Iterable[Global___ScoreRequest] | None = ...,
+        graders: _abc.Iterable[Global___GraderChoice] | None = ...,
+        deadline_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "deadline_s", b"deadline_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "deadline_s", b"deadline_s", "graders", b"graders", "requests", b"requests"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deadline_s: _TypeAlias = _typing.Literal["deadline_s"]  # noqa: Y015
+    _WhichOneofArgType__deadline_s: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_s) -> _WhichOneofReturnType__deadline_s | None: ...
+
+Global___ScoreBatchRequest: _TypeAlias = ScoreBatchRequest  # noqa: Y015
+
+@_typing.final
+class ScoreBatchResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which of the requests, from 0."""
+    @_builtins.property
+    def score(self) -> Global___Score: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        score: Global___Score | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["score", b"score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreBatchResponse: _TypeAlias = ScoreBatchResponse  # noqa: Y015
+
+@_typing.final
+class ScoredAnswer(_message.Message):
+    """An answer that the caller has kept, with the score it got."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___ScoreRequest: ...
+    @_builtins.property
+    def score(self) -> Global___Score: ...
+    def __init__(
+        self,
+        *,
+        request: Global___ScoreRequest | None = ...,
+        score: Global___Score | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "score", b"score"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoredAnswer: _TypeAlias = ScoredAnswer  # noqa: Y015
+
+@_typing.final
+class RescoreRequest(_message.Message):
+    """Example: {"answers": [{"request": {"reference": "42", "response": "\\\\boxed{42}", "graders": [{"name": "math"}]},
+    "score": {"status": "SCORE_STATUS_UNDECIDED", "components": [{"grader": "math", "version": "0", "status":
+    "SCORE_STATUS_UNDECIDED", "weight": 1}]}}]}
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDEMPOTENCY_KEYS_FIELD_NUMBER: _builtins.int
+    ANSWERS_FIELD_NUMBER: _builtins.int
+    GRADERS_FIELD_NUMBER: _builtins.int
+    FORCE_FIELD_NUMBER: _builtins.int
+    DEADLINE_S_FIELD_NUMBER: _builtins.int
+    force: _builtins.bool
+    """Grade again whatever the version."""
+    deadline_s: _builtins.float
+    """See ScoreBatchRequest."""
+    @_builtins.property
+    def idempotency_keys(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Answers that this service keeps: the keys that they were scored with. Their new scores replace the old."""
+
+    @_builtins.property
+    def answers(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredAnswer]:
+        """Answers that the caller keeps."""
+
+    @_builtins.property
+    def graders(self) -> _containers.RepeatedCompositeFieldContainer[Global___GraderChoice]:
+        """By these, in place of the graders of each answer's own request."""
+
+    def __init__(
+        self,
+        *,
+        idempotency_keys: _abc.Iterable[_builtins.str] | None = ...,
+        answers: _abc.Iterable[Global___ScoredAnswer] | None = ...,
+        graders: _abc.Iterable[Global___GraderChoice] | None = ...,
+        force: _builtins.bool = ...,
+        deadline_s: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "deadline_s", b"deadline_s"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "answers", b"answers", "deadline_s", b"deadline_s", "force", b"force", "graders", b"graders", "idempotency_keys", b"idempotency_keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__deadline_s: _TypeAlias = _typing.Literal["deadline_s"]  # noqa: Y015
+    _WhichOneofArgType__deadline_s: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__deadline_s) -> _WhichOneofReturnType__deadline_s | None: ...
+
+Global___RescoreRequest: _TypeAlias = RescoreRequest  # noqa: Y015
+
+@_typing.final
+class RescoreResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which of the answers, from 0: those named by key first."""
+    changed: _builtins.bool
+    """Whether status or value differ."""
+    @_builtins.property
+    def before(self) -> Global___Score: ...
+    @_builtins.property
+    def after(self) -> Global___Score: ...
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        before: Global___Score | None = ...,
+        after: Global___Score | None = ...,
+        changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "changed", b"changed", "index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RescoreResponse: _TypeAlias = RescoreResponse  # noqa: Y015
 
 @_typing.final
 class ListGradersRequest(_message.Message):
@@ -287,6 +570,7 @@ class GraderInfo(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     version: _builtins.str
+    """Raised whenever the same answer may get another score."""
     description: _builtins.str
     @_builtins.property
     def options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:

@@ -26,7 +26,17 @@ if _version_not_supported:
 
 
 class RewardServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Scores what a model answered. A grader that fails is a status inside the score, never an error of the call and never
+    a zero; an error of the call means that nothing was graded.
+
+    Every method may also fail with
+    UNAUTHENTICATED: no token, or one that the service does not know;
+    PERMISSION_DENIED: the token's roles do not cover this service;
+    RESOURCE_EXHAUSTED: the token's quota is spent, or the service is full; wait as long as the `retry-after-ms` trailer
+    (over HTTP: `Retry-After`) says, then try again;
+    DEADLINE_EXCEEDED: the call's own deadline passed;
+    UNAVAILABLE: the service is starting or stopping; try again.
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -39,6 +49,16 @@ class RewardServiceStub:
                 request_serializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ScoreRequest.SerializeToString,
                 response_deserializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ScoreResponse.FromString,
                 _registered_method=True)
+        self.ScoreBatch = channel.unary_stream(
+                '/perilune.api.reward.v1.RewardService/ScoreBatch',
+                request_serializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ScoreBatchRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ScoreBatchResponse.FromString,
+                _registered_method=True)
+        self.Rescore = channel.unary_stream(
+                '/perilune.api.reward.v1.RewardService/Rescore',
+                request_serializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.RescoreRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.RescoreResponse.FromString,
+                _registered_method=True)
         self.ListGraders = channel.unary_unary(
                 '/perilune.api.reward.v1.RewardService/ListGraders',
                 request_serializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ListGradersRequest.SerializeToString,
@@ -47,13 +67,43 @@ class RewardServiceStub:
 
 
 class RewardServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Scores what a model answered. A grader that fails is a status inside the score, never an error of the call and never
+    a zero; an error of the call means that nothing was graded.
+
+    Every method may also fail with
+    UNAUTHENTICATED: no token, or one that the service does not know;
+    PERMISSION_DENIED: the token's roles do not cover this service;
+    RESOURCE_EXHAUSTED: the token's quota is spent, or the service is full; wait as long as the `retry-after-ms` trailer
+    (over HTTP: `Retry-After`) says, then try again;
+    DEADLINE_EXCEEDED: the call's own deadline passed;
+    UNAVAILABLE: the service is starting or stopping; try again.
+    """
 
     def Score(self, request, context):
-        """Scores one response.
-        INVALID_ARGUMENT: unknown grader, bad option, or no grader at all; the message names the nearest right one.
-        RESOURCE_EXHAUSTED: all workers busy and the queue full; retry with backoff.
-        Safe to retry: scoring has no effects. A grader that fails is a status inside the answer, not an RPC error.
+        """Scores one response. Safe to retry: scoring has no effects, and with an idempotency key it is done once.
+        INVALID_ARGUMENT: unknown grader, bad option, no grader at all, a text beyond the service's limit, or a deadline
+        that is not in the future; the message names what is wrong and the nearest right one.
+        FAILED_PRECONDITION: a grader was asked for in a version that is not the service's.
+        ALREADY_EXISTS: the idempotency key was used for another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScoreBatch(self, request, context):
+        """Scores many responses and sends each score as soon as it is there, in whatever order; each request gets exactly
+        one. All requests are checked first: the errors are those of Score, name the index of the request at fault, and
+        come before any score. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rescore(self, request, context):
+        """Grades answers again that were scored before: those graders whose version has changed since, or that failed.
+        Each score is sent as soon as it is there, beside the one before. Safe to retry.
+        NOT_FOUND: an idempotency key that the service does not, or no longer, keep an answer for.
+        Other errors as for ScoreBatch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -74,6 +124,16 @@ def add_RewardServiceServicer_to_server(servicer, server):
                     request_deserializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ScoreRequest.FromString,
                     response_serializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ScoreResponse.SerializeToString,
             ),
+            'ScoreBatch': grpc.unary_stream_rpc_method_handler(
+                    servicer.ScoreBatch,
+                    request_deserializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ScoreBatchRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ScoreBatchResponse.SerializeToString,
+            ),
+            'Rescore': grpc.unary_stream_rpc_method_handler(
+                    servicer.Rescore,
+                    request_deserializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.RescoreRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.RescoreResponse.SerializeToString,
+            ),
             'ListGraders': grpc.unary_unary_rpc_method_handler(
                     servicer.ListGraders,
                     request_deserializer=perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ListGradersRequest.FromString,
@@ -88,7 +148,17 @@ def add_RewardServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RewardService:
-    """Missing associated documentation comment in .proto file."""
+    """Scores what a model answered. A grader that fails is a status inside the score, never an error of the call and never
+    a zero; an error of the call means that nothing was graded.
+
+    Every method may also fail with
+    UNAUTHENTICATED: no token, or one that the service does not know;
+    PERMISSION_DENIED: the token's roles do not cover this service;
+    RESOURCE_EXHAUSTED: the token's quota is spent, or the service is full; wait as long as the `retry-after-ms` trailer
+    (over HTTP: `Retry-After`) says, then try again;
+    DEADLINE_EXCEEDED: the call's own deadline passed;
+    UNAVAILABLE: the service is starting or stopping; try again.
+    """
 
     @staticmethod
     def Score(request,
@@ -107,6 +177,60 @@ class RewardService:
             '/perilune.api.reward.v1.RewardService/Score',
             perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ScoreRequest.SerializeToString,
             perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ScoreResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/perilune.api.reward.v1.RewardService/ScoreBatch',
+            perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ScoreBatchRequest.SerializeToString,
+            perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.ScoreBatchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rescore(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/perilune.api.reward.v1.RewardService/Rescore',
+            perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.RescoreRequest.SerializeToString,
+            perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2.RescoreResponse.FromString,
             options,
             channel_credentials,
             insecure,

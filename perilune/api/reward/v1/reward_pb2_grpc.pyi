@@ -27,42 +27,126 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RewardServiceStub:
+    """Scores what a model answered. A grader that fails is a status inside the score, never an error of the call and never
+    a zero; an error of the call means that nothing was graded.
+
+    Every method may also fail with
+    UNAUTHENTICATED: no token, or one that the service does not know;
+    PERMISSION_DENIED: the token's roles do not cover this service;
+    RESOURCE_EXHAUSTED: the token's quota is spent, or the service is full; wait as long as the `retry-after-ms` trailer
+    (over HTTP: `Retry-After`) says, then try again;
+    DEADLINE_EXCEEDED: the call's own deadline passed;
+    UNAVAILABLE: the service is starting or stopping; try again.
+    """
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RewardServiceAsyncStub: ...
     Score: _grpc.UnaryUnaryMultiCallable[_reward_pb2.ScoreRequest, _reward_pb2.ScoreResponse]
-    """Scores one response.
-    INVALID_ARGUMENT: unknown grader, bad option, or no grader at all; the message names the nearest right one.
-    RESOURCE_EXHAUSTED: all workers busy and the queue full; retry with backoff.
-    Safe to retry: scoring has no effects. A grader that fails is a status inside the answer, not an RPC error.
+    """Scores one response. Safe to retry: scoring has no effects, and with an idempotency key it is done once.
+    INVALID_ARGUMENT: unknown grader, bad option, no grader at all, a text beyond the service's limit, or a deadline
+    that is not in the future; the message names what is wrong and the nearest right one.
+    FAILED_PRECONDITION: a grader was asked for in a version that is not the service's.
+    ALREADY_EXISTS: the idempotency key was used for another request.
+    """
+    ScoreBatch: _grpc.UnaryStreamMultiCallable[_reward_pb2.ScoreBatchRequest, _reward_pb2.ScoreBatchResponse]
+    """Scores many responses and sends each score as soon as it is there, in whatever order; each request gets exactly
+    one. All requests are checked first: the errors are those of Score, name the index of the request at fault, and
+    come before any score. Safe to retry.
+    """
+    Rescore: _grpc.UnaryStreamMultiCallable[_reward_pb2.RescoreRequest, _reward_pb2.RescoreResponse]
+    """Grades answers again that were scored before: those graders whose version has changed since, or that failed.
+    Each score is sent as soon as it is there, beside the one before. Safe to retry.
+    NOT_FOUND: an idempotency key that the service does not, or no longer, keep an answer for.
+    Other errors as for ScoreBatch.
     """
     ListGraders: _grpc.UnaryUnaryMultiCallable[_reward_pb2.ListGradersRequest, _reward_pb2.ListGradersResponse]
     """The graders this service knows, with versions and options. Safe to retry."""
 
 @_typing.type_check_only
 class RewardServiceAsyncStub(RewardServiceStub):
+    """Scores what a model answered. A grader that fails is a status inside the score, never an error of the call and never
+    a zero; an error of the call means that nothing was graded.
+
+    Every method may also fail with
+    UNAUTHENTICATED: no token, or one that the service does not know;
+    PERMISSION_DENIED: the token's roles do not cover this service;
+    RESOURCE_EXHAUSTED: the token's quota is spent, or the service is full; wait as long as the `retry-after-ms` trailer
+    (over HTTP: `Retry-After`) says, then try again;
+    DEADLINE_EXCEEDED: the call's own deadline passed;
+    UNAVAILABLE: the service is starting or stopping; try again.
+    """
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     Score: _aio.UnaryUnaryMultiCallable[_reward_pb2.ScoreRequest, _reward_pb2.ScoreResponse]  # type: ignore[assignment]
-    """Scores one response.
-    INVALID_ARGUMENT: unknown grader, bad option, or no grader at all; the message names the nearest right one.
-    RESOURCE_EXHAUSTED: all workers busy and the queue full; retry with backoff.
-    Safe to retry: scoring has no effects. A grader that fails is a status inside the answer, not an RPC error.
+    """Scores one response. Safe to retry: scoring has no effects, and with an idempotency key it is done once.
+    INVALID_ARGUMENT: unknown grader, bad option, no grader at all, a text beyond the service's limit, or a deadline
+    that is not in the future; the message names what is wrong and the nearest right one.
+    FAILED_PRECONDITION: a grader was asked for in a version that is not the service's.
+    ALREADY_EXISTS: the idempotency key was used for another request.
+    """
+    ScoreBatch: _aio.UnaryStreamMultiCallable[_reward_pb2.ScoreBatchRequest, _reward_pb2.ScoreBatchResponse]  # type: ignore[assignment]
+    """Scores many responses and sends each score as soon as it is there, in whatever order; each request gets exactly
+    one. All requests are checked first: the errors are those of Score, name the index of the request at fault, and
+    come before any score. Safe to retry.
+    """
+    Rescore: _aio.UnaryStreamMultiCallable[_reward_pb2.RescoreRequest, _reward_pb2.RescoreResponse]  # type: ignore[assignment]
+    """Grades answers again that were scored before: those graders whose version has changed since, or that failed.
+    Each score is sent as soon as it is there, beside the one before. Safe to retry.
+    NOT_FOUND: an idempotency key that the service does not, or no longer, keep an answer for.
+    Other errors as for ScoreBatch.
     """
     ListGraders: _aio.UnaryUnaryMultiCallable[_reward_pb2.ListGradersRequest, _reward_pb2.ListGradersResponse]  # type: ignore[assignment]
     """The graders this service knows, with versions and options. Safe to retry."""
 
 class RewardServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Scores what a model answered. A grader that fails is a status inside the score, never an error of the call and never
+    a zero; an error of the call means that nothing was graded.
+
+    Every method may also fail with
+    UNAUTHENTICATED: no token, or one that the service does not know;
+    PERMISSION_DENIED: the token's roles do not cover this service;
+    RESOURCE_EXHAUSTED: the token's quota is spent, or the service is full; wait as long as the `retry-after-ms` trailer
+    (over HTTP: `Retry-After`) says, then try again;
+    DEADLINE_EXCEEDED: the call's own deadline passed;
+    UNAVAILABLE: the service is starting or stopping; try again.
+    """
+
     @_abc_1.abstractmethod
     def Score(
         self,
         request: _reward_pb2.ScoreRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_reward_pb2.ScoreResponse, _abc.Awaitable[_reward_pb2.ScoreResponse]]:
-        """Scores one response.
-        INVALID_ARGUMENT: unknown grader, bad option, or no grader at all; the message names the nearest right one.
-        RESOURCE_EXHAUSTED: all workers busy and the queue full; retry with backoff.
-        Safe to retry: scoring has no effects. A grader that fails is a status inside the answer, not an RPC error.
+        """Scores one response. Safe to retry: scoring has no effects, and with an idempotency key it is done once.
+        INVALID_ARGUMENT: unknown grader, bad option, no grader at all, a text beyond the service's limit, or a deadline
+        that is not in the future; the message names what is wrong and the nearest right one.
+        FAILED_PRECONDITION: a grader was asked for in a version that is not the service's.
+        ALREADY_EXISTS: the idempotency key was used for another request.
+        """
+
+    @_abc_1.abstractmethod
+    def ScoreBatch(
+        self,
+        request: _reward_pb2.ScoreBatchRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_reward_pb2.ScoreBatchResponse], _abc.AsyncIterator[_reward_pb2.ScoreBatchResponse]]:
+        """Scores many responses and sends each score as soon as it is there, in whatever order; each request gets exactly
+        one. All requests are checked first: the errors are those of Score, name the index of the request at fault, and
+        come before any score. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def Rescore(
+        self,
+        request: _reward_pb2.RescoreRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_reward_pb2.RescoreResponse], _abc.AsyncIterator[_reward_pb2.RescoreResponse]]:
+        """Grades answers again that were scored before: those graders whose version has changed since, or that failed.
+        Each score is sent as soon as it is there, beside the one before. Safe to retry.
+        NOT_FOUND: an idempotency key that the service does not, or no longer, keep an answer for.
+        Other errors as for ScoreBatch.
         """
 
     @_abc_1.abstractmethod

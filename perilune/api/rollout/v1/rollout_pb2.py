@@ -26,7 +26,7 @@ from perilune.api.reward.v1 import reward_pb2 as perilune_dot_api_dot_reward_dot
 from perilune.api.trajectory.v1 import trajectory_pb2 as perilune_dot_api_dot_trajectory_dot_v1_dot_trajectory__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%perilune/api/rollout/v1/rollout.proto\x12\x17perilune.api.rollout.v1\x1a#perilune/api/reward/v1/reward.proto\x1a+perilune/api/trajectory/v1/trajectory.proto\"\xf4\x02\n\x0bRolloutTask\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08group_id\x18\x02 \x01(\t\x12\x34\n\x07purpose\x18\x03 \x01(\x0e\x32#.perilune.api.trajectory.v1.Purpose\x12\x11\n\titeration\x18\x04 \x01(\x04\x12\x32\n\x06prompt\x18\x05 \x01(\x0b\x32\".perilune.api.trajectory.v1.Prompt\x12\x16\n\x0esample_indices\x18\x06 \x03(\r\x12<\n\x08sampling\x18\x07 \x01(\x0b\x32*.perilune.api.trajectory.v1.SamplingParams\x12\x39\n\x06policy\x18\x08 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x35\n\x07graders\x18\t \x03(\x0b\x32$.perilune.api.reward.v1.GraderChoice\"\x12\n\x10GetStatusRequest\"X\n\x11GetStatusResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x30\n\x04runs\x18\x02 \x03(\x0b\x32\".perilune.api.rollout.v1.RunStatus\"\xd9\x01\n\tRunStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x39\n\x06policy\x18\x03 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x13\n\x0bnum_running\x18\x04 \x01(\r\x12\x13\n\x0bnum_waiting\x18\x05 \x01(\r\x12\x13\n\x0bmax_running\x18\x06 \x01(\r\x12\x1c\n\x14num_generated_tokens\x18\x07 \x01(\x04\x12\x14\n\x0c\x62usy_seconds\x18\x08 \x01(\x01\x32t\n\x0eRolloutService\x12\x62\n\tGetStatus\x12).perilune.api.rollout.v1.GetStatusRequest\x1a*.perilune.api.rollout.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%perilune/api/rollout/v1/rollout.proto\x12\x17perilune.api.rollout.v1\x1a#perilune/api/reward/v1/reward.proto\x1a+perilune/api/trajectory/v1/trajectory.proto\"\xc7\x03\n\x0bRolloutTask\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08group_id\x18\x02 \x01(\t\x12\x34\n\x07purpose\x18\x03 \x01(\x0e\x32#.perilune.api.trajectory.v1.Purpose\x12\x11\n\titeration\x18\x04 \x01(\x04\x12\x32\n\x06prompt\x18\x05 \x01(\x0b\x32\".perilune.api.trajectory.v1.Prompt\x12\x16\n\x0esample_indices\x18\x06 \x03(\r\x12<\n\x08sampling\x18\x07 \x01(\x0b\x32*.perilune.api.trajectory.v1.SamplingParams\x12\x39\n\x06policy\x18\x08 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x35\n\x07graders\x18\t \x03(\x0b\x32$.perilune.api.reward.v1.GraderChoice\x12\x15\n\rbudget_tokens\x18\n \x01(\r\x12:\n\nunfinished\x18\x0b \x01(\x0b\x32&.perilune.api.trajectory.v1.Trajectory\"\x12\n\x10GetStatusRequest\"X\n\x11GetStatusResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x30\n\x04runs\x18\x02 \x03(\x0b\x32\".perilune.api.rollout.v1.RunStatus\"\xd9\x01\n\tRunStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x39\n\x06policy\x18\x03 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x13\n\x0bnum_running\x18\x04 \x01(\r\x12\x13\n\x0bnum_waiting\x18\x05 \x01(\r\x12\x13\n\x0bmax_running\x18\x06 \x01(\r\x12\x1c\n\x14num_generated_tokens\x18\x07 \x01(\x04\x12\x14\n\x0c\x62usy_seconds\x18\x08 \x01(\x01\x32t\n\x0eRolloutService\x12\x62\n\tGetStatus\x12).perilune.api.rollout.v1.GetStatusRequest\x1a*.perilune.api.rollout.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,13 +34,13 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'perilune.api.rollout.v1.rol
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ROLLOUTTASK']._serialized_start=149
-  _globals['_ROLLOUTTASK']._serialized_end=521
-  _globals['_GETSTATUSREQUEST']._serialized_start=523
-  _globals['_GETSTATUSREQUEST']._serialized_end=541
-  _globals['_GETSTATUSRESPONSE']._serialized_start=543
-  _globals['_GETSTATUSRESPONSE']._serialized_end=631
-  _globals['_RUNSTATUS']._serialized_start=634
-  _globals['_RUNSTATUS']._serialized_end=851
-  _globals['_ROLLOUTSERVICE']._serialized_start=853
-  _globals['_ROLLOUTSERVICE']._serialized_end=969
+  _globals['_ROLLOUTTASK']._serialized_end=604
+  _globals['_GETSTATUSREQUEST']._serialized_start=606
+  _globals['_GETSTATUSREQUEST']._serialized_end=624
+  _globals['_GETSTATUSRESPONSE']._serialized_start=626
+  _globals['_GETSTATUSRESPONSE']._serialized_end=714
+  _globals['_RUNSTATUS']._serialized_start=717
+  _globals['_RUNSTATUS']._serialized_end=934
+  _globals['_ROLLOUTSERVICE']._serialized_start=936
+  _globals['_ROLLOUTSERVICE']._serialized_end=1052
 # @@protoc_insertion_point(module_scope)

@@ -35,10 +35,16 @@ class RolloutTask(_message.Message):
     SAMPLING_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     GRADERS_FIELD_NUMBER: _builtins.int
+    BUDGET_TOKENS_FIELD_NUMBER: _builtins.int
+    UNFINISHED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     group_id: _builtins.str
     purpose: _trajectory_pb2.Purpose.ValueType
     iteration: _builtins.int
+    budget_tokens: _builtins.int
+    """Response tokens that each sample may get now; one that is unfinished then is published as partial, to be continued
+    (k1.5 §2.6.2). 0: no such budget.
+    """
     @_builtins.property
     def prompt(self) -> _trajectory_pb2.Prompt: ...
     @_builtins.property
@@ -55,6 +61,10 @@ class RolloutTask(_message.Message):
     def graders(self) -> _containers.RepeatedCompositeFieldContainer[_reward_pb2.GraderChoice]:
         """Copied into every trajectory of the group."""
 
+    @_builtins.property
+    def unfinished(self) -> _trajectory_pb2.Trajectory:
+        """The sample to go on with, as it was saved; `sample_indices` then names it alone."""
+
     def __init__(
         self,
         *,
@@ -67,10 +77,12 @@ class RolloutTask(_message.Message):
         sampling: _trajectory_pb2.SamplingParams | None = ...,
         policy: _trajectory_pb2.PolicyVersion | None = ...,
         graders: _abc.Iterable[_reward_pb2.GraderChoice] | None = ...,
+        budget_tokens: _builtins.int = ...,
+        unfinished: _trajectory_pb2.Trajectory | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "prompt", b"prompt", "sampling", b"sampling"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "prompt", b"prompt", "sampling", b"sampling", "unfinished", b"unfinished"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["graders", b"graders", "group_id", b"group_id", "iteration", b"iteration", "policy", b"policy", "prompt", b"prompt", "purpose", b"purpose", "run_id", b"run_id", "sample_indices", b"sample_indices", "sampling", b"sampling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_tokens", b"budget_tokens", "graders", b"graders", "group_id", b"group_id", "iteration", b"iteration", "policy", b"policy", "prompt", b"prompt", "purpose", b"purpose", "run_id", b"run_id", "sample_indices", b"sample_indices", "sampling", b"sampling", "unfinished", b"unfinished"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

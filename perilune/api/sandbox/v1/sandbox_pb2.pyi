@@ -560,8 +560,13 @@ class CallTest(_message.Message):
     FUNCTION_FIELD_NUMBER: _builtins.int
     ARGUMENTS_FIELD_NUMBER: _builtins.int
     EXPECTED_FIELD_NUMBER: _builtins.int
+    ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
+    EXPECTED_JSON_FIELD_NUMBER: _builtins.int
     function: _builtins.str
     """Such as `two_sum`, or `Solution.twoSum`."""
+    arguments_json: _builtins.str
+    """In place of the two above, as JSON text: integers beyond 2^53 and the difference of 1 and 1.0 survive."""
+    expected_json: _builtins.str
     @_builtins.property
     def arguments(self) -> _struct_pb2.ListValue: ...
     @_builtins.property
@@ -572,10 +577,12 @@ class CallTest(_message.Message):
         function: _builtins.str = ...,
         arguments: _struct_pb2.ListValue | None = ...,
         expected: _struct_pb2.Value | None = ...,
+        arguments_json: _builtins.str = ...,
+        expected_json: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "expected", b"expected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "expected", b"expected", "function", b"function"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_json", b"arguments_json", "expected", b"expected", "expected_json", b"expected_json", "function", b"function"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -278,6 +278,7 @@ class SamplingParams(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _builtins.int
     STOP_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    REPETITION_FIELD_NUMBER: _builtins.int
     temperature: _builtins.float
     """0 is greedy decoding."""
     top_p: _builtins.float
@@ -292,6 +293,10 @@ class SamplingParams(_message.Message):
     def stop(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Text that ends a response; it stays part of the response."""
 
+    @_builtins.property
+    def repetition(self) -> Global___RepetitionRule:
+        """When a response that repeats itself is ended; unset: never."""
+
     def __init__(
         self,
         *,
@@ -301,14 +306,72 @@ class SamplingParams(_message.Message):
         max_tokens: _builtins.int = ...,
         stop: _abc.Iterable[_builtins.str] | None = ...,
         seed: _builtins.int = ...,
+        repetition: Global___RepetitionRule | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["repetition", b"repetition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["max_tokens", b"max_tokens", "repetition", b"repetition", "seed", b"seed", "stop", b"stop", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SamplingParams: _TypeAlias = SamplingParams  # noqa: Y015
+
+@_typing.final
+class RepetitionRule(_message.Message):
+    """A response has repeated itself when its last tokens copy those one period before, and almost none differs: each
+    token that does counts against `1 / (1 - similarity) - 1` that don't, and the surplus must reach `min_tokens`
+    over at least `min_repeats` periods.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MIN_TOKENS_FIELD_NUMBER: _builtins.int
+    MIN_REPEATS_FIELD_NUMBER: _builtins.int
+    SIMILARITY_FIELD_NUMBER: _builtins.int
+    min_tokens: _builtins.int
+    min_repeats: _builtins.int
+    similarity: _builtins.float
+    """Between 0 and 1; 1 means exact copies only."""
+    def __init__(
+        self,
+        *,
+        min_tokens: _builtins.int = ...,
+        min_repeats: _builtins.int = ...,
+        similarity: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["min_repeats", b"min_repeats", "min_tokens", b"min_tokens", "similarity", b"similarity"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RepetitionRule: _TypeAlias = RepetitionRule  # noqa: Y015
+
+@_typing.final
+class Repetition(_message.Message):
+    """Where a response began to repeat itself."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    START_FIELD_NUMBER: _builtins.int
+    PERIOD_FIELD_NUMBER: _builtins.int
+    start: _builtins.int
+    """The response token, counted from 0 over all segments, at which the first copy begins."""
+    period: _builtins.int
+    """Tokens from one copy to the next."""
+    def __init__(
+        self,
+        *,
+        start: _builtins.int = ...,
+        period: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["period", b"period", "start", b"start"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Repetition: _TypeAlias = Repetition  # noqa: Y015
 
 @_typing.final
 class Segment(_message.Message):
@@ -321,8 +384,14 @@ class Segment(_message.Message):
     LOGPROBS_FIELD_NUMBER: _builtins.int
     FULL_LOGPROBS_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
+    NUM_CHARS_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
     environment: _builtins.bool
     """True for tokens of a tool or an environment: they are context and stay out of the loss."""
+    num_chars: _builtins.int
+    """How many characters (code points) of the trajectory's `response` these tokens are; unset if nobody has counted."""
+    num_tokens: _builtins.int
+    """How many tokens these were, where the tokens themselves are left out."""
     @_builtins.property
     def policy(self) -> Global___PolicyVersion:
         """Stamped by the engine that sampled the tokens; unset where `environment` is true."""
@@ -349,12 +418,16 @@ class Segment(_message.Message):
         logprobs: Global___PackedArray | None = ...,
         full_logprobs: Global___PackedArray | None = ...,
         environment: _builtins.bool = ...,
+        num_chars: _builtins.int | None = ...,
+        num_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["full_logprobs", b"full_logprobs", "logprobs", b"logprobs", "policy", b"policy", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_num_chars", b"_num_chars", "full_logprobs", b"full_logprobs", "logprobs", b"logprobs", "num_chars", b"num_chars", "policy", b"policy", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["environment", b"environment", "full_logprobs", b"full_logprobs", "logprobs", b"logprobs", "policy", b"policy", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_num_chars", b"_num_chars", "environment", b"environment", "full_logprobs", b"full_logprobs", "logprobs", b"logprobs", "num_chars", b"num_chars", "num_tokens", b"num_tokens", "policy", b"policy", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__num_chars: _TypeAlias = _typing.Literal["num_chars"]  # noqa: Y015
+    _WhichOneofArgType__num_chars: _TypeAlias = _typing.Literal["_num_chars", b"_num_chars"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__num_chars) -> _WhichOneofReturnType__num_chars | None: ...
 
 Global___Segment: _TypeAlias = Segment  # noqa: Y015
 
@@ -376,6 +449,8 @@ class Trajectory(_message.Message):
     ENDING_FIELD_NUMBER: _builtins.int
     RESPONSE_FIELD_NUMBER: _builtins.int
     GRADERS_FIELD_NUMBER: _builtins.int
+    ROUND_FIELD_NUMBER: _builtins.int
+    REPETITION_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`<group_id>/<sample_index>`; one trajectory is one sample of the ledger."""
     run_id: _builtins.str
@@ -387,6 +462,8 @@ class Trajectory(_message.Message):
     ending: Global___Ending.ValueType
     response: _builtins.str
     """The decoded response, for graders and readers; the loss uses the tokens."""
+    round: _builtins.int
+    """How often it was continued before; a result of an earlier round is a late duplicate."""
     @_builtins.property
     def prompt(self) -> Global___Prompt: ...
     @_builtins.property
@@ -398,6 +475,10 @@ class Trajectory(_message.Message):
     @_builtins.property
     def graders(self) -> _containers.RepeatedCompositeFieldContainer[_reward_pb2.GraderChoice]:
         """How it is to be scored."""
+
+    @_builtins.property
+    def repetition(self) -> Global___Repetition:
+        """Set where it ended because it repeated itself."""
 
     def __init__(
         self,
@@ -414,10 +495,12 @@ class Trajectory(_message.Message):
         ending: Global___Ending.ValueType = ...,
         response: _builtins.str = ...,
         graders: _abc.Iterable[_reward_pb2.GraderChoice] | None = ...,
+        round: _builtins.int = ...,
+        repetition: Global___Repetition | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "repetition", b"repetition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ending", b"ending", "graders", b"graders", "group_id", b"group_id", "id", b"id", "iteration", b"iteration", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "purpose", b"purpose", "response", b"response", "run_id", b"run_id", "sample_index", b"sample_index", "segments", b"segments"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ending", b"ending", "graders", b"graders", "group_id", b"group_id", "id", b"id", "iteration", b"iteration", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "purpose", b"purpose", "repetition", b"repetition", "response", b"response", "round", b"round", "run_id", b"run_id", "sample_index", b"sample_index", "segments", b"segments"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

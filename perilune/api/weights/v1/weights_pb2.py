@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from perilune.api.trajectory.v1 import trajectory_pb2 as perilune_dot_api_dot_trajectory_dot_v1_dot_trajectory__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%perilune/api/weights/v1/weights.proto\x12\x17perilune.api.weights.v1\x1a+perilune/api/trajectory/v1/trajectory.proto\"n\n\x10SubscribeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x37\n\x04have\x18\x03 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\"\xb7\x01\n\x11SubscribeResponse\x12\x35\n\x08manifest\x18\x01 \x01(\x0b\x32!.perilune.api.weights.v1.ManifestH\x00\x12/\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1e.perilune.api.weights.v1.ChunkH\x00\x12\x31\n\x06\x63ommit\x18\x03 \x01(\x0b\x32\x1f.perilune.api.weights.v1.CommitH\x00\x42\x07\n\x05\x66rame\"\x8a\x02\n\x08Manifest\x12:\n\x07version\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x34\n\x07tensors\x18\x02 \x03(\x0b\x32#.perilune.api.weights.v1.TensorInfo\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x46\n\x0bmodel_files\x18\x04 \x03(\x0b\x32\x31.perilune.api.weights.v1.Manifest.ModelFilesEntry\x1a\x31\n\x0fModelFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"\x8e\x01\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x05\x64type\x18\x02 \x01(\x0e\x32!.perilune.api.trajectory.v1.Dtype\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x11\n\tnum_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\"%\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"D\n\x06\x43ommit\x12:\n\x07version\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion2u\n\rWeightService\x12\x64\n\tSubscribe\x12).perilune.api.weights.v1.SubscribeRequest\x1a*.perilune.api.weights.v1.SubscribeResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%perilune/api/weights/v1/weights.proto\x12\x17perilune.api.weights.v1\x1a+perilune/api/trajectory/v1/trajectory.proto\"\x96\x01\n\x10SubscribeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x37\n\x04have\x18\x03 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x15\n\rhave_sequence\x18\x04 \x01(\x04\x12\x0f\n\x07\x61\x64\x61pter\x18\x05 \x01(\t\"\xb7\x01\n\x11SubscribeResponse\x12\x35\n\x08manifest\x18\x01 \x01(\x0b\x32!.perilune.api.weights.v1.ManifestH\x00\x12/\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1e.perilune.api.weights.v1.ChunkH\x00\x12\x31\n\x06\x63ommit\x18\x03 \x01(\x0b\x32\x1f.perilune.api.weights.v1.CommitH\x00\x42\x07\n\x05\x66rame\"\xb1\x03\n\x08Manifest\x12:\n\x07version\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x34\n\x07tensors\x18\x02 \x03(\x0b\x32#.perilune.api.weights.v1.TensorInfo\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x46\n\x0bmodel_files\x18\x04 \x03(\x0b\x32\x31.perilune.api.weights.v1.Manifest.ModelFilesEntry\x12\x37\n\x04\x62\x61se\x18\x05 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x15\n\rpayload_bytes\x18\x06 \x01(\x04\x12\x10\n\x08sequence\x18\x07 \x01(\x04\x12\x14\n\x0cmore_follows\x18\x08 \x01(\x08\x12-\n\x05shard\x18\t \x01(\x0b\x32\x1e.perilune.api.weights.v1.Shard\x1a\x31\n\x0fModelFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"8\n\x05Shard\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x11\n\tnum_ranks\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\x93\x02\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x05\x64type\x18\x02 \x01(\x0e\x32!.perilune.api.trajectory.v1.Dtype\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x11\n\tnum_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x33\n\x08\x65ncoding\x18\x07 \x01(\x0e\x32!.perilune.api.weights.v1.Encoding\x12\x15\n\rencoded_bytes\x18\x08 \x01(\x04\x12\x13\n\x0bnum_changed\x18\t \x01(\x04\x12\x13\n\x0bwhole_shape\x18\n \x03(\x03\x12\r\n\x05start\x18\x0b \x03(\x03\"%\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"D\n\x06\x43ommit\x12:\n\x07version\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\"%\n\x13ListVersionsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x97\x01\n\x14ListVersionsResponse\x12\x36\n\x08versions\x18\x01 \x03(\x0b\x32$.perilune.api.weights.v1.KeptVersion\x12\x39\n\x06served\x18\x02 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x0c\n\x04held\x18\x03 \x01(\x08\"\xa5\x01\n\x0bKeptVersion\x12:\n\x07version\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x37\n\x04\x62\x61se\x18\x02 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\"B\n\x11PinVersionRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05unpin\x18\x03 \x01(\x08\"\x14\n\x12PinVersionResponse\"E\n\x13ServeVersionRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x06number\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\t\n\x07_number\"Q\n\x14ServeVersionResponse\x12\x39\n\x06served\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion*`\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x11\n\rENCODING_SAME\x10\x01\x12\x13\n\x0f\x45NCODING_SPARSE\x10\x02\x12\x12\n\x0e\x45NCODING_DENSE\x10\x03\x32\xb6\x03\n\rWeightService\x12\x64\n\tSubscribe\x12).perilune.api.weights.v1.SubscribeRequest\x1a*.perilune.api.weights.v1.SubscribeResponse0\x01\x12k\n\x0cListVersions\x12,.perilune.api.weights.v1.ListVersionsRequest\x1a-.perilune.api.weights.v1.ListVersionsResponse\x12\x65\n\nPinVersion\x12*.perilune.api.weights.v1.PinVersionRequest\x1a+.perilune.api.weights.v1.PinVersionResponse\x12k\n\x0cServeVersion\x12,.perilune.api.weights.v1.ServeVersionRequest\x1a-.perilune.api.weights.v1.ServeVersionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,20 +34,38 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MANIFEST_MODELFILESENTRY']._loaded_options = None
   _globals['_MANIFEST_MODELFILESENTRY']._serialized_options = b'8\001'
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=111
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=221
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=224
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=407
-  _globals['_MANIFEST']._serialized_start=410
-  _globals['_MANIFEST']._serialized_end=676
-  _globals['_MANIFEST_MODELFILESENTRY']._serialized_start=627
-  _globals['_MANIFEST_MODELFILESENTRY']._serialized_end=676
-  _globals['_TENSORINFO']._serialized_start=679
-  _globals['_TENSORINFO']._serialized_end=821
-  _globals['_CHUNK']._serialized_start=823
-  _globals['_CHUNK']._serialized_end=860
-  _globals['_COMMIT']._serialized_start=862
-  _globals['_COMMIT']._serialized_end=930
-  _globals['_WEIGHTSERVICE']._serialized_start=932
-  _globals['_WEIGHTSERVICE']._serialized_end=1049
+  _globals['_ENCODING']._serialized_start=1936
+  _globals['_ENCODING']._serialized_end=2032
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=112
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=262
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=265
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=448
+  _globals['_MANIFEST']._serialized_start=451
+  _globals['_MANIFEST']._serialized_end=884
+  _globals['_MANIFEST_MODELFILESENTRY']._serialized_start=835
+  _globals['_MANIFEST_MODELFILESENTRY']._serialized_end=884
+  _globals['_SHARD']._serialized_start=886
+  _globals['_SHARD']._serialized_end=942
+  _globals['_TENSORINFO']._serialized_start=945
+  _globals['_TENSORINFO']._serialized_end=1220
+  _globals['_CHUNK']._serialized_start=1222
+  _globals['_CHUNK']._serialized_end=1259
+  _globals['_COMMIT']._serialized_start=1261
+  _globals['_COMMIT']._serialized_end=1329
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=1331
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=1368
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1371
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1522
+  _globals['_KEPTVERSION']._serialized_start=1525
+  _globals['_KEPTVERSION']._serialized_end=1690
+  _globals['_PINVERSIONREQUEST']._serialized_start=1692
+  _globals['_PINVERSIONREQUEST']._serialized_end=1758
+  _globals['_PINVERSIONRESPONSE']._serialized_start=1760
+  _globals['_PINVERSIONRESPONSE']._serialized_end=1780
+  _globals['_SERVEVERSIONREQUEST']._serialized_start=1782
+  _globals['_SERVEVERSIONREQUEST']._serialized_end=1851
+  _globals['_SERVEVERSIONRESPONSE']._serialized_start=1853
+  _globals['_SERVEVERSIONRESPONSE']._serialized_end=1934
+  _globals['_WEIGHTSERVICE']._serialized_start=2035
+  _globals['_WEIGHTSERVICE']._serialized_end=2473
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,21 @@ class WeightServiceStub:
                 request_serializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.SubscribeRequest.SerializeToString,
                 response_deserializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.SubscribeResponse.FromString,
                 _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/perilune.api.weights.v1.WeightService/ListVersions',
+                request_serializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
+        self.PinVersion = channel.unary_unary(
+                '/perilune.api.weights.v1.WeightService/PinVersion',
+                request_serializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.PinVersionRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.PinVersionResponse.FromString,
+                _registered_method=True)
+        self.ServeVersion = channel.unary_unary(
+                '/perilune.api.weights.v1.WeightService/ServeVersion',
+                request_serializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.ServeVersionRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.ServeVersionResponse.FromString,
+                _registered_method=True)
 
 
 class WeightServiceServicer:
@@ -46,10 +61,38 @@ class WeightServiceServicer:
 
     def Subscribe(self, request, context):
         """Streams the current version unless `have` is it, as manifest, chunks, commit; stays open for versions to come.
+        Whole, or as what changed since `have`, in one delta or a chain of them, whichever is fewest bytes.
         `have` may be newer than what is sent: the trainer went back to its last checkpoint, and the fleet follows.
-        A subscriber that is slower than the trainer skips to the newest version: versions are never queued.
-        NOT_FOUND: this trainer serves no such run; ask the master again.
+        A subscriber that is slower than the trainer skips to the newest version: versions are never queued. A manifest
+        in place of a chunk means that the version before is given up, and the one that it opens comes instead.
+        NOT_FOUND: no such run is served here; ask the master again.
         Safe to retry at any time: call again with the version that is served now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersions(self, request, context):
+        """The versions that the trainer keeps, in the order of writing.
+        NOT_FOUND: this trainer serves no such run. UNIMPLEMENTED: this is a relay. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinVersion(self, request, context):
+        """Keeps a version whatever comes after it, or no longer.
+        NOT_FOUND: no such run, or no such version is kept. UNIMPLEMENTED: this is a relay. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ServeVersion(self, request, context):
+        """Has the fleet serve a version that is kept, and holds back newer ones, until it is told otherwise. What is trained
+        on needs samples of the newest version: the run waits meanwhile.
+        NOT_FOUND: no such run, or no such version is kept. FAILED_PRECONDITION: nothing was published yet.
+        DATA_LOSS: its file is damaged. UNIMPLEMENTED: this is a relay. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -62,6 +105,21 @@ def add_WeightServiceServicer_to_server(servicer, server):
                     servicer.Subscribe,
                     request_deserializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.SubscribeRequest.FromString,
                     response_serializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.SubscribeResponse.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.ListVersionsRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'PinVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinVersion,
+                    request_deserializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.PinVersionRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.PinVersionResponse.SerializeToString,
+            ),
+            'ServeVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.ServeVersion,
+                    request_deserializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.ServeVersionRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.ServeVersionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -91,6 +149,87 @@ class WeightService:
             '/perilune.api.weights.v1.WeightService/Subscribe',
             perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.SubscribeRequest.SerializeToString,
             perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.SubscribeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.weights.v1.WeightService/ListVersions',
+            perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.ListVersionsRequest.SerializeToString,
+            perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PinVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.weights.v1.WeightService/PinVersion',
+            perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.PinVersionRequest.SerializeToString,
+            perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.PinVersionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ServeVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.weights.v1.WeightService/ServeVersion',
+            perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.ServeVersionRequest.SerializeToString,
+            perilune_dot_api_dot_weights_dot_v1_dot_weights__pb2.ServeVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,

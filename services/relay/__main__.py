@@ -1,0 +1,7 @@
+"""`python -m services.relay`"""
+
+from perilune.service import ServiceSettings, main
+from services.relay.server import run
+
+if __name__ == "__main__":
+    main("relay", ServiceSettings, run)
