@@ -30,6 +30,7 @@ from perilune.errors import RecipeError
 
 Options = dict[str, str | int | float | bool]
 Share = Annotated[float, Field(ge=0, le=1)]
+Correction = Literal["truncated", "masked", "sequence", "decoupled", "adaptive"]  # services/trainer/correction.py
 
 
 class Table(BaseModel):
@@ -154,10 +155,26 @@ class SamplingTable(Table):
     min_difficulty: float = 0.5
 
 
-class RolloutTable(Table):
-    """How responses are sampled."""
+class RepetitionTable(Table):
+    """When a response that repeats itself is ended (k1.5 §2.6.2); services/rollout/repetition.py has the rule."""
 
-    engine: Literal["torch"] = "torch"
+    min_tokens: PositiveInt = 384  # that were copied, less what did not fit
+    min_repeats: PositiveInt = 6  # copies
+    similarity: Annotated[float, Field(gt=0.5, le=1)] = 0.9  # of each copy to the one before; 1: exact
+
+
+class EnvironmentTable(Table):
+    """What a policy may talk to in the middle of a response: a row of services/rollout/environments."""
+
+    name: str
+    max_turns: PositiveInt = 8  # answers of the environment in one response
+    options: Options = {}
+
+
+class RolloutTable(Table):
+    """How responses are sampled, and how far sampling may run ahead of training (k1.5 §2.6)."""
+
+    engine: Literal["torch", "vllm", "sglang"] = "torch"
     prompts_per_iteration: PositiveInt = 64
     group_size: Annotated[int, Field(ge=2)] = 8  # k: responses to one prompt
     temperature: PositiveFloat = 1.0
@@ -166,6 +183,25 @@ class RolloutTable(Table):
     max_tokens: PositiveInt = 256  # of a response
     stop: list[str] = []
     max_running: PositiveInt = 256  # samples that one engine decodes at once
+    # The torch engine only: weights rounded to int8, a scale for each output, and computed with in `model.dtype`. It
+    # shows what a quantised engine does to learning, and is no faster.
+    quantization: Literal["none", "int8"] = "none"
+    # Partial rollouts: response tokens a trajectory may get in one iteration; the rest is written in later ones.
+    budget_tokens: PositiveInt | None = None
+    # How many versions old a token in the loss may be when it is trained on.
+    max_staleness: NonNegativeInt = 0
+    # Whether max_staleness is also how many iterations sampling may be ahead of training; if not, it waits.
+    asynchronous: bool = False
+    repetition: RepetitionTable | None = None
+    environment: EnvironmentTable | None = None
+
+    @model_validator(mode="after")
+    def _may_be_ahead(self) -> RolloutTable:
+        if self.asynchronous and not self.max_staleness:
+            raise ValueError("rollout.asynchronous needs rollout.max_staleness of at least 1")
+        if self.quantization != "none" and self.engine != "torch":
+            raise ValueError(f"rollout.quantization is the torch engine's; tell {self.engine} in its own way")
+        return self
 
 
 class GraderTable(Table):
@@ -186,6 +222,7 @@ class LengthRewardTable(Table):
 class RewardTable(Table):
     graders: Annotated[list[GraderTable], Field(min_length=1)]
     length: LengthRewardTable = LengthRewardTable()
+    repetition_penalty: NonNegativeFloat = 0.0  # off the reward of a response that was ended for repeating itself
 
 
 class TrainerTable(Table):
@@ -197,6 +234,13 @@ class TrainerTable(Table):
     baseline: Literal["mean", "log_z"] = "mean"
     steps_per_iteration: PositiveInt = 1  # optimiser steps, each on its share of the iteration's groups
     epochs_per_iteration: PositiveInt = 1
+    # Which tokens enter the loss: `current`, those at most rollout.max_staleness versions old (k1.5 §2.6.2: only what
+    # this iteration wrote); `all`; or `corrected`, all of them with the importance weights that `correction` names.
+    # With the last two no sample may grow older than that: its last iteration writes it to the end.
+    segments: Literal["current", "all", "corrected"] = "current"
+    correction: Correction = "decoupled"
+    correction_limit: Annotated[float, Field(gt=1)] = 2.0  # on an importance weight, or on its inverse
+    effective_share: Annotated[float, Field(gt=0, lt=1)] = 0.9  # adaptive: of a batch's tokens, after weighting
     # Groups whose rewards are all equal carry no preference; leave them out and count them as filtered.
     drop_uniform_groups: bool = False
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -213,6 +257,15 @@ class TrainerTable(Table):
     microbatch_tokens: PositiveInt = 8192  # tokens in one forward and backward pass: sequences packed into a row
     checkpoint_every: PositiveInt = 1  # iterations; what is lost since the last is repeated from the stored batches
     num_threads: PositiveInt | None = None  # torch threads; as many as cores, if not given
+
+
+class WeightsTable(Table):
+    """How versions go to the fleet."""
+
+    anchor_every: PositiveInt = 50  # every so many versions the fleet is sent the whole state, not what changed
+    # Matrices in one byte an element and a scale a row; workers compute in model.dtype, from the rounded values.
+    quantize: Literal["int8", "fp8"] | None = None
+    num_kept: PositiveInt = 3  # newest versions that the trainer keeps on disk to go back to, beside pinned ones
 
 
 class EvaluationTable(Table):
@@ -235,6 +288,16 @@ class Recipe(Table):
     reward: RewardTable
     trainer: TrainerTable
     evaluation: EvaluationTable = EvaluationTable()
+    weights: WeightsTable = WeightsTable()
+
+    @model_validator(mode="after")
+    def _can_be_carried_over(self) -> Recipe:
+        if self.rollout.budget_tokens and self.trainer.segments != "current" and not self.rollout.max_staleness:
+            raise ValueError(
+                f"trainer.segments = {self.trainer.segments!r} trains on tokens of earlier iterations, and "
+                "rollout.max_staleness = 0 forbids them; raise it, or train on the 'current' ones"
+            )
+        return self
 
     def evaluates_at(self, iteration: int) -> bool:
         """Whether the policy that opens this iteration is measured; `num_iterations` stands for the final policy."""

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
+
 from perilune.api.master.v1 import master_pb2, master_pb2_grpc
 from perilune.bus import Bus
-from perilune.service import Service, main, until_stopping
+from perilune.http import serve_http
+from perilune.service import Service, main, patiently, until_stopping
+from perilune.telemetry import is_exporting
 from services.master.api.fleet import FleetService
 from services.master.api.runs import RunService
 from services.master.api.training import TrainingService
 from services.master.config import MasterSettings
-from services.master.intake import take_advisories, take_dead_letters, take_events, take_scores
+from services.master.gauges import keep_gauges
+from services.master.intake import take_advisories, take_dead_letters, take_events, take_partials, take_scores
 from services.master.registry import Registry
+from services.master.sole import sole_master
 from services.master.store import Store
+from services.master.web import page_routes
 
 _SERVICES = master_pb2.DESCRIPTOR.services_by_name
 
@@ -20,12 +27,16 @@ async def run(service: Service) -> None:
     settings = service.settings
     assert isinstance(settings, MasterSettings)
     settings.home.mkdir(parents=True, exist_ok=True)
-    async with Store.open(settings.database, migrate=not settings.read_only) as store:
-        if settings.read_only:
+    if settings.read_only:
+        async with Store.open(settings.database, migrate=False) as store:
             await _serve_readers(service, store)
-        else:
-            async with Bus.connect(settings.nats_url, service.id) as bus:
-                await _serve(service, store, bus)
+        return
+    async with (
+        patiently(sole_master, settings.database, patience_s=settings.patience_s) as lost,
+        Store.open(settings.database) as store,
+        patiently(Bus.connect, settings.nats_url, service.id, patience_s=settings.patience_s) as bus,
+    ):
+        await _serve(service, store, bus, lost)
 
 
 async def _serve_readers(service: Service, store: Store) -> None:
@@ -35,26 +46,31 @@ async def _serve_readers(service: Service, store: Store) -> None:
     await service.stopping.wait()
 
 
-async def _serve(service: Service, store: Store, bus: Bus) -> None:
+async def _serve(service: Service, store: Store, bus: Bus, lost: Awaitable[None]) -> None:
     await bus.declare()
     registry = Registry(store, bus)
     await registry.recover()
     fleet = FleetService(registry)
-    master_pb2_grpc.add_RunServiceServicer_to_server(RunService(store, registry, fleet), service.server)
+    runs = RunService(store, registry, fleet)
+    master_pb2_grpc.add_RunServiceServicer_to_server(runs, service.server)
     master_pb2_grpc.add_FleetServiceServicer_to_server(fleet, service.server)
     master_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingService(store, registry), service.server)
     await service.listen(list(_SERVICES.values()))
-    await service.ready()
-    try:
-        await until_stopping(
-            service,
-            take_scores(bus, store, registry.notify),
-            take_dead_letters(bus, store, registry.notify),
-            take_events(bus, registry.hear),
-            take_advisories(bus),
-        )
-    finally:
-        await registry.close()
+    async with serve_http(service, {_SERVICES["RunService"]: runs}, page_routes()):
+        await service.ready()
+        try:
+            await until_stopping(
+                service,
+                lost,
+                take_scores(bus, store, registry.notify),
+                take_partials(bus, store, registry.notify),
+                take_dead_letters(bus, store, registry.notify),
+                take_events(bus, registry.hear),
+                take_advisories(bus),
+                *([keep_gauges(store, registry, fleet)] if is_exporting() else []),
+            )
+        finally:
+            await registry.close()
 
 
 if __name__ == "__main__":

@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from sqlalchemy import make_url
+from sqlalchemy.exc import ArgumentError
+
+from perilune.errors import InvalidInputError
 from perilune.service import ServiceSettings
 
 
 class MasterSettings(ServiceSettings):
     listen: str = "127.0.0.1:7040"
     database_url: str | None = None  # a SQLAlchemy URL with an async driver; SQLite in `home` if not given
+    database_password_file: Path | None = None  # the password for it, where it does not stand in the URL
     read_only: bool = False  # answer questions about runs and do nothing else: no bus, no fleet, no trainer
 
     @property
     def database(self) -> str:
-        return self.database_url or f"sqlite+aiosqlite:///{self.home / 'perilune.db'}"
+        """The URL, with the password in it. InvalidInputError if the password's file cannot be read."""
+        url = self.database_url or f"sqlite+aiosqlite:///{self.home / 'perilune.db'}"
+        if self.database_password_file is None:
+            return url
+        try:
+            password = self.database_password_file.read_text().strip()
+            return make_url(url).set(password=password).render_as_string(hide_password=False)
+        except OSError as error:
+            raise InvalidInputError(
+                f"PERILUNE_DATABASE_PASSWORD_FILE {self.database_password_file} cannot be read: {error.strerror}"
+            ) from error
+        except ArgumentError as error:
+            raise InvalidInputError(f"PERILUNE_DATABASE_URL {url!r} cannot be used: {error}") from error

@@ -5,22 +5,33 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from opentelemetry.context import Context
 
 from perilune.api.master.v1.master_pb2 import Version
-from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, PolicyVersion
-from perilune.bus import MASTER_CONSUMER, REWARD_CONSUMER, Bus, prompt_subject, rollout_consumer
+from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, Trajectory
+from perilune.bus import (
+    MASTER_CONSUMER,
+    PARTIAL_CONSUMER,
+    REWARD_CONSUMER,
+    Bus,
+    prompt_subject,
+    rollout_consumer,
+)
 from perilune.errors import StateError
 from perilune.recipe import Recipe
 from perilune.telemetry import headers_of, tracer
+from services.master import schedule
 from services.master.dispatch import evaluation_groups, task_for, training_groups
 from services.master.prompts import PromptSet
 from services.master.sampling import draw
+from services.master.schedule import Progress
 from services.master.signal import Signal
-from services.master.store import Group, Store
+from services.master.store import Awaited, Group, Store
+from services.master.tables import SampleState
 
 logger = logging.getLogger(__name__)
 
@@ -30,9 +41,10 @@ QUIET_S = 30.0  # so long without news before the bus is asked whether a message
 class Controller:
     """The iterations of one run.
 
-    Consumes committed versions and recorded scores; produces prompts on the bus, closed batches and evaluations;
+    Consumes committed versions and recorded scores; produces prompts on the bus, settled batches and evaluations;
     waits for the fleet and for the trainer; is unblocked by `changed`, which the intake and the commits notify.
-    All that it knows is in the database: it can be dropped at any instant and made anew.
+    All that it knows is in the database: it can be dropped at any instant and made anew. What is sent out when, and
+    when a batch is ready, `schedule.py` decides.
     """
 
     def __init__(self, run_id: str, recipe: Recipe, prompts: PromptSet, store: Store, bus: Bus, changed: Signal):
@@ -46,69 +58,104 @@ class Controller:
     async def drive(self) -> None:
         """Runs every iteration that is left, and the final evaluation. StateError if the run cannot go on."""
         await self._bus.declare_consumer(rollout_consumer(self._run_id))
+        is_first = True
         while True:
             policy = await self._store.newest_version(self._run_id)
             if policy is None:
                 raise StateError(f"{self._run_id} has no version to sample from")
             self.num_closed = policy.number
             self.is_last = policy.number == self._recipe.trainer.num_iterations
-            await self._sample(policy)
+            if is_first:  # what an earlier controller still waited for may be on no queue any more
+                await self._dispatch_missing(policy)
+                is_first = False
+            if not await self._store.is_closed(self._run_id, policy.number):
+                await self._sample(policy)
             if self.is_last:
                 await self._bus.delete_consumer(rollout_consumer(self._run_id))
                 return
-            await self._close(policy.number)
+            self.num_closed = policy.number + 1
+            self._changed.notify()
             self._planned = policy.number + 1, await self._plan(policy.number + 1)
             await self._wait_for_commit_after(policy)
 
-    def add_metrics(self, version: Version) -> None:
-        """Adds what only the master knows to the metrics of the version that came of an iteration."""
+    async def add_metrics(self, version: Version) -> None:
+        """Adds what only the master knows to the metrics of the version that came of an iteration.
+
+        The lengths of all samples that have ended so far, and of those that were trained on up to the version before:
+        were long ones dropped or starved, the second would stay behind the first.
+        """
         seconds = self._rollout_seconds.pop(version.policy.number - 1, None)
         if seconds is not None:
             version.metrics["rollout_seconds"] = seconds
+        generated, trained = await self._store.lengths(self._run_id)
+        for name, lengths in (("generated", generated), ("trained", trained)):
+            if sum(lengths.values()):
+                version.metrics[f"{name}_length_mean"] = mean_length(lengths)
+                version.metrics[f"{name}_length_p90"] = float(length_quantile(lengths, 0.9))
 
     async def _sample(self, policy: PolicyVersion) -> None:
-        """Sends out an iteration's groups and held-out problems, and waits until something came of each."""
+        """Goes on with unfinished samples, sends out new groups and held-out problems, and settles the batch."""
         started = time.monotonic()
-        iteration = policy.number
-        planned_here = self._planned is not None and self._planned[0] == iteration
-        if not planned_here and await self._groups(iteration):
-            await self._dispatch_missing(policy)
-        else:
-            await self._dispatch_new(policy)
+        version = policy.number
+        await self._continue(policy, is_wanted=lambda group, sample: True)
+        await self._dispatch_new(policy)
+        await self._until_ready(policy)
+        if self._recipe.evaluates_at(version):
+            await self._store.evaluate(self._run_id, policy)
+        if not self.is_last:
+            await self._close(version)
+        self._rollout_seconds[version] = time.monotonic() - started
+
+    async def _until_ready(self, policy: PolicyVersion) -> None:
+        """Waits until the batch can be settled; meanwhile sends out again what must not wait for the next version."""
+        due = schedule.due_version(self._recipe, policy.number)
         while True:
             seen = self._changed.count
-            if not await self._store.num_missing(self._run_id, iteration):
-                break
+            progress = await self._store.progress(self._run_id, policy.number, due)
+            if schedule.is_ready(self._recipe, progress):
+                return
+            if progress.num_partial and await self._continue_early(policy, due, progress):
+                continue
             if not await self._changed.wait(seen, QUIET_S) and await self._nothing_on_the_bus():
-                logger.warning("%s: samples of iteration %d are on no queue; asking again", self._run_id, iteration)
+                logger.warning("%s: samples are on no queue; asking for them again", self._run_id)
                 await self._dispatch_missing(policy)
-        if self._recipe.evaluates_at(iteration):
-            await self._store.evaluate(self._run_id, policy)
-        self._rollout_seconds[iteration] = time.monotonic() - started
 
-    async def _groups(self, iteration: int) -> list[Group]:
-        evaluation = await self._store.groups(self._run_id, iteration, PURPOSE_EVALUATE)
-        return evaluation + await self._store.groups(self._run_id, iteration, PURPOSE_TRAIN)
+    async def _continue_early(self, policy: PolicyVersion, due: int, progress: Progress) -> int:
+        """Goes on with what a stopping worker gave back and with what the batch waits for; with all that is saved, if
+        all have spent their budgets and no group is complete. Returns how many samples that were.
+        """
+        nothing_runs = not progress.num_running and not progress.num_evaluating
+        return await self._continue(
+            policy,
+            lambda group, sample: nothing_runs or group.iteration <= due or sample.ending == trajectory.ENDING_ABORTED,
+        )
 
-    async def _plan(self, iteration: int) -> list[Group]:
-        """The groups of an iteration; the same whenever it is asked for, once those before it are scored."""
+    async def _plan(self, version: int) -> list[Group]:
+        """The groups that the admission rule lets out at a version, and its held-out problems."""
         recipe, groups = self._recipe, []
-        if recipe.evaluates_at(iteration):
+        if recipe.evaluates_at(version):
             num_problems = min(recipe.evaluation.num_problems, self._prompts.num_heldout)
-            groups += evaluation_groups(self._run_id, iteration, recipe.evaluation.modes, num_problems)
-        if iteration < recipe.trainer.num_iterations:
-            needs_rates = recipe.sampling.strategy == "prioritized"
-            indices = draw(
-                recipe.sampling,
-                iteration,
-                num_draws=recipe.rollout.prompts_per_iteration,
-                num_prompts=self._prompts.num_train,
-                seed=recipe.seed,
-                success_rates=await self._store.success_rates(self._run_id) if needs_rates else {},
-                difficulty=self._difficulty,
-            )
-            groups += training_groups(self._run_id, iteration, indices, recipe.rollout.group_size)
+            groups += evaluation_groups(self._run_id, version, recipe.evaluation.modes, num_problems)
+        size = recipe.rollout.prompts_per_iteration
+        num_sent = await self._store.num_groups(self._run_id)
+        for draw_number in range(num_sent // size, schedule.num_admitted(recipe, version) // size):
+            indices = await self._draw(draw_number)
+            groups += training_groups(self._run_id, draw_number, version, indices, recipe.rollout.group_size)
         return groups
+
+    async def _draw(self, number: int) -> list[int]:
+        """Prompts of the draw of that number: the same whenever it is asked for, once all before it are scored."""
+        recipe = self._recipe
+        needs_rates = recipe.sampling.strategy == "prioritized"
+        return draw(
+            recipe.sampling,
+            number,
+            num_draws=recipe.rollout.prompts_per_iteration,
+            num_prompts=self._prompts.num_train,
+            seed=recipe.seed,
+            success_rates=await self._store.success_rates(self._run_id) if needs_rates else {},
+            difficulty=self._difficulty,
+        )
 
     def _difficulty(self, index: int) -> float:
         label = self._recipe.sampling.difficulty_label
@@ -122,60 +169,94 @@ class Controller:
             ) from error
 
     async def _dispatch_new(self, policy: PolicyVersion) -> None:
-        """Writes an iteration's groups, then publishes them."""
-        iteration, groups = self._planned or (-1, [])
-        if iteration != policy.number:
+        """Writes what a version lets out, then publishes it; nothing if that was done before."""
+        version, groups = self._planned or (-1, [])
+        if version != policy.number:
             groups = await self._plan(policy.number)
+        if groups and await self._store.has_group(groups[0].id):
+            groups = [group for group in groups if not await self._store.has_group(group.id)]
         traces = [new_trace(group.id) for group in groups]
         groups = [
             replace(group, num_dispatches=1, traceparent=trace.get("traceparent", ""))
             for group, trace in zip(groups, traces, strict=True)
         ]
         await self._store.add_groups(groups)
-        await self._publish([(group, range(group.num_samples)) for group in groups], traces, policy)
-
-    async def _dispatch_missing(self, policy: PolicyVersion) -> None:
-        """Publishes again what an iteration still waits for, after a restart."""
-        missing = await self._store.missing_samples(self._run_id, policy.number)
-        groups = [group for group in await self._groups(policy.number) if group.id in missing]
-        traces = [new_trace(group.id) for group in groups]
-        traceparents = [trace.get("traceparent", "") for trace in traces]
-        await self._store.mark_dispatched(dict(zip([group.id for group in groups], traceparents, strict=True)))
-        again = [replace(group, num_dispatches=group.num_dispatches + 1) for group in groups]
-        await self._publish([(group, missing[group.id]) for group in again], traces, policy)
-
-    async def _publish(
-        self, wanted: Sequence[tuple[Group, Sequence[int]]], traces: Sequence[dict[str, str]], policy: PolicyVersion
-    ) -> None:
-        subject = prompt_subject(self._run_id)
         await asyncio.gather(
             *(
-                self._bus.publish(
-                    subject,
-                    task_for(group, sample_indices, policy, self._recipe, self._prompts),
-                    message_id=f"{group.id}/{group.num_dispatches}",
-                    headers=trace,
-                )
-                for (group, sample_indices), trace in zip(wanted, traces, strict=True)
+                self._publish(group, range(group.num_samples), policy, f"{group.id}/1", trace)
+                for group, trace in zip(groups, traces, strict=True)
             )
         )
 
+    async def _continue(self, policy: PolicyVersion, is_wanted: Callable[[Group, Awaited], bool]) -> int:
+        """Sends out unfinished samples once more, the oldest first; returns how many."""
+        found = await self._store.open_groups(self._run_id, SampleState.PARTIAL)
+        wanted = [(group, sample) for group, samples in found for sample in samples if is_wanted(group, sample)]
+        await self._store.mark_continued([sample for _, sample in wanted])
+        for group, sample in wanted:
+            await self._publish_rest(group, replace(sample, round=sample.round + 1), policy)
+        return len(wanted)
+
+    async def _dispatch_missing(self, policy: PolicyVersion) -> None:
+        """Publishes again what is awaited, after a restart: whole, or from where it was saved."""
+        found = await self._store.open_groups(self._run_id, SampleState.DISPATCHED)
+        traces = {group.id: new_trace(group.id) for group, _ in found}
+        await self._store.mark_dispatched({key: trace.get("traceparent", "") for key, trace in traces.items()})
+        for group, samples in found:
+            again = replace(group, num_dispatches=group.num_dispatches + 1)
+            fresh = [sample.sample_index for sample in samples if not sample.round]
+            if fresh:
+                message_id = f"{group.id}/{again.num_dispatches}"
+                await self._publish(again, fresh, policy, message_id, traces[group.id])
+            for sample in samples:
+                if sample.round:
+                    await self._publish_rest(again, sample, policy)
+
+    async def _publish_rest(self, group: Group, sample: Awaited, policy: PolicyVersion) -> None:
+        """Asks for the rest of a sample that was saved; its trace goes on."""
+        payload = await self._store.partial(group.id, sample.sample_index)
+        assert payload is not None  # it was saved before it was marked
+        unfinished = Trajectory.FromString(payload)
+        unfinished.round = sample.round
+        message_id = f"{group.id}/{sample.sample_index}/round-{sample.round}-{group.num_dispatches}"
+        trace = {"traceparent": group.traceparent} if group.traceparent else {}
+        await self._publish(group, [sample.sample_index], policy, message_id, trace, unfinished)
+
+    async def _publish(
+        self,
+        group: Group,
+        sample_indices: Sequence[int],
+        policy: PolicyVersion,
+        message_id: str,
+        trace: dict[str, str],
+        unfinished: Trajectory | None = None,
+    ) -> None:
+        budget = schedule.budget_tokens(self._recipe, group.iteration, policy.number)
+        task = task_for(group, sample_indices, policy, self._recipe, self._prompts, budget, unfinished)
+        await self._bus.publish(prompt_subject(self._run_id), task, message_id, headers=trace)
+
     async def _nothing_on_the_bus(self) -> bool:
-        consumers = (rollout_consumer(self._run_id), REWARD_CONSUMER, MASTER_CONSUMER)
+        consumers = (rollout_consumer(self._run_id), REWARD_CONSUMER, MASTER_CONSUMER, PARTIAL_CONSUMER)
         return not any([await self._bus.num_unfinished(consumer) for consumer in consumers])
 
-    async def _close(self, iteration: int) -> None:
-        """Decides what of an iteration is trained on, and lets the trainer have it."""
-        values = await self._store.scored_values(self._run_id, iteration)
-        if not values:
-            reasons = await self._store.death_reasons(self._run_id, iteration)
-            if reasons:
-                raise StateError(f"every sample of iteration {iteration} was given up; most often: {reasons[0]}")
+    async def _close(self, version: int) -> None:
+        """Decides what is trained on at this version."""
+        complete = await self._store.complete_groups(self._run_id)
+        ages = [group.iteration for group, _ in complete]
+        groups = complete[: schedule.batch_size(self._recipe, version, ages)]
+        if not any(scores for _, scores in groups):
+            reasons = await self._store.death_reasons(self._run_id)
+            if groups and reasons:
+                raise StateError(f"every sample of iteration {version} was given up; most often: {reasons[0]}")
+        await self._store.close_batch(
+            self._run_id, version, {group.id: self._why_left_out(group, scores, version) for group, scores in groups}
+        )
+
+    def _why_left_out(self, group: Group, scores: list[float], version: int) -> SampleState | None:
+        if schedule.is_stale(self._recipe, group.iteration, version):
+            return SampleState.STALE
         drop_uniform = self._recipe.trainer.drop_uniform_groups
-        filtered = [group for group, scores in values.items() if not is_trainable(scores, drop_uniform=drop_uniform)]
-        await self._store.mark_filtered(filtered)
-        self.num_closed = iteration + 1
-        self._changed.notify()
+        return None if is_trainable(scores, drop_uniform=drop_uniform) else SampleState.FILTERED
 
     async def _wait_for_commit_after(self, policy: PolicyVersion) -> None:
         while True:
@@ -184,6 +265,21 @@ class Controller:
             if newest is not None and newest.number > policy.number:
                 return
             await self._changed.wait(seen, QUIET_S)
+
+
+def mean_length(lengths: Mapping[int, int]) -> float:
+    """The mean of a histogram of lengths."""
+    return sum(length * count for length, count in lengths.items()) / sum(lengths.values())
+
+
+def length_quantile(lengths: Mapping[int, int], share: float) -> int:
+    """The shortest length that at least this share of a histogram does not exceed."""
+    needed = share * sum(lengths.values())
+    for length in sorted(lengths):
+        needed -= lengths[length]
+        if needed <= 0:
+            return length
+    raise ValueError("no lengths")
 
 
 def new_trace(group_id: str) -> dict[str, str]:

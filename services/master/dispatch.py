@@ -12,19 +12,24 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     PURPOSE_EVALUATE,
     PURPOSE_TRAIN,
     PolicyVersion,
+    RepetitionRule,
     SamplingParams,
+    Trajectory,
 )
 from perilune.recipe import Recipe
 from services.master.prompts import PromptSet
 from services.master.store import Group
 
 
-def training_groups(run_id: str, iteration: int, prompt_indices: Sequence[int], group_size: int) -> list[Group]:
+def training_groups(
+    run_id: str, draw_number: int, version: int, prompt_indices: Sequence[int], group_size: int
+) -> list[Group]:
+    """One draw of prompts as groups that are dispatched at a version."""
     return [
         Group(
-            id=f"{run_id}.{iteration}.{position}",
+            id=f"{run_id}.{draw_number}.{position}",
             run_id=run_id,
-            iteration=iteration,
+            iteration=version,
             purpose=PURPOSE_TRAIN,
             mode="",
             position=position,
@@ -54,9 +59,15 @@ def evaluation_groups(run_id: str, iteration: int, modes: Sequence[str], num_pro
 
 
 def task_for(
-    group: Group, sample_indices: Sequence[int], policy: PolicyVersion, recipe: Recipe, prompts: PromptSet
+    group: Group,
+    sample_indices: Sequence[int],
+    policy: PolicyVersion,
+    recipe: Recipe,
+    prompts: PromptSet,
+    budget_tokens: int = 0,
+    unfinished: Trajectory | None = None,
 ) -> RolloutTask:
-    """The message for a group, or for those of its samples that are still missing."""
+    """The message for a group, for those of its samples that are still missing, or for the rest of one."""
     heldout = group.purpose == PURPOSE_EVALUATE
     return RolloutTask(
         run_id=group.run_id,
@@ -71,6 +82,8 @@ def task_for(
             GraderChoice(name=g.name, weight=g.weight, options={k: _option(v) for k, v in g.options.items()})
             for g in recipe.reward.graders
         ],
+        budget_tokens=0 if heldout else budget_tokens,
+        unfinished=unfinished,
     )
 
 
@@ -85,6 +98,8 @@ def _sampling(group: Group, recipe: Recipe) -> SamplingParams:
         stop=rollout.stop,
         seed=int(blake3(f"{recipe.seed}/{group.id}".encode()).hexdigest(7), 16),
     )
+    if rollout.repetition:
+        params.repetition.CopyFrom(RepetitionRule(**rollout.repetition.model_dump()))
     if group.mode:
         params.temperature, params.top_p, params.top_k = (0.0 if group.mode == "greedy" else 1.0), 1.0, 0
     return params

@@ -15,10 +15,18 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     DeadLetter,
     Event,
     ScoredTrajectory,
+    Trajectory,
 )
-from perilune.bus import ADVISORY_CONSUMER, DEAD_CONSUMER, EVENT_CONSUMER, MASTER_CONSUMER, Bus
+from perilune.bus import (
+    ADVISORY_CONSUMER,
+    DEAD_CONSUMER,
+    EVENT_CONSUMER,
+    MASTER_CONSUMER,
+    PARTIAL_CONSUMER,
+    Bus,
+)
 from perilune.codec import num_response_tokens
-from services.master.store import Scored, Store
+from services.master.store import Partial, Scored, Store
 from services.master.tables import SampleState
 
 logger = logging.getLogger(__name__)
@@ -33,7 +41,7 @@ async def take_scores(bus: Bus, store: Store, notify: Notify) -> None:
         by_sample = {}
         for delivery in deliveries:
             sample = delivery.message.trajectory
-            by_sample[sample.group_id, sample.sample_index] = delivery
+            by_sample[sample.group_id, sample.sample_index, sample.round] = delivery
         unknown = await store.record_scores([scored_of(d.message, d.raw.data) for d in by_sample.values()])
         for delivery in deliveries:
             sample = delivery.message.trajectory
@@ -43,6 +51,29 @@ async def take_scores(bus: Bus, store: Store, notify: Notify) -> None:
                 await delivery.ack()
         for run_id in {delivery.message.trajectory.run_id for delivery in deliveries}:
             notify(run_id)
+
+
+async def take_partials(bus: Bus, store: Store, notify: Notify) -> None:
+    """Saves unfinished trajectories; they may be long, so few are taken at once."""
+    async for deliveries in bus.deliveries(PARTIAL_CONSUMER, Trajectory, max_batch=16):
+        if not deliveries:
+            continue
+        by_sample = {(d.message.group_id, d.message.sample_index, d.message.round): d for d in deliveries}
+        unknown = await store.record_partials([partial_of(d.message, d.raw.data) for d in by_sample.values()])
+        for delivery in deliveries:
+            sample = delivery.message
+            if (sample.group_id, sample.sample_index) in unknown:
+                await delivery.reject("no run asked for this sample", sample.run_id, [sample.id])
+            else:
+                await delivery.ack()
+        for run_id in {delivery.message.run_id for delivery in deliveries}:
+            notify(run_id)
+
+
+def partial_of(sample: Trajectory, payload: bytes) -> Partial:
+    """An unfinished trajectory as a line of the ledger."""
+    num_tokens = num_response_tokens(sample)
+    return Partial(sample.group_id, sample.sample_index, sample.round, sample.ending, num_tokens, payload)
 
 
 def scored_of(message: ScoredTrajectory, payload: bytes) -> Scored:
@@ -56,6 +87,8 @@ def scored_of(message: ScoredTrajectory, payload: bytes) -> Scored:
         state=final if ok else SampleState.DEAD,
         payload=payload,
         num_tokens=num_response_tokens(sample),
+        round=sample.round,
+        ending=sample.ending,
         value=score.value if ok else None,
         correct=is_correct(score) if ok else None,
         reason="" if ok else reason_of(score),
@@ -91,7 +124,8 @@ def lost_by(letter: DeadLetter) -> tuple[list[tuple[str, int]], str]:
     """The samples, or the group, that end with a dead letter.
 
     The sender names the samples if it could read the message; else the message's id tells, since the master and the
-    workers derive it from the group (`<group>/<dispatch>`) or from the sample (`<group>/<sample>/<stage>`).
+    workers derive it from the group (`<group>/<dispatch>`) or from the sample (`<group>/<sample>/<stage>`; a stage is
+    `finished`, `scored`, or the round that was asked for or saved).
     """
     if letter.trajectory_ids:
         pairs = [trajectory_id.rsplit("/", 1) for trajectory_id in letter.trajectory_ids]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from perilune.api.master.v1.master_pb2 import Ledger
 from services.master.tables import SampleState as S
 
-IN_FLIGHT = (S.DISPATCHED, S.SCORED)
+IN_FLIGHT = (S.DISPATCHED, S.PARTIAL, S.SCORED)
 
 
 def balance(

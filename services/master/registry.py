@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 from perilune.api.master.v1.master_pb2 import RunState, Version
-from perilune.api.trajectory.v1.trajectory_pb2 import Event
-from perilune.bus import PROMPTS, Bus, prompt_subject
+from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
+from perilune.bus import PROMPTS, Backlog, Bus, prompt_subject
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError
 from perilune.recipe import Recipe, recipe_from_json
 from services.master.controller import Controller
@@ -50,6 +50,7 @@ class ActiveRun:
     lease: Lease | None = None
     starting: bool = True  # its trainer has not committed yet
     weights_address: str = ""  # outlives the lease: the final evaluation still needs the weights
+    policy: PolicyVersion | None = None  # the newest that was committed since this master started
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=500))
     num_events: int = 0
     active_since: float = field(default_factory=time.monotonic)
@@ -133,12 +134,13 @@ class Registry:
         """Records a version and goes on from it; True if it was the last."""
         active = self.active(run_id)
         if active.controller:
-            active.controller.add_metrics(version)
+            await active.controller.add_metrics(version)
         await self._store.commit_version(run_id, version, model_path)
         if active.starting:
             active.starting = False
             await self._set_state(run_id, RunState.RUN_STATE_RUNNING)
-            self.fleet_changed.notify()
+        active.policy = version.policy
+        self.fleet_changed.notify()
         if time.monotonic() - active.active_since > COUNT_TIME_EVERY_S:
             await self._count_time(active)
         if active.driver is None:
@@ -173,6 +175,10 @@ class Registry:
         await asyncio.sleep(interval_s)
         if active := self._active.get(run_id):
             await active.changed.wait(seen, 5.0)
+
+    async def backlogs(self) -> tuple[list[Backlog], int]:
+        """The work that is left on every queue, and how many dead letters are kept."""
+        return await self._bus.backlogs(), await self._bus.num_dead_letters()
 
     def served(self) -> list[ActiveRun]:
         """The runs that the fleet is to sample for."""

@@ -25,7 +25,9 @@ class Signal:
         if self.count != seen:
             return True
         try:
-            await asyncio.wait_for(self._event.wait(), timeout_s)
+            # Not wait_for: before Python 3.12 it swallows a cancellation that comes together with the news.
+            async with asyncio.timeout(timeout_s):
+                await self._event.wait()
         except TimeoutError:
             return False
         return True

@@ -23,6 +23,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_
 from perilune.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StateError, UnavailableError
 from perilune.telemetry import meter
 from services.master.ledger import balance
+from services.master.schedule import Progress
 from services.master.tables import EvaluationRow, GroupRow, RunRow, SampleRow, SampleState, VersionRow
 
 # The ledger's movements: how many samples came into each state.
@@ -46,6 +47,29 @@ class Group:
     num_samples: int
     num_dispatches: int = 0
     traceparent: str = ""
+    batch: int | None = None  # the iteration in whose batch it is
+
+
+@dataclass(frozen=True)
+class Awaited:
+    """A sample that is under way, or saved on its way."""
+
+    group_id: str
+    sample_index: int
+    round: int  # how often it was continued
+    ending: int | None  # of what was saved; none if nothing was
+
+
+@dataclass(frozen=True)
+class Partial:
+    """What an unfinished trajectory changes."""
+
+    group_id: str
+    sample_index: int
+    round: int
+    ending: int
+    num_tokens: int
+    payload: bytes
 
 
 @dataclass(frozen=True)
@@ -57,6 +81,8 @@ class Scored:
     state: SampleState  # SCORED, EVALUATED, or DEAD if the grader could not say
     payload: bytes
     num_tokens: int
+    round: int = 0
+    ending: int = 0
     value: float | None = None
     correct: bool | None = None
     reason: str = ""
@@ -161,8 +187,10 @@ class Store:
 
     # ---- versions
 
-    async def versions(self, run_id: str) -> list[Version]:
-        query = select(VersionRow.__table__).where(VersionRow.run_id == run_id).order_by(VersionRow.number)
+    async def versions(self, run_id: str, after: int = -1) -> list[Version]:
+        """The committed versions whose number is greater than `after`, in order."""
+        wanted = (VersionRow.run_id == run_id) & (VersionRow.number > after)
+        query = select(VersionRow.__table__).where(wanted).order_by(VersionRow.number)
         async with self._engine.connect() as db:
             return [
                 Version(
@@ -209,7 +237,8 @@ class Store:
                 "model_path": model_path,
             }
             await db.execute(insert(VersionRow).values(**row))
-            trained = update(SampleRow).where(*_samples_of(run_id, number - 1), SampleRow.state == SampleState.SCORED)
+            batch = select(GroupRow.id).where(GroupRow.run_id == run_id, GroupRow.batch == number - 1)
+            trained = update(SampleRow).where(SampleRow.group_id.in_(batch), SampleRow.state == SampleState.SCORED)
             trained_rows = await db.execute(trained.values(state=SampleState.TRAINED))
             if model_path:
                 await db.execute(update(RunRow).where(RunRow.id == run_id).values(model_path=model_path))
@@ -258,51 +287,114 @@ class Store:
             async with self._engine.begin() as db:
                 await db.execute(statement, [{"group": key, "trace": value} for key, value in traceparents.items()])
 
-    async def missing_samples(self, run_id: str, iteration: int) -> dict[str, list[int]]:
-        """Samples of an iteration that nothing has come of yet, by group."""
-        query = (
-            select(SampleRow.group_id, SampleRow.sample_index)
-            .where(
-                SampleRow.run_id == run_id,
-                SampleRow.iteration == iteration,
-                SampleRow.state == SampleState.DISPATCHED,
-            )
-            .order_by(SampleRow.group_id, SampleRow.sample_index)
-        )
-        missing: dict[str, list[int]] = {}
+    async def has_group(self, group_id: str) -> bool:
         async with self._engine.connect() as db:
-            for group_id, index in await db.execute(query):
-                missing.setdefault(group_id, []).append(index)
-        return missing
+            return await db.scalar(select(GroupRow.id).where(GroupRow.id == group_id)) is not None
 
-    async def num_missing(self, run_id: str, iteration: int) -> int:
-        query = select(func.count()).where(
-            SampleRow.run_id == run_id, SampleRow.iteration == iteration, SampleRow.state == SampleState.DISPATCHED
-        )
+    async def num_groups(self, run_id: str) -> int:
+        """Groups that were dispatched to be trained on."""
+        query = select(func.count()).where(GroupRow.run_id == run_id, GroupRow.purpose == PURPOSE_TRAIN)
         async with self._engine.connect() as db:
             return await db.scalar(query) or 0
+
+    async def open_groups(self, run_id: str, state: SampleState) -> list[tuple[Group, list[Awaited]]]:
+        """Groups with samples in a state, the oldest first, and those samples."""
+        columns = (SampleRow.group_id, SampleRow.sample_index, SampleRow.round, SampleRow.ending)
+        samples = select(*columns).where(SampleRow.run_id == run_id, SampleRow.state == state)
+        open_ids = select(SampleRow.group_id).where(SampleRow.run_id == run_id, SampleRow.state == state)
+        groups = select(GroupRow.__table__).where(GroupRow.id.in_(open_ids))
+        found: dict[str, list[Awaited]] = {}
+        async with self._engine.connect() as db:
+            for row in await db.execute(samples.order_by(SampleRow.group_id, SampleRow.sample_index)):
+                found.setdefault(row.group_id, []).append(Awaited(*row))
+            rows = await db.execute(groups.order_by(GroupRow.iteration, GroupRow.mode, GroupRow.position))
+            return [(Group(**row._mapping), found[row.id]) for row in rows if row.id in found]
+
+    async def progress(self, run_id: str, iteration: int, due_version: int) -> Progress:
+        """What is under way; samples dispatched at `due_version` or before are those that the batch waits for."""
+        awaited = SampleRow.state.in_([SampleState.DISPATCHED, SampleState.PARTIAL])
+        by_age = (
+            select(SampleRow.purpose, SampleRow.iteration, SampleRow.state, func.count())
+            .where(SampleRow.run_id == run_id, awaited)
+            .group_by(SampleRow.purpose, SampleRow.iteration, SampleRow.state)
+        )
+        num_open = select(func.count(SampleRow.group_id.distinct())).where(
+            SampleRow.run_id == run_id, SampleRow.purpose == PURPOSE_TRAIN, awaited
+        )
+        num_unsettled = select(func.count()).where(
+            GroupRow.run_id == run_id, GroupRow.purpose == PURPOSE_TRAIN, GroupRow.batch.is_(None)
+        )
+        async with self._engine.connect() as db:
+            rows = (await db.execute(by_age)).all()
+            num_complete = (await db.scalar(num_unsettled) or 0) - (await db.scalar(num_open) or 0)
+        train = [(age, state, count) for purpose, age, state, count in rows if purpose == PURPOSE_TRAIN]
+        return Progress(
+            num_evaluating=sum(n for purpose, age, _, n in rows if purpose == PURPOSE_EVALUATE and age == iteration),
+            num_running=sum(count for _, state, count in train if state == SampleState.DISPATCHED),
+            num_partial=sum(count for _, state, count in train if state == SampleState.PARTIAL),
+            num_due=sum(count for age, _, count in train if age <= due_version),
+            num_complete=num_complete,
+        )
+
+    async def partial(self, group_id: str, sample_index: int) -> bytes | None:
+        """The unfinished trajectory that was saved of a sample."""
+        query = select(SampleRow.partial).where(SampleRow.group_id == group_id, SampleRow.sample_index == sample_index)
+        async with self._engine.connect() as db:
+            return await db.scalar(query)
+
+    @_whole
+    async def record_partials(self, partials: Sequence[Partial]) -> set[tuple[str, int]]:
+        """Saves unfinished samples that were awaited. Returns those that no group ever asked for.
+
+        What is left of an earlier round is a duplicate of what was saved, and changes nothing.
+        """
+        keys = [(partial.group_id, partial.sample_index) for partial in partials]
+        rows = [{f"new_{name}": value for name, value in vars(partial).items()} for partial in partials]
+        statement = (
+            update(SampleRow.__table__)  # type: ignore[arg-type]
+            .where(*_awaited_in_round())
+            .values(
+                state=SampleState.PARTIAL,
+                ending=bindparam("new_ending"),
+                num_tokens=bindparam("new_num_tokens"),
+                partial=bindparam("new_payload"),
+            )
+        )
+        async with self._engine.begin() as db:
+            known = await _known_samples(db, keys)
+            await db.execute(statement, rows)
+        samples_counter.add(len(partials), {"state": SampleState.PARTIAL})
+        return set(keys) - known
+
+    @_whole
+    async def mark_continued(self, samples: Sequence[Awaited]) -> None:
+        """Unfinished samples are about to be sent out once more."""
+        statement = (
+            update(SampleRow.__table__)  # type: ignore[arg-type]
+            .where(*_awaited_in_round(SampleState.PARTIAL))
+            .values(state=SampleState.DISPATCHED, round=SampleRow.round + 1)
+        )
+        rows = [{"new_group_id": s.group_id, "new_sample_index": s.sample_index, "new_round": s.round} for s in samples]
+        if rows:
+            async with self._engine.begin() as db:
+                await db.execute(statement, rows)
 
     @_whole
     async def record_scores(self, scores: Sequence[Scored]) -> set[tuple[str, int]]:
         """Writes what came of samples that were still awaited. Returns those that no group ever asked for.
 
-        A sample that came twice keeps what came first.
+        A sample that came twice keeps what came first, and what comes of a round that is over comes too late.
         """
         keys = [(score.group_id, score.sample_index) for score in scores]
         async with self._engine.begin() as db:
             known = await _known_samples(db, keys)
             statement = (
                 update(SampleRow.__table__)  # type: ignore[arg-type]
-                .where(
-                    SampleRow.group_id == bindparam("group"),
-                    SampleRow.sample_index == bindparam("index"),
-                    SampleRow.state == SampleState.DISPATCHED,
-                )
-                .values({name: bindparam(f"new_{name}") for name in _SCORED_COLUMNS})
+                .where(*_awaited_in_round())
+                .values({name: bindparam(f"new_{name}") for name in _SCORED_COLUMNS} | {"partial": None})
             )
             rows = [
-                {"group": score.group_id, "index": score.sample_index}
-                | {f"new_{name}": getattr(score, name) for name in _SCORED_COLUMNS}
+                {f"new_{name}": value for name, value in vars(score).items()}
                 for score in scores
                 if (score.group_id, score.sample_index) in known
             ]
@@ -320,7 +412,7 @@ class Store:
             .where(
                 SampleRow.group_id == bindparam("group"),
                 SampleRow.sample_index == bindparam("index"),
-                SampleRow.state == SampleState.DISPATCHED,
+                SampleRow.state.in_([SampleState.DISPATCHED, SampleState.PARTIAL]),
             )
             .values(state=SampleState.DEAD, reason=reason)
         )
@@ -336,48 +428,85 @@ class Store:
         async with self._engine.begin() as db:
             await db.execute(statement.values(state=SampleState.DEAD, reason=reason))
 
-    @_whole
-    async def mark_filtered(self, group_ids: Iterable[str]) -> None:
-        """Leaves the scored samples of these groups out of the loss."""
-        statement = update(SampleRow).where(
-            SampleRow.group_id.in_(list(group_ids)), SampleRow.state == SampleState.SCORED
+    async def complete_groups(self, run_id: str) -> list[tuple[Group, list[float]]]:
+        """Groups in no batch yet of which nothing is awaited, the oldest first, with their samples' scores."""
+        awaited = SampleRow.state.in_([SampleState.DISPATCHED, SampleState.PARTIAL])
+        open_ids = select(SampleRow.group_id).where(SampleRow.run_id == run_id, awaited)
+        complete = (
+            select(GroupRow.__table__)
+            .where(GroupRow.run_id == run_id, GroupRow.purpose == PURPOSE_TRAIN, GroupRow.batch.is_(None))
+            .where(GroupRow.id.not_in(open_ids))
+            .order_by(GroupRow.iteration, GroupRow.position)
         )
-        async with self._engine.begin() as db:
-            rows = await db.execute(statement.values(state=SampleState.FILTERED))
-        samples_counter.add(rows.rowcount, {"state": SampleState.FILTERED})
-
-    async def scored_values(self, run_id: str, iteration: int) -> dict[str, list[float]]:
-        """The scores of an iteration's training samples that wait to be trained, by group."""
-        query = select(SampleRow.group_id, SampleRow.value).where(
-            *_samples_of(run_id, iteration), SampleRow.state == SampleState.SCORED
-        )
-        values: dict[str, list[float]] = {}
         async with self._engine.connect() as db:
-            for group_id, value in await db.execute(query):
+            groups = [Group(**row._mapping) for row in await db.execute(complete)]
+            scored = SampleRow.group_id.in_([group.id for group in groups]), SampleRow.state == SampleState.SCORED
+            values: dict[str, list[float]] = {}
+            for group_id, value in await db.execute(select(SampleRow.group_id, SampleRow.value).where(*scored)):
                 assert value is not None  # a scored sample has its score
                 values.setdefault(group_id, []).append(value)
-        return values
+        return [(group, values.get(group.id, [])) for group in groups]
 
-    async def batch(self, run_id: str, iteration: int) -> dict[str, list[bytes]]:
-        """The payloads of a closed iteration, by group, in order; the same before and after it was trained on."""
-        query = (
-            select(SampleRow.group_id, SampleRow.payload)
-            .join(GroupRow, GroupRow.id == SampleRow.group_id)
-            .where(*_samples_of(run_id, iteration), SampleRow.state.in_([SampleState.SCORED, SampleState.TRAINED]))
-            .order_by(GroupRow.position, SampleRow.sample_index)
-        )
-        payloads: dict[str, list[bytes]] = {}
+    @_whole
+    async def close_batch(self, run_id: str, iteration: int, left_out: Mapping[str, SampleState | None]) -> None:
+        """Settles what is trained on at a version: these groups, but for those that have a state to be left out in."""
+        here = (VersionRow.run_id == run_id) & (VersionRow.number == iteration)
+        async with self._engine.begin() as db:
+            await db.execute(update(GroupRow).where(GroupRow.id.in_(list(left_out))).values(batch=iteration))
+            for state in (SampleState.FILTERED, SampleState.STALE):
+                ids = [group_id for group_id, why in left_out.items() if why == state]
+                scored = update(SampleRow).where(SampleRow.group_id.in_(ids), SampleRow.state == SampleState.SCORED)
+                rows = await db.execute(scored.values(state=state))
+                samples_counter.add(rows.rowcount, {"state": state})
+            await db.execute(update(VersionRow).where(here).values(closed=True))
+
+    async def is_closed(self, run_id: str, iteration: int) -> bool:
+        """Whether the batch of this version is settled."""
+        query = select(VersionRow.closed).where(VersionRow.run_id == run_id, VersionRow.number == iteration)
         async with self._engine.connect() as db:
-            for group_id, payload in await db.execute(query):
-                assert payload is not None
-                payloads.setdefault(group_id, []).append(payload)
-        return payloads
+            return bool(await db.scalar(query))
 
-    async def death_reasons(self, run_id: str, iteration: int) -> list[str]:
-        """Why samples of an iteration were given up, the most frequent reason first."""
+    async def batch(self, run_id: str, iteration: int) -> AsyncIterator[tuple[str, str, list[bytes]]]:
+        """A settled batch group by group: id, trace, payloads, in order; the same before and after it was trained on.
+
+        Long trajectories make large groups: they are read as they are needed.
+        """
+        groups = (
+            select(GroupRow.id, GroupRow.traceparent)
+            .where(GroupRow.run_id == run_id, GroupRow.batch == iteration)
+            .order_by(GroupRow.iteration, GroupRow.position)
+        )
+        used = SampleRow.state.in_([SampleState.SCORED, SampleState.TRAINED])
+        async with self._engine.connect() as db:
+            found = (await db.execute(groups)).all()
+        for group_id, traceparent in found:  # no connection is held while whoever asks is slow
+            samples = select(SampleRow.payload).where(SampleRow.group_id == group_id, used)
+            async with self._engine.connect() as db:
+                payloads = (await db.scalars(samples.order_by(SampleRow.sample_index))).all()
+            if payloads:
+                yield group_id, traceparent, [payload for payload in payloads if payload is not None]
+
+    async def lengths(self, run_id: str) -> tuple[dict[int, int], dict[int, int]]:
+        """How many training samples of each length, in tokens, have ended, and how many were trained on."""
+        query = (
+            select(SampleRow.num_tokens, SampleRow.state, func.count())
+            .where(SampleRow.run_id == run_id, SampleRow.purpose == PURPOSE_TRAIN, SampleRow.payload.is_not(None))
+            .group_by(SampleRow.num_tokens, SampleRow.state)
+        )
+        generated: Counter[int] = Counter()
+        trained: Counter[int] = Counter()
+        async with self._engine.connect() as db:
+            for num_tokens, state, count in await db.execute(query):
+                assert num_tokens is not None  # what has ended was counted
+                generated[num_tokens] += count
+                trained[num_tokens] += count * (state == SampleState.TRAINED)
+        return generated, trained
+
+    async def death_reasons(self, run_id: str) -> list[str]:
+        """Why samples of a run were given up, the most frequent reason first."""
         query = (
             select(SampleRow.reason)
-            .where(SampleRow.run_id == run_id, SampleRow.iteration == iteration, SampleRow.state == SampleState.DEAD)
+            .where(SampleRow.run_id == run_id, SampleRow.state == SampleState.DEAD)
             .group_by(SampleRow.reason)
             .order_by(func.count().desc())
         )
@@ -395,22 +524,23 @@ class Store:
         async with self._engine.connect() as db:
             return {index: int(right) / total for index, right, total in await db.execute(query)}
 
-    async def samples(self, run_id: str, iteration: int, purpose: int, mode: str, limit: int) -> list[bytes]:
-        query = (
-            select(SampleRow.payload)
+    async def samples(
+        self, run_id: str, iteration: int, purpose: int, mode: str, limit: int, offset: int = 0
+    ) -> tuple[list[bytes], int]:
+        """Payloads of an iteration's scored samples in order of dispatch, and how many there are in all."""
+        answered = (
+            select(GroupRow.mode, GroupRow.position, SampleRow.sample_index, SampleRow.payload)
             .join(GroupRow, GroupRow.id == SampleRow.group_id)
             .where(
-                SampleRow.run_id == run_id,
-                SampleRow.iteration == iteration,
-                SampleRow.purpose == purpose,
+                *_samples_of(run_id, iteration, purpose),
                 SampleRow.payload.is_not(None),
                 *([GroupRow.mode == mode] if mode else []),
             )
-            .order_by(GroupRow.mode, GroupRow.position, SampleRow.sample_index)
-            .limit(limit)
         )
+        page = answered.order_by(GroupRow.mode, GroupRow.position, SampleRow.sample_index).limit(limit).offset(offset)
         async with self._engine.connect() as db:
-            return [payload for payload in await db.scalars(query) if payload is not None]
+            num_samples = await db.scalar(answered.with_only_columns(func.count(), maintain_column_froms=True))
+            return [row.payload for row in await db.execute(page)], num_samples or 0
 
     # ---- evaluations
 
@@ -479,11 +609,20 @@ class Store:
         )
 
 
-_SCORED_COLUMNS = ("state", "payload", "num_tokens", "value", "correct", "reason")
+_SCORED_COLUMNS = ("state", "payload", "num_tokens", "ending", "value", "correct", "reason")
 
 
 def _samples_of(run_id: str, iteration: int, purpose: int = PURPOSE_TRAIN) -> tuple[Any, ...]:
     return (SampleRow.run_id == run_id, SampleRow.iteration == iteration, SampleRow.purpose == purpose)
+
+
+def _awaited_in_round(state: SampleState = SampleState.DISPATCHED) -> tuple[Any, ...]:
+    return (
+        SampleRow.group_id == bindparam("new_group_id"),
+        SampleRow.sample_index == bindparam("new_sample_index"),
+        SampleRow.round == bindparam("new_round"),
+        SampleRow.state == state,
+    )
 
 
 async def _known_samples(db: AsyncConnection, keys: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:

@@ -25,9 +25,10 @@ class Base(DeclarativeBase):
 
 
 class SampleState(StrEnum):
-    """Where a sample is in the ledger. The first two are in flight, the others are final."""
+    """Where a sample is in the ledger. The first three are in flight, the others are final."""
 
     DISPATCHED = "dispatched"
+    PARTIAL = "partial"  # unfinished and saved; to be continued
     SCORED = "scored"
     TRAINED = "trained"
     FILTERED = "filtered"
@@ -59,6 +60,7 @@ class VersionRow(Base):
     metrics: Mapped[dict[str, Any]]
     committed_ns: Mapped[int]
     model_path: Mapped[str]
+    closed: Mapped[bool] = mapped_column(default=False)  # the batch that is trained on at this version is settled
 
 
 class GroupRow(Base):
@@ -76,8 +78,9 @@ class GroupRow(Base):
     num_samples: Mapped[int]
     num_dispatches: Mapped[int] = mapped_column(default=0)
     traceparent: Mapped[str] = mapped_column(default="")
+    batch: Mapped[int | None]  # the iteration in whose batch it is; none as long as a sample of it is open
 
-    __table_args__ = (Index(None, "run_id", "iteration"),)
+    __table_args__ = (Index(None, "run_id", "iteration"), Index(None, "run_id", "batch"))
 
 
 class SampleRow(Base):
@@ -88,16 +91,23 @@ class SampleRow(Base):
     group_id: Mapped[str] = mapped_column(ForeignKey("groups.id"), primary_key=True)
     sample_index: Mapped[int] = mapped_column(primary_key=True)
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"))
-    iteration: Mapped[int]
+    iteration: Mapped[int]  # that dispatched it
     purpose: Mapped[int]
     state: Mapped[str]
+    round: Mapped[int] = mapped_column(default=0)  # how often it was continued
+    ending: Mapped[int | None]  # an Ending of the contract: of what there is of it
+    partial: Mapped[bytes | None] = mapped_column(LargeBinary)  # the Trajectory so far, while it is unfinished
     reason: Mapped[str] = mapped_column(default="")  # why it is dead
     value: Mapped[float | None]  # the score
     correct: Mapped[bool | None]  # what the first grader said
     num_tokens: Mapped[int | None]
     payload: Mapped[bytes | None] = mapped_column(LargeBinary)  # the ScoredTrajectory
 
-    __table_args__ = (Index(None, "run_id", "iteration", "state"),)
+    __table_args__ = (
+        Index(None, "run_id", "iteration", "state"),
+        Index(None, "run_id", "state"),
+        Index(None, "run_id", "purpose", "state"),
+    )
 
 
 class EvaluationRow(Base):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from pydantic import PositiveFloat, PositiveInt
 
 from perilune.service import ServiceSettings
@@ -9,4 +11,6 @@ from perilune.service import ServiceSettings
 
 class RolloutSettings(ServiceSettings):
     num_threads: PositiveInt = 1  # that torch computes with; start more workers rather than more threads
+    sandbox_address: str = "127.0.0.1:7050"  # for runs whose policy may execute programs
     kv_cache_gib: PositiveFloat = 4.0  # memory for keys and values, for each run's engine
+    engine_python: str = sys.executable  # runs the process of an engine that has one; it must have vllm, or sglang

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -20,67 +21,95 @@ from perilune.api.trajectory.v1.trajectory_pb2 import Event
 from perilune.bus import Bus
 from perilune.errors import InvalidInputError
 from perilune.fleet import assignments
+from perilune.http import serve_http
 from perilune.recipe import recipe_from_json
-from perilune.service import Service, until_stopping
+from perilune.service import Service, patiently, until_stopping
+from perilune.weights.relay import Relay
+from perilune.weights.server import SERVICE as WEIGHT_SERVICE
 from services.rollout.config import RolloutSettings
+from services.rollout.openai import Endpoint
 from services.rollout.worker import RunWorker
 
 logger = logging.getLogger(__name__)
+
+HAND_BACK_S = 10.0  # for what is unfinished to be stored on the bus when this service stops
 
 
 async def run(service: Service) -> None:
     """Samples for every assigned run until the service is told to stop."""
     assert isinstance(service.settings, RolloutSettings)
     torch.set_num_threads(service.settings.num_threads)
-    async with Bus.connect(service.settings.nats_url, service.id) as bus:
-        workers = Workers(service, bus)
-        add_RolloutServiceServicer_to_server(RolloutServicer(service.id, workers), service.server)
-        await service.listen([rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"]])
-        await service.ready()
-        await until_stopping(service, workers.follow_assignments())
+    async with patiently(
+        Bus.connect, service.settings.nats_url, service.id, patience_s=service.settings.patience_s
+    ) as bus:
+        relay = Relay()
+        relay.add_to(service.server)
+        workers = Workers(service, bus, relay)
+        descriptor = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"]
+        servicer = RolloutServicer(service.id, workers)
+        add_RolloutServiceServicer_to_server(servicer, service.server)
+        await service.listen([descriptor, WEIGHT_SERVICE])
+        async with serve_http(service, {descriptor: servicer}, Endpoint(workers.all, service.gate).routes()):
+            await service.ready()
+            await until_stopping(service, workers.follow_assignments())
 
 
 @dataclass(frozen=True)
 class _Assigned:
     worker: RunWorker
-    addresses: asyncio.Queue[str]
+    news: asyncio.Queue[RunAssignment]
     serving: asyncio.Task[None]
 
 
 class Workers:
     """The runs of this process: each has an engine, and none waits for another."""
 
-    def __init__(self, service: Service, bus: Bus) -> None:
+    def __init__(self, service: Service, bus: Bus, relay: Relay) -> None:
         self._service = service
         self._bus = bus
+        self._relay = relay
         self._assigned: dict[str, _Assigned] = {}
 
     def all(self) -> list[RunWorker]:
         return [assigned.worker for assigned in self._assigned.values()]
 
     async def follow_assignments(self) -> None:
-        """Starts a worker for a run that was assigned, and ends that of a run that no longer is."""
+        """Starts a worker for a run that was assigned, and ends that of a run that no longer is.
+
+        When told to stop, it gives back what its engines have written so far, for others to go on with.
+        """
         async with asyncio.TaskGroup() as tasks:
-            async for runs in assignments(self._service):
-                wanted = {run.run_id: run for run in runs}
-                for run_id in self._assigned.keys() - wanted.keys():
-                    self._assigned.pop(run_id).serving.cancel()
-                for run in wanted.values():
-                    if run.run_id not in self._assigned and run.weights_address:
-                        self._assigned[run.run_id] = self._start(run, tasks)
-                    if run.run_id in self._assigned:
-                        self._assigned[run.run_id].addresses.put_nowait(run.weights_address)
+            try:
+                async for runs in assignments(self._service, serves_weights=True):
+                    self._follow(runs, tasks)
+            except asyncio.CancelledError:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(HAND_BACK_S):
+                        await asyncio.gather(*(worker.hand_back() for worker in self.all()))
+                raise
+
+    def _follow(self, runs: Sequence[RunAssignment], tasks: asyncio.TaskGroup) -> None:
+        wanted = {run.run_id: run for run in runs}
+        for run_id in self._assigned.keys() - wanted.keys():
+            self._assigned.pop(run_id).serving.cancel()
+            self._relay.leave(run_id)
+        for run in wanted.values():
+            if run.run_id not in self._assigned and run.weights_address:
+                self._assigned[run.run_id] = self._start(run, tasks)
+            if run.run_id in self._assigned:
+                self._assigned[run.run_id].news.put_nowait(run)
 
     def _start(self, run: RunAssignment, tasks: asyncio.TaskGroup) -> _Assigned:
         recipe = recipe_from_json(run.recipe_json)
-        worker = RunWorker(self._service, self._bus, run.run_id, recipe.rollout)
-        addresses: asyncio.Queue[str] = asyncio.Queue()
-        return _Assigned(worker, addresses, tasks.create_task(self._serve(worker, addresses)))
+        weights = self._relay.receiver(run.run_id, self._service.id)
+        worker = RunWorker(self._service, self._bus, recipe.rollout, run.run_id, weights)
+        news: asyncio.Queue[RunAssignment] = asyncio.Queue()
+        return _Assigned(worker, news, tasks.create_task(self._serve(worker, news)))
 
-    async def _serve(self, worker: RunWorker, addresses: asyncio.Queue[str]) -> None:
+    async def _serve(self, worker: RunWorker, news: asyncio.Queue[RunAssignment]) -> None:
         """A run whose model this worker cannot sample must not end the others: it is said aloud, and left."""
         try:
-            await worker.serve(_changes(addresses))
+            await worker.serve(_each(news))
         except* InvalidInputError as errors:
             text = "; ".join(str(error) for error in _leaves(errors))
             logger.error("cannot serve %s: %s", worker.run_id, text)
@@ -96,15 +125,9 @@ class Workers:
             )
 
 
-async def _changes(addresses: asyncio.Queue[str]) -> AsyncIterator[str]:
-    """Each address that differs from the one before."""
-    last = None
+async def _each(news: asyncio.Queue[RunAssignment]) -> AsyncIterator[RunAssignment]:
     while True:
-        address = await addresses.get()
-        if address != last:
-            last = address
-            yield address
-        last = address
+        yield await news.get()
 
 
 def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -5,34 +5,40 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perilune import bus as buses
+from perilune.api.master.v1.master_pb2 import RunAssignment
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask, RunStatus
-from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, Segment, Trajectory
+from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.bus import Bus, Delivery
-from perilune.codec import pack
-from perilune.errors import InvalidInputError, WeightStreamError
+from perilune.codec import unpack
+from perilune.errors import InvalidInputError, OverloadedError, UnavailableError, WeightStreamError
 from perilune.fleet import report_serving
 from perilune.recipe import RolloutTable
 from perilune.service import Service
 from perilune.telemetry import meter, tracer
+from perilune.weights.quantized import dequantized
+from perilune.weights.receiver import Receiver, StagedVersion
 from services.rollout.config import RolloutSettings
 from services.rollout.engines import engine_factory
-from services.rollout.engines.base import Engine, Generated, Sample, Sampling, Span
+from services.rollout.engines.base import Engine, Generated, Sample
+from services.rollout.environments import make_environment
 from services.rollout.prompts import build_tokenizer, prompt_tokens
-from services.rollout.subscriber import StagedVersion, staged_versions
+from services.rollout.rollout import Rollout, trajectory_id
 
 logger = logging.getLogger(__name__)
 
 generated_tokens = meter.create_counter("perilune.rollout.tokens", "{token}", "Tokens generated")
 running_samples = meter.create_up_down_counter("perilune.rollout.samples", "{sample}", "Samples in hand")
 
-REFUSED_RETRY_S = 2.0
+UNFINISHED = (trajectory.ENDING_BUDGET, trajectory.ENDING_ABORTED)
+ENVIRONMENT_RETRY_S = 2.0
 SHARES = 4  # a fetch takes at most this part of the engine's places, so that other workers get their share
 
 
@@ -43,29 +49,34 @@ class RunWorker:
     trajectories are stored on the bus; if this worker ends before, it goes to another.
     """
 
-    def __init__(self, service: Service, bus: Bus, run_id: str, recipe: RolloutTable) -> None:
+    def __init__(self, service: Service, bus: Bus, recipe: RolloutTable, run_id: str, weights: Receiver) -> None:
         assert isinstance(service.settings, RolloutSettings)
         self.run_id = run_id
         self._service = service
         self._settings = service.settings
         self._bus = bus
         self._recipe = recipe
+        self._weights = weights
         self._loop = asyncio.get_running_loop()
         self._engine: Engine | None = None
         self._tokenizer: Any = None
         self._policy: PolicyVersion | None = None
         self._num_in_hand = 0  # samples of groups that were taken and are not yet acked
         self._results: dict[str, asyncio.Future[Generated]] = {}
+        self._to_submit: list[Sample] = []
+        self._publishing: set[asyncio.Future[list[None]]] = set()  # groups that the engine has
+        self._is_leaving = False
         self._changed = asyncio.Condition()  # a version was swapped in, or a group is done
 
-    async def serve(self, addresses: AsyncIterator[str]) -> None:
-        """Works until cancelled. `addresses`: where the run's trainer is, at first and whenever it moves.
+    async def serve(self, assigned: AsyncIterator[RunAssignment]) -> None:
+        """Works until cancelled. `assigned`: this run, at first and whenever its weights move or there are newer ones.
 
         InvalidInputError (in a group) if no engine can serve this run's model. Whatever ends the engine is raised.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow_trainer(addresses))
+                tasks.create_task(self._follow(assigned))
+                tasks.create_task(self._swap_versions())
                 async with self._changed:
                     await self._changed.wait_for(lambda: self._engine is not None)
                 assert self._engine is not None
@@ -86,27 +97,38 @@ class RunWorker:
             status.busy_seconds = capacity.busy_s
         return status
 
+    # What other callers of the engine need (`openai.py`): None before the first version.
+
+    @property
+    def engine(self) -> Engine | None:
+        return self._engine
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._tokenizer
+
+    @property
+    def policy(self) -> PolicyVersion | None:
+        return self._policy
+
     # Weights.
 
-    async def _follow_trainer(self, addresses: AsyncIterator[str]) -> None:
-        """Subscribes to the run's trainer wherever it is; a run without one keeps the version it has."""
-        async with asyncio.TaskGroup() as tasks:
-            following: asyncio.Task[None] | None = None
-            async for address in addresses:
-                if following:
-                    following.cancel()
-                following = tasks.create_task(self._swap_versions(address)) if address else None
+    async def _follow(self, assigned: AsyncIterator[RunAssignment]) -> None:
+        """Passes on where the weights are; a run without a trainer keeps the version it has."""
+        async for run in assigned:
+            self._weights.move([run.weights_address, *run.weights_fallbacks])
+            if run.HasField("policy"):
+                self._weights.expect(run.policy)
 
-    async def _swap_versions(self, address: str) -> None:
-        while True:
+    async def _swap_versions(self) -> None:
+        async for staged in self._weights.versions():
             try:
-                async for staged in staged_versions(self.run_id, self._service.id, address, lambda: self._policy):
-                    await self._swap(staged)
-                    logger.info("%s: serves version %d", self.run_id, staged.manifest.version.number)
-                    await report_serving(self._service, self.run_id, staged.manifest.version)
+                await self._swap(replace(staged, tensors=await asyncio.to_thread(dequantized, staged.tensors)))
             except WeightStreamError as error:
-                logger.warning("%s: a version was dropped: %s; asking again", self.run_id, error)
-                await asyncio.sleep(REFUSED_RETRY_S)
+                logger.error("%s: the version before goes on serving: %s", self.run_id, error)
+                continue
+            logger.info("%s: serves version %d", self.run_id, staged.manifest.version.number)
+            await report_serving(self._service, self.run_id, staged.manifest.version, self._weights.source)
 
     async def _swap(self, staged: StagedVersion) -> None:
         """WeightStreamError if the tensors are not this model's; what was served before then goes on."""
@@ -120,8 +142,9 @@ class RunWorker:
             self._changed.notify_all()
 
     def _build(self, staged: StagedVersion) -> None:
-        files = dict(staged.manifest.model_files)
+        files = dict(staged.model_files)
         self._tokenizer = build_tokenizer(files)
+        options = {} if self._recipe.quantization == "none" else {"quantization": self._recipe.quantization}
         self._engine = engine_factory(self._recipe.engine)(
             files,
             staged.manifest.version,
@@ -129,9 +152,18 @@ class RunWorker:
             deliver=self._deliver,
             max_running=self._recipe.max_running,
             kv_cache_bytes=int(self._settings.kv_cache_gib * 2**30),
+            **options,
         )
 
     # Prompts in, trajectories out.
+
+    async def hand_back(self) -> None:
+        """Ends what the engine has in hand where it is, and returns when that is stored on the bus for others."""
+        self._is_leaving = True
+        if self._engine:
+            self._engine.interrupt(list(self._results))
+        if self._publishing:
+            await asyncio.wait(self._publishing)
 
     def _deliver(self, batch: Sequence[Generated]) -> None:
         """On the engine's thread."""
@@ -155,6 +187,9 @@ class RunWorker:
         except InvalidInputError as error:
             ids = [trajectory_id(task, index) for index in task.sample_indices]
             await delivery.reject(str(error), task.run_id, ids)
+        except (UnavailableError, OverloadedError) as error:
+            logger.warning("%s: %s; trying again", task.group_id, error)
+            await delivery.retry(ENVIRONMENT_RETRY_S)
         except asyncio.CancelledError:
             await delivery.retry(delay_s=0)  # this worker gives the run up: to anyone, at once
             raise
@@ -171,19 +206,51 @@ class RunWorker:
         async with self._changed:
             await self._changed.wait_for(lambda: self._policy is not None and self._policy.number >= task.policy.number)
         assert self._engine is not None
-        prompt = prompt_tokens(task.prompt, self._tokenizer, self._engine.max_context)
-        samples = [_sample(task, index, prompt, self._engine.max_context) for index in task.sample_indices]
-        results = [self._loop.create_future() for _ in samples]
-        self._results.update({sample.id: result for sample, result in zip(samples, results, strict=True)})
-        self._engine.submit(samples)
-        async with asyncio.TaskGroup() as publishing:
-            for index, result in zip(task.sample_indices, results, strict=True):
-                publishing.create_task(self._publish_sample(task, index, result))
+        if task.HasField("unfinished"):
+            prompt = unpack(task.unfinished.prompt_tokens)
+        else:
+            prompt = prompt_tokens(task.prompt, self._tokenizer, self._engine.max_context)
+        rollouts = [self._rollout(task, index, prompt) for index in task.sample_indices]
+        publishing = asyncio.gather(*(self._publish_sample(rollout) for rollout in rollouts))
+        self._publishing.add(publishing)
+        try:
+            await publishing
+        finally:
+            self._publishing.discard(publishing)
 
-    async def _publish_sample(self, task: RolloutTask, index: int, result: asyncio.Future[Generated]) -> None:
+    async def _publish_sample(self, rollout: Rollout) -> None:
         """At once when it ended: a long sample holds up no other of its group."""
-        trajectory = self._trajectory(task, index, await result)
-        await self._bus.publish(buses.finished_subject(task.run_id), trajectory, f"{trajectory.id}/finished")
+        try:
+            while rollout.ending is None:
+                rollout.take(await self.generate(rollout.next_sample()))
+                if rollout.ending is None:
+                    await rollout.ask_environment()
+                if self._is_leaving and rollout.ending is None:
+                    rollout.ending = trajectory.ENDING_ABORTED
+        finally:
+            await rollout.close()
+        sample = rollout.trajectory()
+        if sample.ending in UNFINISHED:
+            await self._bus.publish(buses.partial_subject(sample.run_id), sample, f"{sample.id}/partial-{sample.round}")
+        else:
+            await self._bus.publish(
+                buses.finished_subject(sample.run_id), sample, f"{sample.id}/finished-{sample.round}"
+            )
+
+    async def generate(self, sample: Sample) -> Generated:
+        """Has a sample, of the bus or of another caller, drawn by the engine."""
+        assert self._engine is not None
+        result: asyncio.Future[Generated] = self._loop.create_future()
+        self._results[sample.id] = result
+        self._to_submit.append(sample)
+        if len(self._to_submit) == 1:
+            self._loop.call_soon(self._submit)  # together with the others of its group, which share its prompt
+        return await result
+
+    def _submit(self) -> None:
+        assert self._engine is not None
+        samples, self._to_submit = self._to_submit, []
+        self._engine.submit(samples)
 
     def _take_results(self, batch: Sequence[Generated]) -> None:
         """On the event loop: what the engine delivered. A group that was given up is no longer waited for."""
@@ -194,43 +261,12 @@ class RunWorker:
             num_tokens = sum(len(span.tokens) for span in generated.spans)
             generated_tokens.add(num_tokens, {"run": self.run_id})
 
-    def _trajectory(self, task: RolloutTask, index: int, generated: Generated) -> Trajectory:
-        response = [token for span in generated.spans for token in span.tokens.tolist()]
-        return Trajectory(
-            id=trajectory_id(task, index),
-            run_id=task.run_id,
-            group_id=task.group_id,
-            sample_index=index,
-            purpose=task.purpose,
-            iteration=task.iteration,
-            prompt=task.prompt,
-            prompt_tokens=pack(generated.sample.tokens),
-            segments=[_segment(span) for span in generated.spans],
-            ending=generated.ending,
-            response=self._tokenizer.decode(response, skip_special_tokens=True),
-            graders=task.graders,
-        )
-
-
-def trajectory_id(task: RolloutTask, index: int) -> str:
-    return f"{task.group_id}/{index}"
-
-
-def _sample(task: RolloutTask, index: int, prompt: NDArray[np.int32], max_context: int) -> Sample:
-    wanted = task.sampling
-    sampling = Sampling(wanted.temperature, wanted.top_p or 1.0, wanted.top_k, tuple(wanted.stop))
-    # A group may be in hand twice, when it was redelivered: the engine's name for a sample is its own.
-    name = f"{trajectory_id(task, index)}#{uuid4().hex}"
-    return Sample(name, prompt, wanted.max_tokens or max_context, sampling, wanted.seed, index)
-
-
-def _segment(span: Span) -> Segment:
-    return Segment(
-        policy=span.policy,
-        tokens=pack(span.tokens),
-        logprobs=pack(span.logprobs),
-        full_logprobs=pack(span.full_logprobs),
-    )
+    def _rollout(self, task: RolloutTask, index: int, prompt: NDArray[np.int32]) -> Rollout:
+        assert self._engine is not None
+        rollout = Rollout(task, index, prompt, self._tokenizer, self._engine.max_context)
+        if table := self._recipe.environment:
+            rollout.meet(make_environment(table, self._settings), table.max_turns)
+        return rollout
 
 
 async def _raise_failure(engine: Engine) -> None:

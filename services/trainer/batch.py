@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, Score
-from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory, Segment
+from perilune.api.trajectory.v1.trajectory_pb2 import (
+    ENDING_REPETITION,
+    PolicyVersion,
+    ScoredTrajectory,
+    Segment,
+)
 from perilune.codec import unpack
 from perilune.errors import InvalidInputError
+from perilune.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -21,16 +28,21 @@ class Sample:
 
     id: str
     tokens: NDArray[np.int64]
-    in_loss: NDArray[np.bool_]  # true for the tokens that the policy wrote
+    in_loss: NDArray[np.bool_]  # true for the tokens that are trained on
     # The engine's log-probability of each token under the full distribution, in nats; NaN where it has none or
     # where another version than the batch's own wrote it.
     engine_logprobs: NDArray[np.float32]
     score: float
     correct: bool
+    # The log-probability each token was drawn with, whichever version drew it, in nats; NaN where nobody said.
+    behaviour_logprobs: NDArray[np.float32] | None = None
+    num_written: int | None = None  # tokens that the policy wrote, in any iteration; else those in the loss
+    staleness: int = 0  # versions between the oldest token in the loss and the batch's own
+    repeated: bool = False  # it was ended for repeating itself
 
     @property
     def num_response_tokens(self) -> int:
-        return int(self.in_loss.sum())
+        return int(self.in_loss.sum()) if self.num_written is None else self.num_written
 
 
 @dataclass(frozen=True)
@@ -41,46 +53,81 @@ class Group:
     samples: list[Sample]
 
 
-def read_group(message: ScoredGroup, current_digest: str, published_digests: Collection[str]) -> Group:
+@dataclass(frozen=True)
+class Ages:
+    """Which of a batch's tokens are trained on, by the version that wrote them."""
+
+    current: PolicyVersion  # that opens this iteration
+    max_staleness: int = 0
+    skips_older: bool = True  # older tokens are only context; if not, they must not occur
+
+    @staticmethod
+    def of(recipe: Recipe, current: PolicyVersion) -> Ages:
+        return Ages(current, recipe.rollout.max_staleness, recipe.trainer.segments == "current")
+
+
+def read_group(message: ScoredGroup, ages: Ages, published_digests: Collection[str]) -> Group:
     """Unpacks and checks one group.
 
     Args:
         message: as the master serves it.
-        current_digest: of the policy that opens this iteration.
         published_digests: of every version that this trainer published or found committed.
 
     Raises:
-        InvalidInputError: a sample without a valid score, or written by a policy that was never published.
+        InvalidInputError: a sample without a valid score, written by a policy that was never published, or older than
+            the recipe allows.
     """
     if not message.samples:
         raise InvalidInputError(f"group {message.group_id} has no samples; the master must leave empty groups out")
-    return Group(
-        message.group_id, [_read_sample(scored, current_digest, published_digests) for scored in message.samples]
-    )
+    return Group(message.group_id, [_read_sample(scored, ages, published_digests) for scored in message.samples])
 
 
-def _read_sample(scored: ScoredTrajectory, current_digest: str, published_digests: Collection[str]) -> Sample:
+def _read_sample(scored: ScoredTrajectory, ages: Ages, published_digests: Collection[str]) -> Sample:
     trajectory, score = scored.trajectory, scored.score
     if score.status != SCORE_STATUS_OK or not score.HasField("value"):
         raise InvalidInputError(f"sample {trajectory.id} has no valid score; a failed grader is never a zero")
     prompt = unpack(trajectory.prompt_tokens)
     if not len(prompt):
         raise InvalidInputError(f"sample {trajectory.id} has an empty prompt; its first token has no probability")
-    tokens, in_loss, logprobs = [prompt], [np.zeros(len(prompt), bool)], [np.full(len(prompt), np.nan, np.float32)]
+    unknown = np.full(len(prompt), np.nan, np.float32)
+    tokens, in_loss, engine, behaviour = [prompt], [np.zeros(len(prompt), bool)], [unknown], [unknown]
+    num_written, staleness = 0, 0
     for segment in trajectory.segments:
         _check_published(trajectory.id, segment, published_digests)
         written = unpack(segment.tokens)
+        is_trained, age = _is_trained(trajectory.id, segment, ages)
         tokens.append(written)
-        in_loss.append(np.full(len(written), not segment.environment))
-        logprobs.append(_engine_logprobs(segment, len(written), current_digest))
+        in_loss.append(np.full(len(written), is_trained))
+        is_current = segment.policy.digest == ages.current.digest
+        engine.append(_logprobs(segment, "full_logprobs" if is_current else "", len(written)))
+        behaviour.append(_logprobs(segment, "logprobs", len(written)))
+        num_written += 0 if segment.environment else len(written)
+        staleness = max(staleness, age if is_trained else 0)
     return Sample(
         id=trajectory.id,
         tokens=np.concatenate(tokens).astype(np.int64),
         in_loss=np.concatenate(in_loss),
-        engine_logprobs=np.concatenate(logprobs),
+        engine_logprobs=np.concatenate(engine),
         score=score.value,
         correct=is_correct(score),
+        behaviour_logprobs=np.concatenate(behaviour),
+        num_written=num_written,
+        staleness=staleness,
+        repeated=trajectory.ending == ENDING_REPETITION,
     )
+
+
+def _is_trained(trajectory_id: str, segment: Segment, ages: Ages) -> tuple[bool, int]:
+    """Whether a segment enters the loss, and how many versions old it is."""
+    if segment.environment:
+        return False, 0
+    age = ages.current.number - segment.policy.number
+    if age > ages.max_staleness and not ages.skips_older:
+        raise InvalidInputError(
+            f"sample {trajectory_id} has tokens of version {segment.policy.number} in the batch of version "
+            f"{ages.current.number}, and rollout.max_staleness is {ages.max_staleness}"
+        )
+    return age <= ages.max_staleness, age
 
 
 def is_correct(score: Score) -> bool:
@@ -97,10 +144,11 @@ def _check_published(trajectory_id: str, segment: Segment, published_digests: Co
         )
 
 
-def _engine_logprobs(segment: Segment, num_tokens: int, current_digest: str) -> NDArray[np.float32]:
-    if segment.environment or segment.policy.digest != current_digest or not segment.HasField("full_logprobs"):
+def _logprobs(segment: Segment, name: Literal["logprobs", "full_logprobs", ""], num_tokens: int) -> NDArray[np.float32]:
+    """A segment's log-probabilities of one kind; NaN where it has none."""
+    if segment.environment or not name or not segment.HasField(name):
         return np.full(num_tokens, np.nan, np.float32)
-    logprobs = unpack(segment.full_logprobs)
+    logprobs = unpack(getattr(segment, name))
     if len(logprobs) != num_tokens:
         raise InvalidInputError(f"a segment has {num_tokens} tokens and {len(logprobs)} log-probabilities")
     return logprobs.astype(np.float32)

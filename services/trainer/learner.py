@@ -17,13 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perilune.errors import InvalidInputError
 from perilune.recipe import Recipe
-from services.trainer import objective, optimization
+from services.trainer import correction, objective, optimization
 from services.trainer.batch import Group, Sample
 from services.trainer.logprobs import sequence_logprobs, token_logprobs
 from services.trainer.model import Policy
 from services.trainer.packing import PackedRow, pack_rows
-from services.trainer.rewards import shaped_rewards
+from services.trainer.rewards import penalized, shaped_rewards
 
 
 class InterruptedTraining(Exception):
@@ -38,10 +39,11 @@ def never() -> bool:
 class Minibatch:
     """The samples of one optimiser step, packed, with what the loss needs of each."""
 
-    samples: list[Sample]
+    samples: list[Sample]  # those with tokens in the loss
     advantages_N: Tensor
     weights_N: Tensor  # 1 / (groups in the step × samples in the group): the loss is the weighted sum
     rows: list[PackedRow]
+    behaviour: list[Tensor]  # for each row what its scored tokens were drawn with, log-probabilities, shape (S,)
 
 
 @dataclass
@@ -54,6 +56,7 @@ class _Tally:
     num_reference_tokens: int = 0
     sum_reference_logprobs: float = 0.0
     engine_gap: float = -math.inf
+    importance: list[Tensor] = field(default_factory=list)  # weights, where a correction makes them
 
 
 class Learner:
@@ -62,7 +65,7 @@ class Learner:
     def __init__(self, policy: Policy, recipe: Recipe) -> None:
         self.policy = policy
         self._table = recipe.trainer
-        self._length_reward = recipe.reward.length
+        self._reward = recipe.reward
         self.optimizer = optimization.make_optimizer(policy.model.parameters(), recipe.trainer)
 
     def train(
@@ -103,60 +106,92 @@ class Learner:
         samples = [sample for group in groups for sample in group.samples]
         advantages: list[float] = []
         for group in groups:
+            scores = [sample.score for sample in group.samples]
+            repeated = [sample.repeated for sample in group.samples]
             rewards = shaped_rewards(
-                [sample.score for sample in group.samples],
+                penalized(scores, repeated, self._reward.repetition_penalty),
                 [sample.num_response_tokens for sample in group.samples],
                 [sample.correct for sample in group.samples],
-                self._length_reward,
+                self._reward.length,
                 iteration,
             )
             advantages += objective.advantages(rewards, self._table.baseline, self._table.tau)
         weights = [1 / (len(groups) * len(group.samples)) for group in groups for _ in group.samples]
+        # A sample none of whose tokens is trained on was only there to be compared with.
+        used = [number for number, sample in enumerate(samples) if sample.in_loss.any()]
+        samples = [samples[number] for number in used]
+        rows = pack_rows(
+            [sample.tokens for sample in samples], [sample.in_loss for sample in samples], self._table.microbatch_tokens
+        )
         return Minibatch(
             samples=samples,
-            advantages_N=torch.tensor(advantages, dtype=torch.float32),
-            weights_N=torch.tensor(weights, dtype=torch.float32),
-            rows=pack_rows(
-                [sample.tokens for sample in samples],
-                [sample.in_loss for sample in samples],
-                self._table.microbatch_tokens,
-            ),
+            advantages_N=torch.tensor(advantages, dtype=torch.float32)[used],
+            weights_N=torch.tensor(weights, dtype=torch.float32)[used],
+            rows=rows,
+            behaviour=[_behaviour(samples, row) for row in rows] if self._table.segments == "corrected" else [],
         )
 
     @torch.no_grad()
-    def _reference(self, minibatch: Minibatch, tally: _Tally, should_stop: Callable[[], bool]) -> Tensor:
-        """log π_i of each sample, shape (N,)."""
-        reference_N = torch.empty(len(minibatch.samples))
+    def _reference(self, minibatch: Minibatch, tally: _Tally, should_stop: Callable[[], bool]) -> list[Tensor]:
+        """log π_i of each scored token, by row, shape (S,)."""
+        reference = []
         for row in minibatch.rows:
             if should_stop():
                 raise InterruptedTraining
-            logprobs_S = self._token_logprobs(row)
-            reference_N[row.indices] = sequence_logprobs(logprobs_S, row)
-            _compare(minibatch, row, logprobs_S, tally)
-        return reference_N
+            reference.append(self._token_logprobs(row))
+            _compare(minibatch, row, reference[-1], tally)
+        return reference
 
-    def _accumulate(self, minibatch: Minibatch, reference_N: Tensor | None, tally: _Tally) -> Tensor:
+    def _accumulate(self, minibatch: Minibatch, reference: list[Tensor] | None, tally: _Tally) -> list[Tensor]:
         """Adds the minibatch's gradient row by row, so that its size does not depend on how rows were cut.
 
         Without a reference the policy is still π_i; either way the reference is returned, for the next epoch.
         """
-        used_N = torch.empty(len(minibatch.samples)) if reference_N is None else reference_N
+        if reference is None and self._needs_all_first:
+            reference = self._reference(minibatch, tally, never)
+        used = reference or []
+        exponent = self._exponent(minibatch, used)
         loss = 0.0
         tally.half_squares = []
-        for row in minibatch.rows:
+        for number, row in enumerate(minibatch.rows):
             logprobs_S = self._token_logprobs(row)
-            policy_n = sequence_logprobs(logprobs_S, row)
-            if reference_N is None:
-                used_N[row.indices] = policy_n.detach()
+            if reference is None:
+                used.append(logprobs_S.detach())
                 _compare(minibatch, row, logprobs_S.detach(), tally)
-            log_ratio_n = policy_n - used_N[row.indices]
-            losses_n = objective.policy_loss(minibatch.advantages_N[row.indices], log_ratio_n, self._table.tau)
+            log_ratio_S = logprobs_S - used[number]
+            log_ratio_n, weighted_n = sequence_logprobs(log_ratio_S, row), None
+            if minibatch.behaviour:
+                importance_S = correction.importance_weights(
+                    self._table.correction,
+                    logprobs_S,
+                    used[number],
+                    minibatch.behaviour[number],
+                    row.sequence_S,
+                    self._table.correction_limit,
+                    exponent,
+                )
+                tally.importance.append(importance_S)
+                weighted_n = sequence_logprobs(importance_S * log_ratio_S, row)
+            losses_n = objective.policy_loss(
+                minibatch.advantages_N[row.indices], log_ratio_n, self._table.tau, weighted_n
+            )
             row_loss = (minibatch.weights_N[row.indices] * losses_n).sum()
             row_loss.backward()
             loss += row_loss.item()
             tally.half_squares += (0.5 * log_ratio_n.detach() ** 2).tolist()
         tally.losses.append(loss)
-        return used_N
+        return used
+
+    @property
+    def _needs_all_first(self) -> bool:
+        """Whether a weight depends on the whole minibatch, so that π_i must be known before the first row's."""
+        return self._table.segments == "corrected" and self._table.correction == "adaptive"
+
+    def _exponent(self, minibatch: Minibatch, reference: list[Tensor]) -> float:
+        if not self._needs_all_first or not minibatch.rows:
+            return 1.0
+        log_ratio_S = torch.cat(reference) - torch.cat(minibatch.behaviour)
+        return correction.adaptive_exponent(log_ratio_S, self._table.effective_share)
 
     def _token_logprobs(self, row: PackedRow) -> Tensor:
         autocast = (
@@ -182,6 +217,21 @@ def _compare(minibatch: Minibatch, row: PackedRow, logprobs_S: Tensor, tally: _T
     tally.sum_reference_logprobs += logprobs_S.sum().item()
 
 
+def _behaviour(samples: Sequence[Sample], row: PackedRow) -> Tensor:
+    """What a row's scored tokens were drawn with. InvalidInputError where an engine did not say."""
+    parts = []
+    for index in row.indices:
+        sample = samples[index]
+        known = None if sample.behaviour_logprobs is None else sample.behaviour_logprobs[sample.in_loss]
+        if known is None or np.isnan(known).any():
+            raise InvalidInputError(
+                f"sample {sample.id} has tokens without log-probabilities, and trainer.segments = 'corrected' needs "
+                "them; use an engine that gives them"
+            )
+        parts.append(known)
+    return torch.from_numpy(np.concatenate(parts))
+
+
 def _scored(sample: Sample) -> np.ndarray:
     return sample.engine_logprobs[sample.in_loss]
 
@@ -197,6 +247,7 @@ def _summary(
         "num_groups": float(len(groups)),
         "num_samples": float(len(samples)),
         "num_tokens": float(sum(lengths)),  # that the policy wrote
+        "num_loss_tokens": float(sum(int(sample.in_loss.sum()) for sample in samples)),
         "num_steps": float(len(tally.grad_norms)),
         "learning_rate": rate,
         "train_seconds": train_seconds,
@@ -211,9 +262,19 @@ def _summary(
             "mixed_groups": sum(mixed) / len(groups),  # the share that carries a preference
             "loss": math.fsum(tally.losses) / len(tally.losses),
             "grad_norm": math.fsum(tally.grad_norms) / len(tally.grad_norms),
-            # E[ρ²]/2, KL(π_i ‖ π_θ) to second order, nats a sequence, on the last step's samples before that step.
-            "kl": math.fsum(tally.half_squares) / len(tally.half_squares),
+            # How many versions old the oldest token in the loss was, of each sample.
+            "staleness_mean": sum(sample.staleness for sample in samples) / len(samples),
+            "staleness_max": float(max(sample.staleness for sample in samples)),
+            "repeated": sum(sample.repeated for sample in samples) / len(samples),
         }
+    if tally.half_squares:
+        # E[ρ²]/2, KL(π_i ‖ π_θ) to second order, nats a sequence, on the last step's samples before that step.
+        metrics["kl"] = math.fsum(tally.half_squares) / len(tally.half_squares)
+    if tally.importance:
+        weights_S = torch.cat(tally.importance)
+        metrics["importance_mean"] = weights_S.mean().item()
+        metrics["importance_max"] = weights_S.max().item()
+        metrics["effective_share"] = correction.effective_share(weights_S)
     if tally.num_reference_tokens:
         # Samples are drawn from π_i, so this estimates its entropy; nats a token.
         metrics["entropy"] = -tally.sum_reference_logprobs / tally.num_reference_tokens

@@ -47,6 +47,13 @@ def surrogate(advantages_N: Tensor, log_ratio_N: Tensor, tau: float) -> Tensor:
     return (advantages_N - tau * log_ratio_N) ** 2
 
 
-def policy_loss(advantages_N: Tensor, log_ratio_N: Tensor, tau: float) -> Tensor:
-    """What is descended: surrogate / (2τ) without its constant, of each response, shape (N,)."""
-    return -advantages_N * log_ratio_N + 0.5 * tau * log_ratio_N**2
+def policy_loss(
+    advantages_N: Tensor, log_ratio_N: Tensor, tau: float, weighted_log_ratio_N: Tensor | None = None
+) -> Tensor:
+    """What is descended: surrogate / (2τ) without its constant, of each response, shape (N,).
+
+    `weighted_log_ratio_N`: ρ with each token's importance weight, for tokens that another policy wrote. The weights
+    are for what is expected of the policy, the reward; the pull back to π_i holds for the response as it is.
+    """
+    expected_N = log_ratio_N if weighted_log_ratio_N is None else weighted_log_ratio_N
+    return -advantages_N * expected_N + 0.5 * tau * log_ratio_N**2

@@ -20,6 +20,11 @@ def length_rewards(lengths: Sequence[int], correct: Sequence[bool]) -> list[floa
     return [share if right else min(0.0, share) for share, right in zip(shares, correct, strict=True)]
 
 
+def penalized(scores: Sequence[float], repeated: Sequence[bool], penalty: float) -> list[float]:
+    """Scores, less the penalty where the response was ended for repeating itself (k1.5 §2.6.2)."""
+    return [score - penalty * has_repeated for score, has_repeated in zip(scores, repeated, strict=True)]
+
+
 def shaped_rewards(
     scores: Sequence[float], lengths: Sequence[int], correct: Sequence[bool], table: LengthRewardTable, iteration: int
 ) -> list[float]:

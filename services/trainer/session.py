@@ -18,7 +18,8 @@ from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import StateError
 from perilune.recipe import Recipe
-from services.trainer.batch import read_group
+from perilune.weights.store import VersionStore
+from services.trainer.batch import Ages, read_group
 from services.trainer.checkpoint import Checkpoints, TrainerState
 from services.trainer.learner import Learner
 from services.trainer.model import make_policy
@@ -55,6 +56,7 @@ class Session:
         """
         self.recipe = recipe
         self._checkpoints = Checkpoints(folder / "checkpoints")
+        self.versions = versions_of(recipe, folder)
         self._should_stop = should_stop
         self._origin = origin_of(recipe)
         self._known_digests = {committed.digest} if committed else set[str]()
@@ -69,19 +71,20 @@ class Session:
                 f"version {committed.number} is committed, and {self._checkpoints.folder} holds no checkpoint of it or "
                 "of one before; start this trainer with the PERILUNE_HOME that the run was trained in"
             )
-        self.published = self._snapshot()
+        self.published = self._snapshot(before=None)
 
     def train(self, messages: Sequence[ScoredGroup]) -> PublishedVersion:
         """One iteration: the batch of the current version in, the next version out."""
-        current = self.published.policy
-        groups = [read_group(message, current.digest, self._known_digests) for message in messages]
+        ages = Ages.of(self.recipe, self.published.policy)
+        groups = [read_group(message, ages, self._known_digests) for message in messages]
         self.metrics = self._learner.train(self.number, groups, self._should_stop)
         self.number += 1
-        self.published = self._snapshot()
+        self.published = self._snapshot(before=self.published)
         return self.published
 
     def checkpoint(self) -> None:
-        """Writes the current version where that is due and was not done."""
+        """Keeps the current version to go back to, and writes its checkpoint where that is due and was not done."""
+        self.versions.add(self.published.state, self.published.delta, self.published.model_files)
         if self.number != self._written and self._is_due:
             self._save()
 
@@ -132,10 +135,23 @@ class Session:
         self._checkpoints.save(self._learner.policy, state)
         self._written = self.number
 
-    def _snapshot(self) -> PublishedVersion:
-        version = snapshot(self._learner.policy, self.number, getattr(torch, self.recipe.model.dtype))
+    def _snapshot(self, before: PublishedVersion | None) -> PublishedVersion:
+        if self.number % self.recipe.weights.anchor_every == 0:
+            before = None
+        version = snapshot(
+            self._learner.policy,
+            self.number,
+            getattr(torch, self.recipe.model.dtype),
+            before,
+            self.recipe.weights.quantize,
+        )
         self._known_digests.add(version.policy.digest)
         return version
+
+
+def versions_of(recipe: Recipe, folder: Path) -> VersionStore:
+    """The served versions that are kept of the run in this folder."""
+    return VersionStore(folder / "versions", recipe.weights.num_kept)
 
 
 def origin_of(recipe: Recipe) -> str:

@@ -35,10 +35,10 @@ from perilune.api.trajectory.v1.trajectory_pb2 import Event
 from perilune.bus import Bus, event_subject
 from perilune.errors import PeriluneError, UnavailableError
 from perilune.recipe import Recipe, recipe_from_json
-from perilune.service import Service, open_channel, until_stopping
+from perilune.service import Service, open_channel, patiently, until_stopping
 from services.trainer.learner import InterruptedTraining
 from services.trainer.publisher import SERVICE, Publisher
-from services.trainer.session import Session
+from services.trainer.session import Session, versions_of
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ async def run(service: Service) -> None:
     publisher.add_to(service.server)
     await service.listen([SERVICE])
     async with (
-        Bus.connect(service.settings.nats_url, service.id) as bus,
+        patiently(Bus.connect, service.settings.nats_url, service.id, patience_s=service.settings.patience_s) as bus,
         open_channel(service.settings.master_address) as channel,
     ):
         await service.ready()
@@ -124,7 +124,7 @@ class Trainer:
         committed = assignment.committed if assignment.HasField("committed") else None
         first_to_commit = committed.number if committed else 0
         stop = threading.Event()
-        self._publisher.open(run_id)
+        self._publisher.open(run_id, versions_of(recipe, self._service.settings.home / run_id))
         session = await self._start(assignment, recipe, stop)
         waited_s = 0.0
         while True:

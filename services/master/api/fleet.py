@@ -10,17 +10,25 @@ from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.master.v1.master_pb2_grpc import FleetServiceServicer
 from perilune.errors import NotFoundError
 from perilune.service import rpc_errors
-from services.master.registry import Registry
+from services.master.registry import ActiveRun, Registry
+from services.master.tree import Node, joined, left, sources
 
 
 class FleetService(FleetServiceServicer):
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._workers: dict[str, m.Worker] = {}
+        self._nodes: list[Node] = []  # of the tree in which weight versions travel
 
     def workers(self) -> list[m.Worker]:
         trainers = [
-            m.Worker(id=run.lease.trainer_id, kind="trainer", address=run.lease.weights_address, run_id=run.id)
+            m.Worker(
+                id=run.lease.trainer_id,
+                kind="trainer",
+                address=run.lease.weights_address,
+                run_id=run.id,
+                policy=run.policy,
+            )
             for run in self._registry.served()
             if run.lease
         ]
@@ -29,18 +37,16 @@ class FleetService(FleetServiceServicer):
     async def Join(self, request: m.JoinRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[m.JoinResponse]:
         worker = m.Worker(id=request.worker_id, kind=request.kind, address=request.address)
         self._workers[request.worker_id] = worker
+        if request.serves_weights:
+            node = Node(request.worker_id, request.address, is_relay=request.kind == "relay")
+            self._nodes = joined(self._nodes, node)
+            self._registry.fleet_changed.notify()
         try:
             sent = None
             while True:
                 seen = self._registry.fleet_changed.count
-                answer = m.JoinResponse(
-                    runs=[
-                        m.RunAssignment(
-                            run_id=run.id, recipe_json=run.recipe.model_dump_json(), weights_address=run.weights_address
-                        )
-                        for run in self._registry.served()
-                    ]
-                )
+                runs = [self._assignment(run, request.worker_id) for run in self._registry.served()]
+                answer = m.JoinResponse(runs=runs)
                 if answer != sent:
                     yield answer
                     sent = answer
@@ -48,6 +54,18 @@ class FleetService(FleetServiceServicer):
         finally:
             if self._workers.get(request.worker_id) is worker:  # it may have joined again already
                 del self._workers[request.worker_id]
+                self._nodes = left(self._nodes, request.worker_id)
+                self._registry.fleet_changed.notify()
+
+    def _assignment(self, run: ActiveRun, worker_id: str) -> m.RunAssignment:
+        nearest, *fallbacks = sources(self._nodes, worker_id, run.weights_address)
+        return m.RunAssignment(
+            run_id=run.id,
+            recipe_json=run.recipe.model_dump_json(),
+            weights_address=nearest,
+            weights_fallbacks=fallbacks,
+            policy=run.policy,
+        )
 
     async def ReportServing(
         self, request: m.ReportServingRequest, context: grpc.aio.ServicerContext
@@ -58,5 +76,6 @@ class FleetService(FleetServiceServicer):
             worker = self._workers[request.worker_id]
             worker.run_id = request.run_id
             worker.policy.CopyFrom(request.policy)
+            worker.weights_from = request.weights_from
             self._registry.notify(request.run_id)
             return m.ReportServingResponse()

@@ -9,6 +9,7 @@ import grpc
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.master.v1.master_pb2_grpc import RunServiceServicer
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, ScoredTrajectory
+from perilune.codec import num_elements
 from perilune.errors import StateError
 from perilune.recipe import recipe_from_json
 from perilune.service import rpc_errors
@@ -45,15 +46,15 @@ class RunService(RunServiceServicer):
     async def WatchRun(
         self, request: m.WatchRunRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[m.WatchRunResponse]:
-        num_versions = num_events = 0
+        newest, num_events = -1, 0
         async with rpc_errors(context):
             registry = self._writable
             while True:
                 seen = registry.num_news(request.run_id)
                 run = await self._describe(request.run_id)
-                versions = await self._store.versions(request.run_id)
-                answer = m.WatchRunResponse(run=run, versions=versions[num_versions:])
-                num_versions = len(versions)
+                versions = await self._store.versions(request.run_id, after=newest)
+                answer = m.WatchRunResponse(run=run, versions=versions)
+                newest = versions[-1].policy.number if versions else newest
                 active = registry.find(request.run_id)
                 if active:
                     new = min(active.num_events - num_events, len(active.events))
@@ -86,10 +87,24 @@ class RunService(RunServiceServicer):
     ) -> m.ListSamplesResponse:
         async with rpc_errors(context):
             await self._store.run(request.run_id)
-            payloads = await self._store.samples(
-                request.run_id, request.iteration, request.purpose, request.mode, request.limit or 20
+            payloads, num_samples = await self._store.samples(
+                request.run_id, request.iteration, request.purpose, request.mode, request.limit or 20, request.offset
             )
-            return m.ListSamplesResponse(samples=map(ScoredTrajectory.FromString, payloads))
+            samples = list(map(ScoredTrajectory.FromString, payloads))
+            if request.text_only:
+                for sample in samples:
+                    leave_out_tokens(sample)
+            return m.ListSamplesResponse(samples=samples, num_samples=num_samples)
+
+    async def GetFleet(self, request: m.GetFleetRequest, context: grpc.aio.ServicerContext) -> m.GetFleetResponse:
+        async with rpc_errors(context):
+            backlogs, num_dead_letters = await self._writable.backlogs()
+            queues = [
+                m.Queue(name=backlog.consumer, num_waiting=backlog.num_waiting, num_in_hand=backlog.num_in_hand)
+                for backlog in backlogs
+            ]
+            workers = self._fleet.workers() if self._fleet else []
+            return m.GetFleetResponse(workers=workers, queues=queues, num_dead_letters=num_dead_letters)
 
     @property
     def _writable(self) -> Registry:
@@ -116,6 +131,15 @@ class RunService(RunServiceServicer):
             seconds=row.active_seconds + unwritten_seconds,
             model_path=row.model_path,
         )
+
+
+def leave_out_tokens(sample: ScoredTrajectory) -> None:
+    """Leaves what a reader reads; the segments say how many tokens they had."""
+    sample.trajectory.ClearField("prompt_tokens")
+    for segment in sample.trajectory.segments:
+        segment.num_tokens = num_elements(segment.tokens)
+        for name in ("tokens", "logprobs", "full_logprobs"):
+            segment.ClearField(name)
 
 
 def _evaluation(row: EvaluationRow) -> m.Evaluation:

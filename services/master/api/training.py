@@ -9,7 +9,7 @@ import grpc
 
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.master.v1.master_pb2_grpc import TrainingServiceServicer
-from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_TRAIN, ScoredTrajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.errors import StateError
 from perilune.service import rpc_errors
 from services.master.registry import STOP_PATIENCE_S, Registry
@@ -47,12 +47,10 @@ class TrainingService(TrainingServiceServicer):
             ):
                 await active.changed.wait(active.changed.count, 5.0)
                 self._registry.active(request.run_id)  # it may have ended meanwhile
-            groups = await self._store.groups(request.run_id, request.iteration, PURPOSE_TRAIN)
-            traceparents = {group.id: group.traceparent for group in groups}
             answer, num_bytes = m.GetBatchResponse(), 0
-            for group_id, payloads in (await self._store.batch(request.run_id, request.iteration)).items():
+            async for group_id, traceparent, payloads in self._store.batch(request.run_id, request.iteration):
                 samples = map(ScoredTrajectory.FromString, payloads)
-                answer.groups.add(group_id=group_id, samples=samples, traceparent=traceparents[group_id])
+                answer.groups.add(group_id=group_id, samples=samples, traceparent=traceparent)
                 num_bytes += sum(map(len, payloads))
                 if num_bytes > PART_BYTES:
                     yield answer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 
-from perilune.errors import InvalidInputError
+from perilune.errors import InvalidInputError, MissingDependencyError
 from perilune.recipe import ReasoningGymPrompts
 from services.master.prompts.prompt import ListedPrompts, make_prompt
 
@@ -12,8 +12,13 @@ from services.master.prompts.prompt import ListedPrompts, make_prompt
 def open_prompts(table: ReasoningGymPrompts, seed: int) -> ListedPrompts:
     """Held-out problems come from the same generator after the training ones; repeats of those are left out."""
     # The library registers a hundred generators at import: only runs that use it pay for that.
-    import reasoning_gym
-    from reasoning_gym.factory import DATASETS
+    try:
+        import reasoning_gym
+        from reasoning_gym.factory import DATASETS
+    except ImportError as error:
+        raise MissingDependencyError(
+            "prompts from reasoning-gym need that library where the master runs: pip install reasoning-gym"
+        ) from error
 
     if table.name not in DATASETS:
         near = difflib.get_close_matches(table.name, DATASETS, n=3) or sorted(DATASETS)[:8]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Ending, PolicyVersion
 from perilune.weights import RawTensor
+from services.rollout.repetition import Cycle, Rule
 
 
 @dataclass(frozen=True)
@@ -26,19 +27,7 @@ class Sampling:
     top_p: float = 1.0  # 1 means no nucleus truncation
     top_k: int = 0  # 0 means no top-k truncation
     stop: tuple[str, ...] = ()  # text that ends the sample; it stays part of it
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sample to generate, or to continue: any engine may go on where another stopped."""
-
-    id: str
-    tokens: NDArray[np.int32]  # prompt and response so far; samples with equal tokens share their prefill
-    max_new_tokens: int  # what is left of the sample's limit
-    sampling: Sampling
-    # The sample's own random stream: token number n is drawn with the n-th number of the stream, whatever else runs.
-    seed: int = 0
-    index: int = 0
+    repetition: Rule | None = None  # when a sample that repeats itself is ended
 
 
 @dataclass(frozen=True)
@@ -52,12 +41,29 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """One sample to generate, or to continue: any engine may go on where another stopped."""
+
+    id: str
+    tokens: NDArray[np.int32]  # prompt and response so far; samples with equal tokens share their prefill
+    max_new_tokens: int  # what is left of the sample's limit
+    sampling: Sampling
+    # The sample's own random stream: token number n is drawn with the n-th number of the stream, whatever else runs.
+    seed: int = 0
+    index: int = 0
+    response_start: int | None = None  # where in `tokens` the response begins, if it is continued; else after them
+    # Told of new tokens while the sample runs, on the engine's thread: for who shows them as they come.
+    watch: Callable[[Span], None] | None = None
+
+
+@dataclass(frozen=True)
 class Generated:
     """A sample that ended, with what this engine added to it. ENDING_ABORTED: it was interrupted."""
 
     sample: Sample
     spans: tuple[Span, ...]
     ending: Ending.ValueType
+    repetition: Cycle | None = None  # where it began to repeat itself, counted from the response's start
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,19 @@ def load_tensors(model: nn.Module, tensors: Iterable[RawTensor]) -> None:
         state[name].copy_(tensor)
 
 
+@torch.no_grad()
+def round_to_int8(model: nn.Module) -> None:
+    """Rounds linear weights to int8 with a scale for each output (symmetric, by its largest weight), in place.
+
+    The weights keep their dtype: what an int8 engine would compute with, not its speed. A head that is tied to the
+    embedding is rounded with it.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            scale = (module.weight.abs().amax(1, keepdim=True) / 127).clamp_min_(torch.finfo(module.weight.dtype).tiny)
+            module.weight.copy_((module.weight / scale).round_().mul_(scale))
+
+
 def _as_tensor(raw: RawTensor) -> Tensor:
     """A view of the raw bytes."""
     if not raw.data.nbytes:

@@ -31,10 +31,11 @@ from perilune.errors import WeightStreamError
 from perilune.weights import RawTensor
 from services.rollout.engines import sampling
 from services.rollout.engines.base import Capacity, Deliver, Generated, Sample, Span
-from services.rollout.engines.model import build_model, end_tokens, load_tensors
+from services.rollout.engines.model import build_model, end_tokens, load_tensors, round_to_int8
 from services.rollout.engines.slots import ATTENTION, Prefill, Slots, Step, num_read
 from services.rollout.engines.stopping import StopTexts
 from services.rollout.prompts import build_tokenizer
+from services.rollout.repetition import Cycle, RepetitionDetector
 
 logger = logging.getLogger(__name__)
 
@@ -49,17 +50,29 @@ class _Running:
     sample: Sample
     tokens: list[int]  # prompt and response
     limit: int  # tokens at which it ends
+    response_start: int
     stop: StopTexts | None
+    repetition: RepetitionDetector | None
     stream: np.uint64
     prefix: bytes = b""  # with what its slot began
     logprobs: list[float] = field(default_factory=list)
     full_logprobs: list[float] = field(default_factory=list)
     policies: list[tuple[int, PolicyVersion]] = field(default_factory=list)  # from which new token on
+    cycle: Cycle | None = None  # that it ended with
     ended: bool = False  # its row is free from the next admission on
 
     @property
     def response(self) -> list[int]:
         return self.tokens[len(self.sample.tokens) :]
+
+    def newest(self) -> Span:
+        """The last token."""
+        return Span(
+            self.policies[-1][1],
+            np.array(self.tokens[-1:], dtype=np.int32),
+            np.array(self.logprobs[-1:], dtype=np.float32),
+            np.array(self.full_logprobs[-1:], dtype=np.float32),
+        )
 
     def spans(self) -> tuple[Span, ...]:
         """The new tokens, cut where the policy changed."""
@@ -108,8 +121,11 @@ class TorchEngine:
         deliver: Deliver,
         max_running: int,
         kv_cache_bytes: int,
+        quantization: str = "none",
     ) -> None:
         self._model = build_model(model_files, tensors, ATTENTION)
+        self._quantization = quantization
+        self._quantize()
         self._tokenizer = build_tokenizer(model_files)
         self._end_tokens = end_tokens(model_files, self._tokenizer)
         self._stop_texts: dict[tuple[str, ...], StopTexts] = {}
@@ -188,8 +204,11 @@ class TorchEngine:
             if not 0 < len(tokens) < limit:
                 full.append(Generated(sample, (), trajectory.ENDING_LENGTH))
                 continue
+            start = len(tokens) if sample.response_start is None else sample.response_start
+            rule = sample.sampling.repetition
+            detector = RepetitionDetector(rule, tokens[start:]) if rule else None
             stream = sampling.stream_of(sample.seed, sample.index)
-            self._waiting.append(_Running(sample, tokens, limit, self._stop_texts_of(sample), stream))
+            self._waiting.append(_Running(sample, tokens, limit, start, self._stop_texts_of(sample), detector, stream))
         if full:
             self._deliver(full)
 
@@ -201,7 +220,8 @@ class TorchEngine:
         return self._stop_texts.get(stop)
 
     def _end_early(self, sample_ids: set[str]) -> None:
-        found = [running for running in [*self._rows, *self._waiting] if running.sample.id in sample_ids]
+        here = [*self._rows, *self._waiting]
+        found = [running for running in here if running.sample.id in sample_ids and not running.ended]
         for running in found:
             running.ended = True
         self._waiting = deque(running for running in self._waiting if not running.ended)
@@ -214,10 +234,15 @@ class TorchEngine:
         except WeightStreamError as error:
             done.set_exception(error)
             return
+        self._quantize()
         self._policy = policy
         self._waiting.extendleft(running for running in reversed(self._rows) if not running.ended)
         self._rows = []
         done.set_result(None)
+
+    def _quantize(self) -> None:
+        if self._quantization == "int8":
+            round_to_int8(self._model)
 
     def _admit(self) -> dict[bytes, list[int]]:
         """Gives free rows to waiting samples, and closes the gaps that stay.
@@ -305,9 +330,11 @@ class TorchEngine:
             running.tokens.append(token)
             running.logprobs.append(logprob)
             running.full_logprobs.append(full_logprob)
+            if running.sample.watch:
+                running.sample.watch(running.newest())
             ending = self._ending(running)
             if ending is not None:
-                ended.append(Generated(running.sample, running.spans(), ending))
+                ended.append(Generated(running.sample, running.spans(), ending, running.cycle))
                 running.ended = True
         self._num_generated_tokens += len(tokens_B)
         if ended:
@@ -325,10 +352,14 @@ class TorchEngine:
             self._num_wasted = 0
 
     def _ending(self, running: _Running) -> Ending.ValueType | None:
+        if running.repetition:
+            running.cycle = running.repetition.add(running.tokens[-1])
         if running.tokens[-1] in self._end_tokens:
             return trajectory.ENDING_STOP
-        if running.stop and running.stop.reached(running.tokens, len(running.sample.tokens)):
+        if running.stop and running.stop.reached(running.tokens, running.response_start):
             return trajectory.ENDING_STOP
+        if running.cycle:
+            return trajectory.ENDING_REPETITION
         return trajectory.ENDING_LENGTH if len(running.tokens) >= running.limit else None
 
 

@@ -9,10 +9,11 @@ from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_TIMEOUT
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.codec import pack
 from perilune.errors import InvalidInputError
-from services.trainer.batch import read_group
+from services.trainer.batch import Ages, read_group
 from tests.unit.trainer.messages import group
 
 OLD, NEW = PolicyVersion(number=1, digest="old"), PolicyVersion(number=2, digest="new")
+CURRENT, ALL = Ages(NEW), Ages(NEW, max_staleness=1, skips_older=False)
 
 
 def test_segments_become_one_sequence_with_the_environment_left_out() -> None:
@@ -24,23 +25,42 @@ def test_segments_become_one_sequence_with_the_environment_left_out() -> None:
     old.policy.CopyFrom(OLD)
     old.tokens.CopyFrom(pack(np.array([5, 6], np.int32)))
     old.full_logprobs.CopyFrom(pack(np.array([-1, -2], np.float32)))
+    old.logprobs.CopyFrom(pack(np.array([-1.5, -2.5], np.float32)))
     tool.environment = True
     tool.tokens.CopyFrom(pack(np.array([7], np.int32)))
     new.policy.CopyFrom(NEW)
     new.tokens.CopyFrom(pack(np.array([8, 2], np.int32)))
     new.full_logprobs.CopyFrom(pack(np.array([-3, -4], np.float32)))
 
-    (sample,) = read_group(message, "new", {"old", "new"}).samples
+    (sample,) = read_group(message, ALL, {"old", "new"}).samples
     assert sample.tokens.tolist() == [1, 4, 5, 6, 7, 8, 2]
     assert sample.in_loss.tolist() == [False, False, True, True, False, True, True]
-    assert sample.num_response_tokens == 4
+    assert (sample.num_response_tokens, sample.staleness) == (4, 1)
+    assert sample.behaviour_logprobs is not None
+    np.testing.assert_array_equal(sample.behaviour_logprobs[2:4], np.array([-1.5, -2.5], np.float32))
     # Log-probs of another version cannot be compared with this one's.
     np.testing.assert_array_equal(sample.engine_logprobs, np.array([np.nan] * 5 + [-3, -4], np.float32))
 
 
+def test_tokens_of_earlier_iterations_are_context_where_only_current_ones_are_trained_on() -> None:
+    message = group(0, OLD, size=1)
+    new = message.samples[0].trajectory.segments.add(policy=NEW, tokens=pack(np.array([8, 2], np.int32)))
+    num_old = len(message.samples[0].trajectory.segments[0].tokens.data) // 4
+    (sample,) = read_group(message, CURRENT, {"old", "new"}).samples
+    assert sample.in_loss.tolist() == [False] * (5 + num_old) + [True] * 2
+    assert (sample.num_response_tokens, sample.staleness) == (num_old + 2, 0)
+    assert new.policy == NEW
+
+
+def test_tokens_older_than_the_recipe_allows_are_refused() -> None:
+    ages = Ages(PolicyVersion(number=3, digest="newer"), max_staleness=1, skips_older=False)
+    with pytest.raises(InvalidInputError, match="tokens of version 1 in the batch of version 3"):
+        read_group(group(0, OLD), ages, {"old", "newer"})
+
+
 def test_a_policy_that_was_never_published_is_refused() -> None:
     with pytest.raises(InvalidInputError, match=r"g/0 was written by version 1 .* never published"):
-        read_group(group(0, OLD), "new", {"new"})
+        read_group(group(0, OLD), ALL, {"new"})
 
 
 def test_a_failed_grader_is_no_reward() -> None:
@@ -48,7 +68,7 @@ def test_a_failed_grader_is_no_reward() -> None:
     message.samples[2].score.status = SCORE_STATUS_TIMEOUT
     message.samples[2].score.ClearField("value")
     with pytest.raises(InvalidInputError, match="g/2 has no valid score"):
-        read_group(message, "new", {"new"})
+        read_group(message, CURRENT, {"new"})
 
 
 def test_the_first_grader_says_what_is_right() -> None:
@@ -56,4 +76,4 @@ def test_the_first_grader_says_what_is_right() -> None:
     for scored in message.samples:
         scored.score.components.add(grader="format", value=1.0, weight=0.1)
         scored.score.value += 0.1
-    assert [sample.correct for sample in read_group(message, "new", {"new"}).samples] == [True, False]
+    assert [sample.correct for sample in read_group(message, CURRENT, {"new"}).samples] == [True, False]

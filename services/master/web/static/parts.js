@@ -1,0 +1,72 @@
+// Pieces that several views show.
+
+import { h } from "./dom.js";
+import { count, words } from "./format.js";
+
+/** A state as a coloured word. */
+export const chip = (state) => h("span", { class: `chip ${state}` }, state);
+
+/** A version as a coloured word; the same version has the same colour everywhere. */
+export function versionChip(number, digest) {
+  return h("span", { class: "version", "--hue": String(hueOf(number)), title: digest ? `digest ${digest}` : "" }, `v${number}`);
+}
+
+/** Hues far from each other for versions that are near to each other. */
+export const hueOf = (number) => Math.round((number * 137.508) % 360);
+
+const ENTRIES = ["trained", "filtered", "stale", "dead", "inFlight"];
+
+/** The ledger as its equation, drawn and written. */
+export function ledgerOf(ledger) {
+  const counts = ENTRIES.map((name) => [name, Number(ledger[name])]);
+  const total = Math.max(1, Number(ledger.dispatched));
+  const bar = counts.filter(([, n]) => n).map(([name, n]) => h("span", { class: name, "--share": String(n / total) }));
+  const cells = counts.map(([name, n]) =>
+    h("div", { class: name }, h("dt", {}, name === "inFlight" ? "in flight" : name), h("dd", {}, count(n))),
+  );
+  const verdict = ledger.balanced ? h("span", { class: "chip finished" }, "balanced") : h("span", { class: "chip failed" }, "does not balance");
+  const heldout = `Held-out: ${count(ledger.evaluationDispatched)} dispatched, ${count(ledger.evaluationScored)} scored, ${count(ledger.evaluationDead)} dead`;
+  return [
+    h("div", { class: "bar", role: "presentation" }, bar),
+    h("dl", { class: "counts" }, h("div", {}, h("dt", {}, "dispatched"), h("dd", {}, count(ledger.dispatched))), cells),
+    h("p", { class: "quiet" }, verdict, " ", heldout),
+  ];
+}
+
+/** The workers of a fleet, with the version that each serves. */
+export function workersOf(workers, { withRun }) {
+  if (!workers.length) return h("p", { class: "quiet" }, "Nobody has joined.");
+  const headings = ["Worker", "Kind", ...(withRun ? ["Run"] : []), "Serves", "Address"];
+  const rows = workers.map((worker) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, worker.id),
+      h("td", {}, worker.kind),
+      withRun && h("td", {}, worker.runId ? h("a", { href: `#/run/${worker.runId}` }, worker.runId) : "–"),
+      h("td", {}, worker.policy ? versionChip(Number(worker.policy.number), worker.policy.digest) : "–"),
+      h("td", { class: "quiet" }, worker.address),
+    ),
+  );
+  return h(
+    "div",
+    { class: "scroll" },
+    h("table", {}, h("thead", {}, h("tr", {}, headings.map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, rows)),
+  );
+}
+
+/** Queues by the consumer that empties them. */
+export function queuesOf(queues) {
+  const deepest = Math.max(1, ...queues.map((queue) => Number(queue.numWaiting) + Number(queue.numInHand)));
+  const row = ({ name, numWaiting, numInHand }) =>
+    h(
+      "tr",
+      {},
+      h("th", { scope: "row" }, words(name)),
+      h("td", { class: "figure" }, count(numWaiting)),
+      h("td", { class: "figure" }, count(numInHand)),
+      h("td", { class: "depth" }, h("span", { class: "inFlight", "--share": String((Number(numWaiting) + Number(numInHand)) / deepest) })),
+    );
+  const headings = ["Queue", "Waiting", "In hand", ""];
+  return h("table", {}, h("thead", {}, h("tr", {}, headings.map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, queues.map(row)));
+}

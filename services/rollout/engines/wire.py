@@ -1,0 +1,130 @@
+"""What a rollout worker and its engine's process say to each other: frames of a JSON head and plain arrays.
+
+To the engine's process: `Start`, `Load`, `Submit`, `Abort`. From it: `Ready`, `Loaded`, `Drawn`, `Failed`. That is the
+whole conversation. The process may run in another environment than the worker, so the frames are made of nothing but
+the standard library and numpy.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from multiprocessing.connection import Connection
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Start:
+    """First of all: what to be."""
+
+    folder: str  # with the model's small files; weights come by `Load`
+    dtype: str  # torch's name of what to hold and compute in
+    max_running: int
+    kv_cache_bytes: int
+    end_tokens: list[int]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies in the weights' file."""
+
+    name: str
+    dtype: str  # torch's name
+    shape: list[int]
+    offset: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """Take this version in between two steps. The file stays as it is until a later version is loaded."""
+
+    serial: int  # counts loads; what is drawn from then on carries it
+    path: str
+    places: list[Place]
+
+
+@dataclass(frozen=True)
+class Submit:
+    """Requests, their arrays in parallel. `tokens` are those of all, one after the other."""
+
+    refs: list[int]
+    num_tokens: list[int]
+    max_new_tokens: list[int]
+    streams: list[int]  # of random numbers: `sampling.stream_of`
+    temperatures: list[float]
+    top_ps: list[float]
+    top_ks: list[int]
+    tokens: NDArray[np.int32] = field(metadata={"dtype": np.int32})
+
+
+@dataclass(frozen=True)
+class Abort:
+    refs: list[int]
+
+
+@dataclass(frozen=True)
+class Ready:
+    max_context: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    serial: int
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """New tokens, in order; a request may have several. All of one version."""
+
+    serial: int
+    refs: NDArray[np.int32] = field(metadata={"dtype": np.int32})
+    tokens: NDArray[np.int32] = field(metadata={"dtype": np.int32})
+    logprobs: NDArray[np.float32] = field(metadata={"dtype": np.float32})
+    full_logprobs: NDArray[np.float32] = field(metadata={"dtype": np.float32})
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The last word of a process that cannot go on."""
+
+    reason: str
+
+
+Order = Start | Load | Submit | Abort
+News = Ready | Loaded | Drawn | Failed
+KINDS: dict[str, type] = {kind.__name__: kind for kind in (Start, Load, Submit, Abort, Ready, Loaded, Drawn, Failed)}
+
+
+def send(connection: Connection, frame: Order | News) -> None:
+    """OSError if the other side is gone."""
+    connection.send_bytes(encode(frame))
+
+
+def receive(connection: Connection) -> Order | News:
+    """Waits for the next frame. EOFError or OSError if the other side is gone."""
+    return decode(connection.recv_bytes())
+
+
+def encode(frame: Order | News) -> bytes:
+    arrays = [part.name for part in fields(frame) if "dtype" in part.metadata]
+    values: Sequence[NDArray] = [getattr(frame, name) for name in arrays]
+    head = {part.name: getattr(frame, part.name) for part in fields(frame) if part.name not in arrays}
+    head["places"] = [asdict(place) for place in frame.places] if isinstance(frame, Load) else None
+    line = json.dumps([type(frame).__name__, head, [len(value) for value in values]])
+    return b"".join([line.encode(), b"\n", *(value.tobytes() for value in values)])
+
+
+def decode(message: bytes) -> Order | News:
+    end = message.index(b"\n")
+    name, head, lengths = json.loads(message[:end])
+    kind, places = KINDS[name], head.pop("places")
+    if places is not None:
+        head["places"] = [Place(**place) for place in places]
+    start = end + 1
+    for part, length in zip([part for part in fields(kind) if "dtype" in part.metadata], lengths, strict=True):
+        head[part.name] = np.frombuffer(message, part.metadata["dtype"], length, start)
+        start += head[part.name].nbytes
+    return kind(**head)

@@ -1,0 +1,72 @@
+"""A Python interpreter in the sandbox service: the policy writes a program between two marks, and its output follows.
+
+One session a sample, opened at its first call. A sample that is continued on another worker executes its programs
+again, in a new session, and what they print then is not said again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+
+from perilune.api.sandbox.v1.sandbox_pb2 import ExecuteResponse
+from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
+from perilune.client.sandbox import AsyncSandboxClient, AsyncSandboxSession
+from perilune.errors import NotFoundError
+from services.rollout.config import RolloutSettings
+from services.rollout.environments.base import Observation
+
+
+class SandboxTool:
+    """See `services.rollout.environments.base.Environment`."""
+
+    def __init__(
+        self,
+        settings: RolloutSettings,
+        language: str = "python",
+        begin: str = "<code>",
+        end: str = "</code>",
+        answer: str = "\n<output>\n{output}\n</output>\n",
+        max_chars: int = 2000,
+        wall_s: float = 10.0,
+    ) -> None:
+        """`answer` is what is said, with the output in it, of which at most `max_chars` are shown."""
+        self._client = AsyncSandboxClient(settings.sandbox_address)
+        self._language, self._begin, self._end = language, begin, end
+        self._answer, self._max_chars, self._wall_s = answer, max_chars, wall_s
+        self._session: AsyncSandboxSession | None = None
+
+    @property
+    def stop(self) -> tuple[str, ...]:
+        return (self._end,)
+
+    async def reset(self, prompt: Prompt, turns: Sequence[str]) -> None:
+        self._session = await self._client.session(self._language)
+        for turn in turns:
+            await self._execute(turn)
+
+    async def step(self, action: str) -> Observation:
+        answer = await self._execute(action)
+        return Observation(self._answer.format(output=_shown(answer)[: self._max_chars]))
+
+    async def close(self) -> None:
+        if self._session:
+            with contextlib.suppress(NotFoundError):  # it died, or was idle for too long
+                await self._session.close()
+        await self._client.close()
+
+    async def _execute(self, turn: str) -> ExecuteResponse:
+        """Runs what stands between the last two marks; in a new interpreter if the program before killed the last."""
+        program = turn.rpartition(self._end)[0].rpartition(self._begin)[2]
+        assert self._session  # reset came first
+        answer = await self._session.execute(program, self._wall_s)
+        if not answer.alive:
+            self._session = await self._client.session(self._language)
+        return answer
+
+
+def _shown(answer: ExecuteResponse) -> str:
+    """What a person at an interpreter would see."""
+    said = [answer.execution.stdout.content, answer.execution.stderr.content]
+    parts = [*(output.decode(errors="replace") for output in said), answer.result]
+    return "\n".join(part.strip("\n") for part in parts if part)

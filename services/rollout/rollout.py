@@ -1,0 +1,188 @@
+"""One sample on its way: what it consists of so far, what to generate next, and when it ends or is put aside.
+
+Token ids are only ever appended: those that the engine drew, and those of what an environment said. Text is made from
+them for the environment, the graders and readers; it never becomes tokens again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from uuid import uuid4
+
+import numpy as np
+from numpy.typing import NDArray
+
+from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
+from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import Ending, Repetition, Segment, Trajectory
+from perilune.codec import pack, unpack
+from perilune.errors import OverloadedError, UnavailableError
+from services.rollout.engines.base import Generated, Sample, Sampling, Span
+from services.rollout.environments.base import Environment
+from services.rollout.prompts import Tokenizer
+from services.rollout.repetition import Rule
+
+
+class Rollout:
+    """The state of one sample on a worker. Generate `next_sample`, `take` what came of it, and so on until it ends."""
+
+    def __init__(
+        self,
+        task: RolloutTask,
+        index: int,
+        prompt: NDArray[np.int32],
+        tokenizer: Tokenizer,
+        max_context: int,
+    ) -> None:
+        """A new sample of the task, or its unfinished one. `max_context` is the model's, in tokens."""
+        self._task, self._index, self._prompt, self._tokenizer = task, index, prompt, tokenizer
+        self._environment: Environment | None = None
+        self._max_turns = 0
+        self.segments: list[Segment] = list(task.unfinished.segments)
+        self._tokens = np.concatenate([prompt, *(unpack(segment.tokens) for segment in self.segments)])
+        self._limit = min(task.sampling.max_tokens or max_context, max_context - len(prompt))  # response tokens
+        self._budget_left = task.budget_tokens or self._limit
+        self._repetition: Repetition | None = None
+        self._is_environment_ready = False
+        self.ending: Ending.ValueType | None = None
+
+    def meet(self, environment: Environment, max_turns: int) -> None:
+        """Gives the policy a counterpart, which answers at most so often."""
+        self._environment, self._max_turns = environment, max_turns
+
+    @property
+    def num_response_tokens(self) -> int:
+        return len(self._tokens) - len(self._prompt)
+
+    def next_sample(self) -> Sample:
+        """What the engine is to go on with: no further than the limit on all segments, nor than this round's budget."""
+        wanted = self._task.sampling
+        rule = wanted.repetition
+        stop = (*wanted.stop, *(self._environment.stop if self._environment else ()))
+        # A group may be in hand twice, when it was redelivered: the engine's name for a sample is its own.
+        return Sample(
+            id=f"{trajectory_id(self._task, self._index)}#{uuid4().hex}",
+            tokens=self._tokens,
+            max_new_tokens=max(0, min(self._limit - self.num_response_tokens, self._budget_left)),
+            sampling=Sampling(
+                wanted.temperature,
+                wanted.top_p or 1.0,
+                wanted.top_k,
+                stop,
+                Rule(rule.min_tokens, rule.min_repeats, rule.similarity) if wanted.HasField("repetition") else None,
+            ),
+            seed=wanted.seed,
+            index=self._index,
+            response_start=len(self._prompt),
+        )
+
+    def take(self, generated: Generated) -> None:
+        """Appends what the engine wrote; `ending` is set unless the environment is to answer."""
+        for span in generated.spans:
+            self._append(_segment(span))
+            self._budget_left -= len(span.tokens)
+        if generated.repetition:
+            self._repetition = Repetition(start=generated.repetition.start, period=generated.repetition.period)
+        ending = generated.ending
+        if ending == trajectory.ENDING_LENGTH and self.num_response_tokens < self._limit:
+            ending = trajectory.ENDING_BUDGET
+        if ending != trajectory.ENDING_STOP or not self._calls_environment():
+            self.ending = ending
+
+    async def ask_environment(self) -> None:
+        """Hands the last turn to the environment and appends what it says.
+
+        Errors of the environment are raised: that its machinery failed says nothing about the response.
+        """
+        assert self._environment
+        *past, action = self._turns()
+        if not self._is_environment_ready:
+            await self._environment.reset(self._task.prompt, past)
+            self._is_environment_ready = True
+        observation = await self._environment.step(action)
+        said = self._tokenizer(observation.text, add_special_tokens=False)["input_ids"] if observation.text else []
+        room = self._limit - self.num_response_tokens
+        if said:
+            self._append(Segment(environment=True, tokens=pack(np.array(said[:room], dtype=np.int32))))
+        if observation.is_final:
+            self.ending = trajectory.ENDING_STOP
+        elif len(said) >= room or len(self._turns()) > self._max_turns:
+            self.ending = trajectory.ENDING_LENGTH
+        elif self._budget_left <= 0:
+            self.ending = trajectory.ENDING_BUDGET
+
+    async def close(self) -> None:
+        """Ends the environment: whoever continues the sample opens one anew, and repeats the turns.
+
+        One that cannot be reached any more is left to end by itself; what it said is here.
+        """
+        if self._environment:
+            with contextlib.suppress(UnavailableError, OverloadedError):
+                await self._environment.close()
+
+    def trajectory(self) -> Trajectory:
+        """The sample as a message. The text of an unfinished one is left out: nobody grades it."""
+        assert self.ending is not None
+        task, response = self._task, self._tokens[len(self._prompt) :].tolist()
+        is_final = self.ending not in (trajectory.ENDING_BUDGET, trajectory.ENDING_ABORTED)
+        text = self._tokenizer.decode(response, skip_special_tokens=True) if is_final else ""
+        if is_final and len(self.segments) > 1:
+            self._count_characters(response, len(text))
+        return Trajectory(
+            id=trajectory_id(task, self._index),
+            run_id=task.run_id,
+            group_id=task.group_id,
+            sample_index=self._index,
+            purpose=task.purpose,
+            iteration=task.iteration,
+            prompt=task.prompt,
+            prompt_tokens=pack(self._prompt),
+            segments=self.segments,
+            ending=self.ending,
+            response=text,
+            graders=task.graders,
+            round=task.unfinished.round,
+            repetition=self._repetition,
+        )
+
+    def _count_characters(self, response: list[int], num_characters: int) -> None:
+        """Notes how many characters of the whole text each segment makes, for readers.
+
+        A character whose bytes lie on both sides of a border may count on either.
+        """
+        num_tokens = counted = 0
+        for segment in self.segments:
+            num_tokens += len(unpack(segment.tokens))
+            so_far = len(self._tokenizer.decode(response[:num_tokens], skip_special_tokens=True))
+            end = max(counted, min(so_far, num_characters))
+            segment.num_chars, counted = end - counted, end
+
+    def _append(self, segment: Segment) -> None:
+        self.segments.append(segment)
+        self._tokens = np.concatenate([self._tokens, unpack(segment.tokens)])
+
+    def _calls_environment(self) -> bool:
+        return self._environment is not None and any(text in self._turns()[-1] for text in self._environment.stop)
+
+    def _turns(self) -> list[str]:
+        """The policy's text between what the environment said; the last one is that after it, and may be empty."""
+        turns: list[list[int]] = [[]]
+        for segment in self.segments:
+            if segment.environment:
+                turns.append([])
+            else:
+                turns[-1] += unpack(segment.tokens).tolist()
+        return [self._tokenizer.decode(turn, skip_special_tokens=True) for turn in turns]
+
+
+def trajectory_id(task: RolloutTask, index: int) -> str:
+    return f"{task.group_id}/{index}"
+
+
+def _segment(span: Span) -> Segment:
+    return Segment(
+        policy=span.policy,
+        tokens=pack(span.tokens),
+        logprobs=pack(span.logprobs),
+        full_logprobs=pack(span.full_logprobs),
+    )

@@ -1,0 +1,73 @@
+"""Which engines are tested: those that are installed, and the report says which are not.
+
+vLLM and SGLang are looked for where the rollout service would: in the Python that PERILUNE_ENGINE_PYTHON names.
+"""
+
+from __future__ import annotations
+
+import functools
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+
+from services.rollout.config import RolloutSettings
+from services.rollout.engines import ENGINES
+from tests.unit.rollout.tiny import EOS, WORDS, Caller
+
+LIBRARIES = {"vllm": "vllm", "sglang": "sglang"}  # of the engines that need one beside torch
+
+
+@functools.cache
+def is_installed(engine: str) -> bool:
+    if engine not in LIBRARIES:
+        return True
+    probe = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({LIBRARIES[engine]!r}) is None)"
+    return subprocess.run([RolloutSettings().engine_python, "-c", probe], check=False).returncode == 0
+
+
+def installed_engines() -> list[str]:
+    return [engine for engine in ENGINES if is_installed(engine)]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    tested, absent = installed_engines(), sorted(set(ENGINES) - set(installed_engines()))
+    terminalreporter.write_line(
+        f"engines tested for conformance: {', '.join(tested)}; not installed in {RolloutSettings().engine_python}: "
+        f"{', '.join(absent) or 'none'} (docs/engines.md)"
+    )
+
+
+def llama(seed: int, tied: bool = True, layers: int = 2) -> LlamaForCausalLM:
+    """The smallest that every engine can run: vLLM's attention on a CPU wants heads of at least 32 numbers."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(WORDS),
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=layers,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=128,
+        initializer_range=0.3,
+        tie_word_embeddings=tied,
+        eos_token_id=EOS,
+        architectures=["LlamaForCausalLM"],  # as a trainer's own files say
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    """Its head is tied to its embedding, which is where engines err when weights change."""
+    return llama(seed=0)
+
+
+@pytest.fixture(scope="module", params=installed_engines())
+def caller(request: pytest.FixtureRequest, model: PreTrainedModel) -> Iterator[Caller]:
+    """An engine that serves `model` as version 0; tests that load others load version 0 again."""
+    caller = Caller(model, engine=request.param)
+    yield caller
+    caller.engine.close()

@@ -1,0 +1,88 @@
+"""Engines with a process of their own: a process that dies costs nothing but its start."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from transformers import PreTrainedModel
+
+from perilune.errors import InvalidInputError, UnavailableError
+from perilune.weights import manifest_of
+from services.rollout.engines import engine_factory
+from services.rollout.engines.base import Sample, Sampling
+from services.rollout.engines.process_engine import MAX_DEATHS, ProcessEngine
+from tests.conformance.conftest import LIBRARIES, installed_engines, llama
+from tests.unit.rollout.tiny import Caller, model_files, raw_tensors, recomputed, response, sample
+
+
+@pytest.fixture(scope="module", params=[engine for engine in installed_engines() if engine in LIBRARIES])
+def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
+    """Serves a model whose head is not tied to its embedding."""
+    caller = Caller(llama(seed=0, tied=False), engine=request.param)
+    yield caller
+    caller.engine.close()
+
+
+def kill(caller: Caller) -> int:
+    assert isinstance(caller.engine, ProcessEngine)
+    os.kill(caller.engine.pid, signal.SIGKILL)
+    return caller.engine.pid
+
+
+def long_samples(started: threading.Semaphore) -> list[Sample]:
+    return [
+        Sample(str(i), np.array([5 + i, 9]), 110, Sampling(), seed=i, watch=lambda _: started.release())
+        for i in range(12)
+    ]
+
+
+def test_samples_go_on_where_a_process_died(caller: Caller) -> None:
+    model = llama(seed=0, tied=False)
+    samples = long_samples(threading.Semaphore(0))
+    wanted = caller.generate(samples)
+    started = threading.Semaphore(0)
+    caller.delivered = []
+    caller.engine.submit(long_samples(started))
+    for _ in range(20):
+        assert started.acquire(timeout=60)
+    dead = kill(caller)
+    generated = {each.sample.id: each for each in caller.wait_for(len(samples))}
+    assert caller.engine.pid != dead
+    assert len(caller.delivered) == len(samples)
+    # The same random numbers: where the roundings of two batches part a sample, its log-probabilities still hold.
+    assert sum(response(generated[name]) == response(wanted[name]) for name in wanted) >= len(samples) - 1
+    for each in generated.values():
+        assert np.abs(recomputed(model, each) - np.concatenate([s.full_logprobs for s in each.spans])).max() < 2e-3
+
+
+def test_a_version_that_comes_while_the_process_is_dead_is_served_by_the_next(caller: Caller) -> None:
+    newer = llama(seed=1, tied=False)
+    tensors = raw_tensors(newer)
+    kill(caller)
+    caller.engine.load(manifest_of(1, tensors).version, tensors).result(120)
+    each = caller.generate([sample("after", [5, 9], 20)])["after"]
+    assert [span.policy.number for span in each.spans] == [1]
+    assert np.abs(recomputed(newer, each) - each.spans[0].full_logprobs).max() < 2e-3
+
+
+def test_processes_that_die_one_after_the_other_end_the_engine(caller: Caller) -> None:
+    for _ in range(MAX_DEATHS + 1):
+        dead = kill(caller)
+        while caller.engine.pid == dead and not caller.engine.stopped.done():
+            threading.Event().wait(0.05)
+    with pytest.raises(UnavailableError, match=f"died {MAX_DEATHS + 1} times in a row"):
+        caller.engine.stopped.result(60)
+
+
+@pytest.mark.parametrize("engine", sorted(LIBRARIES))
+def test_a_python_without_the_library_is_named(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERILUNE_ENGINE_PYTHON", "/usr/bin/no-such-python")
+    model: PreTrainedModel = llama(seed=0)
+    tensors = raw_tensors(model)
+    with pytest.raises(InvalidInputError, match="PERILUNE_ENGINE_PYTHON=/usr/bin/no-such-python cannot be run"):
+        engine_factory(engine)(model_files(model), manifest_of(0, tensors).version, tensors, lambda _: None, 8, 1 << 28)

@@ -1,0 +1,161 @@
+"""One sample from turn to turn: limits, budgets, tools, and token ids that are only ever appended."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
+from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, SamplingParams
+from perilune.codec import unpack
+from services.rollout.config import RolloutSettings
+from services.rollout.engines.base import Generated, Sample, Span
+from services.rollout.environments.calculator import Calculator, evaluate
+from services.rollout.rollout import Rollout
+from tests.unit.rollout.tiny import EOS, WORDS, tiny_tokenizer
+
+POLICY = PolicyVersion(number=1, digest="d")
+PROMPT = np.array([1, 4, 5], np.int32)
+
+
+def task(max_tokens: int = 20, budget: int = 0, unfinished: trajectory.Trajectory | None = None) -> RolloutTask:
+    return RolloutTask(
+        group_id="g",
+        sample_indices=[0],
+        sampling=SamplingParams(temperature=1, max_tokens=max_tokens, stop=["w9"]),
+        budget_tokens=budget,
+        unfinished=unfinished,
+    )
+
+
+def rollout(a_task: RolloutTask) -> Rollout:
+    return Rollout(a_task, 0, PROMPT, tiny_tokenizer(), max_context=64)  # type: ignore[arg-type]
+
+
+def wrote(sample: Sample, tokens: list[int], ending: int) -> Generated:
+    ids, logprobs = np.array(tokens, np.int32), np.full(len(tokens), -1.0, np.float32)
+    return Generated(sample, (Span(POLICY, ids, logprobs, logprobs),), ending)  # type: ignore[arg-type]
+
+
+def test_the_limit_counts_all_segments_and_the_budget_this_rounds() -> None:
+    first = rollout(task(max_tokens=12, budget=5))
+    asked = first.next_sample()
+    assert (asked.max_new_tokens, asked.response_start) == (5, 3)
+    first.take(wrote(asked, [10] * 5, trajectory.ENDING_LENGTH))
+    assert first.ending == trajectory.ENDING_BUDGET
+    saved = first.trajectory()
+    assert saved.response == ""
+
+    saved.round = 1
+    second = rollout(task(max_tokens=12, budget=5, unfinished=saved))
+    asked = second.next_sample()
+    assert asked.tokens.tolist() == [*PROMPT, *[10] * 5]
+    assert (asked.max_new_tokens, asked.response_start) == (5, 3)
+    second.take(wrote(asked, [11] * 5, trajectory.ENDING_LENGTH))
+    assert second.ending == trajectory.ENDING_BUDGET
+
+    third = rollout(task(max_tokens=12, budget=5, unfinished=second.trajectory()))
+    asked = third.next_sample()
+    assert asked.max_new_tokens == 2  # of the limit
+    third.take(wrote(asked, [12] * 2, trajectory.ENDING_LENGTH))
+    done = third.trajectory()
+    assert done.ending == trajectory.ENDING_LENGTH
+    assert [unpack(segment.tokens).tolist() for segment in done.segments] == [[10] * 5, [11] * 5, [12] * 2]
+    assert done.response == " ".join([WORDS[10]] * 5 + [WORDS[11]] * 5 + [WORDS[12]] * 2)
+    assert done.round == 1
+
+
+class Echo:
+    """Says the last word of a turn once more; the third time it ends."""
+
+    stop = ("w20",)
+
+    def __init__(self) -> None:
+        self.turns: list[str] = []
+        self.repeated: list[str] = []
+        self.is_closed = False
+
+    async def reset(self, prompt: trajectory.Prompt, turns: list[str]) -> None:
+        self.repeated = list(turns)
+
+    async def step(self, action: str):
+        from services.rollout.environments.base import Observation
+
+        self.turns.append(action)
+        return Observation(f"w30 {action.split(maxsplit=1)[0]}", is_final=len(self.turns) + len(self.repeated) == 3)
+
+    async def close(self) -> None:
+        self.is_closed = True
+
+
+ASK = WORDS.index("w20")
+
+
+async def test_an_environment_answers_and_its_tokens_are_marked() -> None:
+    one, echo = rollout(task()), Echo()
+    one.meet(echo, max_turns=5)
+    assert one.next_sample().sampling.stop == ("w9", "w20")
+    one.take(wrote(one.next_sample(), [10, ASK], trajectory.ENDING_STOP))
+    assert one.ending is None
+    await one.ask_environment()
+    asked = one.next_sample()
+    assert [WORDS[token] for token in asked.tokens[3:]] == ["w6", "w20", "w30", "w6"]
+    assert asked.max_new_tokens == 16
+    one.take(wrote(asked, [11, EOS], trajectory.ENDING_STOP))
+    assert one.ending == trajectory.ENDING_STOP  # it ended without asking
+    await one.close()
+    assert echo.turns == ["w6 w20"]
+    assert echo.is_closed
+    done = one.trajectory()
+    assert [segment.environment for segment in done.segments] == [False, True, False]
+    assert not done.segments[1].HasField("policy")
+
+
+async def test_another_worker_repeats_the_turns_and_says_nothing_twice() -> None:
+    one = rollout(task(budget=3))
+    one.meet(Echo(), max_turns=5)
+    one.take(wrote(one.next_sample(), [10, ASK], trajectory.ENDING_STOP))
+    await one.ask_environment()
+    one.take(wrote(one.next_sample(), [11], trajectory.ENDING_LENGTH))
+    assert one.ending == trajectory.ENDING_BUDGET
+    two, echo = rollout(task(budget=3, unfinished=one.trajectory())), Echo()
+    two.meet(echo, max_turns=5)
+    two.take(wrote(two.next_sample(), [ASK], trajectory.ENDING_STOP))
+    await two.ask_environment()
+    assert echo.repeated == ["w6 w20"]
+    assert echo.turns == ["w7 w20"]
+    assert [segment.environment for segment in two.segments] == [False, True, False, False, True]
+
+
+@pytest.mark.parametrize(("max_turns", "ending"), [(1, trajectory.ENDING_LENGTH), (9, trajectory.ENDING_STOP)])
+async def test_turns_are_limited_and_an_environment_may_end_the_response(max_turns: int, ending: int) -> None:
+    one = rollout(task())
+    one.meet(Echo(), max_turns)
+    for _ in range(3):
+        if one.ending is None:
+            one.take(wrote(one.next_sample(), [10, ASK], trajectory.ENDING_STOP))
+            await one.ask_environment()
+    assert one.ending == ending
+
+
+async def test_what_an_environment_says_is_cut_at_the_limit() -> None:
+    one = rollout(task(max_tokens=3))
+    one.meet(Echo(), max_turns=5)
+    one.take(wrote(one.next_sample(), [10, ASK], trajectory.ENDING_STOP))
+    await one.ask_environment()
+    assert (one.num_response_tokens, one.ending) == (3, trajectory.ENDING_LENGTH)
+
+
+async def test_the_calculator_knows_sums_and_products_and_nothing_else() -> None:
+    calculator = Calculator(RolloutSettings())
+    for asked, said in [
+        ("calc 7 * 8 =", " 56"),
+        ("calc 1 = 1 calc 2 - 5 * 3 =", " -13"),
+        ("calc 7 ** 8 =", " error"),
+        ("calc __import__('os') =", " error"),
+        ("calc", " error"),
+        ("calc " + "1+" * 200 + "1 =", " error"),
+    ]:
+        assert (await calculator.step(asked)).text == said
+    assert evaluate("-(2 + 3) * 4") == -20
