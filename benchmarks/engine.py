@@ -73,14 +73,16 @@ class Work:
 
 
 class Ours:
-    """The torch engine, called as the rollout worker calls it."""
+    """An engine, called as the rollout worker calls it."""
 
-    def __init__(self, model_files: Mapping[str, bytes], tensors: Sequence[RawTensor], max_running: int) -> None:
+    def __init__(
+        self, model_files: Mapping[str, bytes], tensors: Sequence[RawTensor], max_running: int, engine: str = "torch"
+    ) -> None:
         policy = manifest_of(0, tensors).version
         self._generated: list[Generated] = []
         self._all_there = threading.Event()
         self._num_wanted = 0
-        self.engine = engine_factory("torch")(model_files, policy, tensors, self._take, max_running, KV_CACHE_BYTES)
+        self.engine = engine_factory(engine)(model_files, policy, tensors, self._take, max_running, KV_CACHE_BYTES)
 
     def _take(self, generated: Sequence[Generated]) -> None:
         self._generated += generated

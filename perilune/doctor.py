@@ -17,10 +17,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from perilune.errors import MissingDependencyError
+from perilune.api.master.v1.master_pb2 import GetFleetResponse, Run
+from perilune.client import RunClient
+from perilune.errors import MissingDependencyError, PeriluneError
 from perilune.local import find_nats_server, free_ports, num_cores, services_root
 
 SERVICES = ("master", "rollout", "trainer", "reward")
+WORKERS = ("rollout", "reward")  # a trainer is a member only while it trains
 OPTIONAL = {  # beside what the services need; each is missed by one thing only
     "datasets": "prompts from Hugging Face datasets",
     "matplotlib": "the picture of the curves",
@@ -54,6 +57,46 @@ def examine(home: Path) -> list[Finding]:
         *_bus(),
         *_machine(home),
     ]
+
+
+def examine_cluster(master: str) -> list[Finding]:
+    """Looks at running services from outside: the master, whom it knows, what waits, and its ledgers."""
+    try:
+        with RunClient(master) as client:
+            fleet, runs = client.fleet(), client.list()
+    except PeriluneError as error:
+        remedy = "see that it runs (`docker compose ps`), and that this is its address; PERILUNE_TOKEN if it asks"
+        return [Finding("master", master, False, str(error), remedy)]
+    return [
+        Finding("master", master, True, f"answers; {len(runs)} runs"),
+        *_workers(fleet),
+        *_queues(fleet),
+        *(_ledger(run) for run in runs),
+    ]
+
+
+def _workers(fleet: GetFleetResponse) -> Iterator[Finding]:
+    for kind in WORKERS:
+        members = [worker for worker in fleet.workers if worker.kind == kind]
+        serving = sorted({f"v{worker.policy.number}" for worker in members if worker.HasField("policy")})
+        detail = f"{len(members)} in the fleet{', serving ' + ', '.join(serving) if serving else ''}"
+        yield Finding("fleet", kind, bool(members), detail, f"start one: `perilune serve {kind} --master …`")
+
+
+def _queues(fleet: GetFleetResponse) -> Iterator[Finding]:
+    for queue in fleet.queues:
+        stuck = queue.num_waiting > 0 and queue.num_in_hand == 0
+        detail = f"{queue.num_waiting} waiting, {queue.num_in_hand} in hand"
+        yield Finding("queues", queue.name, not stuck, detail, "nobody takes from it: look at its workers' logs")
+    dead = fleet.num_dead_letters
+    remedy = "their reasons are on the subject perilune.dead and in the master's log"
+    yield Finding("queues", "dead letters", dead == 0, str(dead), remedy, needed=False)
+
+
+def _ledger(run: Run) -> Finding:
+    balanced = run.ledger.balanced
+    detail = f"{run.ledger.dispatched:,} samples dispatched, {'balanced' if balanced else 'does not balance'}"
+    return Finding("ledgers", run.id, balanced, detail, f"`perilune ledger {run.id}` says where")
 
 
 def can_train(findings: Sequence[Finding]) -> bool:
@@ -154,7 +197,7 @@ def _gib(num_bytes: int) -> str:
     return f"{num_bytes / (1 << 30):.1f} GiB"
 
 
-def render(findings: Sequence[Finding]) -> RenderableType:
+def render(findings: Sequence[Finding], subject: str = "`perilune train`") -> RenderableType:
     """The findings as a table, with the remedies for what is missing."""
     table = Table.grid(padding=(0, 2, 0, 0))
     for _ in range(2):
@@ -167,9 +210,9 @@ def render(findings: Sequence[Finding]) -> RenderableType:
         table.add_row(finding.area if finding.area != area else "", finding.name, mark, _detail(finding))
         area = finding.area
     verdict = (
-        Text("`perilune train` has all it needs.", "green")
+        Text(f"{subject} has all it needs.", "green")
         if can_train(findings)
-        else Text("`perilune train` cannot run before what is marked ✗ is mended.", "red")
+        else Text(f"{subject} cannot run before what is marked ✗ is mended.", "red")
     )
     return Padding(Group(table, Text(""), verdict), (1, 1))
 

@@ -37,8 +37,9 @@ LOOPBACK = "127.0.0.1"
 MAX_DEATHS, DEATHS_WINDOW_S = 5, 60.0
 RESTART_S = 0.5
 NATS_PATIENCE_S = 20.0
-MASTER_PATIENCE_S = 60.0
+SERVICE_PATIENCE_S = 60.0
 STOP_PATIENCE_S = 6.0
+PAGE_PORT = 7080  # of the web page, unless somebody else has it
 WRONG_SETTINGS = 2  # the exit status by which a service says that a restart would not help
 NATS_MAX_PAYLOAD_BYTES = (8 << 20) + (64 << 10)  # a message of the bus's largest size, and its headers
 LOG_TAIL_LINES = 15
@@ -163,6 +164,16 @@ def free_ports(num_ports: int) -> list[int]:
         return [probe.getsockname()[1] for probe in sockets]
 
 
+def page_port() -> int:
+    """The port of the web page: always the same where it is free, so that a bookmark finds it again."""
+    with socket.socket() as probe:
+        try:
+            probe.bind((LOOPBACK, PAGE_PORT))
+        except OSError:
+            return free_ports(1)[0]
+    return PAGE_PORT
+
+
 def num_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -217,10 +228,12 @@ class LocalCluster:
     """The running services of one home; made by `local_cluster`."""
 
     def __init__(self, home: Path, lock: int, num_rollouts: int, num_rewards: int, notify: Callable[[str], None]):
-        nats_port, master_port = free_ports(2)
+        nats_port, master_port, sandbox_port = free_ports(3)
         self.home = home
         self.nats_url = f"nats://{LOOPBACK}:{nats_port}"
         self.master_address = f"{LOOPBACK}:{master_port}"
+        self.sandbox_address = f"{LOOPBACK}:{sandbox_port}"
+        self.page = f"http://{LOOPBACK}:{page_port()}/"
         self._lock = lock
         self._notify = notify
         self._root = services_root()
@@ -231,11 +244,13 @@ class LocalCluster:
         config = write_nats_config(home, f"{LOOPBACK}:{nats_port}")
         self._nats = Child("nats", [str(find_nats_server()), "-c", str(config)], {}, self._log_of("nats"))
         self._master = self._service("master", "master", 1, f"{LOOPBACK}:{master_port}")
+        self._master.env["PERILUNE_HTTP_LISTEN"] = self.page.removeprefix("http://").rstrip("/")
         self._workers = [
             self._service("trainer", "trainer", num_rollouts),
             *(self._service("rollout", f"rollout-{i}", num_rollouts) for i in range(1, num_rollouts + 1)),
             *(self._service("reward", f"reward-{i}", num_rollouts) for i in range(1, num_rewards + 1)),
         ]
+        self._sandbox = self._service("sandbox", "sandbox", num_rollouts, self.sandbox_address)
 
     @property
     def log_dir(self) -> Path:
@@ -244,7 +259,7 @@ class LocalCluster:
     @property
     def pids(self) -> dict[str, int]:
         """The children that live, by name."""
-        children = [self._nats, self._master, *self._workers]
+        children = [self._nats, self._master, *self._workers, self._sandbox]
         return {c.name: c.process.pid for c in children if c.process and c.process.returncode is None}
 
     async def run(self, work: Awaitable[T]) -> T:
@@ -266,7 +281,12 @@ class LocalCluster:
         await self.run(_until_listening(self.nats_url.rpartition(":")[2], NATS_PATIENCE_S))
         for child in [self._master, *self._workers]:
             self._supervise(child)
-        await self.run(self._until_ready(self._master, MASTER_PATIENCE_S))
+        await self.run(self._until_ready(self._master, SERVICE_PATIENCE_S))
+
+    def start_sandbox(self) -> None:
+        """Starts the sandbox too, once: for runs whose graders run code."""
+        if self._sandbox not in self._supervisors.values():
+            self._supervise(self._sandbox)
 
     async def stop(self) -> None:
         """Asks the services to end, then NATS; who does not within a few seconds is killed."""
@@ -301,12 +321,16 @@ class LocalCluster:
             "PERILUNE_LISTEN": listen,
             "PERILUNE_NATS_URL": self.nats_url,
             "PERILUNE_MASTER_ADDRESS": self.master_address,
+            "PERILUNE_SANDBOX_ADDRESS": self.sandbox_address,
             "PERILUNE_HOME": str(self.home),
             "PERILUNE_READY_FILE": str(ready_file),
             "PERILUNE_EXIT_WITH_PARENT": "1",
             "PERILUNE_WORKER_ID": name.partition("-")[2] or "1",
             "PYTHONPATH": _with_root(self._root),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
+            # Threads that wait for one another spin by default, on the core that the one they wait for needs: beside
+            # other work a step then takes ten times as long.
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
             **KEEP_FREED_MEMORY,
         }
         return Child(name, [sys.executable, "-m", f"services.{service}"], env, self._log_of(name), ready_file)
@@ -398,21 +422,38 @@ async def reading_master(home: Path) -> AsyncIterator[str]:
 
     UnavailableError or InvalidInputError, with what it said, if it does not come up.
     """
+    env = {"PERILUNE_READ_ONLY": "1", "PERILUNE_HOME": str(home.resolve())}
+    async with _short_lived("master", env, f"no master could be started to read {home}") as address:
+        yield address
+
+
+@contextlib.asynccontextmanager
+async def own_sandbox(num_slots: int = 1) -> AsyncIterator[str]:
+    """A short-lived sandbox; gives its address.
+
+    UnavailableError or InvalidInputError, with what it said, if it does not come up.
+    """
+    env = {"PERILUNE_SANDBOX_NUM_SLOTS": str(num_slots)}
+    async with _short_lived("sandbox", env, "no sandbox could be started") as address:
+        yield address
+
+
+@contextlib.asynccontextmanager
+async def _short_lived(service: str, env: dict[str, str], trouble: str) -> AsyncIterator[str]:
     with tempfile.TemporaryDirectory(prefix="perilune-") as folder:
-        ready_file, log = Path(folder) / "master.json", Path(folder) / "log"
+        ready_file, log = Path(folder) / f"{service}.json", Path(folder) / "log"
         env = {
             "PERILUNE_LISTEN": f"{LOOPBACK}:0",
-            "PERILUNE_READ_ONLY": "1",
-            "PERILUNE_HOME": str(home.resolve()),
             "PERILUNE_READY_FILE": str(ready_file),
             "PERILUNE_EXIT_WITH_PARENT": "1",
             "PYTHONPATH": _with_root(services_root()),
+            **env,
         }
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "services.master",
+                f"services.{service}",
                 env=os.environ | env,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
@@ -420,11 +461,11 @@ async def reading_master(home: Path) -> AsyncIterator[str]:
                 start_new_session=True,
             )
         try:
-            deadline = time.monotonic() + MASTER_PATIENCE_S
+            deadline = time.monotonic() + SERVICE_PATIENCE_S
             while not ready_file.exists():
                 if process.returncode is not None or time.monotonic() > deadline:
                     kind = InvalidInputError if process.returncode == WRONG_SETTINGS else UnavailableError
-                    raise kind(f"no master could be started to read {home}:\n{_tail(log)}")
+                    raise kind(f"{trouble}:\n{_tail(log)}")
                 await asyncio.sleep(0.02)
             yield json.loads(ready_file.read_text())["address"]
         finally:

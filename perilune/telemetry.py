@@ -14,12 +14,17 @@ tracer = trace.get_tracer("perilune")
 meter = metrics.get_meter("perilune")
 
 
+def is_exporting() -> bool:
+    """Whether anybody is told: else what costs something to measure need not be."""
+    return bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("PERILUNE_METRICS_PORT"))
+
+
 def set_up(service: str, instance: str) -> None:
     """Installs exporters for this process, as the environment asks; call once, before the first span."""
+    if not is_exporting():
+        return
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
     metrics_port = os.environ.get("PERILUNE_METRICS_PORT")
-    if not endpoint and not metrics_port:
-        return
     # The SDK takes a third of a second to import: only those who export pay for it.
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader

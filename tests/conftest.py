@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
@@ -12,8 +13,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
 
 from perilune.bus import MAX_PAYLOAD_BYTES, Bus
+
+# A busy machine is no finding. Spinning threads would make it one; torch reads this when it is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 
 
 def find_nats_server() -> str:
