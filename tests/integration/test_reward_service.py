@@ -127,7 +127,7 @@ async def test_a_redelivered_trajectory_is_scored_once(
     async for batch in bus.deliveries(buses.REWARD_CONSUMER, Trajectory):  # a worker takes it, scores, and dies
         for delivery in batch:
             message = ScoredTrajectory(trajectory=delivery.message)
-            await bus.publish(buses.scored_subject("run"), message, "g/0/scored")
+            await bus.publish(buses.scored_subject("run"), message, "g/0/scored-0")
             await delivery.retry(delay_s=0.1)
         if batch:
             break
