@@ -11,7 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from perilune.service import ServiceSettings
 
-Level = Literal["namespaces", "user-namespaces", "landlock", "rlimits"]
+Level = Literal["gvisor", "namespaces", "user-namespaces", "landlock", "rlimits"]
 
 
 class JailSettings(BaseSettings):
@@ -20,11 +20,13 @@ class JailSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PERILUNE_SANDBOX_")
 
     # The isolation levels that are accepted, by name; the strongest that the place allows is taken, and the service
-    # does not start where none can be had. The weaker ones (landlock, rlimits) must be asked for in words.
+    # does not start where none can be had. The weaker ones (landlock, rlimits) must be asked for in words; so must
+    # gvisor, for it is slower.
     levels: Annotated[frozenset[Level], NoDecode] = frozenset(("namespaces", "user-namespaces"))
     num_slots: PositiveInt = os.cpu_count() or 1  # jobs that run at a time
     max_waiting: NonNegativeInt = 256  # jobs beyond this are refused with "busy, retry after"
     python: Path | None = None  # the warm interpreter; none: the one below this service's environment
+    runsc: Path | None = None  # gVisor's program; none: the one on the PATH
     first_uid: PositiveInt = 61000  # a slot's programs run under a uid of their own from here on, where we are root
     scratch: Path | None = None  # where work folders lie at levels that cannot mount; none: /dev/shm
 

@@ -85,7 +85,8 @@ class SglangDriver:
 
     @property
     def max_context(self) -> int:
-        return int(self._engine.tokenizer_manager.model_config.context_len)
+        """SGLang refuses prompts that end within six tokens of the context, and a continued sample is a prompt."""
+        return int(self._engine.tokenizer_manager.model_config.context_len) - 6
 
     @property
     def has_work(self) -> bool:

@@ -71,7 +71,8 @@ def _enter(place: Place) -> None:
         system.mount(None, "/", None, system.MS_REC | system.MS_PRIVATE)
         system.mount("proc", "/proc", "proc", system.MS_NOSUID | system.MS_NODEV | system.MS_NOEXEC)
         socket.sethostname("sandbox")
-        system.drop_bounding_set()
+        if place.level != program.GVISOR:  # runsc makes namespaces of its own
+            system.drop_bounding_set()
     else:
         system.become_subreaper()
     system.set_dumpable(False)

@@ -6,18 +6,22 @@ import asyncio
 import contextlib
 import logging
 import os
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from perilune.errors import MissingDependencyError
 from services.sandbox.config import JailSettings
+from services.sandbox.jail import gvisor
 from services.sandbox.jail.cgroups import CgroupMaker, CgroupUnavailableError, find_cgroups
 from services.sandbox.jail.order import Place
 from services.sandbox.jail.pool import Pool
-from services.sandbox.jail.program import LANDLOCK, NAMESPACES, RLIMITS, USER_NAMESPACES, WITH_MOUNTS
+from services.sandbox.jail.program import GVISOR, LANDLOCK, NAMESPACES, RLIMITS, USER_NAMESPACES, WITH_MOUNTS
 from services.sandbox.jail.slot import KeeperError, Slot, base_python
-from services.sandbox.job import Isolation, Job, Verdict
+from services.sandbox.job import Isolation, Job, Outcome, Verdict
+from services.sandbox.languages.language import SYSTEM
 
 logger = logging.getLogger(__name__)
 
@@ -25,12 +29,13 @@ _SECCOMP = ("seccomp", "no-new-privileges", "rlimits")
 _MOUNTS = ("pid", "mount", "network", "ipc", "uts", "read-only-root", "tmpfs", "no-capabilities", *_SECCOMP)
 # Strongest first, with the mechanisms that each is made of; cgroups come on top where they are.
 LEVELS = {
+    GVISOR: ("gvisor-systrap", *(name for name in _MOUNTS if name != "seccomp"), "uid"),
     NAMESPACES: (*_MOUNTS, "uid"),
     USER_NAMESPACES: ("user", *_MOUNTS),
     LANDLOCK: ("landlock", "uid", *_SECCOMP),
     RLIMITS: ("rlimits", "no-new-privileges"),
 }
-_NEEDS_ROOT = (NAMESPACES, LANDLOCK)
+_NEEDS_ROOT = (GVISOR, NAMESPACES, LANDLOCK)
 
 
 class LevelUnavailableError(Exception):
@@ -73,17 +78,24 @@ async def _start_slots(
 ) -> tuple[Sequence[Slot], Sequence[str]]:
     """Starts one slot and tries it, then the others; `resources` closes them."""
     maker, mechanisms = _cgroups(level)
+    runsc = ""
+    if level == GVISOR:
+        runsc, maker = _find_runsc(settings), _net_maker(maker)
     scratch = resources.enter_context(_scratch_folder(level, settings))
     uids = resources.enter_context(_own_uids(settings))
     slots: list[Slot] = []
     for index in range(settings.num_slots):
-        place = Place(level, uids[index], uids[index] if os.getuid() == 0 else os.getgid(), scratch, maker is not None)
+        place = Place(
+            level, uids[index], uids[index] if os.getuid() == 0 else os.getgid(), scratch, maker is not None, runsc
+        )
         slot = Slot(place, settings.python or base_python(), maker.make() if maker else None)
         resources.push_async_callback(slot.close)
         slots.append(slot)
     try:
         await slots[0].start()
-        await _try(slots[0])
+        await _try(slots[0], settings.python or base_python())
+        if isinstance(maker, gvisor.NetMaker):
+            maker.overhead = await _weigh(slots[0])
         await asyncio.gather(*(slot.start() for slot in slots[1:]))
     except KeeperError as error:
         raise LevelUnavailableError(str(error)) from error
@@ -99,15 +111,42 @@ def _cgroups(level: str) -> tuple[CgroupMaker | None, Sequence[str]]:
     return maker, (*LEVELS[level], maker.name)
 
 
-async def _try(slot: Slot) -> None:
+def _find_runsc(settings: JailSettings) -> str:
+    runsc = settings.runsc or shutil.which("runsc")
+    if runsc is None or not os.access(runsc, os.X_OK):
+        where = settings.runsc or "on the PATH"
+        raise LevelUnavailableError(f"no runsc {where}; install gVisor, or name it in PERILUNE_SANDBOX_RUNSC")
+    return os.path.realpath(runsc)
+
+
+def _net_maker(maker: CgroupMaker | None) -> gvisor.NetMaker:
+    if maker is None:
+        raise LevelUnavailableError("needs control groups: nothing else sees what its programs use")
+    return gvisor.NetMaker(maker)
+
+
+async def _try(slot: Slot, python: Path) -> None:
     """Runs a program in the slot. LevelUnavailableError: it does not come out as it should."""
     source = "import plistlib\nprint(6 * 7)"  # a module that is not warm: the library must be in reach
-    job = Job(["python", "-c", source], readable=slot.interpreter_folders, warm="python")
+    job = Job([str(python), "-c", source], readable=(*slot.interpreter_folders, *SYSTEM), warm="python")
+    outcome = await _carry_out(slot, job)
+    if outcome.verdict is not Verdict.OK or outcome.stdout.content != b"42\n":
+        raise LevelUnavailableError(f"a trial program came out as {outcome}")
+
+
+async def _weigh(slot: Slot) -> gvisor.Overhead:
+    """What a job takes whose program does nothing."""
+    outcome = await _carry_out(slot, Job(["true"], readable=SYSTEM))
+    if outcome.verdict is not Verdict.OK:
+        raise LevelUnavailableError(f"a program that does nothing came out as {outcome}")
+    return gvisor.Overhead(outcome.cpu_s, outcome.peak_memory_bytes)
+
+
+async def _carry_out(slot: Slot, job: Job) -> Outcome:
     run = await slot.begin(job, live=False)
     outcome = await run.outcome()
     await slot.clear()
-    if outcome.verdict is not Verdict.OK or outcome.stdout.content != b"42\n":
-        raise LevelUnavailableError(f"a trial program came out as {outcome}")
+    return outcome
 
 
 @contextlib.contextmanager

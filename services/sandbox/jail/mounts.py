@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from services.sandbox.jail import system
 
 WORK = "/work"
-_NEW_ROOT = "/sys"  # a folder of every host that no job is shown; covered in the job's own mount namespace alone
+NEW_ROOT = "/sys"  # a folder of every host that no job is shown; covered in the job's own mount namespace alone
 _SCRATCH = "/run"  # the bounded tmpfs while its folders are being put into place
-_WRITABLE = {"work": WORK, "tmp": "/tmp", "shm": "/dev/shm"}
+WRITABLE = {"work": WORK, "tmp": "/tmp", "shm": "/dev/shm"}
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 _ETC = {
@@ -33,17 +33,21 @@ def build_root(
     uid: int,
     gid: int,
 ) -> None:
-    """Makes and enters the job's root. OSError: the host does not let us, or a mount's folder is missing."""
-    system.mount("root", _NEW_ROOT, "tmpfs", system.MS_NOSUID | system.MS_NODEV, "mode=0755,size=1m,nr_inodes=4096")
-    root = _NEW_ROOT
+    """Makes the job's root at NEW_ROOT. OSError: the host does not let us, or a mount's folder is missing."""
+    system.mount("root", NEW_ROOT, "tmpfs", system.MS_NOSUID | system.MS_NODEV, "mode=0755,size=1m,nr_inodes=4096")
+    root = NEW_ROOT
     _show_host(root, [path for path in readable if os.path.lexists(path)])
     for inside, outside in mounts.items():
         _bind(os.path.realpath(outside), root + inside)
     _make_devices(root)
     _write_etc(root, uid, gid)
     _make_writable(root, disk_bytes, num_files, uid, gid)
-    _mount_proc(root)
-    system.pivot_root(root)
+
+
+def enter_root() -> None:
+    """Makes what was built the root, read-only; nothing else stays in sight."""
+    _mount_proc(NEW_ROOT)
+    system.pivot_root(NEW_ROOT)
     system.mount(None, "/", None, system.MS_REMOUNT | system.MS_BIND | system.MS_RDONLY | system.MS_NOSUID)
 
 
@@ -101,10 +105,10 @@ def _write_etc(root: str, uid: int, gid: int) -> None:
 def _make_writable(root: str, disk_bytes: int, num_files: int, uid: int, gid: int) -> None:
     scratch = root + _SCRATCH
     os.makedirs(scratch, exist_ok=True)
-    inodes = num_files + 1 + len(_WRITABLE)
+    inodes = num_files + 1 + len(WRITABLE)
     options = f"mode=0755,size={disk_bytes},nr_inodes={inodes}"
     system.mount("work", scratch, "tmpfs", system.MS_NOSUID | system.MS_NODEV, options)
-    for name, target in _WRITABLE.items():
+    for name, target in WRITABLE.items():
         os.mkdir(f"{scratch}/{name}", 0o700)
         os.chown(f"{scratch}/{name}", uid, gid)
         os.makedirs(root + target, exist_ok=True)

@@ -24,10 +24,11 @@ class Place:
     gid: int
     scratch: str  # where work folders lie at levels without mounts
     has_cgroup: bool
+    runsc: str = ""  # the program, where gVisor is the level
 
     @property
     def has_mounts(self) -> bool:
-        return self.level in ("namespaces", "user-namespaces")
+        return self.level in ("gvisor", "namespaces", "user-namespaces")
 
     @property
     def ends_by_uid(self) -> bool:
@@ -76,6 +77,7 @@ class Report:
     cpu_s: float = 0.0
     own_cpu_s: float = 0.0  # the keeper's, for this job
     peak_memory_bytes: int = 0
+    own_kernel: bool = False  # it ran under a kernel of its own, whose refusals no control group sees
     files: Sequence[tuple[str, int, bool]] = ()  # path, size, executable; their contents follow
 
 

@@ -24,8 +24,9 @@ from services.sandbox.jail.mounts import WORK
 from services.sandbox.jail.order import Order, Place, Terms
 from services.sandbox.jail.seccomp import build_filter
 
-NAMESPACES, USER_NAMESPACES, LANDLOCK, RLIMITS = "namespaces", "user-namespaces", "landlock", "rlimits"
-WITH_MOUNTS = (NAMESPACES, USER_NAMESPACES)
+GVISOR, NAMESPACES, USER_NAMESPACES = "gvisor", "namespaces", "user-namespaces"
+LANDLOCK, RLIMITS = "landlock", "rlimits"
+WITH_MOUNTS = (GVISOR, NAMESPACES, USER_NAMESPACES)
 
 _ENVIRONMENT = {
     "PATH": "/usr/local/bin:/usr/bin:/bin",
@@ -33,8 +34,8 @@ _ENVIRONMENT = {
     "USER": "sandbox",
     "LOGNAME": "sandbox",
 }
-_MAX_OPEN_FILES = 512
-_STACK_BYTES = 64 << 20
+MAX_OPEN_FILES = 512
+STACK_BYTES = 64 << 20
 _FLAGS = frozenset(("-I", "-B", "-E", "-s", "-S", "-u", "-P", "-q"))  # of Python, that change nothing here
 
 
@@ -218,7 +219,7 @@ def _bound(terms: Terms, place: Place) -> None:
         resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),
         resource.RLIMIT_FSIZE: (terms.file_bytes, terms.file_bytes),
         resource.RLIMIT_CORE: (0, 0),
-        resource.RLIMIT_NOFILE: (_MAX_OPEN_FILES, _MAX_OPEN_FILES),
+        resource.RLIMIT_NOFILE: (MAX_OPEN_FILES, MAX_OPEN_FILES),
         resource.RLIMIT_MEMLOCK: (64 << 10, 64 << 10),
         resource.RLIMIT_MSGQUEUE: (0, 0),
         resource.RLIMIT_RTPRIO: (0, 0),
@@ -231,7 +232,7 @@ def _bound(terms: Terms, place: Place) -> None:
         spare = 16 if place.has_cgroup else 1
         num_processes = terms.num_processes + spare + (2 if place.level == USER_NAMESPACES else 0)
         limits[resource.RLIMIT_NPROC] = (num_processes, num_processes)
-    stack = _STACK_BYTES if place.has_cgroup else 8 << 20
+    stack = STACK_BYTES if place.has_cgroup else 8 << 20
     limits[resource.RLIMIT_STACK] = (stack, stack)
     if not place.has_cgroup:
         data = terms.memory_bytes * 2 + (1 << 30)

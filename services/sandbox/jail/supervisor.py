@@ -14,12 +14,12 @@ import select
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from services.sandbox.jail import files, processes, program, system
-from services.sandbox.jail.mounts import WORK, build_root
+from services.sandbox.jail import files, gvisor, processes, program, system
+from services.sandbox.jail.mounts import NEW_ROOT, WORK, build_root, enter_root
 from services.sandbox.jail.order import Order, Place, Report, Terms, encode_report, read_order
 
 _SAMPLE_S = 0.02
@@ -52,10 +52,11 @@ def carry_out(place: Place, terms: Terms, channels: Channels, wake: int) -> Call
     """
     executioner = processes.Executioner(place.uid, place.gid) if place.ends_by_uid else None
     folder = _make_folder(place)
+    logs = [os.memfd_create("log")] if place.level == program.GVISOR else []
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     pid = os.fork()
     if pid == 0:
-        return _become_program(place, terms, channels, folder, theirs)
+        return _become_program(place, terms, channels, folder, theirs, logs)
     theirs.close()
     watch = _Watch(place, terms, pid)
     with ours:
@@ -66,8 +67,11 @@ def carry_out(place: Place, terms: Terms, channels: Channels, wake: int) -> Call
         if work >= 0:
             watch.until_it_ends(work, spent_s, wake, channels.control)
         _end_everything(place, executioner, watch)
-        _report(channels, terms, watch.report(failure, work), work)
+        report = watch.report(failure, work)
+        _report(channels, terms, gvisor.read_log(report, *logs) if logs else report, work)
     finally:
+        for log in logs:
+            os.close(log)
         channels.close()
         if work >= 0:
             os.close(work)
@@ -87,7 +91,7 @@ def _make_folder(place: Place) -> str:
 
 
 def _become_program(
-    place: Place, terms: Terms, channels: Channels, folder: str, tell: socket.socket
+    place: Place, terms: Terms, channels: Channels, folder: str, tell: socket.socket, logs: Sequence[int]
 ) -> Callable[[], None]:
     channel = tell.detach()
     try:
@@ -96,23 +100,32 @@ def _become_program(
         os.setsid()
         _invite_the_oom_killer()
         streams = (channels.stdin, channels.stdout, channels.stderr)
-        channel, order_file = _take_streams(streams, channel, channels.order)
+        channel, order_file, *logs = _take_streams(streams, channel, channels.order, *logs)
         order = read_order(order_file)
-        work = folder or _enter_root(place, order, terms)
-        program.prepare(order, terms, order_file, place, work)
+        work = folder or _make_root(place, order, terms)
+        if logs:
+            gvisor.prepare(order, terms, order_file, place, *logs)
+        else:
+            program.prepare(order, terms, order_file, place, work)
     except OSError as error:
         os.write(channel, (_FULL if error.errno in _DISK_ERRORS else b"") + str(error).encode())
         os._exit(1)
     _say_ready(channel, work)
+    if logs:
+        gvisor.execute(order, terms, place, program.environment(order, WORK), *logs)
     variables = program.environment(order, work)
     if order.warm and program.runs_warm(order.argv):
         return partial(program.run_warm, order.argv, variables)
     program.execute(order.argv, variables)
 
 
-def _enter_root(place: Place, order: Order, terms: Terms) -> str:
+def _make_root(place: Place, order: Order, terms: Terms) -> str:
+    """The work folder in a root of the job's own, which is entered where the program's process is the program."""
     system.unshare(system.CLONE_NEWNS)
     build_root(order.readable, order.mounts, terms.disk_bytes, terms.num_files, place.uid, place.gid)
+    if place.level == program.GVISOR:
+        return NEW_ROOT + WORK
+    enter_root()
     return WORK
 
 

@@ -56,7 +56,7 @@ def decide(
         return Finding(Verdict.OK, "", *ending)
     if any(text in said[-_LAST_BYTES:] for text in _REFUSED_MEMORY):
         return Finding(Verdict.MEMORY_LIMIT, "the program was refused memory", *ending)
-    if charge is None and any(text in said[-_LAST_BYTES:] for text in _REFUSED_PROCESSES):
+    if (charge is None or report.own_kernel) and any(text in said[-_LAST_BYTES:] for text in _REFUSED_PROCESSES):
         return Finding(Verdict.PROCESS_LIMIT, "the program was refused processes", *ending)
     return Finding(Verdict.RUNTIME_ERROR, _describe(*ending), *ending)
 

@@ -1,0 +1,150 @@
+"""A kernel of the job's own: gVisor (`runsc`) stands between the program and the host's kernel.
+
+The slot is that of the level `namespaces`: its keeper, its control group, its root and its bounded work folder. But the
+program's process becomes `runsc`, which shows that root to a program under a kernel in user space (platform systrap).
+What the program calls, that kernel answers; a hole in the host's kernel is out of the program's reach, unless it finds
+one in gVisor first. Every job starts such a kernel, so there is no warm interpreter here.
+
+The kernel needs processor time and memory of its own before the program does anything. They are measured when the
+service starts, and not charged to the program.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
+
+from services.sandbox.jail import files, system
+from services.sandbox.jail.cgroups import Cgroup, CgroupMaker, Charge
+from services.sandbox.jail.mounts import NEW_ROOT, WORK, WRITABLE
+from services.sandbox.jail.order import Order, Place, Report, Terms
+from services.sandbox.jail.program import MAX_OPEN_FILES, STACK_BYTES
+
+_STATE = "/run"  # runsc's own files, in the job's mount namespace alone
+_FLAGS = (
+    *(f"--root={_STATE}/state", f"--debug-log={_STATE}/%COMMAND%.log", "--platform=systrap", "--network=none"),
+    *("--ignore-cgroups", "--overlay2=none", "--host-uds=none", "--host-fifo=none"),
+)
+_ENDED = re.compile(rb"Exiting with status: (\d+)")
+_FAILED = re.compile(rb"FATAL ERROR: (.*)")
+# Said of the program, and not of the place: as a shell has it, 127 if there is none and 126 if it is no executable.
+_NOT_STARTED = (b"creating process: ", b"error finding executable ")
+_NOT_FOUND = b"no such file or directory"
+_OWN_TASKS = 128 + 4 * (os.cpu_count() or 1)  # threads of runsc, on the host
+_TASKS_PER_PROCESS = 4  # on the host, for each process of the program
+
+
+def prepare(order: Order, terms: Terms, source: int, place: Place, log: int) -> None:
+    """Lays the job's files into the root that was built, and what runsc is told beside it. OSError: they do not fit."""
+    os.umask(0o022)
+    os.setegid(place.gid)
+    os.seteuid(place.uid)
+    files.lay(order.files, source, NEW_ROOT + WORK)
+    os.seteuid(0)
+    os.setegid(0)
+    system.mount("state", _STATE, "tmpfs", system.MS_NOSUID | system.MS_NODEV, "mode=0700,size=4m")
+    # Of its logs, only that of the command itself tells us something; the other two grow at the program's will.
+    for command, target in {"run": f"/proc/self/fd/{log}", "boot": "/dev/null", "gofer": "/dev/null"}.items():
+        os.symlink(target, f"{_STATE}/{command}.log")
+
+
+def execute(order: Order, terms: Terms, place: Place, variables: Mapping[str, str], log: int) -> NoReturn:
+    """Becomes runsc, which ends when the program has ended."""
+    with open(f"{_STATE}/config.json", "w", encoding="utf-8") as file:
+        json.dump(container(order, terms, place, variables), file)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the keeper ignores it; runsc passes it on to the program
+    os.set_inheritable(log, True)
+    os.execve(place.runsc, [place.runsc, *_FLAGS, "run", f"--bundle={_STATE}", "job"], {"PATH": "/usr/bin:/bin"})
+
+
+def container(order: Order, terms: Terms, place: Place, variables: Mapping[str, str]) -> dict[str, Any]:
+    """The job as an OCI runtime's configuration."""
+    limits = {
+        "RLIMIT_NPROC": terms.num_processes,
+        "RLIMIT_FSIZE": terms.file_bytes,
+        "RLIMIT_NOFILE": MAX_OPEN_FILES,
+        "RLIMIT_STACK": STACK_BYTES,
+        "RLIMIT_CORE": 0,
+    }
+    writable = [
+        {"destination": path, "type": "bind", "source": NEW_ROOT + path, "options": ["rw"]}
+        for path in WRITABLE.values()
+    ]
+    return {
+        "ociVersion": "1.0.0",
+        "root": {"path": NEW_ROOT, "readonly": True},
+        "hostname": "sandbox",
+        "process": {
+            "args": list(order.argv),
+            "env": [f"{name}={value}" for name, value in variables.items()],
+            "cwd": WORK,
+            "user": {"uid": place.uid, "gid": place.gid},
+            "capabilities": {},
+            "noNewPrivileges": True,
+            "rlimits": [{"type": name, "soft": limit, "hard": limit} for name, limit in limits.items()],
+        },
+        "mounts": [{"destination": "/proc", "type": "proc"}, *writable],
+        "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "network")]},
+    }
+
+
+def read_log(report: Report, log: int) -> Report:
+    """The report, with what runsc said of the program's end: its own exit status says 139 of both exit and signal."""
+    size = os.fstat(log).st_size
+    said = os.pread(log, size, 0)
+    # runsc is our only child, and its processor time holds its own; the control group counts.
+    report = replace(report, cpu_s=0.0, own_kernel=True)
+    ended, failed = _ENDED.search(said), _FAILED.search(said)
+    if ended:
+        return replace(report, wait_status=int(ended[1]))
+    if not failed or report.failure:
+        return report
+    if any(mark in failed[1] for mark in _NOT_STARTED):
+        return replace(report, wait_status=(127 if _NOT_FOUND in failed[1] else 126) << 8)
+    return replace(report, failure=f"runsc: {failed[1].decode('utf-8', 'replace')}")
+
+
+@dataclass
+class Overhead:
+    """What a job takes in which the program does nothing."""
+
+    cpu_s: float = 0.0
+    memory_bytes: int = 0
+
+
+class NetMaker:
+    """Makes control groups that charge a job without gVisor's own share."""
+
+    def __init__(self, maker: CgroupMaker) -> None:
+        self._maker = maker
+        self.name = maker.name
+        self.overhead = Overhead()  # to be set once it is known; the groups made before follow
+
+    def make(self) -> Cgroup:
+        return _NetCgroup(self._maker.make(), self)
+
+
+class _NetCgroup:
+    def __init__(self, cgroup: Cgroup, maker: NetMaker) -> None:
+        self._cgroup = cgroup
+        self._maker = maker
+        self.add = cgroup.add
+        self.remove = cgroup.remove
+
+    def arm(self, memory_bytes: int, num_processes: int, num_helpers: int) -> None:
+        """The number of processes is bounded within; here, only what stands for them on the host."""
+        num_tasks = num_processes * _TASKS_PER_PROCESS
+        self._cgroup.arm(memory_bytes + self._maker.overhead.memory_bytes, num_tasks, num_helpers + _OWN_TASKS)
+
+    def charge(self) -> Charge:
+        gross, own = self._cgroup.charge(), self._maker.overhead
+        return replace(
+            gross,
+            cpu_s=max(0.0, gross.cpu_s - own.cpu_s),
+            peak_memory_bytes=max(0, gross.peak_memory_bytes - own.memory_bytes),
+        )
