@@ -1,7 +1,7 @@
 """A kernel of the job's own: gVisor (`runsc`) stands between the program and the host's kernel.
 
 The slot is that of the level `namespaces`: its keeper, its control group, its root and its bounded work folder. But the
-program's process becomes `runsc`, which shows that root to a program under a kernel in user space (platform systrap).
+program's process starts `runsc`, which shows that root to a program under a kernel in user space (platform systrap).
 What the program calls, that kernel answers; a hole in the host's kernel is out of the program's reach, unless it finds
 one in gVisor first. Every job starts such a kernel, so there is no warm interpreter here.
 
@@ -11,7 +11,9 @@ service starts, and not charged to the program.
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import os
 import re
 import signal
@@ -30,6 +32,7 @@ _FLAGS = (
     *(f"--root={_STATE}/state", f"--debug-log={_STATE}/%COMMAND%.log", "--platform=systrap", "--network=none"),
     *("--ignore-cgroups", "--overlay2=none", "--host-uds=none", "--host-fifo=none"),
 )
+_ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
 _ENDED = re.compile(rb"Exiting with status: (\d+)")
 _FAILED = re.compile(rb"FATAL ERROR: (.*)")
 # Said of the program, and not of the place: as a shell has it, 127 if there is none and 126 if it is no executable.
@@ -41,30 +44,42 @@ _TASKS_PER_PROCESS = 4  # on the host, for each process of the program
 
 def prepare(order: Order, terms: Terms, source: int, place: Place, log: int) -> None:
     """Lays the job's files into the root that was built, and what runsc is told beside it. OSError: they do not fit."""
+    if any(size > terms.file_bytes for _, size, _ in order.files):
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     os.umask(0o022)
     os.setegid(place.gid)
     os.seteuid(place.uid)
     files.lay(order.files, source, NEW_ROOT + WORK)
     os.seteuid(0)
     os.setegid(0)
-    system.mount("state", _STATE, "tmpfs", system.MS_NOSUID | system.MS_NODEV, "mode=0700,size=4m")
+    system.mount("state", _STATE, "tmpfs", system.MS_NOSUID | system.MS_NODEV, "mode=0700,size=16m")
     # Of its logs, only that of the command itself tells us something; the other two grow at the program's will.
     for command, target in {"run": f"/proc/self/fd/{log}", "boot": "/dev/null", "gofer": "/dev/null"}.items():
         os.symlink(target, f"{_STATE}/{command}.log")
 
 
 def execute(order: Order, terms: Terms, place: Place, variables: Mapping[str, str], log: int) -> NoReturn:
-    """Becomes runsc, which ends when the program has ended."""
+    """Runs runsc and waits; ends when the program has ended. A SIGINT is passed on to the program."""
     with open(f"{_STATE}/config.json", "w", encoding="utf-8") as file:
         json.dump(container(order, terms, place, variables), file)
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the keeper ignores it; runsc passes it on to the program
+    runsc = [place.runsc, *_FLAGS]
+    null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+    silent = [(os.POSIX_SPAWN_DUP2, null, stream) for stream in range(3)]
+
+    def interrupt(*_: object) -> None:
+        os.posix_spawn(place.runsc, [*runsc, "kill", "job", "INT"], _ENVIRONMENT, file_actions=silent)
+
+    signal.signal(signal.SIGINT, interrupt)
     os.set_inheritable(log, True)
-    os.execve(place.runsc, [place.runsc, *_FLAGS, "run", f"--bundle={_STATE}", "job"], {"PATH": "/usr/bin:/bin"})
+    pid = os.posix_spawn(place.runsc, [*runsc, "run", f"--bundle={_STATE}", "job"], _ENVIRONMENT)
+    os.waitpid(pid, 0)
+    os._exit(0)  # how the program ended stands in the log
 
 
 def container(order: Order, terms: Terms, place: Place, variables: Mapping[str, str]) -> dict[str, Any]:
     """The job as an OCI runtime's configuration."""
     limits = {
+        "RLIMIT_CPU": math.ceil(terms.cpu_s) + 1,  # the tree's time is judged more finely, by the control group
         "RLIMIT_NPROC": terms.num_processes,
         "RLIMIT_FSIZE": terms.file_bytes,
         "RLIMIT_NOFILE": MAX_OPEN_FILES,
@@ -94,7 +109,7 @@ def container(order: Order, terms: Terms, place: Place, variables: Mapping[str, 
 
 
 def read_log(report: Report, log: int) -> Report:
-    """The report, with what runsc said of the program's end: its own exit status says 139 of both exit and signal."""
+    """The report, with what runsc said of the program's end; its exit status is 139 for an exit and a signal alike."""
     size = os.fstat(log).st_size
     said = os.pread(log, size, 0)
     # runsc is our only child, and its processor time holds its own; the control group counts.
@@ -102,8 +117,10 @@ def read_log(report: Report, log: int) -> Report:
     ended, failed = _ENDED.search(said), _FAILED.search(said)
     if ended:
         return replace(report, wait_status=int(ended[1]))
-    if not failed or report.failure:
+    if report.failure or report.stopped:
         return report
+    if not failed:
+        return replace(report, failure="runsc ended without a word")
     if any(mark in failed[1] for mark in _NOT_STARTED):
         return replace(report, wait_status=(127 if _NOT_FOUND in failed[1] else 126) << 8)
     return replace(report, failure=f"runsc: {failed[1].decode('utf-8', 'replace')}")
@@ -117,7 +134,7 @@ class Overhead:
     memory_bytes: int = 0
 
 
-class NetMaker:
+class FairMaker:
     """Makes control groups that charge a job without gVisor's own share."""
 
     def __init__(self, maker: CgroupMaker) -> None:
@@ -126,11 +143,11 @@ class NetMaker:
         self.overhead = Overhead()  # to be set once it is known; the groups made before follow
 
     def make(self) -> Cgroup:
-        return _NetCgroup(self._maker.make(), self)
+        return _FairCgroup(self._maker.make(), self)
 
 
-class _NetCgroup:
-    def __init__(self, cgroup: Cgroup, maker: NetMaker) -> None:
+class _FairCgroup:
+    def __init__(self, cgroup: Cgroup, maker: FairMaker) -> None:
         self._cgroup = cgroup
         self._maker = maker
         self.add = cgroup.add

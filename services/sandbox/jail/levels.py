@@ -80,7 +80,7 @@ async def _start_slots(
     maker, mechanisms = _cgroups(level)
     runsc = ""
     if level == GVISOR:
-        runsc, maker = _find_runsc(settings), _net_maker(maker)
+        runsc, maker = _find_runsc(settings), _fair_maker(maker)
     scratch = resources.enter_context(_scratch_folder(level, settings))
     uids = resources.enter_context(_own_uids(settings))
     slots: list[Slot] = []
@@ -94,7 +94,7 @@ async def _start_slots(
     try:
         await slots[0].start()
         await _try(slots[0], settings.python or base_python())
-        if isinstance(maker, gvisor.NetMaker):
+        if isinstance(maker, gvisor.FairMaker):
             maker.overhead = await _weigh(slots[0])
         await asyncio.gather(*(slot.start() for slot in slots[1:]))
     except KeeperError as error:
@@ -119,10 +119,10 @@ def _find_runsc(settings: JailSettings) -> str:
     return os.path.realpath(runsc)
 
 
-def _net_maker(maker: CgroupMaker | None) -> gvisor.NetMaker:
+def _fair_maker(maker: CgroupMaker | None) -> gvisor.FairMaker:
     if maker is None:
         raise LevelUnavailableError("needs control groups: nothing else sees what its programs use")
-    return gvisor.NetMaker(maker)
+    return gvisor.FairMaker(maker)
 
 
 async def _try(slot: Slot, python: Path) -> None:
