@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent.parent
-PATIENCE_S = 240
+PATIENCE_S = 600  # for a machine that is slow and busy; nothing waits so long in earnest
+launched: list[Launched] = []
 
 
 def command(*arguments: str) -> list[str]:
@@ -71,4 +72,5 @@ async def launch(home: Path, *arguments: str, **environment: str) -> Launched:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
-    return Launched(process, home)
+    launched.append(Launched(process, home))
+    return launched[-1]

@@ -27,7 +27,7 @@ async def quick_run(home: Path, *arguments: str, **environment: str) -> Launched
     return await launch(home, "train", *QUICK, "--name", "quick", *arguments, **environment)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("victim", ["trainer", "master", "nats"])
 async def test_a_killed_service_costs_nothing_but_time(tmp_path: Path, victim: str) -> None:
     launched = await quick_run(tmp_path)
@@ -43,7 +43,7 @@ async def test_a_killed_service_costs_nothing_but_time(tmp_path: Path, victim: s
     assert run["ledger"]["dispatched"] == NUM_SAMPLES == run["ledger"]["trained"]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 async def test_ctrl_c_stops_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
     launched = await quick_run(tmp_path)
     await launched.until_version("quick", 3)
@@ -60,7 +60,7 @@ async def test_ctrl_c_stops_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
     assert run["ledger"]["dispatched"] == NUM_SAMPLES == run["ledger"]["trained"]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 async def test_a_killed_launcher_leaves_nothing_running_and_the_run_can_be_resumed(tmp_path: Path) -> None:
     launched = await quick_run(tmp_path)
     await launched.until_version("quick", 2)

@@ -17,7 +17,7 @@ from tests.e2e.launcher import command, launch
 SHORT = ["--set", "trainer.num_iterations=12", "--set", "evaluation.every=6", "--no-view", "--json"]
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 async def test_a_short_run_learns_although_workers_are_killed(tmp_path: Path) -> None:
     home = tmp_path / "runs"
     launched = await launch(home, "train", "recipes/search.toml", "--name", "learns", "--rollouts", "2", *SHORT)

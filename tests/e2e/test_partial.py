@@ -23,7 +23,7 @@ QUICK = [
 ]
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("victim", ["rollout-1", "master"])
 async def test_a_kill_in_the_middle_of_partial_trajectories_costs_nothing_but_time(tmp_path: Path, victim: str) -> None:
     launched = await launch(tmp_path, "train", *QUICK, "--name", "partial")

@@ -45,7 +45,7 @@ def collecting() -> Iterator[tuple[Collector, str]]:
     server.stop(None)
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 async def test_one_trace_follows_a_trajectory_through_every_service(tmp_path: Path) -> None:
     with collecting() as (collector, endpoint):
         launched = await quick_run(
