@@ -58,8 +58,9 @@ class Remains:
     def now() -> Remains:
         ours = [psutil.Process(), *psutil.Process().children(recursive=True)]
         pids = [process.pid for process in ours]
-        # A keeper that runs under our own uid does not let us look into it.
-        open_to_us = [pid for pid in pids if os.access(f"/proc/{pid}/fd", os.R_OK)]
+        # A keeper that runs under our own uid does not let us look into it. And what other threads of this process have
+        # open comes and goes.
+        open_to_us = [pid for pid in pids if pid != os.getpid() and os.access(f"/proc/{pid}/fd", os.R_OK)]
         return Remains(
             processes=frozenset(pids),
             mounts=tuple(_num_mounts_of_jobs(pid) for pid in open_to_us),
@@ -69,6 +70,11 @@ class Remains:
             files=frozenset(map(str, filter(_is_a_jobs, [*Path("/tmp").iterdir(), *Path("/dev/shm").iterdir()]))),
             descriptors=tuple(len(os.listdir(f"/proc/{pid}/fd")) for pid in open_to_us),
         )
+
+
+def num_descriptors() -> int:
+    """Those of this process, the service's side of the jail."""
+    return len(os.listdir("/proc/self/fd"))
 
 
 def _num_mounts_of_jobs(pid: int) -> int:

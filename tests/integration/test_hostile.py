@@ -21,7 +21,7 @@ from services.sandbox.config import JailSettings
 from services.sandbox.jail.levels import open_pool
 from services.sandbox.jail.pool import Pool
 from services.sandbox.job import Limits, Outcome, Verdict
-from tests.integration.jails import Remains, interpreter, python, shell
+from tests.integration.jails import Remains, interpreter, num_descriptors, python, shell
 
 CASES = Path(__file__).parents[1] / "cases" / "hostile"
 LEVELS = ("namespaces", "landlock") if os.getuid() == 0 else ("user-namespaces",)
@@ -47,7 +47,9 @@ async def pools() -> AsyncIterator[dict[str, Pool]]:
     opened = {
         level: await open_pool(JailSettings(levels=level, num_slots=1, python=interpreter(level))) for level in LEVELS
     }
+    num_before = num_descriptors()
     yield opened
+    assert num_descriptors() < num_before + 20, "one leaked with each job would be hundreds"
     for pool in opened.values():
         await pool.close()
     del os.environ[SECRET]
