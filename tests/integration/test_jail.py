@@ -59,8 +59,8 @@ sys.exit("so it ends")
     )
     outcome = await pool.run(replace(job, argv=[*job.argv, "one", "two"]))
     assert outcome.stdout.content.decode().splitlines() == [
-        "['main.py', 'one', 'two'] __main__ /work/main.py /work /work data line",
-        "blue /work utf-8 <stdout>",
+        "['main.py', 'one', 'two'] __main__ /box/main.py /box /box data line",
+        "blue /box utf-8 <stdout>",
         "exit function",
         "the last object goes",
     ]

@@ -11,14 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from services.sandbox.jail import system
 
-WORK = "/work"
+WORK = "/box"
 NEW_ROOT = "/sys"  # a folder of every host that no job is shown; covered in the job's own mount namespace alone
 _SCRATCH = "/run"  # the bounded tmpfs while its folders are being put into place
 WRITABLE = {"work": WORK, "tmp": "/tmp", "shm": "/dev/shm"}
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 _ETC = {
-    "passwd": "root:x:0:0:root:/:/bin/false\nsandbox:x:{uid}:{gid}:sandbox:/work:/bin/sh\n",
+    "passwd": "root:x:0:0:root:/:/bin/false\nsandbox:x:{uid}:{gid}:sandbox:/box:/bin/sh\n",
     "group": "root:x:0:\nsandbox:x:{gid}:\n",
     "hosts": "127.0.0.1 localhost\n",
     "nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",

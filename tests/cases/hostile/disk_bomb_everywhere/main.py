@@ -1,6 +1,6 @@
 import os
 
-allowed = {"/work", "/tmp", "/dev/shm", os.getcwd()}
+allowed = {"/box", "/tmp", "/dev/shm", os.getcwd()}
 for folder, folders, _ in os.walk("/"):
     if folder in allowed or folder.startswith(("/proc/", os.getcwd() + "/")):
         folders.clear()

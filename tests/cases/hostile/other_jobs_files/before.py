@@ -1,7 +1,7 @@
 import os
 from multiprocessing import shared_memory
 
-for folder in ("/tmp", "/dev/shm", "/work", "."):
+for folder in ("/tmp", "/dev/shm", "/box", "."):
     try:
         with open(f"{folder}/loot", "w") as file:
             file.write("loot")
