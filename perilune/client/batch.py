@@ -44,9 +44,9 @@ class Batch:
         return calls
 
     def asked_s(self) -> float:
-        """What the service is given: the scores have a way to go before the deadline."""
+        """What the service is given: a busy one takes up a batch late, and its scores have a way to go."""
         remaining_s = self._until - time.monotonic()
-        return max(0.001, remaining_s - min(0.25, 0.1 * remaining_s))
+        return max(0.001, remaining_s - min(1.0, 0.15 * remaining_s))
 
     def patience_s(self) -> float:
         """When a call is given up: the service ends it by itself, and so this is only for one that does not."""

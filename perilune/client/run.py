@@ -23,6 +23,7 @@ from perilune.api.master.v1.master_pb2 import (
 )
 from perilune.api.master.v1.master_pb2_grpc import RunServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, ScoredTrajectory
+from perilune.channel import Credentials
 from perilune.client.connection import DEADLINE_S, AsyncConnection, Connection
 from perilune.recipe import Recipe
 
@@ -38,8 +39,8 @@ class RunClient(Connection):
     Every method raises UnavailableError if the master does not answer, and NotFoundError for an unknown run.
     """
 
-    def __init__(self, address: str, deadline_s: float = DEADLINE_S) -> None:
-        super().__init__(address, deadline_s)
+    def __init__(self, address: str, deadline_s: float = DEADLINE_S, credentials: Credentials | None = None) -> None:
+        super().__init__(address, deadline_s, credentials)
         self._stub = RunServiceStub(self._channel)
 
     def submit(self, recipe: Recipe | str, run_id: str = "") -> Run:
@@ -104,8 +105,8 @@ class RunClient(Connection):
 class AsyncRunClient(AsyncConnection):
     """RunClient for asyncio: `async with AsyncRunClient("127.0.0.1:7040") as runs: await runs.submit(recipe)`."""
 
-    def __init__(self, address: str, deadline_s: float = DEADLINE_S) -> None:
-        super().__init__(address, deadline_s)
+    def __init__(self, address: str, deadline_s: float = DEADLINE_S, credentials: Credentials | None = None) -> None:
+        super().__init__(address, deadline_s, credentials)
         self._stub = RunServiceStub(self._channel)
 
     async def submit(self, recipe: Recipe | str, run_id: str = "") -> Run:

@@ -13,6 +13,7 @@ from services.reward.graders.grader import Sample
 from services.reward.scoring import Choice, read_choices
 
 MAX_KEY_CHARS = 256
+WAY_BACK_S = 0.1  # kept of a deadline for the answer to arrive; of a short one, a tenth
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,12 @@ def read_request(request: ScoreRequest, limits: Limits, remaining_s: float | Non
 
 
 def read_deadline(request: Any, limits: Limits, remaining_s: float | None) -> float:
-    """Seconds until the score must be on its way: the earliest of what the request, the call and the service say."""
+    """Seconds until the score must be on its way, to be there by the deadline of the request and of the call."""
     given = request.deadline_s if request.HasField("deadline_s") else math.inf
     if not given > 0:  # NaN as well
         raise InvalidInputError(f"deadline_s must be above 0, not {given:g}")
-    # The score has a way to go before the call's own deadline.
-    left = math.inf if remaining_s is None else remaining_s - min(0.1, 0.1 * remaining_s)
-    return min(given, left, limits.deadline_s)
+    wanted = min(given, math.inf if remaining_s is None else remaining_s)
+    return min(wanted - min(WAY_BACK_S, 0.1 * wanted), limits.deadline_s)
 
 
 def _sample(request: ScoreRequest) -> Sample:
