@@ -11,9 +11,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
 
 import nats
 import nats.errors
@@ -28,7 +30,8 @@ from opentelemetry.context import Context
 
 from perilune import telemetry
 from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter
-from perilune.errors import UnavailableError
+from perilune.channel import Credentials, read_pem, read_secret
+from perilune.errors import InvalidInputError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
@@ -151,40 +154,37 @@ class Bus:
     @staticmethod
     @contextlib.asynccontextmanager
     async def connect(url: str, name: str) -> AsyncIterator[Bus]:
-        """Connects, and stays connected through server restarts. UnavailableError if there is no server at first."""
+        """Connects, and stays connected through server restarts.
+
+        Raises:
+            UnavailableError: there is no server at first.
+            InvalidInputError: the server does not know our user or password, or we do not trust its certificate.
+        """
 
         async def on_error(error: Exception) -> None:
             logger.warning("NATS: %s", error or type(error).__name__)
 
         async def on_disconnect() -> None:
-            logger.warning("lost the NATS server at %s; waiting for it to come back", url)
+            if not (client.is_draining or client.is_closed):  # our own end is told as well
+                logger.warning("lost the NATS server at %s; waiting for it to come back", url)
 
         async def on_reconnect() -> None:
             logger.warning("the NATS server at %s is back", url)
 
-        try:
-            client = (
-                await nats.connect(
-                    url,
-                    name=name,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=0.5,
-                    connect_timeout=5,
-                    allow_reconnect=True,
-                    error_cb=on_error,
-                    disconnected_cb=on_disconnect,
-                    reconnected_cb=on_reconnect,
-                    pending_size=64 << 20,
-                )
-                if await _reachable(url)
-                else None
-            )
-        except (OSError, nats.errors.Error) as error:
-            raise UnavailableError(f"no NATS server answers at {url}: {error}") from error
-        if client is None:
-            raise UnavailableError(
-                f"no NATS server answers at {url}; start one (`perilune serve nats`) or set PERILUNE_NATS_URL"
-            )
+        options = _secrets_for(url)
+        await _try(url, options)
+        client = await nats.connect(
+            url,
+            name=name,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.5,
+            connect_timeout=5,
+            error_cb=on_error,
+            disconnected_cb=on_disconnect,
+            reconnected_cb=on_reconnect,
+            pending_size=64 << 20,
+            **options,
+        )
         bus = Bus(client)
         heartbeat = asyncio.create_task(bus._keep_in_hand())
         try:
@@ -374,12 +374,40 @@ class Bus:
                     await raw.in_progress()
 
 
-async def _reachable(url: str) -> bool:
-    """Whether something listens: nats.connect would retry for ever where the first attempt should fail."""
-    host, _, port = url.rpartition("://")[2].rpartition("@")[2].partition(":")
+def _secrets_for(url: str) -> dict[str, Any]:
+    """What the client shows to the server, and whom it trusts."""
+    credentials, parts = Credentials(), urlsplit(url)
+    options: dict[str, Any] = {}
+    if credentials.nats_password_file and parts.username:
+        password = read_secret(credentials.nats_password_file, "PERILUNE_NATS_PASSWORD_FILE")
+        options |= {"user": parts.username, "password": password}
+    if parts.scheme == "tls":
+        authority = read_pem(credentials.tls_ca)
+        options["tls"] = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    return options
+
+
+async def _try(url: str, options: dict[str, Any]) -> None:
+    """Connects once, so that a failure is told: the connection that stays would retry for ever, whatever it is."""
+
+    async def on_error(error: Exception) -> None:
+        """It is raised, too."""
+
     try:
-        _, writer = await asyncio.wait_for(asyncio.open_connection(host, int(port or 4222)), 5)
-    except (TimeoutError, OSError):
-        return False
-    writer.close()
-    return True
+        client = await nats.connect(url, allow_reconnect=False, connect_timeout=5, error_cb=on_error, **options)
+        await client.close()
+    except ssl.SSLCertVerificationError as error:
+        raise InvalidInputError(
+            f"the NATS server at {url} has no certificate that we trust: {error.verify_message}; "
+            "look at PERILUNE_TLS_CA"
+        ) from error
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        if "authorization" in str(error).lower():
+            raise InvalidInputError(
+                f"the NATS server at {url} turns us away: {error}; look at PERILUNE_NATS_URL and "
+                "PERILUNE_NATS_PASSWORD_FILE"
+            ) from error
+        raise UnavailableError(
+            f"no NATS server answers at {url}: {error or type(error).__name__}; "
+            "start one (`perilune serve nats`) or set PERILUNE_NATS_URL"
+        ) from error

@@ -43,7 +43,7 @@ def nats_url(tmp_path: Path) -> Iterator[str]:
         subprocess.Popen([find_nats_server(), "-c", str(config)], stdout=log, stderr=log) as server,
     ):
         try:
-            _wait_for_port(port, server)
+            wait_for_port(port, server)
             yield f"nats://127.0.0.1:{port}"
         finally:
             server.kill()
@@ -63,7 +63,7 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def _wait_for_port(port: int, server: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
+def wait_for_port(port: int, server: subprocess.Popen[bytes], patience_s: float = 20.0) -> None:
     deadline = time.monotonic() + patience_s
     while time.monotonic() < deadline and server.poll() is None:
         with socket.socket() as probe:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.conftest import MAX_PAYLOAD_BYTES, _wait_for_port, find_nats_server, free_port
+from tests.conftest import MAX_PAYLOAD_BYTES, find_nats_server, free_port, wait_for_port
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 PATIENCE_MS = 30_000  # for a busy machine; nothing waits so long in earnest
@@ -60,7 +60,7 @@ def start_nats(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
     config.write_text(f'listen: "127.0.0.1:{port}"\nmax_payload: {MAX_PAYLOAD_BYTES}\n{store}\n')
     with (folder / "nats.log").open("wb") as log:
         server = subprocess.Popen([find_nats_server(), "-c", str(config)], stdout=log, stderr=log)
-    _wait_for_port(port, server)
+    wait_for_port(port, server)
     return server, f"nats://127.0.0.1:{port}"
 
 

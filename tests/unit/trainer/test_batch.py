@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_TIMEOUT
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.codec import pack
-from perilune.errors import InvalidInputError
 from services.trainer.batch import Ages, read_group
 from tests.unit.trainer.messages import group
 
@@ -54,21 +52,43 @@ def test_tokens_of_earlier_iterations_are_context_where_only_current_ones_are_tr
 
 def test_tokens_older_than_the_recipe_allows_are_refused() -> None:
     ages = Ages(PolicyVersion(number=3, digest="newer"), max_staleness=1, skips_older=False)
-    with pytest.raises(InvalidInputError, match="tokens of version 1 in the batch of version 3"):
-        read_group(group(0, OLD), ages, {"old", "newer"})
+    read = read_group(group(0, OLD), ages, {"old", "newer"})
+    assert not read.samples
+    assert "tokens of version 1 in the batch of version 3" in read.refused[0].reason
 
 
-def test_a_policy_that_was_never_published_is_refused() -> None:
-    with pytest.raises(InvalidInputError, match=r"g/0 was written by version 1 .* never published"):
-        read_group(group(0, OLD), ALL, {"new"})
+def test_a_sample_of_a_policy_that_was_never_published_is_refused_and_the_others_are_taken() -> None:
+    message = group(0, NEW)
+    message.samples[1].trajectory.sample_index = 1
+    message.samples[1].trajectory.segments[0].policy.digest = "forged"
+    read = read_group(message, ALL, {"new"})
+    assert [sample.id for sample in read.samples] == ["g/0", "g/2", "g/3"]
+    (refused,) = read.refused
+    assert (refused.group_id, refused.sample_index) == ("g", 1)
+    assert "was written by version 2 with digest forged, which this trainer never published" in refused.reason
+
+
+def test_damaged_arrays_and_unknown_tokens_are_refused() -> None:
+    message = group(0, NEW)
+    message.samples[0].trajectory.segments[0].tokens.data += b"x"
+    message.samples[1].trajectory.segments[0].tokens.CopyFrom(pack(np.array([5, 40], np.int32)))
+    message.samples[2].trajectory.segments[0].tokens.CopyFrom(pack(np.array([-1], np.int32)))
+    read = read_group(message, CURRENT, {"new"}, vocab_size=40)
+    assert [sample.id for sample in read.samples] == ["g/3"]
+    assert [refused.reason.split(";")[0] for refused in read.refused][1:] == [
+        "sample g/1 has tokens that are not in the vocabulary of 40",
+        "sample g/2 has tokens that are not in the vocabulary of 40",
+    ]
+    assert "no whole number of" in read.refused[0].reason
 
 
 def test_a_failed_grader_is_no_reward() -> None:
     message = group(0, NEW)
     message.samples[2].score.status = SCORE_STATUS_TIMEOUT
     message.samples[2].score.ClearField("value")
-    with pytest.raises(InvalidInputError, match="g/2 has no valid score"):
-        read_group(message, CURRENT, {"new"})
+    read = read_group(message, CURRENT, {"new"})
+    assert [sample.id for sample in read.samples] == ["g/0", "g/1", "g/3"]
+    assert "g/2 has no valid score" in read.refused[0].reason
 
 
 def test_the_first_grader_says_what_is_right() -> None:

@@ -1,0 +1,151 @@
+"""What deploy/secrets/make.sh makes, with real services: a run over TLS, and each secret when it is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import nats
+import nats.errors
+import pytest
+import pytest_asyncio
+import yaml
+
+from perilune.api.master.v1.master_pb2 import RunState
+from perilune.errors import UnauthenticatedError, UnavailableError
+from perilune.recipe import load_recipe
+from tests.deploy.installation import DEPLOY, PATIENCE_S, REPOSITORY, Installation
+
+QUICK = [
+    "warmup.num_steps=20",
+    "trainer.num_iterations=2",
+    "rollout.prompts_per_iteration=4",
+    "evaluation.num_problems=8",
+]
+
+
+@pytest.fixture
+def installation(tmp_path: Path) -> Iterator[Installation]:
+    made = Installation(tmp_path)
+    made.make_secrets()
+    made.start_nats()
+    yield made
+    made.stop()
+
+
+@pytest_asyncio.fixture
+async def with_master(installation: Installation) -> AsyncIterator[Installation]:
+    installation.start("master")
+    async with asyncio.timeout(PATIENCE_S), installation.client() as client:
+        while True:
+            try:
+                await client.list()
+                break
+            except UnavailableError:
+                await asyncio.sleep(0.2)
+    yield installation
+
+
+@pytest.mark.timeout(900)
+async def test_a_run_goes_from_end_to_end_over_tls(with_master: Installation) -> None:
+    """Two rollout workers: the second gets its weights from the first, by an address that no certificate names."""
+    for service in ("trainer", "rollout", "rollout", "reward"):
+        with_master.start(service)
+    recipe = load_recipe(str(REPOSITORY / "recipes" / "search.toml"), QUICK)
+    async with with_master.client() as client, asyncio.timeout(PATIENCE_S):
+        run = await client.submit(recipe, "secret")
+        async for snapshot in client.watch("secret"):
+            run = snapshot.run
+    assert run.state == RunState.RUN_STATE_FINISHED, run.reason
+    assert run.ledger.balanced
+    assert run.ledger.trained == 2 * 4 * 8
+    assert "Permissions Violation" not in (with_master.folder / "nats.log").read_text()
+
+
+async def test_who_has_no_token_is_turned_away_and_a_role_is_what_it_says(with_master: Installation) -> None:
+    async with with_master.client() as client:
+        assert list(await client.list()) == []
+    (with_master.secrets / "token_nobody").write_text("perilune-nobody")
+    async with with_master.client("nobody") as client:
+        with pytest.raises(UnauthenticatedError):
+            await client.list()
+
+
+WRONG = {  # what is wrong with the reward service's settings: which it is to name
+    "PERILUNE_TOKEN_FILE": "a token that nobody knows",
+    "PERILUNE_NATS_PASSWORD_FILE": "a password that nobody knows",
+}
+
+
+@pytest.mark.parametrize("setting", WRONG)
+async def test_a_wrong_secret_ends_a_service_at_once_with_its_name(with_master: Installation, setting: str) -> None:
+    wrong = with_master.folder / "wrong"
+    wrong.write_text(WRONG[setting])
+    process = with_master.start("reward", **{setting: str(wrong)})
+    assert await with_master.end_of(process) == 2
+    assert setting in with_master.log_of("reward").read_text()
+
+
+@pytest.mark.parametrize("service", ["reward", "master"])
+async def test_a_foreign_authority_ends_a_service_at_once_with_its_name(
+    with_master: Installation, service: str
+) -> None:
+    other = Installation(with_master.folder / "other")
+    other.folder.mkdir()
+    other.make_secrets()
+    process = with_master.start(service, PERILUNE_TLS_CA=str(other.secrets / "ca.pem"), PERILUNE_HOME=str(other.folder))
+    assert await with_master.end_of(process) == 2
+    assert "PERILUNE_TLS_CA" in with_master.log_of(service).read_text()
+
+
+async def test_a_secret_that_is_not_there_ends_a_service_at_once_with_its_name(installation: Installation) -> None:
+    process = installation.start("reward", PERILUNE_NATS_PASSWORD_FILE=str(installation.folder / "nowhere"))
+    assert await installation.end_of(process) == 2
+    assert "PERILUNE_NATS_PASSWORD_FILE" in installation.log_of("reward").read_text()
+
+
+async def test_nats_lets_a_service_do_what_it_does_and_no_more(with_master: Installation) -> None:
+    refused: asyncio.Queue[str] = asyncio.Queue()
+
+    async def on_error(error: Exception) -> None:
+        refused.put_nowait(str(error))
+
+    trust = ssl.create_default_context(cafile=str(with_master.secrets / "ca.pem"))
+    password = (with_master.secrets / "nats_trainer").read_text().strip()
+    url = f"tls://localhost:{with_master.nats_port}"
+    client = await nats.connect(url, tls=trust, user="trainer", password=password, error_cb=on_error)
+    await client.publish("perilune.run.trajectory.scored", b"a score of my own making")
+    assert "permissions violation" in (await asyncio.wait_for(refused.get(), 60)).lower()
+    await client.close()
+
+
+def test_every_service_asks_who_calls_once_the_override_is_there() -> None:
+    override = yaml.safe_load((DEPLOY / "compose.tls.yml").read_text())
+    plain = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
+    open_ones = {
+        name
+        for name, service in plain["services"].items()
+        if service.get("environment", {}).get("PERILUNE_ALLOW_UNAUTHENTICATED") == "1"
+    }
+    closed = {
+        name
+        for name, service in override["services"].items()
+        if service.get("environment", {}).get("PERILUNE_ALLOW_UNAUTHENTICATED") == "0"
+    }
+    assert open_ones - {"submit"} == closed  # `submit` is a client
+    sandbox = {
+        secret if isinstance(secret, str) else secret["source"] for secret in override["services"]["sandbox"]["secrets"]
+    }
+    assert sandbox == {"tokens.toml", "sandbox.pem", "sandbox.key"}  # nothing that it could call anybody with
+
+
+def test_secrets_that_are_there_stay(tmp_path: Path) -> None:
+    made = Installation(tmp_path)
+    made.make_secrets()
+    before = {path.name: path.read_bytes() for path in made.secrets.iterdir()}
+    command = ["sh", str(DEPLOY / "secrets" / "make.sh"), "--tls"]
+    subprocess.run(command, env={"SECRETS": str(made.secrets), "PATH": "/usr/bin:/bin"}, check=True)
+    assert {path.name: path.read_bytes() for path in made.secrets.iterdir()} == before
