@@ -119,6 +119,8 @@ def verdict_of(results: list[CaseResult], summary: JudgeSummary, partial: bool) 
 def program_of(response: str) -> str:
     """The last fenced block of the answer, without the thinking; all of it where nothing is fenced."""
     text = without_thinking(response)
+    if text != response:
+        text = text.lstrip(" \t")  # on the line of the closing tag; an indented line of code is left as it is
     blocks = [block for _, block in _FENCE.findall(text) if block.strip()]
     return blocks[-1] if blocks else text if text.strip() else ""
 

@@ -24,6 +24,8 @@ ROW = json.dumps({"inputs": ["1"], "outputs": ["2"]})
         ("```python\ncut off", "cut off"),
         ("    return 1\n", "    return 1\n"),
         ("  \n", ""),
+        ("<think> a b </think> def f ( x ) : return x", "def f ( x ) : return x"),
+        ("<think>a</think>\n    return x", "\n    return x"),
     ],
 )
 def test_the_last_program_of_the_answer(response: str, program: str) -> None:
