@@ -28,6 +28,7 @@ def run(
     language: str,
     beside: Sequence[Path],
     limits: Limits,
+    image: str,
     address: str | None,
     as_json: bool,
 ) -> int:
@@ -49,6 +50,7 @@ def run(
                 arguments=arguments,
                 files=files,
                 limits=limits,
+                image=image,
             )
 
     answer = asyncio.run(ask())

@@ -14,11 +14,13 @@ from perilune.api.sandbox.v1.sandbox_pb2 import (
     GetFilesRequest,
     GetStatusRequest,
     GetStatusResponse,
+    Image,
     JudgeRequest,
     JudgeResponse,
     JudgeSummary,
     Language,
     Limits,
+    ListImagesRequest,
     ListLanguagesRequest,
     Program,
     PutFilesRequest,
@@ -62,6 +64,7 @@ class SandboxClient(Connection):
         environment: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         return_files: Sequence[str] = (),
+        image: str = "",
     ) -> RunResponse:
         """Runs a program to its end.
 
@@ -74,8 +77,9 @@ class SandboxClient(Connection):
             environment: variables besides the sandbox's own.
             limits: unset ones are the service's defaults.
             return_files: paths or glob patterns of files to bring back.
+            image: a name of `images`, to run it in; the service's own place if not given.
         """
-        request = run_request(language, source, stdin, arguments, files, environment, limits, return_files)
+        request = run_request(language, source, stdin, arguments, files, environment, limits, return_files, image)
         return self._call(self._stub.Run, request)
 
     def judge(self, request: JudgeRequest, deadline_s: float = JUDGE_DEADLINE_S) -> Iterator[JudgeResponse]:
@@ -93,14 +97,19 @@ class SandboxClient(Connection):
         files: Files | None = None,
         limits: Limits | None = None,
         idle_s: float | None = None,
+        image: str = "",
     ) -> SandboxSession:
         """Opens an interpreter that keeps its state; close it, or use it as a context manager."""
-        answer = self._call(self._stub.CreateSession, session_request(language, files, limits, idle_s))
+        answer = self._call(self._stub.CreateSession, session_request(language, files, limits, idle_s, image))
         return SandboxSession(self, answer.session_id)
 
-    def languages(self) -> Sequence[Language]:
-        """The languages of the service, present or absent."""
-        return self._call(self._stub.ListLanguages, ListLanguagesRequest()).languages
+    def languages(self, image: str = "") -> Sequence[Language]:
+        """The languages of the service, or of an image of it, present or absent."""
+        return self._call(self._stub.ListLanguages, ListLanguagesRequest(image=image)).languages
+
+    def images(self) -> Sequence[Image]:
+        """The images that programs may run in."""
+        return self._call(self._stub.ListImages, ListImagesRequest()).images
 
     def status(self) -> GetStatusResponse:
         """What isolation is in force, the limits, and how busy the service is."""
@@ -161,9 +170,10 @@ class AsyncSandboxClient(AsyncConnection):
         environment: Mapping[str, str] | None = None,
         limits: Limits | None = None,
         return_files: Sequence[str] = (),
+        image: str = "",
     ) -> RunResponse:
         """See SandboxClient.run."""
-        request = run_request(language, source, stdin, arguments, files, environment, limits, return_files)
+        request = run_request(language, source, stdin, arguments, files, environment, limits, return_files, image)
         return await self._call(self._stub.Run, request)
 
     def judge(self, request: JudgeRequest, deadline_s: float = JUDGE_DEADLINE_S) -> AsyncIterator[JudgeResponse]:
@@ -181,14 +191,19 @@ class AsyncSandboxClient(AsyncConnection):
         files: Files | None = None,
         limits: Limits | None = None,
         idle_s: float | None = None,
+        image: str = "",
     ) -> AsyncSandboxSession:
         """See SandboxClient.session."""
-        answer = await self._call(self._stub.CreateSession, session_request(language, files, limits, idle_s))
+        answer = await self._call(self._stub.CreateSession, session_request(language, files, limits, idle_s, image))
         return AsyncSandboxSession(self, answer.session_id)
 
-    async def languages(self) -> Sequence[Language]:
+    async def languages(self, image: str = "") -> Sequence[Language]:
         """See SandboxClient.languages."""
-        return (await self._call(self._stub.ListLanguages, ListLanguagesRequest())).languages
+        return (await self._call(self._stub.ListLanguages, ListLanguagesRequest(image=image))).languages
+
+    async def images(self) -> Sequence[Image]:
+        """See SandboxClient.images."""
+        return (await self._call(self._stub.ListImages, ListImagesRequest())).images
 
     async def status(self) -> GetStatusResponse:
         """See SandboxClient.status."""
@@ -237,10 +252,11 @@ def run_request(
     environment: Mapping[str, str] | None = None,
     limits: Limits | None = None,
     return_files: Sequence[str] = (),
+    image: str = "",
 ) -> RunRequest:
     """What `run` sends."""
     return RunRequest(
-        program=Program(language=language, source=source, files=write_files(files or {})),
+        program=Program(language=language, source=source, files=write_files(files or {}), image=image),
         stdin=_bytes(stdin),
         arguments=arguments,
         environment=environment,
@@ -250,10 +266,11 @@ def run_request(
 
 
 def session_request(
-    language: str, files: Files | None, limits: Limits | None, idle_s: float | None
+    language: str, files: Files | None, limits: Limits | None, idle_s: float | None, image: str = ""
 ) -> CreateSessionRequest:
     """What `session` sends."""
-    return CreateSessionRequest(language=language, files=write_files(files or {}), limits=limits, idle_s=idle_s)
+    given = write_files(files or {})
+    return CreateSessionRequest(language=language, files=given, limits=limits, idle_s=idle_s, image=image)
 
 
 def execute_request(session_id: str, source: str, wall_s: float | None) -> ExecuteRequest:

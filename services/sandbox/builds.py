@@ -14,12 +14,15 @@ from pathlib import Path
 
 from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from perilune.errors import InvalidInputError
+from services.sandbox.images.toolchains import Images
 from services.sandbox.job import File, Jail, Job, Limits, Outcome, Verdict
 from services.sandbox.languages import Toolchains
 from services.sandbox.languages.language import SEARCH_PATH, Source, Toolchain
 from services.sandbox.messages import check_path, read_files
 
 logger = logging.getLogger(__name__)
+
+_INSIDE = "/perilune/built"  # where a job in an image finds what was built; elsewhere it lies where it lies on the host
 
 
 @dataclass(frozen=True)
@@ -48,16 +51,18 @@ class Runnable:
     ) -> Job:
         """One start of the program, its files in the work folder and those given besides."""
         language = self.toolchain.language
-        built = [self.folder] if self.folder else []
+        image = self.toolchain.image
+        built = {_INSIDE if image else str(self.folder): self.folder} if self.folder else {}
         together = {file.path: file for file in (*self.files, *files)}
         return Job(
-            argv=[*language.run(self.toolchain.tools, self.source, str(self.folder or "")), *arguments],
+            argv=[*language.run(self.toolchain.tools, self.source, next(iter(built), "")), *arguments],
             files=list(together.values()),
             stdin=stdin,
             environment=_environment(self.toolchain) | dict(environment or {}),
             limits=replace(limits, memory_bytes=limits.memory_bytes + language.overhead_bytes),
-            readable=[*self.toolchain.roots, *built],
-            mounts=mounts or {},
+            readable=[*self.toolchain.roots, *([] if image else built.values())],
+            mounts={**(mounts or {}), **(built if image else {})},
+            image=image.root if image else None,
             return_files=return_files,
             warm=language.warm if self.toolchain.is_warm else "",
         )
@@ -83,6 +88,7 @@ class Builds:
 
     jail: Jail
     toolchains: Toolchains
+    images: Images
     folder: Path
     max_bytes: int
     _entries: OrderedDict[str, _Entry] = field(default_factory=OrderedDict)
@@ -97,10 +103,23 @@ class Builds:
             limits: of the compiler; the language's own if not given.
 
         Raises:
-            InvalidInputError: no such language here, or a wrong path.
+            InvalidInputError: no such language here, no such image, or a wrong path.
             BusyError: the compiler cannot be started now.
         """
-        toolchain = self.toolchains[program.language]
+        if program.image:
+            async with (
+                self.images.toolchain(program.image, program.language) as toolchain,
+                self._ready(program, toolchain, limits) as runnable,
+            ):
+                yield runnable
+        else:
+            async with self._ready(program, self.toolchains[program.language], limits) as runnable:
+                yield runnable
+
+    @contextlib.asynccontextmanager
+    async def _ready(
+        self, program: api.Program, toolchain: Toolchain, limits: Limits | None
+    ) -> AsyncIterator[Runnable]:
         language, files = toolchain.language, read_files(program.files)
         source = language.source(program.source, [file.path for file in files], program.compiler_arguments)
         main = File(check_path(source.main), program.source.encode("utf-8", "surrogateescape"))
@@ -142,6 +161,7 @@ class Builds:
                 environment=_environment(toolchain),
                 limits=limits,
                 readable=toolchain.roots,
+                image=toolchain.image.root if toolchain.image else None,
                 return_files=language.keep,
             )
         )
@@ -166,12 +186,14 @@ class Builds:
 
 
 def _environment(toolchain: Toolchain) -> dict[str, str]:
-    return {"PATH": SEARCH_PATH, **toolchain.language.environment}
+    own = toolchain.image.environment if toolchain.image else {}
+    return {"PATH": SEARCH_PATH, **own, **toolchain.language.environment}
 
 
 def _key(toolchain: Toolchain, source: Source, files: Sequence[File]) -> str:
     digest = hashlib.sha256()
-    parts = [toolchain.language.name, toolchain.version, source.main, *source.arguments]
+    image = toolchain.image.digest if toolchain.image else ""
+    parts = [toolchain.language.name, toolchain.version, image, source.main, *source.arguments]
     for part in [*(part.encode("utf-8", "surrogateescape") for part in parts), b""]:
         digest.update(len(part).to_bytes(8, "little") + part)
     for file in files:

@@ -11,6 +11,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from perilune.service import ServiceSettings
 
+_IMAGES = Path("perilune", "images")
 Level = Literal["gvisor", "namespaces", "user-namespaces", "landlock", "rlimits"]
 
 
@@ -28,12 +29,18 @@ class JailSettings(BaseSettings):
     python: Path | None = None  # the warm interpreter; none: the one below this service's environment
     runsc: Path | None = None  # gVisor's program; none: the one on the PATH
     first_uid: PositiveInt = 61000  # a slot's programs run under a uid of their own from here on, where we are root
+    images: Path = Field(default_factory=lambda: _shared_data() / _IMAGES)  # where `perilune image add` puts them
     scratch: Path | None = None  # where work folders lie at levels that cannot mount; none: /dev/shm
 
     @field_validator("levels", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _shared_data() -> Path:
+    """Where a machine's own data lie, or a user's: every slot's uid must be able to come here."""
+    return Path("/var/lib") if os.getuid() == 0 else Path.home() / ".local" / "share"
 
 
 class SandboxSettings(ServiceSettings):

@@ -61,13 +61,25 @@ class File:
 
 
 @dataclass(frozen=True)
+class Image:
+    """A root file system that was added by name. `digest` tells one content of it from another."""
+
+    name: str
+    digest: str
+    root: Path
+    environment: Mapping[str, str]
+    num_bytes: int = 0
+
+
+@dataclass(frozen=True)
 class Job:
     """One program start in a fresh place.
 
     The work folder is the current folder, writable, in memory, of fixed size; `files` are laid there first. `mounts`
     are host folders shown read-only at absolute places inside, such as a compiled program; `readable` are host paths
     that the language needs (its interpreter, its libraries), shown where they lie; those that are not there are passed
-    over.
+    over. With an `image`, the folder of a root file system, that is what is shown in their place; what the program
+    writes over it goes into the same memory, and the image stays as it is.
     """
 
     argv: Sequence[str]
@@ -77,6 +89,7 @@ class Job:
     limits: Limits = Limits()
     readable: Sequence[Path] = ()
     mounts: Mapping[str, Path] = field(default_factory=dict)
+    image: Path | None = None
     return_files: Sequence[str] = ()  # paths or glob patterns in the work folder
     warm: str = ""  # the kind of warm interpreter that may run it, such as "python"; else a fresh exec of argv
 

@@ -9,7 +9,9 @@ nothing.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import json
+import secrets
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
@@ -38,6 +40,7 @@ _TESTS_MORE_S = 10.0
 _TESTS_WALL_S = 3600.0
 _TESTS_MEMORY_BYTES = 512 << 20
 _TESTS_LINE_BYTES = 64 << 20
+_WORD_DIGITS = 32
 _LIMITS = (Verdict.TIME_LIMIT, Verdict.MEMORY_LIMIT, Verdict.OUTPUT_LIMIT, Verdict.PROCESS_LIMIT, Verdict.DISK_LIMIT)
 _VERDICTS = {
     "passed": Verdict.OK,
@@ -70,6 +73,7 @@ class Judge:
     num_parallel: int
     # A program and its tests hold a slot each: taken one pair at a time, none waits for another's half.
     pairing: asyncio.Lock = field(default_factory=asyncio.Lock)
+    secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
 
     async def judge(self, request: api.JudgeRequest) -> AsyncGenerator[api.JudgeResponse, None]:
         """The cases' results in their order, as they come, then the summary.
@@ -124,6 +128,9 @@ class _Case:
         self._default = judge.default
         self._program, self._comparison, self._case = request.program, request.comparison, case
         self._is_first = index == 0
+        # The same for the same program and tests, so that what was built is found again; and nobody can guess it.
+        content = case.assertion.source.encode("utf-8", "surrogateescape")
+        self._word = hmac.digest(judge.secret, content, "sha256").hex()[:_WORD_DIGITS]
         asked = read_limits(request.limits, judge.default, judge.largest)
         self._limits = read_limits(case.limits, asked, judge.largest)
         self._compile_limits = read_limits(request.compile_limits, COMPILE_LIMITS, wider(COMPILE_LIMITS, judge.largest))
@@ -157,8 +164,7 @@ class _Case:
             if self._kind == "stdio":
                 return await self._stdio(runnable)
             if not self._harness:
-                outcome = await self._jail.run(runnable.job(self._limits))
-                return Finding(outcome.verdict, outcome)
+                return _to_the_end(await self._jail.run(runnable.job(self._limits)), self._word)
             if self._kind == "call":
                 return await self._call(runnable, self._harness)
             return await self._tests(runnable, self._harness)
@@ -166,11 +172,15 @@ class _Case:
     def _runs(self) -> api.Program:
         """The program that is started for this case: itself, inside a harness, or with its tests behind it."""
         if self._harness:
-            return self._harness.candidate(self._program, self._name()).program
+            program = self._harness.candidate(self._program, self._name()).program
+            program.image = self._program.image
+            return program
         if self._kind == "assertion":
             together = api.Program()
             together.CopyFrom(self._program)
-            together.source = f"{self._program.source}\n{self._case.assertion.source}"
+            with_tests = language_named(self._program.language).with_tests
+            assert with_tests
+            together.source = with_tests(self._program.source, self._case.assertion.source, self._word)
             return together
         return self._program
 
@@ -232,6 +242,8 @@ class _Case:
 
     async def _tests(self, runnable: Runnable, harness: Harness) -> Finding:
         side = harness.tests(self._case)
+        if not harness.tests_run_here:
+            side.program.image = self._program.image
         async with AsyncExitStack() as stack:
             ready = await stack.enter_async_context(self._builds.ready(side.program))
             if ready.compilation and not ready.compiles:
@@ -329,6 +341,21 @@ def _ended(outcome: Outcome, why: str) -> Finding:
     verdict = Verdict.RUNTIME_ERROR if outcome.verdict == Verdict.OK else outcome.verdict
     reason = why if outcome.verdict == Verdict.OK else outcome.reason
     return Finding(verdict, replace(outcome, verdict=verdict, reason=reason))
+
+
+def _to_the_end(outcome: Outcome, word: str) -> Finding:
+    """A program with its tests behind it has passed if the tests came to their end, and the process to a good one."""
+    said = word.encode()
+    reached = said in outcome.stdout.content or said in outcome.stderr.content
+    outcome = replace(outcome, stdout=_without(said, outcome.stdout), stderr=_without(said, outcome.stderr))
+    if outcome.verdict == Verdict.OK and not reached:
+        return _ended(outcome, "it ended before its tests did")
+    return Finding(outcome.verdict, outcome)
+
+
+def _without(said: bytes, output: Output) -> Output:
+    content = output.content.replace(said + b"\n", b"")
+    return Output(content, output.num_bytes - len(output.content) + len(content))
 
 
 def _broken(outcome: Outcome, why: str) -> Finding:

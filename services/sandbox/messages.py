@@ -9,7 +9,7 @@ from dataclasses import fields
 
 from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from perilune.errors import InvalidInputError
-from services.sandbox.job import File, Isolation, Limits, Outcome, Output
+from services.sandbox.job import File, Image, Isolation, Limits, Outcome, Output
 
 MAX_PATH_BYTES = 1024
 
@@ -79,3 +79,7 @@ def write_execution(outcome: Outcome) -> api.Execution:
 
 def write_isolation(isolation: Isolation) -> api.Isolation:
     return api.Isolation(level=isolation.level, mechanisms=isolation.mechanisms)
+
+
+def write_image(image: Image) -> api.Image:
+    return api.Image(name=image.name, digest=image.digest, num_bytes=image.num_bytes)

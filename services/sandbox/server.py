@@ -25,6 +25,8 @@ from perilune.telemetry import meter
 from services.sandbox import harness
 from services.sandbox.builds import Builds
 from services.sandbox.config import SandboxSettings
+from services.sandbox.images.store import Store
+from services.sandbox.images.toolchains import Images
 from services.sandbox.jail.levels import open_pool
 from services.sandbox.jail.pool import Pool
 from services.sandbox.jail.slot import KeeperError
@@ -39,6 +41,7 @@ from services.sandbox.messages import (
     wider,
     write_execution,
     write_files,
+    write_image,
     write_isolation,
     write_limits,
 )
@@ -77,7 +80,8 @@ async def open_servicer(settings: SandboxSettings) -> AsyncIterator[SandboxServi
         num_slots = max(2, settings.jail.num_slots)
         pool = await open_pool(settings.jail.model_copy(update={"num_slots": num_slots}))
         stack.push_async_callback(pool.close)
-        builds = Builds(pool, toolchains, folder, settings.builds_mb << 20)
+        images = Images(Store(settings.jail.images), pool)
+        builds = Builds(pool, toolchains, images, folder, settings.builds_mb << 20)
         sessions = Sessions(lambda: _slot_of_its_own(settings), builds, settings.max_sessions, settings.session_life_s)
         stack.push_async_callback(sessions.close_all)
         yield SandboxServicer(settings, pool, builds, sessions)
@@ -175,7 +179,7 @@ class SandboxServicer(SandboxServiceServicer):
                     f"idle_s: more than 0 and {self._settings.session_life_s:g} at most, not {idle_s}"
                 )
             session_id, isolation = await self._sessions.create(
-                request.language, limits, idle_s, read_files(request.files)
+                request.language, request.image, limits, idle_s, read_files(request.files)
             )
             return api.CreateSessionResponse(session_id=session_id, isolation=write_isolation(isolation))
 
@@ -217,7 +221,18 @@ class SandboxServicer(SandboxServiceServicer):
         request: api.ListLanguagesRequest,
         context: grpc.aio.ServicerContext[api.ListLanguagesRequest, api.ListLanguagesResponse],
     ) -> api.ListLanguagesResponse:
-        return api.ListLanguagesResponse(languages=list_languages(self._builds.toolchains))
+        async with _errors(context):
+            image, own = request.image, self._builds.toolchains
+            toolchains = await self._builds.images.toolchains(image) if image else own
+            return api.ListLanguagesResponse(languages=list_languages(toolchains))
+
+    async def ListImages(
+        self,
+        request: api.ListImagesRequest,
+        context: grpc.aio.ServicerContext[api.ListImagesRequest, api.ListImagesResponse],
+    ) -> api.ListImagesResponse:
+        images = self._builds.images.list()
+        return api.ListImagesResponse(images=[write_image(image) for image in images])
 
     async def GetStatus(
         self,
@@ -244,7 +259,7 @@ class SandboxServicer(SandboxServiceServicer):
 
 
 def list_languages(toolchains: Toolchains) -> list[api.Language]:
-    """The rows of the table, with what this machine has of them."""
+    """The rows of the table, with what this machine or an image has of them."""
     rows = []
     for language in LANGUAGES.values():
         found = toolchains.found[language.name]

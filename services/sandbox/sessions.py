@@ -18,6 +18,7 @@ from perilune.errors import InvalidInputError, NotFoundError, OverloadedError, S
 from services.sandbox import harness
 from services.sandbox.builds import Builds
 from services.sandbox.job import Conversation, File, Isolation, Jail, Limits, Outcome, Output, Verdict
+from services.sandbox.languages import language_named
 
 logger = logging.getLogger(__name__)
 
@@ -66,22 +67,22 @@ class Sessions:
         return len(self._sessions)
 
     async def create(
-        self, language: str, limits: Limits, idle_s: float, files: Sequence[File]
+        self, language: str, image: str, limits: Limits, idle_s: float, files: Sequence[File]
     ) -> tuple[str, Isolation]:
         """Opens an interpreter; `limits.wall_s` is of one request, the other limits are of the whole session.
 
-        InvalidInputError: the language has none. OverloadedError: there are as many as are allowed.
+        InvalidInputError: the language has none, or there is no such image. OverloadedError: there are enough.
         """
-        toolchain = self._builds.toolchains[language]
-        if not toolchain.language.has_sessions:
-            raise InvalidInputError(f"{toolchain.language.name} has no sessions; python has")
+        row = language_named(language)
+        if not row.has_sessions:
+            raise InvalidInputError(f"{row.name} has no sessions; python has")
         if len(self._sessions) + self._num_opening >= self._max_sessions:
             raise OverloadedError(
                 f"there are {self._max_sessions} sessions already; close one, or try again later", 5.0
             )
         self._num_opening += 1
         try:
-            session = await self._open(limits, idle_s, files)
+            session = await self._open(image, limits, idle_s, files)
         finally:
             self._num_opening -= 1
         self._sessions[session.id] = session
@@ -126,8 +127,9 @@ class Sessions:
     async def close_all(self) -> None:
         await asyncio.gather(*(self.close(session_id) for session_id in list(self._sessions)), *self._closing)
 
-    async def _open(self, limits: Limits, idle_s: float, files: Sequence[File]) -> _Session:
+    async def _open(self, image: str, limits: Limits, idle_s: float, files: Sequence[File]) -> _Session:
         side = harness.session(limits.output_bytes)
+        side.program.image = image
         async with AsyncExitStack() as stack:
             jail = await stack.enter_async_context(self._open_jail())
             runnable = await stack.enter_async_context(self._builds.ready(side.program))

@@ -48,7 +48,7 @@ def shell(source: str, **fields: Any) -> Job:
 class Remains:
     """What is there of processes, mounts, control groups, files and descriptors, while a pool is idle."""
 
-    processes: frozenset[int]
+    num_processes: int  # a keeper that the kernel ended with its job, for want of memory, has another in its place
     mounts: tuple[int, ...]
     cgroups: frozenset[str]
     files: frozenset[str]
@@ -62,13 +62,14 @@ class Remains:
         # open comes and goes.
         open_to_us = [pid for pid in pids if pid != os.getpid() and os.access(f"/proc/{pid}/fd", os.R_OK)]
         return Remains(
-            processes=frozenset(pids),
-            mounts=tuple(_num_mounts_of_jobs(pid) for pid in open_to_us),
+            num_processes=len(pids),
+            # The process that will be the next program, a session of its own, may stand in a root already.
+            mounts=tuple(sorted(_num_mounts_of_jobs(pid) for pid in open_to_us if os.getsid(pid) != pid)),
             cgroups=frozenset(
                 path for path, *_ in os.walk("/sys/fs/cgroup") if f"perilune-sandbox-{os.getpid()}-" in path
             ),
             files=frozenset(map(str, filter(_is_a_jobs, [*Path("/tmp").iterdir(), *Path("/dev/shm").iterdir()]))),
-            descriptors=tuple(len(os.listdir(f"/proc/{pid}/fd")) for pid in open_to_us),
+            descriptors=tuple(sorted(len(os.listdir(f"/proc/{pid}/fd")) for pid in open_to_us)),
         )
 
 

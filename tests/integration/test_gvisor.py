@@ -7,8 +7,6 @@ the tests then hold it to that.
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -17,30 +15,16 @@ import pytest_asyncio
 
 from perilune.errors import MissingDependencyError
 from services.sandbox.config import JailSettings
-from services.sandbox.jail.cgroups import CgroupUnavailableError, find_cgroups
 from services.sandbox.jail.levels import open_pool
 from services.sandbox.jail.pool import Pool
 from services.sandbox.job import File, Job, Limits, Outcome, Verdict
+from tests.integration.gvisor import MISSING
 from tests.integration.jails import Remains, interpreter, python, shell
 
 LEVEL = "gvisor"
 SETTINGS = JailSettings(levels=LEVEL, num_slots=1)
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-def _missing() -> str:
-    """What keeps gVisor from being had here, as far as it can be told without trying; empty if nothing does."""
-    if os.getuid() != 0:
-        return "needs root"
-    try:
-        find_cgroups()
-    except CgroupUnavailableError:
-        return "needs control groups"
-    return "" if shutil.which("runsc") else "no runsc on the PATH"
-
-
-MISSING = _missing()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -91,6 +75,12 @@ EXCESSES = {
     "output": (shell("yes", limits=Limits(output_bytes=1000)), Verdict.OUTPUT_LIMIT),
     "processes": (
         python("import os\nwhile os.fork(): pass\nwhile True: pass", LEVEL, limits=Limits(num_processes=8)),
+        Verdict.PROCESS_LIMIT,
+    ),
+    "processes, taken calmly": (
+        python(
+            "import os\ntry:\n    while os.fork(): pass\nexcept OSError: pass", LEVEL, limits=Limits(num_processes=8)
+        ),
         Verdict.PROCESS_LIMIT,
     ),
     "disk": (shell("cat /dev/zero >/dev/shm/full", limits=Limits(disk_bytes=1 << 20)), Verdict.DISK_LIMIT),

@@ -42,6 +42,8 @@ class Harness:
     tests: Callable[[api.TestCase], Side]
     # Of a compiled language: what function a test is about; a test that does not say it cannot be run apart.
     function: Callable[[api.TestCase], str] | None = None
+    # Whether the tests run in the service's own place, also where the program runs in an image.
+    tests_run_here: bool = False
 
 
 def session(output_bytes: int) -> Side:
@@ -135,7 +137,7 @@ def _file(path: str, source: str) -> api.File:
 
 
 HARNESSES: Mapping[str, Harness] = {
-    "python": Harness(_python_candidate, _python_tests),
+    "python": Harness(_python_candidate, _python_tests, tests_run_here=True),
     "javascript": Harness(_javascript_candidate, _javascript_tests),
     "cpp": Harness(_cpp_candidate, _cpp_tests, _cpp_function),
 }

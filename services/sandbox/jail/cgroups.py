@@ -35,8 +35,8 @@ class Cgroup(Protocol):
 
     def add(self, pid: int) -> None: ...
 
-    def arm(self, memory_bytes: int, num_processes: int, num_helpers: int) -> None:
-        """Sets the limits for the next job, beyond what the group holds already; helpers are processes of ours."""
+    def arm(self, memory_bytes: int, num_processes: int) -> None:
+        """Sets the limits for the next job, beyond what the group holds already."""
 
     def charge(self) -> Charge: ...
 
@@ -129,11 +129,11 @@ class _CgroupV1:
         for folder in self._folders.values():
             (folder / "cgroup.procs").write_text(str(pid))
 
-    def arm(self, memory_bytes: int, num_processes: int, num_helpers: int) -> None:
+    def arm(self, memory_bytes: int, num_processes: int) -> None:
         held = self._usage.number()
         self._limit.write((held + memory_bytes) // _PAGE_BYTES * _PAGE_BYTES)
         self._peak.write(0)
-        self._pids_max.write(self._pids_now.number() + num_processes + num_helpers)
+        self._pids_max.write(self._pids_now.number() + num_processes)
         self._base = (held, *self._counts())
 
     def charge(self) -> Charge:
@@ -200,11 +200,11 @@ class _CgroupV2:
     def add(self, pid: int) -> None:
         (self._folder / "cgroup.procs").write_text(str(pid))
 
-    def arm(self, memory_bytes: int, num_processes: int, num_helpers: int) -> None:
+    def arm(self, memory_bytes: int, num_processes: int) -> None:
         held = self._usage.number()
         self._limit.write(held + memory_bytes)
         self._peak.write("reset")  # since Linux 6.12, for this descriptor
-        self._pids_max.write(self._pids_now.number() + num_processes + num_helpers)
+        self._pids_max.write(self._pids_now.number() + num_processes)
         self._base = (held, *self._counts())
 
     def charge(self) -> Charge:

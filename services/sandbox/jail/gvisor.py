@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NoReturn
 
-from services.sandbox.jail import files, system
+from services.sandbox.jail import files, refusals, system
 from services.sandbox.jail.cgroups import Cgroup, CgroupMaker, Charge
 from services.sandbox.jail.mounts import NEW_ROOT, WORK, WRITABLE
 from services.sandbox.jail.order import Order, Place, Report, Terms
@@ -30,11 +30,13 @@ from services.sandbox.jail.program import MAX_OPEN_FILES, STACK_BYTES
 _STATE = "/run"  # runsc's own files, in the job's mount namespace alone
 _FLAGS = (
     *(f"--root={_STATE}/state", f"--debug-log={_STATE}/%COMMAND%.log", "--platform=systrap", "--network=none"),
+    f"--pod-init-config={_STATE}/watch.json",
     *("--ignore-cgroups", "--overlay2=none", "--host-uds=none", "--host-fifo=none"),
 )
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
 _ENDED = re.compile(rb"Exiting with status: (\d+)")
 _FAILED = re.compile(rb"FATAL ERROR: (.*)")
+_REFUSED = b"the program was refused a process\n"  # in the log, by us
 # Said of the program, and not of the place: as a shell has it, 127 if there is none and 126 if it is no executable.
 _NOT_STARTED = (b"creating process: ", b"error finding executable ")
 _NOT_FOUND = b"no such file or directory"
@@ -53,13 +55,18 @@ def prepare(order: Order, terms: Terms, source: int, place: Place, log: int) -> 
     os.seteuid(0)
     os.setegid(0)
     system.mount("state", _STATE, "tmpfs", system.MS_NOSUID | system.MS_NODEV, "mode=0700,size=16m")
+    with open(f"{_STATE}/watch.json", "w", encoding="utf-8") as file:
+        json.dump(refusals.SESSION, file)
     # Of its logs, only that of the command itself tells us something; the other two grow at the program's will.
     for command, target in {"run": f"/proc/self/fd/{log}", "boot": "/dev/null", "gofer": "/dev/null"}.items():
         os.symlink(target, f"{_STATE}/{command}.log")
 
 
 def execute(order: Order, terms: Terms, place: Place, variables: Mapping[str, str], log: int) -> NoReturn:
-    """Runs runsc and waits; ends when the program has ended. A SIGINT is passed on to the program."""
+    """Runs runsc and waits; ends when the program has ended, or was refused a process.
+
+    A SIGINT is passed on to the program.
+    """
     with open(f"{_STATE}/config.json", "w", encoding="utf-8") as file:
         json.dump(container(order, terms, place, variables), file)
     runsc = [place.runsc, *_FLAGS]
@@ -71,9 +78,14 @@ def execute(order: Order, terms: Terms, place: Place, variables: Mapping[str, st
 
     signal.signal(signal.SIGINT, interrupt)
     os.set_inheritable(log, True)
-    pid = os.posix_spawn(place.runsc, [*runsc, "run", f"--bundle={_STATE}", "job"], _ENVIRONMENT)
-    os.waitpid(pid, 0)
-    os._exit(0)  # how the program ended stands in the log
+    os.chdir(_STATE)
+    with refusals.listen() as watch:
+        pid = os.posix_spawn(place.runsc, [*runsc, "run", f"--bundle={_STATE}", "job"], _ENVIRONMENT)
+        if refusals.wait(watch):
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)  # now nobody else writes the log
+            os.pwrite(log, _REFUSED, os.fstat(log).st_size)
+    os._exit(0)  # how the program ended stands in the log; what still runs is ended by the keeper
 
 
 def container(order: Order, terms: Terms, place: Place, variables: Mapping[str, str]) -> dict[str, Any]:
@@ -92,7 +104,7 @@ def container(order: Order, terms: Terms, place: Place, variables: Mapping[str, 
     ]
     return {
         "ociVersion": "1.0.0",
-        "root": {"path": NEW_ROOT, "readonly": True},
+        "root": {"path": NEW_ROOT, "readonly": not terms.root.image},
         "hostname": "sandbox",
         "process": {
             "args": list(order.argv),
@@ -114,6 +126,8 @@ def read_log(report: Report, log: int) -> Report:
     said = os.pread(log, size, 0)
     # runsc is our only child, and its processor time holds its own; the control group counts.
     report = replace(report, cpu_s=0.0, own_kernel=True)
+    if said.endswith(_REFUSED):
+        return replace(report, stopped=report.stopped or "processes")
     ended, failed = _ENDED.search(said), _FAILED.search(said)
     if ended:
         return replace(report, wait_status=int(ended[1]))
@@ -153,10 +167,10 @@ class _FairCgroup:
         self.add = cgroup.add
         self.remove = cgroup.remove
 
-    def arm(self, memory_bytes: int, num_processes: int, num_helpers: int) -> None:
+    def arm(self, memory_bytes: int, num_processes: int) -> None:
         """The number of processes is bounded within; here, only what stands for them on the host."""
-        num_tasks = num_processes * _TASKS_PER_PROCESS
-        self._cgroup.arm(memory_bytes + self._maker.overhead.memory_bytes, num_tasks, num_helpers + _OWN_TASKS)
+        num_tasks = num_processes * _TASKS_PER_PROCESS + _OWN_TASKS
+        self._cgroup.arm(memory_bytes + self._maker.overhead.memory_bytes, num_tasks)
 
     def charge(self) -> Charge:
         gross, own = self._cgroup.charge(), self._maker.overhead

@@ -3,8 +3,8 @@ one order after the other, as the first process of the slot's process namespace.
 is a fork of this process and must find nothing of another in it.
 
 Run by `slot` as `python -c "…" PLACE SOCKET`. It waits for one byte before it starts (the service has put it into its
-cgroup by then), then takes one message a job, the job's terms with its descriptors, and answers when nothing of the job
-is left.
+cgroup by then), then takes two messages a job: the job's terms with its descriptors and, when the job has been charged,
+the word to prepare for another, which it answers once nothing of the job is left and the next program stands ready.
 """
 
 from __future__ import annotations
@@ -19,18 +19,25 @@ import socket
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from types import ModuleType
 
 from services.sandbox.jail import program, system
-from services.sandbox.jail.order import Place, Terms
+from services.sandbox.jail.order import NEXT, Place, Terms, decode_terms
 from services.sandbox.jail.supervisor import Channels, carry_out
+from services.sandbox.jail.understudy import Understudy, prepare
 
 _WARM_MODULES = (
-    *("abc", "argparse", "array", "ast", "asyncio", "base64", "bisect", "calendar", "cmath", "collections", "copy"),
+    *("abc", "argparse", "array", "ast", "base64", "bisect", "calendar", "cmath", "collections", "copy"),
     *("csv", "ctypes", "dataclasses", "datetime", "decimal", "enum", "fractions", "functools", "hashlib", "heapq"),
     *("inspect", "io", "itertools", "json", "linecache", "math", "numbers", "operator", "os", "pathlib", "pickle"),
     *("queue", "random", "re", "shutil", "signal", "statistics", "string", "struct", "subprocess", "sys", "tempfile"),
     *("textwrap", "threading", "time", "timeit", "traceback", "types", "typing", "unittest", "uuid", "warnings"),
 )
+
+
+_OURS: list[ModuleType] = []  # modules that programs are not to find, but that we live by
+# Where a job's root is made before its order is there.
+_ENTERED = (program.NAMESPACES, program.USER_NAMESPACES)
 
 
 def main() -> None:
@@ -48,15 +55,15 @@ def _serve(place: Place, orders: socket.socket) -> Callable[[], None] | None:
     try:
         _enter(place)
         _warm_up()
+        wake = _wake_at_childrens_ends()
+        understudy = prepare(place, None)
     except OSError as error:
         orders.send(json.dumps({"failure": str(error)}).encode())
         return None
-    orders.send(json.dumps({"folders": [sys.prefix, sys.base_prefix]}).encode())
-    wake = _wake_at_childrens_ends()
-    while True:
-        become = _next_job(place, orders, wake)
-        if become is not None:
-            return become
+    if isinstance(understudy, Understudy):
+        orders.send(json.dumps({"folders": [sys.prefix, sys.base_prefix]}).encode())
+        return _take_orders(place, orders, wake, understudy)
+    return understudy
 
 
 def _enter(place: Place) -> None:
@@ -107,8 +114,12 @@ def _go_on_in_child() -> None:
 
 
 def _warm_up() -> None:
+    """Imports what programs use, forgets what is ours, and leaves all objects where they are."""
     for name in _WARM_MODULES:
         importlib.import_module(name)
+    os.environ.clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "services"]:
+        _OURS.append(sys.modules.pop(name))
     gc.disable()
     gc.collect()
     gc.freeze()
@@ -123,15 +134,34 @@ def _wake_at_childrens_ends() -> int:
     return wake
 
 
-def _next_job(place: Place, orders: socket.socket, wake: int) -> Callable[[], None] | None:
-    """Waits for an order and carries it out. Returns something in a program's process alone."""
+def _take_orders(place: Place, orders: socket.socket, wake: int, first: Understudy) -> Callable[[], None] | None:
+    """Carries out one order after the other until the service is gone. Returns in a program's process alone."""
+    understudy: Understudy | Callable[[], None] = first
+    last: Terms | None = None
+    usual: Terms | None = None
+    while isinstance(understudy, Understudy):
+        message, descriptors = _receive(orders)
+        if not message:
+            os._exit(0)
+        if message == NEXT:
+            understudy = prepare(place, usual)
+            if isinstance(understudy, Understudy):
+                orders.send(b"{}")
+            continue
+        terms = decode_terms(message)
+        if not understudy.fits(terms):
+            understudy.dismiss()
+            understudy = prepare(place, None)
+        if isinstance(understudy, Understudy):
+            carry_out(place, terms, Channels(*descriptors), wake, understudy)
+            usual = terms if last and terms.has_root_of(last) and place.level in _ENTERED else None
+            last = terms
+    return understudy
+
+
+def _receive(orders: socket.socket) -> tuple[bytes, list[int]]:
     try:
-        message, descriptors, _, _ = socket.recv_fds(orders, 1 << 12, len(fields(Channels)))
+        message, descriptors, _, _ = socket.recv_fds(orders, 1 << 18, len(fields(Channels)))
     except ConnectionError:  # the service ended with something unread
-        message = b""
-    if not message:
-        os._exit(0)
-    become = carry_out(place, Terms(**json.loads(message)), Channels(*descriptors), wake)
-    if become is None:
-        orders.send(b"{}")
-    return become
+        return b"", []
+    return message, descriptors

@@ -10,8 +10,9 @@ import json
 import os
 import struct
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
+NEXT = b"next"  # said to a keeper when its last job has been charged: now it may prepare for another
 _LENGTH = struct.Struct("=Q")
 
 
@@ -37,8 +38,17 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Root:
+    """What a job's file system is made of: folders of the host. `image` is a whole root's, in place of `readable`."""
+
+    readable: Sequence[str] = ()
+    mounts: Mapping[str, str] = field(default_factory=dict)  # by their places inside
+    image: str = ""
+
+
+@dataclass(frozen=True)
 class Terms:
-    """What the keeper itself is told of a job: numbers, as far as they are enforced from within, and no content."""
+    """What the keeper itself is told of a job: where it runs and how far it may go, and no content."""
 
     cpu_s: float
     memory_bytes: int
@@ -47,6 +57,11 @@ class Terms:
     num_files: int
     disk_bytes: int
     returns_files: bool
+    root: Root = Root()
+
+    def has_root_of(self, other: Terms) -> bool:
+        """Whether a root made for the other job could be this one's."""
+        return (self.root, self.disk_bytes, self.num_files) == (other.root, other.disk_bytes, other.num_files)
 
 
 @dataclass(frozen=True)
@@ -56,8 +71,6 @@ class Order:
     argv: Sequence[str]
     environment: Mapping[str, str]
     warm: bool
-    readable: Sequence[str] = ()
-    mounts: Mapping[str, str] = field(default_factory=dict)
     files: Sequence[tuple[str, int, bool]] = ()
     return_files: Sequence[str] = ()
 
@@ -81,9 +94,18 @@ class Report:
     files: Sequence[tuple[str, int, bool]] = ()  # path, size, executable; their contents follow
 
 
+def encode_terms(terms: Terms) -> bytes:
+    return json.dumps({**vars(terms), "root": vars(terms.root)}).encode()
+
+
+def decode_terms(data: bytes) -> Terms:
+    told = json.loads(data)
+    return Terms(**{**told, "root": Root(**told["root"])})
+
+
 def write_order(order: Order, contents: Sequence[bytes]) -> int:
     """A descriptor of a sealed memory file with the order and its files' contents."""
-    head = json.dumps(asdict(order)).encode("utf-8", "surrogateescape")
+    head = json.dumps(vars(order)).encode("utf-8", "surrogateescape")
     descriptor = memory_file("order", [_LENGTH.pack(len(head)), head, *contents])
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
@@ -96,7 +118,7 @@ def read_order(descriptor: int) -> Order:
 
 
 def encode_report(report: Report) -> bytes:
-    head = json.dumps(asdict(report)).encode("ascii")
+    head = json.dumps(vars(report)).encode("ascii")
     return _LENGTH.pack(len(head)) + head
 
 

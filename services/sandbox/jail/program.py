@@ -4,6 +4,7 @@ executable or the warm interpreter that it already is.
 
 from __future__ import annotations
 
+import _signal  # the signal module wraps each number into an enum, which costs more than the call
 import atexit
 import builtins
 import gc
@@ -58,7 +59,7 @@ def prepare(order: Order, terms: Terms, source: int, place: Place, work: str) ->
         system.drop_capabilities()
     if place.level == LANDLOCK:
         devices = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
-        shown = (*order.readable, *order.mounts.values(), *devices)
+        shown = (*terms.root.readable, *terms.root.mounts.values(), *devices)
         landlock.confine(shown, (work, "/dev/null"))
     if place.level != RLIMITS:
         system.install_seccomp(_FILTERS[place.level][place.has_cgroup])
@@ -88,8 +89,8 @@ def environment(order: Order, work: str) -> dict[str, str]:
 
 def execute(argv: Sequence[str], variables: dict[str, str]) -> NoReturn:
     """Becomes the executable; 127 and 126 with a line on stderr where there is none, as a shell says it."""
-    for signum in (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT):
-        signal.signal(signum, signal.SIG_DFL)
+    for signum in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT):
+        _signal.signal(signum, _signal.SIG_DFL)
     try:
         os.execvpe(argv[0], list(argv), variables)
     except (OSError, ValueError) as error:
@@ -190,13 +191,11 @@ def _without_flags(argv: Sequence[str]) -> list[str]:
 
 
 def _renew(argv: Sequence[str], variables: dict[str, str]) -> None:
-    """Makes a forked interpreter look like a new one: its streams, its environment, and nothing of ours in sight."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.environ.clear()
+    """Makes a forked interpreter look like a new one: its streams, its environment. What the keeper could do for all of
+    them is done; here, every object that is touched costs the copy of a page."""
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
     os.environ.update(variables)
     sys.orig_argv[:] = list(argv)
-    for name in [name for name in sys.modules if name == "services" or name.startswith("services.")]:
-        del sys.modules[name]
     sys.stdin = _stream(0, "r", "<stdin>", "surrogateescape")
     sys.stdout = _stream(1, "w", "<stdout>", "surrogateescape", unbuffered="-u" in argv)
     sys.stderr = _stream(2, "w", "<stderr>", "backslashreplace", unbuffered=True)

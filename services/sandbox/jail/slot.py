@@ -18,7 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from services.sandbox.jail.cgroups import Cgroup, Charge
-from services.sandbox.jail.order import Order, Place, Report, Terms, decode_report, memory_file, write_order
+from services.sandbox.jail.order import (
+    NEXT,
+    Order,
+    Place,
+    Report,
+    Root,
+    Terms,
+    decode_report,
+    encode_terms,
+    memory_file,
+    write_order,
+)
 from services.sandbox.jail.output import Drain, Lines
 from services.sandbox.jail.verdict import Finding, decide
 from services.sandbox.job import File, Job, Outcome, Output, Verdict
@@ -108,8 +119,9 @@ class Slot:
         ends = None
         try:
             if self._cgroup:
-                num_helpers = 1 if self._place.ends_by_uid else 0
-                self._cgroup.arm(job.limits.memory_bytes, job.limits.num_processes, num_helpers)
+                # The program's own process is there already.
+                num_more = job.limits.num_processes - 1 + (1 if self._place.ends_by_uid else 0)
+                self._cgroup.arm(job.limits.memory_bytes, num_more)
             given.append(write_order(_order(job), [file.content for file in job.files]))
             ends, streams = _streams(job, live)
             given += streams
@@ -129,11 +141,14 @@ class Slot:
         if self._place.uid != os.getuid():
             for descriptor in given[1 : 1 + _NUM_STREAMS]:
                 os.fchown(descriptor, self._place.uid, self._place.gid)  # it may open /dev/stdout too
-        socket.send_fds(self._orders, [json.dumps(asdict(terms)).encode()], given)
+        socket.send_fds(self._orders, [encode_terms(terms)], given)
 
     async def clear(self) -> None:
-        """Waits until everything of the last job is gone; then the slot can take the next."""
+        """Waits until everything of the last job is gone, and all is ready for the next."""
         try:
+            if self._orders is None:
+                raise KeeperError("the keeper has been stopped")
+            await asyncio.get_running_loop().sock_sendall(self._orders, NEXT)
             await self._answer(_GRACE_S)
         except (OSError, KeeperError):
             logger.warning("a slot's keeper is gone or hangs; it is started afresh")
@@ -309,6 +324,11 @@ def _terms(job: Job) -> Terms:
         num_files=limits.num_files,
         disk_bytes=limits.disk_bytes,
         returns_files=bool(job.return_files),
+        root=Root(
+            readable=[str(path) for path in job.readable],
+            mounts={inside: str(outside) for inside, outside in job.mounts.items()},
+            image=str(job.image or ""),
+        ),
     )
 
 
@@ -317,8 +337,6 @@ def _order(job: Job) -> Order:
         argv=list(job.argv),
         environment=dict(job.environment),
         warm=job.warm == "python",
-        readable=[str(path) for path in job.readable],
-        mounts={inside: str(outside) for inside, outside in job.mounts.items()},
         files=[(file.path, len(file.content), file.executable) for file in job.files],
         return_files=list(job.return_files),
     )

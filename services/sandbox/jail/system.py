@@ -46,6 +46,7 @@ _SECCOMP_SET_MODE_FILTER = 1
 _RESOLVE_NO_MAGICLINKS = 0x02
 _RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
+_RESOLVE_IN_ROOT = 0x10
 
 # The same on every architecture since Linux 5.1, but for the older two.
 _MACHINE = os.uname().machine
@@ -150,12 +151,17 @@ def install_seccomp(program: bytes) -> None:
 
 def open_beneath(folder: int, path: bytes, flags: int) -> int:
     """Opens `path` under the folder `folder`, through no symbolic link, never above it and never waiting."""
-    how = struct.pack(
-        "=QQQ",
-        flags | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY,
-        0,
-        _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS,
-    )
+    flags |= os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+    return _open(folder, path, flags, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS | _RESOLVE_NO_MAGICLINKS)
+
+
+def open_within(folder: int, path: bytes, flags: int) -> int:
+    """Opens `path` as if the folder `folder` were the root: links, absolute ones too, lead within it."""
+    return _open(folder, path, flags, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+
+
+def _open(folder: int, path: bytes, flags: int, resolution: int) -> int:
+    how = struct.pack("=QQQ", flags | os.O_CLOEXEC, 0, resolution)
     return _syscall(f"open {path!r}", _NR_OPENAT2, ctypes.c_int(folder), path, how, ctypes.c_size_t(len(how)))
 
 

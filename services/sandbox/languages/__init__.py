@@ -118,10 +118,11 @@ def _look(language: Language, configured: Mapping[str, str], known: Mapping[str,
         if not program:
             return Absent(language, f"there is no {' or '.join(names)}; {language.install}")
         tools[tool] = Path(program).absolute()
-    if known and known["fingerprint"] == _fingerprint(tools):
-        roots = [Path(root) for root in known["roots"]]  # type: ignore[attr-defined]
-        return Toolchain(language, tools, str(known["version"]), roots)
     try:
+        tools = dict(language.resolve(tools))
+        if known and known["fingerprint"] == _fingerprint(tools):
+            roots = [Path(root) for root in known["roots"]]  # type: ignore[attr-defined]
+            return Toolchain(language, tools, str(known["version"]), roots)
         answer = subprocess.run(
             [str(part) for part in language.version(tools)],
             capture_output=True,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.sandbox.languages.language import Language
+from services.sandbox.languages.language import Language, last_line
 
 LANGUAGE = Language(
     name="bash",
@@ -12,5 +12,6 @@ LANGUAGE = Language(
     install="apt-get install bash",
     version=lambda tools: [str(tools["bash"]), "--version"],
     run=lambda tools, source, _built: [str(tools["bash"]), source.main],
+    with_tests=last_line("echo WORD"),
     self_test="read -r a b\nseq 1 $((a * a + b * b)) | tail -n 1\n",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from services.sandbox.languages.c import ROOTS
+from services.sandbox.languages.c import ROOTS, with_tests
 from services.sandbox.languages.language import Language, Source, Tools
 
 
@@ -25,6 +25,7 @@ LANGUAGE = Language(
     keep=("main",),
     run=lambda _tools, _source, built: [f"{built}/main"],
     roots=lambda _: ROOTS,
+    with_tests=with_tests,
     self_test=r"""
 #include <iostream>
 #include <numeric>

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import subprocess
 import tempfile
@@ -17,6 +18,8 @@ from services.sandbox.languages.language import SYSTEM, Language, Source, Tools
 _LIST = ["list", "-export", "-f", "{{if .Export}}packagefile {{.ImportPath}}={{.Export}}{{end}}", "std"]
 # Go 1.20 and later come without built packages; building all of them takes a minute, once.
 _CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "perilune" / "go"
+
+_MAIN = re.compile(r"\bfunc\s+main\s*\(\s*\)")
 
 
 def _roots(tools: Tools) -> Sequence[Path]:
@@ -46,6 +49,11 @@ def _build(tools: Tools, source: Source) -> Sequence[str]:
     return ["/bin/sh", "-c", f"{compile_} && {link}"]
 
 
+def _with_tests(program: str, tests: str, word: str) -> str:
+    text = _MAIN.sub(f"func tests_{word}()", f"{program}\n{tests}")
+    return f'{text}\nfunc main() {{ tests_{word}(); println("{word}") }}\n'
+
+
 LANGUAGE = Language(
     name="go",
     aliases=("golang",),
@@ -57,7 +65,9 @@ LANGUAGE = Language(
     keep=("main",),
     run=lambda _tools, _source, built: [f"{built}/main"],
     roots=_roots,
+    not_in_images="the standard library of its Go would have to be built for each program; use the service's own",
     environment={"GOCACHE": "/tmp/go", "GOTELEMETRY": "off"},
+    with_tests=_with_tests,
     self_test="""
 package main
 

@@ -15,6 +15,8 @@ _PUBLIC = re.compile(
 )
 _CLASS = re.compile(r"^(?:(?:final|abstract|sealed|strictfp)\s+)*(?:class|enum|record|interface)\s+(\w+)", re.M)
 _MAIN = re.compile(r"\bstatic\s+(?:final\s+)?void\s+main\s*\(")
+_END = "PeriluneEnd"
+_ENDS = re.compile(rf"^class ({_END}\w+)", re.M)
 _PACKAGE = re.compile(r"^\s*package\s+([\w.]+)\s*;", re.M)
 
 
@@ -34,13 +36,24 @@ def _build(tools: Tools, source: Source) -> Sequence[str]:
 
 def _run(tools: Tools, source: Source, built: str) -> Sequence[str]:
     package = _PACKAGE.search(source.text)
-    name = f"{package[1]}.{main_class(source.text)}" if package else main_class(source.text)
+    main = [main_class(source.text), *_ENDS.findall(source.text)][-1]
+    name = f"{package[1]}.{main}" if package else main
     return [str(tools["java"]), *_JVM, "-cp", f"{built}/classes", name]
 
 
 def _roots(tools: Tools) -> Sequence[Path]:
     home = tools["javac"].resolve().parent.parent
     return (*SYSTEM, home, *Path("/etc").glob("java-*-openjdk"))
+
+
+def _with_tests(program: str, tests: str, word: str) -> str:
+    """Started is a class of ours, which starts the tests' own."""
+    text = f"{program}\n{tests}"
+    out = "new java.io.PrintStream(new java.io.FileOutputStream(java.io.FileDescriptor.out))"
+    body = f'{main_class(text)}.main(arguments); {out}.println("{word}");'
+    return (
+        f"{text}\nclass {_END}{word} {{ public static void main(String[] arguments) throws Throwable {{ {body} }} }}\n"
+    )
 
 
 LANGUAGE = Language(
@@ -55,6 +68,7 @@ LANGUAGE = Language(
     run=_run,
     roots=_roots,
     overhead_bytes=256 << 20,
+    with_tests=_with_tests,
     self_test="""
 import java.util.*;
 

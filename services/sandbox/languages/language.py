@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.sandbox.job import Limits
+from services.sandbox.job import Image, Limits
 
 # What nearly every interpreter and compiler of a distribution needs: its programs, its libraries and the links to them.
 SYSTEM = tuple(
@@ -23,6 +23,16 @@ SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
 COMPILE_LIMITS = Limits(
     cpu_s=30.0, wall_s=60.0, memory_bytes=2 << 30, num_processes=128, file_bytes=128 << 20, disk_bytes=256 << 20
 )
+
+# A program with its tests behind it, as one text that says a word once the tests came to their end, and not if the
+# program left before. The word is not to be guessed; names that hold it are the program's to leave alone.
+WithTests = Callable[[str, str, str], str]
+
+
+def last_line(line: str) -> WithTests:
+    """For tests that run from top to bottom: the word, in place of `WORD`, is said by a line below them."""
+    return lambda program, tests, word: f"{program}\n{tests}\n{line.replace('WORD', word)}\n"
+
 
 SELF_TEST_STDIN = b"3 4\n"
 SELF_TEST_STDOUT = b"25\n"
@@ -67,6 +77,10 @@ class Language:
     keep: Sequence[str] = ()
     # The main file's name; some compilers want it to say what is inside.
     main: Callable[[str], str] | None = None
+    # What is judged by assertions, where no harness keeps the tests apart from the program.
+    with_tests: WithTests | None = None
+    # The programs themselves, where those on the PATH only lead to them.
+    resolve: Callable[[Tools], Tools] = lambda tools: tools
     # Host folders that its programs and its compiler read.
     roots: Callable[[Tools], Sequence[Path]] = lambda _: SYSTEM
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -74,6 +88,8 @@ class Language:
     # Of memory, that the interpreter itself takes before a program does anything.
     overhead_bytes: int = 0
     warm: str = ""
+    # Why an image's own installation of it cannot be used, where that is so.
+    not_in_images: str = ""
     has_sessions: bool = False
 
     def source(self, text: str, paths: Sequence[str] = (), arguments: Sequence[str] = ()) -> Source:
@@ -83,15 +99,18 @@ class Language:
 
 @dataclass(frozen=True)
 class Toolchain:
-    """A language as this machine has it."""
+    """A language as this machine has it, or an image; then the tools' paths are those inside."""
 
     language: Language
     tools: Tools
     version: str
     roots: Sequence[Path]
+    image: Image | None = None
 
     @property
     def is_warm(self) -> bool:
         """Whether the jail's warm interpreter is this very one."""
+        if not self.language.warm or self.image:
+            return False
         own = Path(getattr(sys, "_base_executable", sys.executable)).resolve()
-        return bool(self.language.warm) and any(tool.resolve() == own for tool in self.tools.values())
+        return any(tool.resolve() == own for tool in self.tools.values())

@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from services.sandbox.languages.language import SYSTEM, Language, Source, Tools
+from services.sandbox.languages.language import SYSTEM, Language, Source, Tools, last_line
 
 
 def _prefix(tools: Tools) -> Path:
@@ -29,6 +29,7 @@ LANGUAGE = Language(
     run=_run,
     roots=lambda tools: (*SYSTEM, _prefix(tools)),
     overhead_bytes=1 << 30,
+    with_tests=last_line('#eval IO.println "WORD"'),
     self_test="""
 def main : IO Unit := do
   let line <- (<- IO.getStdin).getLine

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.sandbox.languages.c import ROOTS
-from services.sandbox.languages.language import Language, Source, Tools
+from services.sandbox.languages.language import Language, Source, Tools, last_line
 
 
 def _build(tools: Tools, source: Source) -> Sequence[str]:
@@ -24,5 +24,6 @@ LANGUAGE = Language(
     keep=("main",),
     run=lambda _tools, _source, built: [f"{built}/main"],
     roots=lambda _: ROOTS,
+    with_tests=last_line(';; print_endline "WORD"'),
     self_test='let () = Scanf.scanf " %d %d" (fun a b -> Printf.printf "%d\\n" (a * a + b * b))\n',
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.sandbox.languages.language import SYSTEM, Language
+from services.sandbox.languages.language import SYSTEM, Language, last_line
 
 LANGUAGE = Language(
     name="php",
@@ -18,5 +18,6 @@ LANGUAGE = Language(
         *("-d", "display_errors=stderr", "-d", "memory_limit=-1", source.main),
     ],
     roots=lambda _: (*SYSTEM, Path("/etc/php"), Path("/usr/share/php")),
+    with_tests=last_line('echo "WORD\\n";'),
     self_test="<?php\n[$a, $b] = array_map('intval', explode(' ', fgets(STDIN)));\necho $a ** 2 + $b ** 2, PHP_EOL;\n",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from services.sandbox.languages.language import SYSTEM, Language
+from services.sandbox.languages.language import SYSTEM, Language, last_line
 
 LANGUAGE = Language(
     name="r",
@@ -15,5 +15,6 @@ LANGUAGE = Language(
     run=lambda tools, source, _built: [str(tools["rscript"]), "--vanilla", source.main],
     roots=lambda _: (*SYSTEM, Path("/etc/R"), Path("/usr/share/R")),
     overhead_bytes=64 << 20,
+    with_tests=last_line('cat("WORD\\n")'),
     self_test='n <- scan(file("stdin"), quiet = TRUE)\ncat(sum(n ^ 2), "\\n", sep = "")\n',
 )

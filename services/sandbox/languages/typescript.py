@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from services.sandbox.languages.language import SYSTEM, Language, Source, Tools
+from services.sandbox.languages.language import SYSTEM, Language, Source, Tools, last_line
 
 
 def _build(tools: Tools, source: Source) -> Sequence[str]:
@@ -14,7 +14,13 @@ def _build(tools: Tools, source: Source) -> Sequence[str]:
         flags = ["--target", "es2022", "--module", "commonjs", "--skipLibCheck", "--noEmitOnError", "false"]
         return [str(compiler), *flags, "--outDir", "built", *source.arguments, *source.with_extension(".ts")]
     flags = ["--platform=node", "--format=cjs", "--outdir=built", "--log-level=warning"]
-    return [str(compiler.resolve()), *flags, *source.arguments, *source.with_extension(".ts")]
+    return [str(compiler), *flags, *source.arguments, *source.with_extension(".ts")]
+
+
+def _resolve(tools: Tools) -> Tools:
+    """npm shows a package's programs by links."""
+    compiler = tools["compiler"]
+    return {**tools, "compiler": compiler if compiler.name == "tsc" else compiler.resolve()}
 
 
 def _roots(tools: Tools) -> Sequence[Path]:
@@ -32,8 +38,10 @@ LANGUAGE = Language(
     build=_build,
     keep=("built/**",),
     run=lambda tools, source, built: [str(tools["node"]), f"{built}/built/{Path(source.main).stem}.js"],
+    resolve=_resolve,
     roots=_roots,
     overhead_bytes=64 << 20,
+    with_tests=last_line('require("node:fs").writeSync(1, "WORD\\n");'),
     self_test="""
 declare function require(name: string): any;
 const numbers: number[] = require("fs").readFileSync(0, "utf8").split(" ").map(Number);

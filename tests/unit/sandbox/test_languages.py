@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from perilune.errors import InvalidInputError
+from services.sandbox.harness import HARNESSES
 from services.sandbox.languages import LANGUAGES, Absent, detect
 from services.sandbox.languages.language import Toolchain
 
@@ -51,3 +52,9 @@ async def test_a_language_is_found_or_said_to_be_absent(tmp_path: Path) -> None:
 def lua_time(cache: Path) -> int:
     """When the program was last changed, as it was seen."""
     return json.loads(cache.read_text())["lua"]["fingerprint"][0][2]
+
+
+def test_every_language_is_judged_by_assertions_in_one_of_two_ways() -> None:
+    appended = {name for name, row in LANGUAGES.items() if row.with_tests}
+    assert appended | set(HARNESSES) == set(LANGUAGES)
+    assert appended & set(HARNESSES) == {"cpp"}  # for tests that its harness cannot keep apart

@@ -74,6 +74,11 @@ class SandboxServiceStub:
                 request_serializer=perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.ListLanguagesRequest.SerializeToString,
                 response_deserializer=perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.ListLanguagesResponse.FromString,
                 _registered_method=True)
+        self.ListImages = channel.unary_unary(
+                '/perilune.api.sandbox.v1.SandboxService/ListImages',
+                request_serializer=perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.ListImagesRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.ListImagesResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/perilune.api.sandbox.v1.SandboxService/GetStatus',
                 request_serializer=perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.GetStatusRequest.SerializeToString,
@@ -86,7 +91,7 @@ class SandboxServiceServicer:
 
     def Run(self, request, context):
         """Runs one program. A program that fails is a verdict inside the answer, not an RPC error.
-        INVALID_ARGUMENT: unknown language, a path that leaves the work folder, a limit beyond the service's own.
+        INVALID_ARGUMENT: unknown language or image, a path that leaves the work folder, a limit beyond the service's own.
         RESOURCE_EXHAUSTED: no place free and the queue full; retry after the time in the `retry-after-ms` trailer.
         UNAVAILABLE: the service is stopping. Safe to retry: a run has no effects outside itself.
         """
@@ -140,7 +145,15 @@ class SandboxServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListLanguages(self, request, context):
-        """The languages of the table, present or absent, with versions. Safe to retry.
+        """The languages of the table, present or absent, with versions; those of an image, where one is named.
+        Safe to retry. INVALID_ARGUMENT: no such image.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListImages(self, request, context):
+        """The images that programs may run in. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -195,6 +208,11 @@ def add_SandboxServiceServicer_to_server(servicer, server):
                     servicer.ListLanguages,
                     request_deserializer=perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.ListLanguagesRequest.FromString,
                     response_serializer=perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.ListLanguagesResponse.SerializeToString,
+            ),
+            'ListImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListImages,
+                    request_deserializer=perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.ListImagesRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.ListImagesResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -418,6 +436,33 @@ class SandboxService:
             '/perilune.api.sandbox.v1.SandboxService/ListLanguages',
             perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.ListLanguagesRequest.SerializeToString,
             perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.ListLanguagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.sandbox.v1.SandboxService/ListImages',
+            perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.ListImagesRequest.SerializeToString,
+            perilune_dot_api_dot_sandbox_dot_v1_dot_sandbox__pb2.ListImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -33,7 +33,7 @@ class SandboxServiceStub:
     def __new__(cls, channel: _aio.Channel) -> SandboxServiceAsyncStub: ...
     Run: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.RunRequest, _sandbox_pb2.RunResponse]
     """Runs one program. A program that fails is a verdict inside the answer, not an RPC error.
-    INVALID_ARGUMENT: unknown language, a path that leaves the work folder, a limit beyond the service's own.
+    INVALID_ARGUMENT: unknown language or image, a path that leaves the work folder, a limit beyond the service's own.
     RESOURCE_EXHAUSTED: no place free and the queue full; retry after the time in the `retry-after-ms` trailer.
     UNAVAILABLE: the service is stopping. Safe to retry: a run has no effects outside itself.
     """
@@ -56,7 +56,11 @@ class SandboxServiceStub:
     CloseSession: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.CloseSessionRequest, _sandbox_pb2.CloseSessionResponse]
     """Ends a session and everything in it. Safe to retry: closing a closed session is no error."""
     ListLanguages: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListLanguagesRequest, _sandbox_pb2.ListLanguagesResponse]
-    """The languages of the table, present or absent, with versions. Safe to retry."""
+    """The languages of the table, present or absent, with versions; those of an image, where one is named.
+    Safe to retry. INVALID_ARGUMENT: no such image.
+    """
+    ListImages: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.ListImagesRequest, _sandbox_pb2.ListImagesResponse]
+    """The images that programs may run in. Safe to retry."""
     GetStatus: _grpc.UnaryUnaryMultiCallable[_sandbox_pb2.GetStatusRequest, _sandbox_pb2.GetStatusResponse]
     """What isolation is in force, the limits, and how busy the service is. Safe to retry."""
 
@@ -65,7 +69,7 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     Run: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.RunRequest, _sandbox_pb2.RunResponse]  # type: ignore[assignment]
     """Runs one program. A program that fails is a verdict inside the answer, not an RPC error.
-    INVALID_ARGUMENT: unknown language, a path that leaves the work folder, a limit beyond the service's own.
+    INVALID_ARGUMENT: unknown language or image, a path that leaves the work folder, a limit beyond the service's own.
     RESOURCE_EXHAUSTED: no place free and the queue full; retry after the time in the `retry-after-ms` trailer.
     UNAVAILABLE: the service is stopping. Safe to retry: a run has no effects outside itself.
     """
@@ -88,7 +92,11 @@ class SandboxServiceAsyncStub(SandboxServiceStub):
     CloseSession: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.CloseSessionRequest, _sandbox_pb2.CloseSessionResponse]  # type: ignore[assignment]
     """Ends a session and everything in it. Safe to retry: closing a closed session is no error."""
     ListLanguages: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListLanguagesRequest, _sandbox_pb2.ListLanguagesResponse]  # type: ignore[assignment]
-    """The languages of the table, present or absent, with versions. Safe to retry."""
+    """The languages of the table, present or absent, with versions; those of an image, where one is named.
+    Safe to retry. INVALID_ARGUMENT: no such image.
+    """
+    ListImages: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.ListImagesRequest, _sandbox_pb2.ListImagesResponse]  # type: ignore[assignment]
+    """The images that programs may run in. Safe to retry."""
     GetStatus: _aio.UnaryUnaryMultiCallable[_sandbox_pb2.GetStatusRequest, _sandbox_pb2.GetStatusResponse]  # type: ignore[assignment]
     """What isolation is in force, the limits, and how busy the service is. Safe to retry."""
 
@@ -100,7 +108,7 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.RunResponse, _abc.Awaitable[_sandbox_pb2.RunResponse]]:
         """Runs one program. A program that fails is a verdict inside the answer, not an RPC error.
-        INVALID_ARGUMENT: unknown language, a path that leaves the work folder, a limit beyond the service's own.
+        INVALID_ARGUMENT: unknown language or image, a path that leaves the work folder, a limit beyond the service's own.
         RESOURCE_EXHAUSTED: no place free and the queue full; retry after the time in the `retry-after-ms` trailer.
         UNAVAILABLE: the service is stopping. Safe to retry: a run has no effects outside itself.
         """
@@ -165,7 +173,17 @@ class SandboxServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _sandbox_pb2.ListLanguagesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_sandbox_pb2.ListLanguagesResponse, _abc.Awaitable[_sandbox_pb2.ListLanguagesResponse]]:
-        """The languages of the table, present or absent, with versions. Safe to retry."""
+        """The languages of the table, present or absent, with versions; those of an image, where one is named.
+        Safe to retry. INVALID_ARGUMENT: no such image.
+        """
+
+    @_abc_1.abstractmethod
+    def ListImages(
+        self,
+        request: _sandbox_pb2.ListImagesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_sandbox_pb2.ListImagesResponse, _abc.Awaitable[_sandbox_pb2.ListImagesResponse]]:
+        """The images that programs may run in. Safe to retry."""
 
     @_abc_1.abstractmethod
     def GetStatus(

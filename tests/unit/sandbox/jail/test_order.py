@@ -10,7 +10,7 @@ from services.sandbox.jail.order import Order, Report, decode_report, encode_rep
 
 
 def test_an_order_is_read_as_it_was_written_and_leaves_its_contents_next() -> None:
-    order = Order(["python", "\udcff.py"], {"A": "ü\n"}, True, ["/usr"], {"/in": "/out"}, [["a", 2, False]], ["*"])  # type: ignore[list-item]
+    order = Order(["python", "\udcff.py"], {"A": "ü\n"}, True, [["a", 2, False]], ["*"])  # type: ignore[list-item]
     descriptor = write_order(order, [b"\x00\xff"])
     assert read_order(descriptor) == order
     assert os.read(descriptor, 10) == b"\x00\xff"
