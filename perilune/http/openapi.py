@@ -13,6 +13,7 @@ from importlib import metadata, resources
 from itertools import combinations
 from typing import Any
 
+import grpc
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 
 from perilune.http import problems
@@ -118,7 +119,7 @@ def _operation(method: Method, verb: str) -> Schema:
             }
         ],
         "responses": {"200": {"description": "One message a line." if media_type == NDJSON else "The answer."}}
-        | {str(status): _failure(text) for status, text in _FAILURES.items()},
+        | {str(status): _failure(status, text) for status, text in _FAILURES.items()},
     }
     operation["responses"]["200"]["content"] = {media_type: content}
     if verb == "POST":
@@ -129,11 +130,12 @@ def _operation(method: Method, verb: str) -> Schema:
     return operation
 
 
-def _failure(description: str) -> Schema:
-    return {
-        "description": description,
-        "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
-    }
+def _failure(status: int, description: str) -> Schema:
+    codes = (code for code, its_status in problems.HTTP_STATUS.items() if its_status == status)
+    code = next(codes, grpc.StatusCode.INVALID_ARGUMENT)  # as which gRPC knows what HTTP has more words for
+    example = problems.problem_of(problems.RpcAborted(code, "What is wrong, and what to do.", http_status=status))
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {problems.MEDIA_TYPE: {"schema": schema, "example": example}}}
 
 
 def _add(message: Descriptor, schemas: dict[str, Schema]) -> None:
@@ -152,7 +154,8 @@ def _add(message: Descriptor, schemas: dict[str, Schema]) -> None:
     pairs = [pair for choice in message.oneofs for pair in combinations(choice.fields, 2)]
     if pairs:
         both = [{"required": [one.json_name, other.json_name]} for one, other in pairs]
-        schema["not"] = both[0] if len(both) == 1 else {"anyOf": both}
+        # With its type, for the page takes a "not" without one for "not anything".
+        schema["not"] = {"type": "object"} | (both[0] if len(both) == 1 else {"anyOf": both})
 
 
 def _field(field: FieldDescriptor, schemas: dict[str, Schema]) -> Schema:

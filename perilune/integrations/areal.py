@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from perilune.client.reward import Grader, score_request
-from perilune.integrations.scorer import Scorer, question_of, text_of
+from perilune.integrations.scorer import Scorer, question_of, text_of, without_closing_tokens
 
 # AReaL's wrapper gives a function 15 s and then says 0: this one has given up by then, with an error.
 DEADLINE_S = 12.0
@@ -44,4 +44,5 @@ class RewardFunction:
     ) -> float:
         """The reward. UnscoredError, which makes AReaL try again and then fail, where there is none."""
         reference = str(columns.get(self._reference, ""))
-        return self._scorer.value(score_request(text_of(completions), reference, question=question_of(prompt)))
+        response = without_closing_tokens(text_of(completions))  # AReaL decodes them with the rest
+        return self._scorer.value(score_request(response, reference, question=question_of(prompt)))

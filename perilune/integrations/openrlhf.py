@@ -7,16 +7,13 @@ With a token: `http://perilune:TOKEN@host:7042/…`, for OpenRLHF sends no heade
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import Any
 
 from perilune.api.reward.v1.reward_pb2 import ScoreRequest
 from perilune.client.reward import score_request
 from perilune.errors import InvalidInputError
-
-# The query is decoded with the tokens that end a turn.
-_CLOSING_TOKENS = re.compile(r"(?:\s*(?:<\|[^|<>]*\|>|<｜[^｜]*｜>|</s>|<eos>|<end_of_turn>|\[EOS\]))+\s*$")
+from perilune.integrations.scorer import without_closing_tokens
 
 
 def read(body: Any) -> list[ScoreRequest]:
@@ -40,8 +37,3 @@ def _request(query: str, prompt: str, label: Any) -> ScoreRequest:
     if not found:
         raise InvalidInputError("the query does not hold its prompt, so that its response cannot be told apart")
     return score_request(without_closing_tokens(response), "" if label is None else str(label), question=prompt)
-
-
-def without_closing_tokens(response: str) -> str:
-    """A response without the special tokens at its end."""
-    return _CLOSING_TOKENS.sub("", response)

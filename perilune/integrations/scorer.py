@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +26,8 @@ from perilune.client.reward import AsyncRewardClient, Grader, RewardClient, read
 from perilune.errors import InvalidInputError, PeriluneError
 
 DEADLINE_S = 120.0
+# Some trainers decode a response with the tokens that end its turn.
+_CLOSING_TOKENS = re.compile(r"(?:\s*(?:<\|[^|<>]*\|>|<｜[^｜]*｜>|</s>|<eos>|<end_of_turn>|\[EOS\]))+\s*$")
 
 
 class UnscoredError(PeriluneError):
@@ -104,6 +107,11 @@ def question_of(prompt: Any) -> str:
     if isinstance(prompt, str):
         return prompt
     return "\n".join(_text(message) for message in prompt if _get(message, "role") == "user")
+
+
+def without_closing_tokens(response: str) -> str:
+    """A response without the special tokens at its end."""
+    return _CLOSING_TOKENS.sub("", response)
 
 
 def _text(message: Any) -> str:

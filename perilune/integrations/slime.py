@@ -13,8 +13,7 @@ from typing import Any
 from perilune.api.reward.v1.reward_pb2 import ScoreRequest
 from perilune.client.reward import score_request
 from perilune.errors import InvalidInputError
-from perilune.integrations.openrlhf import without_closing_tokens
-from perilune.integrations.scorer import question_of
+from perilune.integrations.scorer import question_of, without_closing_tokens
 
 
 def read(body: Any) -> list[ScoreRequest]:

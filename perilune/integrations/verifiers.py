@@ -65,4 +65,5 @@ async def score_trace(
     """The reward of a trace by its last reply. UnscoredError, which verifiers records as the trace's error, where there
     is none."""
     scorer = Scorer(graders, address, deadline_s, undecided, token)
-    return await scorer.value_async(score_request(trace.last_reply, str(answer)))
+    question = trace.task.data.prompt_text
+    return await scorer.value_async(score_request(trace.last_reply, str(answer), question=question))

@@ -1,8 +1,7 @@
-"""The adapters, called as each framework calls them.
+"""The adapters, called as each framework calls them, with the corners that are hard to reach from inside one.
 
-TRL is installed, and its own trainer calls (test_trl.py). The others are not: their releases were read (verl 0.9.1,
-AReaL 1.0.4, OpenRLHF 0.11.2, verifiers 0.1.9 and 0.4.0, and slime's rm_hub, which is on no registry), and their calls
-stand here as they are there.
+TRL's own trainer calls in test_trl.py, and the others where they are installed (frameworks/). slime is on no registry:
+its rm_hub was read, and its call stands here as it is there.
 """
 
 from __future__ import annotations
@@ -102,6 +101,8 @@ def test_areal_in_a_process_of_its_own(service: Running) -> None:
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         call = functools.partial(function, "1 + 1?", "\\boxed{2}<|im_end|>", [1], [2], **row)
         assert pool.submit(call).result(timeout=120) == 1.0
+        exact = functools.partial(areal.RewardFunction("exact", service.address), "", "yes <|im_end|>\n", [1], [2])
+        assert pool.submit(functools.partial(exact, answer="yes")).result(timeout=120) == 1.0
         failed = pool.submit(functools.partial(function, "", "2", [1], [2], answer=""))
         with pytest.raises(UnscoredError):
             failed.result(timeout=120)
@@ -130,7 +131,8 @@ async def test_verifiers_rubric(service: Running) -> None:
 
 
 async def test_verifiers_trace(service: Running) -> None:
-    trace = SimpleNamespace(last_reply="\\boxed{2}")
+    task = SimpleNamespace(data=SimpleNamespace(prompt_text="1 + 1?"))
+    trace = SimpleNamespace(last_reply="\\boxed{2}", task=task)
     assert await score_trace(trace, "2", "math", service.address) == 1.0
     with pytest.raises(UnscoredError):
         await score_trace(trace, "", "math", service.address)
