@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -114,6 +115,19 @@ async def test_a_folder_of_the_host_is_shown_where_it_is_wanted(pool: Pool, tmp_
     outcome = await pool.run(replace(job, mounts={"/program": tmp_path}))
     assert outcome.stdout.content == b"builtread-only\n"
     assert not (tmp_path / "new").exists()
+
+
+async def test_a_folder_that_was_replaced_is_shown_as_it_is_now(pool: Pool, tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
+        folder.chmod(0o755)
+    built = tmp_path / "built"
+    for content in (b"one", b"one", b"one", b"two", b"two"):  # jobs that are alike share what they see of the host
+        if not built.exists() or (built / "x").read_bytes() != content:
+            shutil.rmtree(built, ignore_errors=True)
+            built.mkdir()
+            (built / "x").write_bytes(content)
+        outcome = await pool.run(replace(shell("cat /program/x"), mounts={"/program": built}))
+        assert outcome.stdout.content == content, outcome
 
 
 async def test_files_come_back(pool: Pool) -> None:

@@ -30,7 +30,12 @@ def main() -> int:
         elif arguments.command == "remove":
             store.remove(arguments.name)
         else:
-            _print(store.list(), arguments.json)
+            images = store.list()
+            _print(images, arguments.json)
+            if not images:
+                print(
+                    f"perilune: there are no images in {store.folder}; `perilune image add` adds one", file=sys.stderr
+                )
     except PeriluneError as error:
         print(f"perilune: {error}", file=sys.stderr)
         return 1

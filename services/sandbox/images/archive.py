@@ -67,12 +67,17 @@ def open_archive(path: Path) -> Iterator[Archive]:
         yield _Folder(path)
         return
     try:
-        with tarfile.open(path) as tar:
+        with _open_tar(path) as tar:
             yield _Tar(tar)
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DamagedImageError(
-            f"{path} is no image archive ({error}); make one with `docker save -o FILE IMAGE`"
+            f"{path} is no archive, or a damaged one; make one with `docker save -o FILE IMAGE`"
         ) from error
+
+
+def _open_tar(path: Path) -> tarfile.TarFile:
+    try:
+        return tarfile.open(path)
     except OSError as error:
         raise InvalidInputError(f"{path} cannot be read: {error.strerror or error}") from error
 

@@ -25,7 +25,7 @@ class Images:
 
     store: Store
     jail: Jail
-    _found: dict[tuple[str, str], Found] = field(default_factory=dict)  # by digest and language
+    _found: dict[tuple[str, str, str], Toolchain] = field(default_factory=dict)  # by name, digest and language
 
     def list(self) -> list[Image]:
         return self.store.list()
@@ -61,10 +61,13 @@ class Images:
             yield image
 
     async def _find(self, image: Image, language: Language) -> Found:
-        key = (image.digest, language.name)
-        if key not in self._found:
-            self._found[key] = await self._look(image, language)
-        return self._found[key]
+        key = (image.name, image.digest, language.name)
+        if key in self._found:
+            return self._found[key]
+        found = await self._look(image, language)
+        if isinstance(found, Toolchain):  # what did not answer may do so another time
+            self._found[key] = found
+        return found
 
     async def _look(self, image: Image, language: Language) -> Found:
         if language.not_in_images:

@@ -159,7 +159,8 @@ class _MakerV2:
     _CONTROLLERS = frozenset(("memory", "pids", "cpu"))
 
     def __init__(self) -> None:
-        self._parent = _locate(_own_groups()[""], _mounts("cgroup2")[""])
+        own = _locate(_own_groups()[""], _mounts("cgroup2")[""])
+        self._parent = own.parent if own.name == _beside() else own
         missing = self._CONTROLLERS - set((self._parent / "cgroup.controllers").read_text().split())
         if missing:
             raise CgroupUnavailableError(f"{self._parent} has no {', '.join(sorted(missing))} controller")
@@ -173,7 +174,7 @@ class _MakerV2:
         """Hands the controllers down. A group that hands down may hold no process: ours move into one beside."""
         if set((self._parent / "cgroup.subtree_control").read_text().split()) >= self._CONTROLLERS:
             return
-        beside = self._parent / f"{_PREFIX}-{os.getpid()}-service"
+        beside = self._parent / _beside()
         beside.mkdir(exist_ok=True)
         for pid in (self._parent / "cgroup.procs").read_text().split():
             with contextlib.suppress(ProcessLookupError):
@@ -187,7 +188,7 @@ class _CgroupV2:
         folder.mkdir(exist_ok=True)
         self._limit = _File(folder / "memory.max", writable=True)
         self._usage = _File(folder / "memory.current")
-        self._peak = _File(folder / "memory.peak", writable=True)
+        self._peak = _PeakV2(folder)
         self._events = _File(folder / "memory.events")
         self._pids_max = _File(folder / "pids.max", writable=True)
         self._pids_now = _File(folder / "pids.current")
@@ -203,14 +204,14 @@ class _CgroupV2:
     def arm(self, memory_bytes: int, num_processes: int) -> None:
         held = self._usage.number()
         self._limit.write(held + memory_bytes)
-        self._peak.write("reset")  # since Linux 6.12, for this descriptor
+        self._peak.arm()
         self._pids_max.write(self._pids_now.number() + num_processes)
         self._base = (held, *self._counts())
 
     def charge(self) -> Charge:
         held, cpu_s, oom_kills, refused = self._base
         cpu_now, oom_now, refused_now = self._counts()
-        peak = max(0, self._peak.number() - held)
+        peak = max(0, self._peak.bytes(self._usage.number()) - held)
         return Charge(cpu_now - cpu_s, peak, oom_now - oom_kills, refused_now - refused)
 
     def remove(self) -> None:
@@ -221,6 +222,45 @@ class _CgroupV2:
 
     def _counts(self) -> tuple[float, int, int]:
         return self._cpu.number("usage_usec") / 1e6, self._events.number("oom_kill"), self._pids_events.number("max")
+
+
+class _PeakV2:
+    """The most that a group held during a job.
+
+    Since Linux 6.12 the kernel's own mark can be set back. Before, it stays at the highest of all jobs: one that goes
+    beyond is told exactly, the others as far as they were looked at. Before 5.19 there is no mark.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._resets = True
+        self._file: _File | None = None
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                self._file = _File(folder / "memory.peak", writable=True)
+            except PermissionError:
+                self._file, self._resets = _File(folder / "memory.peak"), False
+        self._before = self._seen = 0
+
+    def arm(self) -> None:
+        self._seen = 0
+        if self._file and self._resets:
+            self._file.write("reset")
+        elif self._file:
+            self._before = self._file.number()
+
+    def bytes(self, held_now: int) -> int:
+        self._seen = max(self._seen, held_now)
+        mark = self._file.number() if self._file else 0
+        return mark if mark > self._before else self._seen
+
+    def close(self) -> None:
+        if self._file:
+            self._file.close()
+
+
+def _beside() -> str:
+    """The name of the group that our own processes move into."""
+    return f"{_PREFIX}-{os.getpid()}-service"
 
 
 def _new_name() -> str:

@@ -62,9 +62,10 @@ def collect(root: int, patterns: Sequence[str], max_bytes: int) -> list[Found]:
 def weigh(folder: str) -> tuple[float, int]:
     """Bytes on disk and number of files of a folder that a program may be changing meanwhile.
 
-    Folders too deep to be looked into weigh more than any limit.
+    A file of many names weighs once. Folders too deep to be looked into weigh more than any limit.
     """
     num_bytes, num_files = 0.0, 0
+    seen: set[int] = set()
     waiting = [(folder, 0)]
     while waiting:
         path, depth = waiting.pop()
@@ -73,7 +74,11 @@ def weigh(folder: str) -> tuple[float, int]:
                 for entry in entries:
                     num_files += 1
                     with contextlib.suppress(FileNotFoundError):
-                        num_bytes += entry.stat(follow_symlinks=False).st_blocks * 512
+                        status = entry.stat(follow_symlinks=False)
+                        if status.st_ino not in seen:
+                            num_bytes += status.st_blocks * 512
+                        if status.st_nlink > 1:
+                            seen.add(status.st_ino)
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append((entry.path, depth + 1))
         except OSError:

@@ -125,7 +125,7 @@ def read_log(report: Report, log: int) -> Report:
     size = os.fstat(log).st_size
     said = os.pread(log, size, 0)
     # runsc is our only child, and its processor time holds its own; the control group counts.
-    report = replace(report, cpu_s=0.0, own_kernel=True)
+    report = replace(report, cpu_s=0.0)
     if said.endswith(_REFUSED):
         return replace(report, stopped=report.stopped or "processes")
     ended, failed = _ENDED.search(said), _FAILED.search(said)

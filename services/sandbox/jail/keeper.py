@@ -24,7 +24,7 @@ from types import ModuleType
 from services.sandbox.jail import program, system
 from services.sandbox.jail.order import NEXT, Place, Terms, decode_terms
 from services.sandbox.jail.supervisor import Channels, carry_out
-from services.sandbox.jail.understudy import Understudy, prepare
+from services.sandbox.jail.understudy import Room, Understudy, prepare
 
 _WARM_MODULES = (
     *("abc", "argparse", "array", "ast", "base64", "bisect", "calendar", "cmath", "collections", "copy"),
@@ -36,8 +36,6 @@ _WARM_MODULES = (
 
 
 _OURS: list[ModuleType] = []  # modules that programs are not to find, but that we live by
-# Where a job's root is made before its order is there.
-_ENTERED = (program.NAMESPACES, program.USER_NAMESPACES)
 
 
 def main() -> None:
@@ -56,13 +54,14 @@ def _serve(place: Place, orders: socket.socket) -> Callable[[], None] | None:
         _enter(place)
         _warm_up()
         wake = _wake_at_childrens_ends()
-        understudy = prepare(place, None)
+        room = Room()
+        understudy = prepare(place, room, None)
     except OSError as error:
         orders.send(json.dumps({"failure": str(error)}).encode())
         return None
     if isinstance(understudy, Understudy):
         orders.send(json.dumps({"folders": [sys.prefix, sys.base_prefix]}).encode())
-        return _take_orders(place, orders, wake, understudy)
+        return _take_orders(place, orders, wake, room, understudy)
     return understudy
 
 
@@ -134,29 +133,37 @@ def _wake_at_childrens_ends() -> int:
     return wake
 
 
-def _take_orders(place: Place, orders: socket.socket, wake: int, first: Understudy) -> Callable[[], None] | None:
+def _take_orders(
+    place: Place, orders: socket.socket, wake: int, room: Room, first: Understudy
+) -> Callable[[], None] | None:
     """Carries out one order after the other until the service is gone. Returns in a program's process alone."""
     understudy: Understudy | Callable[[], None] = first
     last: Terms | None = None
-    usual: Terms | None = None
+    is_usual = False  # the last job saw the same of the host as the one before it
     while isinstance(understudy, Understudy):
         message, descriptors = _receive(orders)
         if not message:
             os._exit(0)
         if message == NEXT:
-            understudy = prepare(place, usual)
+            if last and is_usual and _may_share(place, last) and not room.fits(last):
+                room.build(place, last)
+            understudy = prepare(place, room, last if last and room.fits(last) else None)
             if isinstance(understudy, Understudy):
                 orders.send(b"{}")
             continue
         terms = decode_terms(message)
-        if not understudy.fits(terms):
+        if not understudy.fits(terms, room):
             understudy.dismiss()
-            understudy = prepare(place, None)
+            understudy = prepare(place, room, None)
         if isinstance(understudy, Understudy):
             carry_out(place, terms, Channels(*descriptors), wake, understudy)
-            usual = terms if last and terms.has_root_of(last) and place.level in _ENTERED else None
-            last = terms
+            is_usual, last = last is not None and last.root == terms.root, terms
     return understudy
+
+
+def _may_share(place: Place, terms: Terms) -> bool:
+    """Whether jobs can share a room: gVisor's sentry takes no entered root, and an image is written over."""
+    return place.level in (program.NAMESPACES, program.USER_NAMESPACES) and not terms.root.image
 
 
 def _receive(orders: socket.socket) -> tuple[bytes, list[int]]:

@@ -56,11 +56,28 @@ def build_root(
             _show_host(root, [path for path in readable if os.path.lexists(path)])
         for target, source in shown.items():
             _bind(source, target)
-        for name in _DEVICES:  # the file is read-only; what it leads to can be written
-            system.mount(f"/dev/{name}", f"{root}/dev/{name}", None, system.MS_BIND)
-            system.make_read_only(f"{root}/dev/{name}", devices=True)
-        for name, target in WRITABLE.items():
-            system.mount(f"{scratch}/{name}", root + target, None, system.MS_BIND)
+        _show_devices(root)
+        _show_writable(root, scratch)
+
+
+def build_room(readable: Sequence[str], mounts: Mapping[str, str], uid: int, gid: int) -> None:
+    """Makes and enters the same without an image, and without a place to write: what jobs can share."""
+    root = NEW_ROOT
+    system.mount("root", root, "tmpfs", system.MS_NOSUID | system.MS_NODEV, "mode=0755,size=1m,nr_inodes=4096")
+    shown = {root + inside: os.path.realpath(outside) for inside, outside in mounts.items()}
+    _make_places(root, shown)
+    _write_etc(root, uid, gid)
+    _show_host(root, [path for path in readable if os.path.lexists(path)])
+    for target, source in shown.items():
+        _bind(source, target)
+    _show_devices(root)
+    enter_root(read_only=True)
+
+
+def furnish_room(disk_bytes: int, num_files: int, uid: int, gid: int) -> None:
+    """Makes the one place to write for a job in a room, in a mount namespace of the job's own."""
+    with _bounded("", disk_bytes, num_files, uid, gid) as scratch:
+        _show_writable("", scratch)
 
 
 def enter_root(read_only: bool) -> None:
@@ -83,6 +100,17 @@ def _make_places(root: str, shown: Mapping[str, str]) -> None:
         _touch(f"{root}/dev/{name}")
     for name, target in _LINKS.items():
         os.symlink(target, f"{root}/dev/{name}")
+
+
+def _show_devices(root: str) -> None:
+    for name in _DEVICES:  # the file is read-only; what it leads to can be written
+        system.mount(f"/dev/{name}", f"{root}/dev/{name}", None, system.MS_BIND)
+        system.make_read_only(f"{root}/dev/{name}", devices=True)
+
+
+def _show_writable(root: str, scratch: str) -> None:
+    for name, target in WRITABLE.items():
+        system.mount(f"{scratch}/{name}", root + target, None, system.MS_BIND)
 
 
 @contextlib.contextmanager

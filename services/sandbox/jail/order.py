@@ -90,7 +90,6 @@ class Report:
     cpu_s: float = 0.0
     own_cpu_s: float = 0.0  # the keeper's, for this job
     peak_memory_bytes: int = 0
-    own_kernel: bool = False  # it ran under a kernel of its own, whose refusals no control group sees
     files: Sequence[tuple[str, int, bool]] = ()  # path, size, executable; their contents follow
 
 

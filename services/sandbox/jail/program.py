@@ -4,7 +4,7 @@ executable or the warm interpreter that it already is.
 
 from __future__ import annotations
 
-import _signal  # the signal module wraps each number into an enum, which costs more than the call
+import _signal  # type: ignore[import-not-found]  # `signal` makes an enum of each number, which costs more than the call
 import atexit
 import builtins
 import gc

@@ -1,27 +1,28 @@
 """The process that will be the next program: forked before there is an order, so that the order finds it ready.
 
-Where the last two jobs were of one shape it also stands in a root like theirs already: empty, of its own, never another
-job's. It knows of the host's folders and of nothing that a job brought. Of everything that a program starts with, only
-this job's files, its streams and the loss of all rights are left to do when the order comes.
+Where the last two jobs saw the same of the host it also stands in a root like theirs already, with a place to write of
+its own. It knows of the host's folders and of nothing that a job brought. Left to do when the order comes are the job's
+files, its streams, and the loss of all rights.
 """
 
 from __future__ import annotations
 
-import _signal
+import _signal  # type: ignore[import-not-found]
 import contextlib
 import errno
 import json
 import os
+import signal
 import socket
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 from services.sandbox.jail import gvisor, program, system
-from services.sandbox.jail.mounts import NEW_ROOT, WORK, build_root, enter_root
-from services.sandbox.jail.order import Order, Place, Terms, decode_terms, encode_terms, read_order
+from services.sandbox.jail.mounts import NEW_ROOT, WORK, build_room, build_root, enter_root, furnish_room
+from services.sandbox.jail.order import Order, Place, Root, Terms, decode_terms, encode_terms, read_order
 
 _PREPARED, _READY = b"P", b"\0"  # what the process says when that is so; else it says what went wrong
 _FULL = b"\1"  # its files are more than the job may have
@@ -40,6 +41,66 @@ class Start:
     new_cpu_s: float = 0.0  # of that, since the order
 
 
+class Room:
+    """A root that jobs of one shape share: read-only, without any place to write, in a mount namespace of its own that
+    nobody lives in. Each job brings its own place to write, in a copy of that namespace."""
+
+    def __init__(self) -> None:
+        self._terms: Terms | None = None  # of the jobs that it is for
+        self._shown: Sequence[object] = ()  # what lay at its folders when it was made
+        self._namespace = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # until there is one
+
+    def fits(self, terms: Terms) -> bool:
+        return self._terms is not None and self._terms.root == terms.root and self._shown == _lying_at(terms.root)
+
+    def build(self, place: Place, terms: Terms) -> None:
+        """Makes it for such jobs, in place of the one there was. It stays as it is if a folder is missing."""
+        shown = _lying_at(terms.root)
+        waiting, done = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            _build_room(place, terms, waiting, done)
+        os.close(done)
+        try:
+            if os.read(waiting, 1):
+                namespace = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+                os.dup2(namespace, self._namespace, inheritable=False)
+                os.close(namespace)
+                self._terms, self._shown = terms, shown
+        finally:
+            os.close(waiting)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+    def enter(self, place: Place, terms: Terms) -> None:
+        """In a program's process."""
+        system.setns(self._namespace, system.CLONE_NEWNS)
+        system.unshare(system.CLONE_NEWNS)
+        furnish_room(terms.disk_bytes, terms.num_files, place.uid, place.gid)
+
+
+def _lying_at(root: Root) -> Sequence[object]:
+    """Tells a folder from another that was put in its place, such as a build that was thrown out and made again."""
+    found: list[object] = []
+    for path in (*root.readable, *root.mounts.values()):
+        try:
+            status = os.stat(path)
+            found.append((status.st_dev, status.st_ino))
+        except OSError:
+            found.append(None)
+    return found
+
+
+def _build_room(place: Place, terms: Terms, waiting: int, done: int) -> NoReturn:
+    os.close(waiting)
+    with contextlib.suppress(OSError):
+        system.unshare(system.CLONE_NEWNS)
+        build_room(terms.root.readable, terms.root.mounts, place.uid, place.gid)
+        os.write(done, _PREPARED)
+        signal.pause()
+    os._exit(1)
+
+
 class Understudy:
     """The keeper's end of it."""
 
@@ -48,8 +109,8 @@ class Understudy:
         self._channel = channel
         self._terms = terms  # whose root it stands in
 
-    def fits(self, terms: Terms) -> bool:
-        return self._terms is None or self._terms.has_root_of(terms)
+    def fits(self, terms: Terms, room: Room) -> bool:
+        return self._terms is None or (self._terms.has_root_of(terms) and room.fits(terms))
 
     def dismiss(self) -> None:
         """Ends it, unneeded."""
@@ -71,8 +132,8 @@ class Understudy:
         return Start(said.decode("utf-8", "replace") or "the program's process died before it could start")
 
 
-def prepare(place: Place, terms: Terms | None) -> Understudy | Callable[[], None]:
-    """Forks the next program's process, in a root for jobs such as `terms` if given.
+def prepare(place: Place, room: Room, terms: Terms | None) -> Understudy | Callable[[], None]:
+    """Forks the next program's process; for jobs such as `terms` if given, and then in the room.
 
     Returns something to call in that process alone, when it has become a program.
     """
@@ -80,26 +141,24 @@ def prepare(place: Place, terms: Terms | None) -> Understudy | Callable[[], None
     pid = os.fork()
     if pid == 0:
         ours.detach()  # closed with all else
-        return _become_program(place, terms, theirs.detach())
+        return _become_program(place, room, terms, theirs.detach())
     theirs.close()
     if ours.recv(1) == _PREPARED:
         return Understudy(pid, ours, terms)
     ours.close()
     os.waitpid(pid, 0)
-    if terms is None:
-        raise OSError("a process cannot be prepared for a program")
-    return prepare(place, None)  # what the last root was made of is gone
+    raise OSError("a process cannot be prepared for a program")
 
 
-def _become_program(place: Place, terms: Terms | None, channel: int) -> Callable[[], None]:
+def _become_program(place: Place, room: Room, terms: Terms | None, channel: int) -> Callable[[], None]:
     try:
         _signal.set_wakeup_fd(-1)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
         os.setsid()
         _invite_the_oom_killer()
-        (channel,) = _keep(channel)
         if terms is not None:
-            _make_root(place, terms)
+            room.enter(place, terms)
+        (channel,) = _keep(channel)
     except OSError:
         os._exit(1)
     os.write(channel, _PREPARED)

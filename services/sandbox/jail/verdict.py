@@ -22,6 +22,7 @@ _REFUSED_MEMORY = (
     b"heap out of memory",
     b"memory allocation of",
 )
+_REFUSED_DISK = (b"No space left on device", b"ENOSPC")
 # And another process or thread, where nothing counts the refusals.
 _REFUSED_PROCESSES = (b"Resource temporarily unavailable", b"can't start new thread", b"unable to create native thread")
 _LAST_BYTES = 4096
@@ -56,7 +57,9 @@ def decide(
         return Finding(Verdict.OK, "", *ending)
     if any(text in said[-_LAST_BYTES:] for text in _REFUSED_MEMORY):
         return Finding(Verdict.MEMORY_LIMIT, "the program was refused memory", *ending)
-    if (charge is None or report.own_kernel) and any(text in said[-_LAST_BYTES:] for text in _REFUSED_PROCESSES):
+    if any(text in said[-_LAST_BYTES:] for text in _REFUSED_DISK):  # it may have given back what it had
+        return Finding(Verdict.DISK_LIMIT, "the program was refused disk", *ending)
+    if charge is None and any(text in said[-_LAST_BYTES:] for text in _REFUSED_PROCESSES):
         return Finding(Verdict.PROCESS_LIMIT, "the program was refused processes", *ending)
     return Finding(Verdict.RUNTIME_ERROR, _describe(*ending), *ending)
 

@@ -84,3 +84,10 @@ def test_a_folder_is_weighed(tmp_path: Path) -> None:
         deep /= "d"
     deep.mkdir(parents=True)
     assert files.weigh(str(tmp_path))[0] == float("inf")
+
+
+def test_a_file_of_many_names_weighs_once(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(bytes(8192))
+    for number in range(9):
+        os.link(tmp_path / "a", tmp_path / f"b{number}")
+    assert files.weigh(str(tmp_path)) == (8192, 10)

@@ -88,6 +88,11 @@ def test_a_runtime_that_was_refused_memory_says_so(said: bytes) -> None:
     assert find(Report(), charge(), said=said).verdict is Verdict.OK  # it got over it
 
 
+def test_a_program_that_was_refused_disk_and_gave_it_back_says_so() -> None:
+    said = b"OSError: [Errno 28] No space left on device\n"
+    assert find(Report(wait_status=EXIT_1), charge(), said=said).verdict is Verdict.DISK_LIMIT
+
+
 def test_a_refused_process_is_believed_only_where_nothing_counts() -> None:
     said = b"BlockingIOError: [Errno 11] Resource temporarily unavailable"
     assert find(Report(wait_status=EXIT_1), None, said=said).verdict is Verdict.PROCESS_LIMIT
