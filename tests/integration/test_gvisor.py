@@ -140,17 +140,17 @@ mkfifo pipe
 
 async def test_usage_is_the_programs_and_not_the_kernels(pool: Pool | None) -> None:
     source = """
-import os, time
+import os
 if os.fork() == 0:
     block = b"x" * (64 << 20)
-    while time.process_time() < 0.5:
+    for _ in range(30_000_000):  # not by a clock: that kernel's runs on while the host is busy with others
         pass
     os._exit(0)
 os.wait()
 """
     idle, busy = await _run(pool, shell("true")), await _run(pool, python(source, LEVEL))
     if idle and busy:
-        assert busy.cpu_s - idle.cpu_s > 0.4
+        assert busy.cpu_s - idle.cpu_s > 0.2
         assert idle.peak_memory_bytes < 32 << 20
         assert 64 << 20 < busy.peak_memory_bytes < 128 << 20
 

@@ -2,8 +2,7 @@
 
 `case.toml` names the verdicts that are right and the invariant that is checked after it; `before.py` is an earlier job
 in the same slot, whose traces the program looks for. Under `at.LEVEL` stands what is different there, and rightly so;
-`own_kernel` says why what the program reaches is a kernel of its own, and no escape. gVisor's level is tried where it is
-installed.
+`own_kernel` says why what the program reaches is a kernel of its own, and no escape. gVisor is tried where it is.
 """
 
 from __future__ import annotations

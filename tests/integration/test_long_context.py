@@ -1,5 +1,5 @@
 """A trajectory of 131,072 tokens, in segments, over a real bus and database to the packed row; the model is left out,
-for its attention alone takes a minute (`benchmarks/rollouts.py --part context` has it in)."""
+for its attention alone takes minutes (`benchmarks/long_context.py` has it in)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.rollouts import scored_pair
+from benchmarks.long_context import scored_pair
 from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory

@@ -61,7 +61,7 @@ class Master:
         return (await self.runs.GetRun(m.GetRunRequest(run_id=run_id))).run
 
     async def until(self, state: m.RunState.ValueType, run_id: str = "run") -> m.Run:
-        async for answer in self.runs.WatchRun(m.WatchRunRequest(run_id=run_id), timeout=60):
+        async for answer in self.runs.WatchRun(m.WatchRunRequest(run_id=run_id), timeout=180):
             if answer.run.state == state:
                 return answer.run
         raise AssertionError(f"the run ended otherwise: {answer.run.reason}")

@@ -26,7 +26,7 @@ from perilune.weights import Stage
 from tests.unit.trainer.messages import batch
 from tests.unit.trainer.models import recipe
 
-PATIENCE_S = 60
+PATIENCE_S = 180
 NUM_ITERATIONS = 3
 
 

@@ -359,7 +359,12 @@ async def test_a_run_that_is_not_served_is_not_found(world: World) -> None:
 async def slow_call(address: str) -> AsyncIterator[grpc.aio.UnaryStreamCall[SubscribeRequest, bytes]]:
     """A subscriber that reads only when it is told to, over a connection of its own."""
     async with grpc.aio.insecure_channel(
-        address, [("grpc.use_local_subchannel_pool", 1), ("grpc.http2.lookahead_bytes", 65536)]
+        address,
+        [
+            ("grpc.use_local_subchannel_pool", 1),
+            ("grpc.http2.lookahead_bytes", 65536),
+            ("grpc.http2.bdp_probe", 0),
+        ],
     ) as channel:
         subscribe = channel.unary_stream(
             f"/{SERVICE.full_name}/Subscribe", request_serializer=SubscribeRequest.SerializeToString
