@@ -11,7 +11,7 @@ import grpc
 from perilune.api.master.v1.master_pb2 import JoinRequest, ReportServingRequest, RunAssignment
 from perilune.api.master.v1.master_pb2_grpc import FleetServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.channel import open_channel
+from perilune.channel import open_channel, refusal
 from perilune.service import Service
 
 logger = logging.getLogger(__name__)
@@ -21,6 +21,8 @@ REJOIN_S = 0.5
 
 async def assignments(service: Service, serves_weights: bool = False) -> AsyncIterator[list[RunAssignment]]:
     """The runs to serve, at once and at every change; joins again when the master comes back.
+
+    InvalidInputError if the master turns this worker away for its token or its authority.
 
     `serves_weights`: this service has a WeightService, so that the master may send others to it for their versions.
     """
@@ -35,6 +37,8 @@ async def assignments(service: Service, serves_weights: bool = False) -> AsyncIt
                     reachable = True
                     yield list(answer.runs)
             except grpc.aio.AioRpcError as error:
+                if wrong := refusal(error, f"the master at {service.settings.master_address}"):
+                    raise wrong from error
                 if reachable:
                     logger.warning("the master at %s: %s", service.settings.master_address, error.details())
                 reachable = False

@@ -225,6 +225,17 @@ class RewardTable(Table):
     repetition_penalty: NonNegativeFloat = 0.0  # off the reward of a response that was ended for repeating itself
 
 
+class AdapterTable(Table):
+    """Low-rank adapters are trained (LoRA, arXiv:2106.09685), and the policy's own weights stay as they are."""
+
+    rank: PositiveInt = 8
+    alpha: PositiveFloat = 16.0  # what an adapter adds is scaled by alpha / rank
+    # Linear layers, by the last part of their names.
+    targets: Annotated[list[str], Field(min_length=1)] = [
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
+    ]  # fmt: skip
+
+
 class TrainerTable(Table):
     """The k1.5 objective and its optimiser (§2.3.1-2.3.2)."""
 
@@ -254,6 +265,7 @@ class TrainerTable(Table):
     # The paper resets the optimiser when an iteration starts, for its reference has changed (docs/learning.md).
     reset_optimizer: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast over fp32 weights
+    adapter: AdapterTable | None = None
     microbatch_tokens: PositiveInt = 8192  # tokens in one forward and backward pass: sequences packed into a row
     checkpoint_every: PositiveInt = 1  # iterations; what is lost since the last is repeated from the stored batches
     num_threads: PositiveInt | None = None  # torch threads; as many as cores, if not given

@@ -9,6 +9,7 @@ Follows the data:
     receiver  versions from whoever serves them, verified, for as long as the run lives
     relay     a receiver whose versions are served on while they arrive
     quantized what came in one byte an element, as engines hold it
+    adapted   a base and its low-rank adapter, as one policy
     shards    the parts of several trainer ranks, and the whole again
     store     versions on disk: retention, pinning, export
 """

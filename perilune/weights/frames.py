@@ -7,6 +7,7 @@ classes: their bytes are copied once on each side instead of three times, and a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -129,6 +130,10 @@ def _read_varint(octets: bytes, at: int) -> tuple[int, int]:
     return number | octets[at] << shift, at + 1
 
 
+# Of tensors that are all there, while the next ones arrive.
+_digesting = ThreadPoolExecutor(1, "digests")
+
+
 class Stage:
     """The shadow copy of a version that is arriving. What it hands out is complete and verified, or nothing is."""
 
@@ -142,7 +147,8 @@ class Stage:
         self._num_received = 0
         self._num_bytes = payload_bytes_of(manifest)
         # A buffer a tensor: a tensor that stays the same in later versions must not keep the memory of all others.
-        sizes = [self._num_bytes] if manifest.HasField("base") else [info.num_bytes for info in manifest.tensors]
+        self._is_whole = not manifest.HasField("base")
+        sizes = [info.num_bytes for info in manifest.tensors] if self._is_whole else [self._num_bytes]
         try:
             self._buffers = [np.empty(size, np.uint8).data for size in sizes]
         except MemoryError as error:
@@ -150,6 +156,7 @@ class Stage:
                 f"version {manifest.version.number} of {self._num_bytes} bytes does not fit into memory"
             ) from error
         self._at, self._filled = 0, 0  # the buffer that comes next, and how far it is filled
+        self._digests: dict[int, Future[str]] = {}  # of the buffers before it, for a whole version
 
     def add(self, chunk: ChunkLike) -> None:
         """Takes the next chunk. WeightStreamError if it leaves a gap, overlaps, or runs past the end."""
@@ -166,6 +173,8 @@ class Stage:
             buffer[self._filled : self._filled + taken] = rest[:taken]
             rest, self._filled = rest[taken:], self._filled + taken
             if self._filled == len(buffer):
+                if self._is_whole:
+                    self._digests[self._at] = _digesting.submit(digest_of, buffer)
                 self._at, self._filled = self._at + 1, 0
         self._num_received = end
 
@@ -180,11 +189,12 @@ class Stage:
             raise WeightStreamError(f"the commit is for version {commit.version.number}, not for {number}")
         if self._num_received != self._num_bytes:
             raise WeightStreamError(f"version {number} ended after {self._num_received} of {self._num_bytes} bytes")
-        if self.manifest.HasField("base"):
+        if not self._is_whole:
             assert self._base is not None  # checked at first
             return apply_delta(self._base, self.manifest, self._buffers[0])
-        for info, data in zip(self.manifest.tensors, self._buffers, strict=True):
-            if digest_of(data) != info.digest:
+        for place, (info, data) in enumerate(zip(self.manifest.tensors, self._buffers, strict=True)):
+            digest = self._digests.get(place)
+            if (digest.result() if digest else digest_of(data)) != info.digest:
                 raise WeightStreamError(f"tensor {info.name} of version {number} does not have its digest")
         tensors = [
             RawTensor(info.name, info.dtype, tuple(info.shape), data)

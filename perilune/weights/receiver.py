@@ -174,9 +174,9 @@ class Receiver:
                     state = await asyncio.to_thread(stage.finish, frame)
                     self._hold(manifest, payload, state)
                     return StagedVersion(manifest, state.tensors, self._model_files)
-                stage.add(frame)
-                if self._relay:
+                if self._relay:  # first: those below wait for it
                     payload.add(raw)
+                stage.add(frame)
         finally:
             if state is None and self._relay:
                 self._relay.failed(payload)

@@ -6,6 +6,7 @@ those below verify too, so a relay need not be trusted.
 
 from __future__ import annotations
 
+from perilune.weights.adapted import STREAM, AdaptedReceiver
 from perilune.weights.receiver import Receiver
 from perilune.weights.server import Stream, WeightServer
 
@@ -16,6 +17,11 @@ class Relay(WeightServer):
     def receiver(self, run_id: str, worker_id: str, adapter: str = "") -> Receiver:
         """A receiver whose versions are served on. Ends with `leave`."""
         return Receiver(run_id, worker_id, adapter, relay=self.stream_of(run_id, adapter))
+
+    def policy_receiver(self, run_id: str, worker_id: str, is_adapted: bool) -> Receiver | AdaptedReceiver:
+        """The same for whoever samples: of a run that trains an adapter, the base and the adapter as one policy."""
+        base = self.receiver(run_id, worker_id)
+        return AdaptedReceiver(base, self.receiver(run_id, worker_id, STREAM)) if is_adapted else base
 
     def leave(self, run_id: str) -> None:
         """Serves the run no more."""

@@ -41,7 +41,7 @@ class Payload:
     def __init__(self, parts: list[tuple[int, memoryview]] | None) -> None:
         """`parts`: the pieces that frames are made of when they are first asked for; None if frames arrive."""
         self._parts = parts
-        self._frames: list[bytes] = []
+        self._frames: dict[int, bytes] = {}
         self._complete = parts is not None
         self._news = asyncio.Event()
         self.num_sending = 0
@@ -49,7 +49,7 @@ class Payload:
 
     def add(self, frame: bytes) -> None:
         """A frame that arrived."""
-        self._frames.append(frame)
+        self._frames[len(self._frames)] = frame
         self._tell()
 
     def complete(self) -> None:
@@ -67,11 +67,10 @@ class Payload:
         try:
             at = 0
             while not self.given_up:
-                if at < len(self._frames):
-                    yield self._frames[at]
+                frame = self._frame(at)
+                if frame is not None:
+                    yield frame
                     at += 1
-                elif self._parts is not None and at < len(self._parts):
-                    self._frames.append(chunk_frame(*self._parts[at]))
                 elif self._complete:
                     return
                 else:
@@ -79,7 +78,16 @@ class Payload:
         finally:
             self.num_sending -= 1
             if not self.num_sending and self._parts is not None:
-                self._frames = []  # made again for the next one who asks
+                self._frames.clear()  # made again for the next one who asks
+
+    def _frame(self, at: int) -> bytes | None:
+        """The frame of that number; None if it is not there yet, or there is none. One is kept for others only."""
+        frame = self._frames.get(at)
+        if frame is None and self._parts is not None and at < len(self._parts):
+            frame = chunk_frame(*self._parts[at])
+            if self.num_sending > 1:
+                self._frames[at] = frame
+        return frame
 
     def _tell(self) -> None:
         self._news.set()

@@ -18,6 +18,7 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.api.weights.v1.weights_pb2 import Commit, Manifest
 from perilune.errors import NotFoundError, WeightStreamError
+from perilune.weights.adapted import BASE_DIGEST, CONFIG_FILE
 from perilune.weights.delta import Delta
 from perilune.weights.frames import (
     Stage,
@@ -31,7 +32,7 @@ from perilune.weights.quantized import dequantized
 from perilune.weights.tensors import State, manifest_of
 
 SUFFIX, PIN_SUFFIX, FILES_FOLDER = ".frames", ".pin", "model_files"
-WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_FILE, ADAPTER_FILE = "model.safetensors", "adapter_model.safetensors"
 
 _SAFETENSORS_DTYPE = {
     trajectory.DTYPE_BOOL: "BOOL",
@@ -111,16 +112,17 @@ class VersionStore:
             mark.unlink(missing_ok=True)
 
     def export(self, number: int, folder: Path) -> None:
-        """Writes a version as a Hugging Face model folder, its weights in the dtype that engines hold."""
+        """Writes a version as a Hugging Face model folder, its weights in the dtype that engines hold.
+
+        An adapter's version becomes an adapter's folder as PEFT has it.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        state = self.load(number)
-        plain = dequantized(state.tensors)
-        manifest = state.manifest
-        if plain is not state.tensors:
-            manifest = manifest_of(number, plain)
-            manifest.version.CopyFrom(state.version)
-        write_safetensors(State(manifest, plain), folder / WEIGHTS_FILE)
-        for name, content in self.model_files().items():
+        state, files = self.load(number), self.model_files()
+        plain = [raw for raw in dequantized(state.tensors) if raw.name != BASE_DIGEST]
+        manifest = manifest_of(number, plain)
+        manifest.version.CopyFrom(state.version)
+        write_safetensors(State(manifest, plain), folder / (ADAPTER_FILE if CONFIG_FILE in files else WEIGHTS_FILE))
+        for name, content in files.items():
             (folder / name).write_bytes(content)
 
     def _find(self, number: int) -> KeptVersion:

@@ -7,6 +7,7 @@ from pathlib import Path
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
+from perilune.channel import read_secret
 from perilune.errors import InvalidInputError
 from perilune.service import ServiceSettings
 
@@ -23,12 +24,8 @@ class MasterSettings(ServiceSettings):
         url = self.database_url or f"sqlite+aiosqlite:///{self.home / 'perilune.db'}"
         if self.database_password_file is None:
             return url
+        password = read_secret(self.database_password_file, "PERILUNE_DATABASE_PASSWORD_FILE")
         try:
-            password = self.database_password_file.read_text().strip()
             return make_url(url).set(password=password).render_as_string(hide_password=False)
-        except OSError as error:
-            raise InvalidInputError(
-                f"PERILUNE_DATABASE_PASSWORD_FILE {self.database_password_file} cannot be read: {error.strerror}"
-            ) from error
         except ArgumentError as error:
             raise InvalidInputError(f"PERILUNE_DATABASE_URL {url!r} cannot be used: {error}") from error

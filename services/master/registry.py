@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 
 from perilune.api.master.v1.master_pb2 import RunState, Version
@@ -130,12 +130,14 @@ class Registry:
             logger.info("%s has let go of %s", trainer_id, active.id)
             await self._count_time(active)
 
-    async def commit(self, run_id: str, version: Version, model_path: str) -> bool:
+    async def commit(
+        self, run_id: str, version: Version, model_path: str, refused: Mapping[tuple[str, int], str]
+    ) -> bool:
         """Records a version and goes on from it; True if it was the last."""
         active = self.active(run_id)
         if active.controller:
             await active.controller.add_metrics(version)
-        await self._store.commit_version(run_id, version, model_path)
+        await self._store.commit_version(run_id, version, model_path, refused)
         if active.starting:
             active.starting = False
             await self._set_state(run_id, RunState.RUN_STATE_RUNNING)

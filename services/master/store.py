@@ -210,8 +210,13 @@ class Store:
         return PolicyVersion(number=row.number, digest=row.digest) if row else None
 
     @_whole
-    async def commit_version(self, run_id: str, version: Version, model_path: str) -> bool:
+    async def commit_version(
+        self, run_id: str, version: Version, model_path: str, refused: Mapping[tuple[str, int], str]
+    ) -> bool:
         """Records a version and marks the batch it was made from as trained; False if that was done before.
+
+        `refused`: by group and index, why a sample of the batch could not be trained on. It is dead, and says nothing
+        of its prompt.
 
         A repeated commit may bring another digest, where a lost step was repeated on hardware that does not repeat
         itself to the bit: the newest digest is the one that is served.
@@ -238,6 +243,13 @@ class Store:
             }
             await db.execute(insert(VersionRow).values(**row))
             batch = select(GroupRow.id).where(GroupRow.run_id == run_id, GroupRow.batch == number - 1)
+            for (group_id, sample_index), reason in refused.items():
+                one = (SampleRow.group_id == group_id) & (SampleRow.sample_index == sample_index)
+                dead = update(SampleRow).where(
+                    one, SampleRow.group_id.in_(batch), SampleRow.state == SampleState.SCORED
+                )
+                await db.execute(dead.values(state=SampleState.DEAD, reason=reason, value=None, correct=None))
+                samples_counter.add(1, {"state": SampleState.DEAD})
             trained = update(SampleRow).where(SampleRow.group_id.in_(batch), SampleRow.state == SampleState.SCORED)
             trained_rows = await db.execute(trained.values(state=SampleState.TRAINED))
             if model_path:

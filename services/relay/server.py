@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from perilune.api.master.v1.master_pb2 import RunAssignment
 from perilune.fleet import assignments, report_serving
+from perilune.recipe import recipe_from_json
 from perilune.service import Service, until_stopping
+from perilune.weights.adapted import STREAM
 from perilune.weights.receiver import Receiver
 from perilune.weights.relay import Relay
 from perilune.weights.server import SERVICE
@@ -25,21 +28,30 @@ async def run(service: Service) -> None:
 
 async def follow_assignments(service: Service, relay: Relay) -> None:
     """Receives the runs that are assigned, and lets go of those that no longer are."""
-    receiving: dict[str, tuple[Receiver, asyncio.Task[None]]] = {}
+    receiving: dict[str, list[tuple[Receiver, asyncio.Task[None]]]] = {}
     async with asyncio.TaskGroup() as tasks:
         async for runs in assignments(service, serves_weights=True):
             wanted = {run.run_id: run for run in runs if run.weights_address}
             for run_id in receiving.keys() - wanted.keys():
-                receiving.pop(run_id)[1].cancel()
+                for _, task in receiving.pop(run_id):
+                    task.cancel()
                 relay.leave(run_id)
             for run_id, run in wanted.items():
                 if run_id not in receiving:
-                    receiver = relay.receiver(run_id, service.id)
-                    receiving[run_id] = receiver, tasks.create_task(_receive(service, receiver, run_id))
-                receiver = receiving[run_id][0]
-                receiver.move([run.weights_address, *run.weights_fallbacks])
+                    receiving[run_id] = [
+                        (receiver, tasks.create_task(_receive(service, receiver, run_id)))
+                        for receiver in _receivers(service, relay, run)
+                    ]
+                for receiver, _ in receiving[run_id]:
+                    receiver.move([run.weights_address, *run.weights_fallbacks])
                 if run.HasField("policy"):
-                    receiver.expect(run.policy)
+                    receiving[run_id][-1][0].expect(run.policy)
+
+
+def _receivers(service: Service, relay: Relay, run: RunAssignment) -> list[Receiver]:
+    """One for each stream of a run; the last is the one whose versions are the run's."""
+    is_adapted = recipe_from_json(run.recipe_json).trainer.adapter is not None
+    return [relay.receiver(run.run_id, service.id, adapter) for adapter in (["", STREAM] if is_adapted else [""])]
 
 
 async def _receive(service: Service, receiver: Receiver, run_id: str) -> None:

@@ -46,11 +46,21 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Refused:
+    """A sample that cannot be trained on. The run goes on without it."""
+
+    group_id: str
+    sample_index: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Group:
     """All scored samples of one prompt."""
 
     id: str
     samples: list[Sample]
+    refused: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -66,23 +76,37 @@ class Ages:
         return Ages(current, recipe.rollout.max_staleness, recipe.trainer.segments == "current")
 
 
-def read_group(message: ScoredGroup, ages: Ages, published_digests: Collection[str]) -> Group:
-    """Unpacks and checks one group.
+def read_group(
+    message: ScoredGroup, ages: Ages, published_digests: Collection[str], vocab_size: int | None = None
+) -> Group:
+    """Unpacks and checks one group. What comes over the network is refused sample by sample.
+
+    Refused is a sample without a valid score, written by a policy that was never published, older than the recipe
+    allows, or damaged.
 
     Args:
         message: as the master serves it.
+        ages: how old tokens may be.
         published_digests: of every version that this trainer published or found committed.
+        vocab_size: of the policy; token ids are not checked without it.
 
     Raises:
-        InvalidInputError: a sample without a valid score, written by a policy that was never published, or older than
-            the recipe allows.
+        InvalidInputError: the group has no samples.
     """
     if not message.samples:
         raise InvalidInputError(f"group {message.group_id} has no samples; the master must leave empty groups out")
-    return Group(message.group_id, [_read_sample(scored, ages, published_digests) for scored in message.samples])
+    samples, refused = [], []
+    for scored in message.samples:
+        try:
+            samples.append(_read_sample(scored, ages, published_digests, vocab_size))
+        except InvalidInputError as error:
+            refused.append(Refused(message.group_id, scored.trajectory.sample_index, str(error)))
+    return Group(message.group_id, samples, tuple(refused))
 
 
-def _read_sample(scored: ScoredTrajectory, ages: Ages, published_digests: Collection[str]) -> Sample:
+def _read_sample(
+    scored: ScoredTrajectory, ages: Ages, published_digests: Collection[str], vocab_size: int | None
+) -> Sample:
     trajectory, score = scored.trajectory, scored.score
     if score.status != SCORE_STATUS_OK or not score.HasField("value"):
         raise InvalidInputError(f"sample {trajectory.id} has no valid score; a failed grader is never a zero")
@@ -103,9 +127,12 @@ def _read_sample(scored: ScoredTrajectory, ages: Ages, published_digests: Collec
         behaviour.append(_logprobs(segment, "logprobs", len(written)))
         num_written += 0 if segment.environment else len(written)
         staleness = max(staleness, age if is_trained else 0)
+    tokens_T = np.concatenate(tokens).astype(np.int64)
+    if vocab_size is not None and not 0 <= tokens_T.min() <= tokens_T.max() < vocab_size:
+        raise InvalidInputError(f"sample {trajectory.id} has tokens that are not in the vocabulary of {vocab_size}")
     return Sample(
         id=trajectory.id,
-        tokens=np.concatenate(tokens).astype(np.int64),
+        tokens=tokens_T,
         in_loss=np.concatenate(in_loss),
         engine_logprobs=np.concatenate(engine),
         score=score.value,

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from perilune.errors import InvalidInputError
 from services.trainer.model import Policy, load_policy
@@ -31,6 +33,8 @@ class TrainerState:
     metrics: dict[str, float]
     published_digests: list[str]  # of the versions before this one: their tokens may still be on the way
     optimizer: dict[str, Any]
+    adapter: dict[str, Tensor] = field(default_factory=dict)  # what is trained, where the weights are with it merged in
+    refused: list[dict[str, Any]] = field(default_factory=list)  # of the batch it was made from: `Refused`, as mappings
 
 
 class Checkpoints:
@@ -50,15 +54,15 @@ class Checkpoints:
     def newest(self, at_most: int) -> int | None:
         return max((number for number in self.numbers() if number <= at_most), default=None)
 
-    def save(self, policy: Policy, state: TrainerState) -> Path:
-        """Writes a version durably, and removes those that nobody comes back to."""
+    def save(self, policy: Policy, state: TrainerState, weights: Mapping[str, Tensor] | None = None) -> Path:
+        """Writes a version durably, and removes those that nobody comes back to. `weights`: if not the model's own."""
         target = self.path_of(state.number)
         temporary = target.with_name(f"{target.name}.writing")
         for leftover in (temporary, target):
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir(parents=True)
-        policy.save(temporary)
-        torch.save(asdict(state), temporary / STATE_FILE)
+        policy.save(temporary, weights)
+        torch.save(vars(state), temporary / STATE_FILE)
         for file in [*temporary.iterdir(), temporary]:
             _flush(file)
         temporary.rename(target)
@@ -66,8 +70,11 @@ class Checkpoints:
         self._remove_old()
         return target
 
-    def load(self, number: int, origin: str) -> tuple[Policy, TrainerState]:
-        """A version with its state. InvalidInputError if it belongs to a run that started from something else."""
+    def load(self, number: int, origin: str, is_adapted: bool = False) -> tuple[Policy, TrainerState]:
+        """A version with its state; of a run that trains an adapter, its base, which is version 0.
+
+        InvalidInputError if it belongs to a run that started from something else.
+        """
         path = self.path_of(number)
         state = TrainerState(**torch.load(path / STATE_FILE, weights_only=True))
         if state.origin != origin:
@@ -75,7 +82,7 @@ class Checkpoints:
                 f"{path} comes from a recipe with another model, warm-up or seed; move {self.folder} away, or take "
                 "another run id"
             )
-        return load_policy(str(path)), state
+        return load_policy(str(self.path_of(0) if is_adapted else path)), state
 
     def _remove_old(self) -> None:
         for number in self.numbers()[:-NUM_KEPT]:

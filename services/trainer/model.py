@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
+from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -55,9 +57,9 @@ class Policy:
         use_packed_attention(self.model)
         self._check_head()
 
-    def save(self, folder: Path) -> None:
-        """Writes a Hugging Face model folder, loadable by AutoModelForCausalLM."""
-        self.model.save_pretrained(folder)
+    def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
+        """Writes a Hugging Face model folder, loadable by AutoModelForCausalLM; of these weights, if they are given."""
+        self.model.save_pretrained(folder, state_dict=dict(state) if state else None)
         for name, content in self.small_files.items():
             (folder / name).write_bytes(content)
 

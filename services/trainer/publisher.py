@@ -83,11 +83,12 @@ def raw_tensors(model: nn.Module, dtype: torch.dtype, quantize: Kind | None = No
         if tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
             rounded = tensor.to(dtype, copy=True) if tensor.is_floating_point() else tensor.clone()
-            raw += [_raw_tensor(*pair) for pair in quantized(name, rounded, quantize)]
+            raw += [raw_tensor(*pair) for pair in quantized(name, rounded, quantize)]
     return raw
 
 
-def _raw_tensor(name: str, tensor: Tensor) -> RawTensor:
+def raw_tensor(name: str, tensor: Tensor) -> RawTensor:
+    """A tensor that nobody changes any more as the wire has it; its memory is shared."""
     octets = tensor.contiguous().reshape(-1).view(torch.uint8)
     return RawTensor(name, _WIRE_DTYPE[tensor.dtype], tuple(tensor.shape), memoryview(octets.numpy()))  # type: ignore[arg-type]  # an array is a buffer
 
@@ -97,6 +98,7 @@ class _Published:
     """A run's newest version, and what else of it can be had."""
 
     versions: VersionStore | None
+    adapter: str  # whose stream carries the run's versions; empty: the model's own
     newest: PublishedVersion | None = None
     is_held: bool = False  # an older version is served on purpose
 
@@ -127,18 +129,24 @@ class Publisher(WeightServer):
             ),
         }
 
-    def open(self, run_id: str, versions: VersionStore | None = None) -> None:
+    def open(self, run_id: str, versions: VersionStore | None = None, adapter: str = "") -> None:
         """From now on subscribers of the run wait for its next version, instead of hearing that there is none.
 
-        A version of before is forgotten: the run may go on from an older one. `versions`: those on disk, to go back to.
+        A version of before is forgotten: the run may go on from an older one.
+
+        Args:
+            run_id: of the run.
+            versions: those on disk, to go back to.
+            adapter: the name of what is trained, where the model itself stays: its versions are the run's.
         """
         self._published.pop(run_id, None)
-        self._published[run_id] = _Published(versions)
+        self._published[run_id] = _Published(versions, adapter)
         ended = [run_id, *list(self._published)[:-NUM_KEPT_RUNS]]
         closing = [self._streams.pop(key) for key in list(self._streams) if key[0] in ended]
         for other in ended[1:]:
             del self._published[other]
-        self._streams[run_id, ""] = Stream(leads=True)
+        for name in {"", adapter}:
+            self._streams[run_id, name] = Stream(leads=True)
         for stream in closing:
             stream.close()
 
@@ -147,12 +155,11 @@ class Publisher(WeightServer):
         published = self._published[run_id]
         published.newest = version
         if not published.is_held:
-            self.stream_of(run_id).publish(version.state, version.delta, version.model_files)
+            self._versions_stream(run_id).publish(version.state, version.delta, version.model_files)
 
-    def publish_adapter(self, run_id: str, adapter: str, version: PublishedVersion) -> None:
-        """Makes a version the newest of a run's adapter: a stream of its own, with the adapter's files."""
-        stream = self._streams.setdefault((run_id, adapter), Stream(leads=True))
-        stream.publish(version.state, version.delta, version.model_files)
+    def publish_base(self, run_id: str, base: PublishedVersion) -> None:
+        """Serves the model that a run's adapter changes."""
+        self.stream_of(run_id).publish(base.state, None, base.model_files)
 
     async def serve_version(self, run_id: str, number: int | None) -> PolicyVersion:
         """Has the fleet serve a version that is kept, and holds back newer ones; None: the newest again.
@@ -162,7 +169,7 @@ class Publisher(WeightServer):
             StateError: nothing was published yet.
             WeightStreamError: the version's file is damaged.
         """
-        stream, published = self.stream_of(run_id), self._published[run_id]
+        stream, published = self._versions_stream(run_id), self._published[run_id]
         if published.newest is None:
             raise StateError(f"{run_id} has published nothing yet; ask again when it runs")
         state = published.newest.state
@@ -174,6 +181,10 @@ class Publisher(WeightServer):
         if stream.version != state.version:
             stream.publish(state, None, published.newest.model_files)
         return state.version
+
+    def _versions_stream(self, run_id: str) -> Stream:
+        """What carries a run's versions. NotFoundError if no such run is served here."""
+        return self.stream_of(run_id, self._published[run_id].adapter if run_id in self._published else "")
 
     def _versions_of(self, run_id: str) -> VersionStore:
         versions = self._published[run_id].versions if run_id in self._published else None
@@ -193,7 +204,7 @@ class Publisher(WeightServer):
                     )
                     for each in kept
                 ],
-                served=self.stream_of(request.run_id).version,
+                served=self._versions_stream(request.run_id).version,
                 held=self._published[request.run_id].is_held,
             )
 

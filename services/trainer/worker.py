@@ -27,18 +27,22 @@ from perilune.api.master.v1.master_pb2 import (
     CommitVersionRequest,
     FailRunRequest,
     GetBatchRequest,
+    RefusedSample,
     ScoredGroup,
     Version,
 )
 from perilune.api.master.v1.master_pb2_grpc import TrainingServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import Event
 from perilune.bus import Bus, event_subject
-from perilune.errors import PeriluneError, UnavailableError
+from perilune.channel import refusal
+from perilune.errors import InvalidInputError, PeriluneError, UnavailableError
 from perilune.recipe import Recipe, recipe_from_json
 from perilune.service import Service, open_channel, patiently, until_stopping
+from perilune.weights.adapted import STREAM
 from services.trainer.learner import InterruptedTraining
 from services.trainer.publisher import SERVICE, Publisher
 from services.trainer.session import Session, versions_of
+from services.trainer.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +90,8 @@ class Trainer:
                 await self._serve_lease()
                 delay = RETRY_S
             except grpc.aio.AioRpcError as error:
+                if wrong := refusal(error, f"the master at {self._service.settings.master_address}"):
+                    raise wrong from error
                 logger.warning("the master at %s: %s", self._service.settings.master_address, error.details())
                 delay = min(2 * delay, MAX_RETRY_S)
             await asyncio.sleep(delay)
@@ -113,25 +119,36 @@ class Trainer:
     async def _train_or_fail(self, assignment: Assignment) -> None:
         """Trains, and tells the master where our own error says that trying again would not help."""
         logger.info("training run %s", assignment.run_id)
+        stop = threading.Event()
         try:
-            await self._train(assignment, recipe_from_json(assignment.recipe_json))
+            with Turns(self._service.settings.hybrid, assignment.run_id, stop.is_set) as turns:
+                await self._train(assignment, recipe_from_json(assignment.recipe_json), stop, turns)
         except PeriluneError as error:
             logger.error("run %s cannot go on: %s", assignment.run_id, error)
             await self._master.FailRun(FailRunRequest(run_id=assignment.run_id, reason=str(error)))
 
-    async def _train(self, assignment: Assignment, recipe: Recipe) -> None:
+    async def _train(self, assignment: Assignment, recipe: Recipe, stop: threading.Event, turns: Turns) -> None:
         run_id = assignment.run_id
+        if recipe.trainer.adapter and self._service.settings.hybrid:
+            raise InvalidInputError(
+                "trainer.adapter: a trainer that takes turns with its pod's engine (PERILUNE_HYBRID) hands over whole "
+                "policies; start it without, or train without adapters"
+            )
         committed = assignment.committed if assignment.HasField("committed") else None
         first_to_commit = committed.number if committed else 0
-        stop = threading.Event()
-        self._publisher.open(run_id, versions_of(recipe, self._service.settings.home / run_id))
+        adapter = STREAM if recipe.trainer.adapter else ""
+        self._publisher.open(run_id, versions_of(recipe, self._service.settings.home / run_id), adapter)
+        await self._in_thread(stop, turns.begin)
         session = await self._start(assignment, recipe, stop)
+        if session.base:
+            self._publisher.publish_base(run_id, session.base)
         waited_s = 0.0
         while True:
             # Versions before the committed one are only made again, from the same batches. The committed one is
             # committed once more: the master then knows that its weights can be had.
             if session.number >= first_to_commit:
                 self._check_repetition(assignment, session)
+                session.published = await self._in_thread(stop, turns.share, session.published)
                 self._publisher.publish(run_id, session.published)
                 if session.is_last:  # nobody would come back to write it
                     await self._in_thread(stop, session.checkpoint)
@@ -139,9 +156,11 @@ class Trainer:
                     return
             # While the fleet samples. A version that is lost before it is written is made again from its batch.
             await self._in_thread(stop, session.checkpoint)
+            await self._in_thread(stop, turns.leave, session.tensors())
             started = time.perf_counter()
             batch = await self._batch(run_id, session.number)
             waited_s = time.perf_counter() - started
+            await self._in_thread(stop, turns.take)
             links = [link for group in batch for link in telemetry.link_to(group.traceparent)]
             with telemetry.tracer.start_as_current_span("train", links=links) as span:
                 span.set_attributes({"perilune.run": run_id, "perilune.iteration": session.number})
@@ -161,7 +180,9 @@ class Trainer:
         committed = assignment.committed if assignment.HasField("committed") else None
         folder = self._service.settings.home / assignment.run_id
         try:
-            return await self._in_thread(stop, Session, recipe, folder, committed, stop.is_set, on_warmup_step)
+            return await self._in_thread(
+                stop, Session, recipe, folder, committed, stop.is_set, on_warmup_step, assignment.versions
+            )
         finally:
             telling.cancel()
 
@@ -196,7 +217,8 @@ class Trainer:
             metrics=metrics | {"wait_seconds": waited_s},
             time_unix_ns=time.time_ns(),
         )
-        request = CommitVersionRequest(run_id=run_id, version=version, model_path=session.model_path)
+        refused = [RefusedSample(**vars(sample)) for sample in session.refused]
+        request = CommitVersionRequest(run_id=run_id, version=version, model_path=session.model_path, refused=refused)
         return (await self._master.CommitVersion(request)).finished
 
     def _check_repetition(self, assignment: Assignment, session: Session) -> None:

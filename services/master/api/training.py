@@ -28,7 +28,8 @@ class TrainingService(TrainingServiceServicer):
         async with self._registry.lease(request.trainer_id, request.weights_address) as (run, lease):
             committed = await self._store.newest_version(run.id)
             recipe_json = run.recipe.model_dump_json()
-            assignment = m.Assignment(run_id=run.id, recipe_json=recipe_json, committed=committed)
+            versions = [version.policy for version in await self._store.versions(run.id)]
+            assignment = m.Assignment(run_id=run.id, recipe_json=recipe_json, committed=committed, versions=versions)
             yield m.AcquireRunResponse(assignment=assignment)
             await lease.stop.wait()
             yield m.AcquireRunResponse(stop=m.Stop(reason="the run was stopped"))
@@ -62,7 +63,8 @@ class TrainingService(TrainingServiceServicer):
         self, request: m.CommitVersionRequest, context: grpc.aio.ServicerContext
     ) -> m.CommitVersionResponse:
         async with rpc_errors(context):
-            finished = await self._registry.commit(request.run_id, request.version, request.model_path)
+            refused = {(sample.group_id, sample.sample_index): sample.reason for sample in request.refused}
+            finished = await self._registry.commit(request.run_id, request.version, request.model_path, refused)
             return m.CommitVersionResponse(finished=finished)
 
     async def FailRun(self, request: m.FailRunRequest, context: grpc.aio.ServicerContext) -> m.FailRunResponse:

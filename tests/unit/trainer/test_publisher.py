@@ -19,9 +19,10 @@ from perilune.api.weights.v1.weights_pb2 import (
 )
 from perilune.api.weights.v1.weights_pb2_grpc import WeightServiceStub
 from perilune.service import open_channel
-from perilune.weights import RawTensor, Stage
+from perilune.weights import RawTensor, Stage, State
 from perilune.weights.store import VersionStore
 from services.trainer.publisher import PublishedVersion, Publisher, snapshot
+from services.trainer.quantize import Kind
 from tests.unit.trainer.models import tiny_policy
 
 
@@ -82,6 +83,19 @@ async def test_weights_are_rounded_to_the_recipes_dtype(served: Served) -> None:
     _, tensors = await receive(served.subscribe())
     for raw in tensors:
         assert torch.equal(as_torch(raw, torch.bfloat16), policy.model.state_dict()[raw.name].bfloat16())
+
+
+@pytest.mark.parametrize("kind", ["int8", "fp8"])
+async def test_the_digest_of_a_quantised_version_is_that_of_what_is_served(served: Served, kind: Kind) -> None:
+    """Not of what was trained: the fleet samples from the rounded policy, and stamps its tokens with this digest."""
+    exact = snapshot(tiny_policy(), 0, torch.float32)
+    rounded = snapshot(tiny_policy(), 0, torch.float32, quantize=kind)
+    assert rounded.policy.digest != exact.policy.digest
+    served.publisher.open("run")
+    served.publisher.publish("run", rounded)
+    stage, tensors = await receive(served.subscribe())
+    assert stage.manifest.version == rounded.policy == State.of(0, tensors).version
+    assert sum(raw.data.nbytes for raw in tensors) < 0.4 * exact.state.manifest.num_bytes
 
 
 async def test_training_in_place_does_not_reach_a_published_version(served: Served) -> None:
@@ -174,9 +188,9 @@ async def test_versions_are_pinned_from_outside(served: Served, tmp_path: Path) 
 
 async def test_an_adapter_has_versions_of_its_own(served: Served) -> None:
     model, adapter = snapshot(tiny_policy(), 3, torch.float32), snapshot(tiny_policy(seed=1), 8, torch.float32)
-    served.publisher.open("run")
-    served.publisher.publish("run", model)
-    served.publisher.publish_adapter("run", "poet", adapter)
+    served.publisher.open("run", adapter="poet")
+    served.publisher.publish_base("run", model)
+    served.publisher.publish("run", adapter)
     assert (await receive(served.subscribe()))[0].manifest.version == model.policy
     call = served.stub.Subscribe(SubscribeRequest(run_id="run", worker_id="w", adapter="poet"))
     assert (await receive(call))[0].manifest.version == adapter.policy

@@ -931,11 +931,16 @@ class Assignment(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     RECIPE_JSON_FIELD_NUMBER: _builtins.int
     COMMITTED_FIELD_NUMBER: _builtins.int
+    VERSIONS_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     recipe_json: _builtins.str
     @_builtins.property
     def committed(self) -> _trajectory_pb2.PolicyVersion:
         """The newest committed version; unset for a run that has none yet."""
+
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[_trajectory_pb2.PolicyVersion]:
+        """Every committed version: samples of all of them may still come."""
 
     def __init__(
         self,
@@ -943,10 +948,11 @@ class Assignment(_message.Message):
         run_id: _builtins.str = ...,
         recipe_json: _builtins.str = ...,
         committed: _trajectory_pb2.PolicyVersion | None = ...,
+        versions: _abc.Iterable[_trajectory_pb2.PolicyVersion] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "recipe_json", b"recipe_json", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "recipe_json", b"recipe_json", "run_id", b"run_id", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1053,25 +1059,58 @@ class CommitVersionRequest(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     MODEL_PATH_FIELD_NUMBER: _builtins.int
+    REFUSED_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     model_path: _builtins.str
     """Where this version lies as a Hugging Face model folder, as the trainer sees it; empty if not written."""
     @_builtins.property
     def version(self) -> Global___Version: ...
+    @_builtins.property
+    def refused(self) -> _containers.RepeatedCompositeFieldContainer[Global___RefusedSample]:
+        """Of the batch it was made from: what could not be trained on. They are dead, and the others are trained."""
+
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         version: Global___Version | None = ...,
         model_path: _builtins.str = ...,
+        refused: _abc.Iterable[Global___RefusedSample] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_path", b"model_path", "run_id", b"run_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_path", b"model_path", "refused", b"refused", "run_id", b"run_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CommitVersionRequest: _TypeAlias = CommitVersionRequest  # noqa: Y015
+
+@_typing.final
+class RefusedSample(_message.Message):
+    """A sample that the trainer refuses: of a policy that was never published, or damaged."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    SAMPLE_INDEX_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    sample_index: _builtins.int
+    reason: _builtins.str
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        sample_index: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "reason", b"reason", "sample_index", b"sample_index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RefusedSample: _TypeAlias = RefusedSample  # noqa: Y015
 
 @_typing.final
 class CommitVersionResponse(_message.Message):

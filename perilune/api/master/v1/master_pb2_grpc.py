@@ -633,8 +633,8 @@ class TrainingServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CommitVersion(self, request, context):
-        """Records a published version: marks the samples of the batch it was made from as trained and opens the next
-        iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
+        """Records a published version: marks the samples of the batch it was made from as trained, or as dead where the
+        trainer refused them, and opens the next iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
         anything else: repeating a commit changes nothing, but says that the weights can be had again.
         NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version. Safe to retry.
         """

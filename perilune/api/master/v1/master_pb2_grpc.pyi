@@ -241,8 +241,8 @@ class TrainingServiceStub:
     NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. Safe to retry.
     """
     CommitVersion: _grpc.UnaryUnaryMultiCallable[_master_pb2.CommitVersionRequest, _master_pb2.CommitVersionResponse]
-    """Records a published version: marks the samples of the batch it was made from as trained and opens the next
-    iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
+    """Records a published version: marks the samples of the batch it was made from as trained, or as dead where the
+    trainer refused them, and opens the next iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
     anything else: repeating a commit changes nothing, but says that the weights can be had again.
     NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version. Safe to retry.
     """
@@ -265,8 +265,8 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. Safe to retry.
     """
     CommitVersion: _aio.UnaryUnaryMultiCallable[_master_pb2.CommitVersionRequest, _master_pb2.CommitVersionResponse]  # type: ignore[assignment]
-    """Records a published version: marks the samples of the batch it was made from as trained and opens the next
-    iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
+    """Records a published version: marks the samples of the batch it was made from as trained, or as dead where the
+    trainer refused them, and opens the next iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
     anything else: repeating a commit changes nothing, but says that the weights can be had again.
     NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version. Safe to retry.
     """
@@ -304,8 +304,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _master_pb2.CommitVersionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.CommitVersionResponse, _abc.Awaitable[_master_pb2.CommitVersionResponse]]:
-        """Records a published version: marks the samples of the batch it was made from as trained and opens the next
-        iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
+        """Records a published version: marks the samples of the batch it was made from as trained, or as dead where the
+        trainer refused them, and opens the next iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
         anything else: repeating a commit changes nothing, but says that the weights can be had again.
         NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version. Safe to retry.
         """
