@@ -49,7 +49,7 @@ def _reader(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return read
 
 
-def _checked_unary(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _checked_unary(behaviour: Any) -> Callable[..., Awaitable[Any]]:
     async def checked(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         if isinstance(request, _Unreadable):
             await _refuse(request, context)
@@ -58,7 +58,7 @@ def _checked_unary(behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Aw
     return checked
 
 
-def _checked_stream(behaviour: Callable[..., AsyncIterator[Any]]) -> Callable[..., AsyncIterator[Any]]:
+def _checked_stream(behaviour: Any) -> Callable[..., AsyncIterator[Any]]:
     async def checked(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         if isinstance(request, _Unreadable):
             await _refuse(request, context)
