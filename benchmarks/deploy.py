@@ -1,11 +1,11 @@
-"""The images and compose, end to end: sizes, time to the first training step, scaling and crashes in mid-run.
+"""Deployments: the images and compose end to end, a hybrid pod's hand-over, and what telemetry costs.
 
-    python benchmarks/deploy.py [--iterations N] [--set KEY=VALUE …] [--json FILE]
+    python benchmarks/deploy.py [--part compose|hybrid|telemetry] [--iterations N] [--set KEY=VALUE …] [--json FILE]
 
-Takes the images as they are (`docker compose build` makes them) in a compose project of its own, with empty volumes
-that are removed at the end. Once training has begun, rollout and reward are scaled up and one container after the other
-is killed from outside, as by a crash; the run must still end with a balanced ledger. There is no peer: what is measured
-is our own packaging.
+`compose` takes the images as they are (`docker compose build` makes them) in a compose project of its own, with empty
+volumes that are removed at the end. Once training has begun, rollout and reward are scaled up and one container after
+the other is killed from outside, as by a crash; the run must still end with a balanced ledger. There is no peer: what
+is measured is our own packaging. `hybrid` is benchmarks/hybrid.py, `telemetry` benchmarks/telemetry.py.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import signal
+import statistics
 import subprocess
 import time
 import urllib.error
@@ -23,6 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks import hybrid, telemetry
 from benchmarks.report import Figure, report
 
 REPOSITORY = Path(__file__).parent.parent
@@ -90,14 +92,9 @@ def crash(service: str) -> None:
         os.kill(int(pid), signal.SIGKILL)
 
 
-def image_megabytes(service: str) -> tuple[float, float]:
-    """Size of a service's image, and of what lies above its base image."""
-    inspect = ["docker", "image", "inspect", "-f", "{{.Size}}"]
-    sizes = [
-        int(subprocess.run([*inspect, name], check=True, capture_output=True, text=True).stdout)
-        for name in (f"perilune-{service}:local", "debian:bookworm-slim")
-    ]
-    return sizes[0] / 1e6, (sizes[0] - sizes[1]) / 1e6
+def image_megabytes(service: str) -> float:
+    inspect = ["docker", "image", "inspect", "-f", "{{.Size}}", f"perilune-{service}:local"]
+    return int(subprocess.run(inspect, check=True, capture_output=True, text=True).stdout) / 1e6
 
 
 def workers_of(kind: str) -> int:
@@ -106,11 +103,7 @@ def workers_of(kind: str) -> int:
 
 def measure(iterations: int, overrides: list[str]) -> dict[str, Figure]:
     options = " ".join(f"--set {one}" for one in [f"trainer.num_iterations={iterations}", *overrides])
-    figures = {}
-    for service in SERVICES:
-        whole, own = image_megabytes(service)
-        figures[f"image {service}"] = Figure(whole, "MB")
-        figures[f"image {service}, above its base"] = Figure(own, "MB")
+    figures = {f"image {service}": Figure(image_megabytes(service), "MB") for service in SERVICES}
     with clean_project():
         started = time.monotonic()
         compose("up", "--detach", "--no-build", "--quiet-pull", options=options)
@@ -118,7 +111,7 @@ def measure(iterations: int, overrides: list[str]) -> dict[str, Figure]:
         figures["up to the first training step"] = Figure(time.monotonic() - started, "s")
 
         scaled = time.monotonic()
-        scales = ("--scale", "rollout=2", "--scale", "reward=2")
+        scales = ("--scale", "rollout=2", "--scale", "reward=2", "--scale", "sandbox=2")
         compose("up", "--detach", "--no-build", "--no-recreate", *scales, options=options)
         while workers_of("rollout") < 2 or workers_of("reward") < 2:
             time.sleep(0.2)
@@ -143,13 +136,27 @@ def measure(iterations: int, overrides: list[str]) -> dict[str, Figure]:
     return figures
 
 
+def hybrid_figures() -> dict[str, Figure]:
+    """Medians over the rounds."""
+    return {
+        name: Figure(statistics.median(values), "MB" if name.startswith("memory") else "s")
+        for name, values in hybrid.measure().items()
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", choices=("compose", "hybrid", "telemetry"), default="compose")
     parser.add_argument("--iterations", type=int, default=12)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    report("Images and compose", measure(arguments.iterations, arguments.set), arguments.json)
+    if arguments.part == "hybrid":
+        report("Hybrid pod", hybrid_figures(), arguments.json)
+    elif arguments.part == "telemetry":
+        report("Telemetry", telemetry.measure(arguments.iterations), arguments.json)
+    else:
+        report("Images and compose", measure(arguments.iterations, arguments.set), arguments.json)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ async def start_grader(
         version: raise it whenever the same input may get another value.
     """
     server = grpc.aio.server(options=GRPC_OPTIONS)
-    add_GraderServiceServicer_to_server(_Servicer(function, version, name or function.__name__), server)
+    add_GraderServiceServicer_to_server(GraderServicer(function, version, name or function.__name__), server)
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
@@ -66,7 +66,9 @@ async def start_grader(
     return server, f"{listen.rpartition(':')[0]}:{port}"
 
 
-class _Servicer(GraderServiceServicer):
+class GraderServicer(GraderServiceServicer):
+    """A function as GraderService; see `start_grader`."""
+
     def __init__(self, function: GradeFunction, version: str, name: str) -> None:
         self._function = function
         self._version = version

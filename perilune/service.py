@@ -27,6 +27,7 @@ from perilune import telemetry
 from perilune.auth import AuthInterceptor, Gate, read_tokens
 from perilune.channel import GRPC_OPTIONS, Credentials, read_pem
 from perilune.channel import open_channel as open_channel  # noqa: PLC0414
+from perilune.decoding import DecodingInterceptor
 from perilune.errors import InvalidInputError, PeriluneError, UnavailableError
 from perilune.errors import rpc_errors as rpc_errors  # noqa: PLC0414
 
@@ -52,6 +53,9 @@ class ServiceSettings(Credentials):
     tls_client_ca: Path | None = None  # callers must show a certificate of this authority (mTLS)
     patience_s: float = 0.0  # to wait at the start for a NATS server or a database that is not there yet
     allow_unauthenticated: bool = False  # listen beyond loopback although nothing asks callers who they are
+    hybrid: Path | None = (
+        None  # a folder in shared memory: trainer and engine of one pod take turns (`perilune.hybrid`)
+    )
     worker_id: str = Field(default_factory=lambda: uuid4().hex[:8])
 
 
@@ -63,7 +67,8 @@ class Service:
         self.settings = settings
         self.id = f"{name}-{settings.worker_id}"
         self.gate = _gate(settings)
-        interceptors = [AuthInterceptor(self.gate)] if self.gate else []
+        interceptors: list[grpc.aio.ServerInterceptor] = [AuthInterceptor(self.gate)] if self.gate else []
+        interceptors.append(DecodingInterceptor())  # behind the gate: a stranger learns nothing
         self.server = grpc.aio.server(interceptors=interceptors, options=GRPC_OPTIONS)
         self.stopping = asyncio.Event()
         self.address = ""

@@ -24,10 +24,14 @@ app = typer.Typer(
 )
 run_app = typer.Typer(no_args_is_help=True, help="Look at runs, stop them, continue them.")
 fleet_app = typer.Typer(help="See who serves which version; keep versions, and go back to one.")
+image_app = typer.Typer(no_args_is_help=True, help="Root file systems for the sandbox's programs.")
 recipe_app = typer.Typer(no_args_is_help=True, help="Look at recipes.")
+reward_app = typer.Typer(no_args_is_help=True, help="Reward models: train them, and measure any grader.")
 app.add_typer(run_app, name="run")
 app.add_typer(fleet_app, name="fleet")
 app.add_typer(recipe_app, name="recipe")
+app.add_typer(reward_app, name="reward")
+app.add_typer(image_app, name="image")
 
 
 class ServiceName(StrEnum):
@@ -38,6 +42,25 @@ class ServiceName(StrEnum):
     TRAINER = "trainer"
     RELAY = "relay"
     SANDBOX = "sandbox"
+    REWARD_MODEL = "reward-model"
+    MODEL = "model"
+
+
+# The services whose module is not `services.NAME`.
+SERVICE_MODULES = {
+    ServiceName.REWARD_MODEL: "services.trainer.reward_models",
+    ServiceName.MODEL: "services.rollout.standalone",
+}
+
+
+class RewardModelKind(StrEnum):
+    CLASSIC = "classic"
+    JUDGE = "judge"
+
+
+class PromptName(StrEnum):
+    INSTRUCTED = "instructed"
+    BARE = "bare"
 
 
 RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file; recipes/ has some.")]
@@ -184,6 +207,21 @@ def watch(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None, no
     _exit(inspect.watch(run, home, master, live=not no_view))
 
 
+@run_app.command("export")
+def export_run(
+    run: RunArgument,
+    home: Home = DEFAULT_HOME,
+    master: Master = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Write TensorBoard's event files below this folder.")] = None,
+    wandb: Annotated[str | None, typer.Option(help="Write to this project of Weights & Biases.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends.")] = False,
+) -> None:
+    """Write a run's curves for TensorBoard or Weights & Biases."""
+    from perilune.cli import inspect
+
+    inspect.export(run, home, master, tensorboard, wandb, follow)
+
+
 @run_app.command()
 def stop(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None) -> None:
     """Stop a run after the step at hand, and wait until it has stopped."""
@@ -321,6 +359,85 @@ def score(
     _exit(scoring.score_lines(address, file, graders, deadline, sys.stdout))
 
 
+LabelledArgument = Annotated[
+    Path, typer.Argument(metavar="JSONL", help='Lines of {"question", "reference", "response", "correct"}.')
+]
+
+
+@reward_app.command("train")
+def reward_train(
+    rows: LabelledArgument,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the model goes; must not exist yet.")],
+    kind: Annotated[
+        RewardModelKind, typer.Option(help="A value head, or a judge that reasons (rows with `reasoning`).")
+    ] = RewardModelKind.CLASSIC,
+    model: Annotated[
+        str, typer.Option(help="A folder, a Hugging Face id, package:NAME, or `small`: one made on the spot.")
+    ] = "small",
+    heldout: Annotated[Path | None, typer.Option(metavar="JSONL", help="Else one question in ten.")] = None,
+    prompt: Annotated[PromptName, typer.Option(help="Of a judge; `bare` for a small one.")] = PromptName.INSTRUCTED,
+    passes: Annotated[float, typer.Option(min=0.01, help="Over the training answers.")] = 3.0,
+    batch_size: Annotated[int, typer.Option(min=1)] = 32,
+    learning_rate: Annotated[float | None, typer.Option(help="1e-5, or 3e-3 for `small`, if not given.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=8, help="Of what a value head reads at most.")] = 2048,
+    seed: int = 0,
+) -> None:
+    """Train a reward model on labelled answers."""
+    from perilune.cli.serving import exec_module
+
+    options = {
+        "--out": out,
+        "--kind": kind,
+        "--model": model,
+        "--heldout": heldout,
+        "--prompt": prompt,
+        "--passes": passes,
+        "--batch-size": batch_size,
+        "--learning-rate": learning_rate,
+        "--max-tokens": max_tokens,
+        "--seed": seed,
+    }
+    given = [text for key, value in options.items() if value is not None for text in (key, str(value))]
+    exec_module("services.trainer.reward_models.commands", [str(rows), *given], {})
+
+
+@reward_app.command("reason")
+def reward_reason(
+    rows: LabelledArgument,
+    out: Annotated[Path, typer.Option(metavar="JSONL", help="Rows with `reasoning`; must not exist yet.")],
+    tries: Annotated[int, typer.Option(min=1, help="For each answer, at most.")] = 4,
+    temperature: Annotated[float, typer.Option(min=0)] = 0.7,
+) -> None:
+    """Have the judge (PERILUNE_JUDGE_URL, _MODEL) reason about labelled answers; keep what led to the label."""
+    from perilune.cli.serving import exec_module
+
+    options = ["--out", str(out), "--tries", str(tries), "--temperature", str(temperature)]
+    exec_module("services.reward.reasoning", [str(rows), *options], {})
+
+
+@reward_app.command("evaluate")
+def reward_evaluate(
+    rows: LabelledArgument,
+    grader: Annotated[
+        list[str], typer.Option(help='A name, or {"name": …, "weight": …, "options": {…}}; may be given often.')
+    ],
+    address: Annotated[
+        str, typer.Option(metavar="HOST:PORT", envvar="PERILUNE_REWARD_ADDRESS", help="The reward service.")
+    ] = "127.0.0.1:7041",
+    deadline: Annotated[float, typer.Option(metavar="SECONDS", min=0.001, help="When all is to be scored.")] = 300.0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a grader, whichever it is, on labelled answers: accuracy and calibration.
+
+    A token and TLS come from PERILUNE_TOKEN and PERILUNE_TLS_CA. Exit status 1 if some answers got no score.
+    """
+    from perilune.cli import reward_models
+    from perilune.client.reward import read_graders
+    from perilune.labelled import read_labelled
+
+    _exit(reward_models.evaluate(address, read_labelled(rows), read_graders(grader), deadline, as_json))
+
+
 @app.command()
 def token(
     name: Annotated[str, typer.Argument(help="Who the token is for.")],
@@ -351,6 +468,7 @@ def execute(
     cpu: Annotated[float | None, typer.Option(metavar="SECONDS", help="CPU time.")] = None,
     wall: Annotated[float | None, typer.Option(metavar="SECONDS", help="Time by the clock.")] = None,
     memory: Annotated[int | None, typer.Option(metavar="MB", help="Memory of all its processes.")] = None,
+    image: Annotated[str, typer.Option(metavar="NAME", help="Runs it in an image: `perilune image list`.")] = "",
     address: Annotated[
         str | None, typer.Option(metavar="HOST:PORT", envvar="PERILUNE_SANDBOX_ADDRESS", help="A sandbox that runs.")
     ] = None,
@@ -363,7 +481,37 @@ def execute(
     from perilune.cli import exec as sandbox
 
     limits = sandbox.limits(cpu, wall, memory)
-    _exit(sandbox.run(file, arguments or [], language, beside or [], limits, address, as_json))
+    _exit(sandbox.run(file, arguments or [], language, beside or [], limits, image, address, as_json))
+
+
+@image_app.command("add")
+def image_add(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What programs will ask for it by.")],
+    archive: Annotated[Path, typer.Argument(metavar="ARCHIVE", help="Of `docker save`, or an OCI layout.")],
+    as_json: AsJson = False,
+) -> None:
+    """Unpack an image's archive, check it, and keep it under a name."""
+    _image("add", name, str(archive), as_json=as_json)
+
+
+@image_app.command("list")
+def image_list(as_json: AsJson = False) -> None:
+    """List the images that are kept on this machine."""
+    _image("list", as_json=as_json)
+
+
+@image_app.command("remove")
+def image_remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="`perilune image list` shows them.")],
+) -> None:
+    """Remove an image; not while a program is running in it."""
+    _image("remove", name, as_json=False)
+
+
+def _image(*arguments: str, as_json: bool) -> None:
+    from perilune.cli.serving import exec_module
+
+    exec_module("services.sandbox.images", [*(["--json"] if as_json else []), *arguments], {})
 
 
 # --- Services and this machine ------------------------------------------------------------------------------------
@@ -377,6 +525,7 @@ def serve(
     master: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The master.")] = None,
     advertise: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="How others reach this service.")] = None,
     home: Annotated[Path | None, typer.Option(help="The folder of runs, logs and the database.")] = None,
+    model: Annotated[Path | None, typer.Option(metavar="DIR", help="For reward-model and model: its folder.")] = None,
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
 ) -> None:
     """Run one service in this process. What is not given comes from PERILUNE_* variables."""
@@ -388,6 +537,7 @@ def serve(
         "PERILUNE_MASTER_ADDRESS": master,
         "PERILUNE_ADVERTISE": advertise,
         "PERILUNE_HOME": str(home) if home else None,
+        "PERILUNE_MODEL": str(model) if model else None,
         "PERILUNE_LOG_LEVEL": log_level,
     }
     os.environ.update({key: value for key, value in settings.items() if value is not None})
@@ -395,7 +545,7 @@ def serve(
         os.environ.setdefault("PERILUNE_HTTP_LISTEN", "127.0.0.1:7080")  # the web page
     if service is ServiceName.NATS:
         serving.exec_nats()
-    serving.exec_module(f"services.{service}", [], {})
+    serving.exec_module(SERVICE_MODULES.get(service, f"services.{service}"), [], {})
 
 
 @app.command()

@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from perilune import export as exporting
 from perilune import report as reports
 from perilune.api.master.v1.master_pb2 import Ledger, Run, RunState
 from perilune.cli.masters import any_master, running_master
-from perilune.errors import NotFoundError
+from perilune.errors import InvalidInputError, NotFoundError
 from perilune.report import Report
 from perilune.view import MAX_WIDTH, RunView, follow, percent
 
@@ -69,6 +70,28 @@ def watch(run_id: str, home: Path, master: str | None, live: bool) -> int:
         return 0
     console.print(_sentence(run))
     return int(run.state == RunState.RUN_STATE_FAILED)
+
+
+def export(
+    run_id: str, home: Path, master: str | None, tensorboard: Path | None, wandb: str | None, follow: bool
+) -> None:
+    """InvalidInputError if it is not said where to."""
+    if not (tensorboard or wandb):
+        raise InvalidInputError("say where the curves are to go: --tensorboard FOLDER or --wandb PROJECT")
+
+    async def write() -> int:
+        async with any_master(home, master) as client:
+            run = await client.get(run_id)
+            writers = exporting.writers_for(run, tensorboard, wandb, home)
+            try:
+                return await exporting.export(client, run, writers, follow)
+            finally:
+                for writer in writers:
+                    writer.close()
+
+    num_points = asyncio.run(write())
+    places = [f"{tensorboard}/{run_id}"] * bool(tensorboard) + [f"the project {wandb}"] * bool(wandb)
+    console.print(f"{num_points} points of {run_id} written to {' and '.join(places)}")
 
 
 def stop(run_id: str, home: Path, master: str | None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from services.reward.equality.notation import repaired
 from services.reward.equality.numerals import english_number
 from services.reward.equality.units import leading_unit
 
@@ -19,10 +20,13 @@ _ANNOUNCEMENT = re.compile(
 # An announcement behind the last box is a new answer only if what it announces can be one.
 _CAN_BE_ANSWER = re.compile(r"\s*\**(?:[-+$(\[\\]|\d|[a-zA-Z](?![a-zA-Z]))")
 _SENTENCE_END = re.compile(r"(?<=[^\s.])[.。!?？](?=\s|$|[^\x00-\x7f])|(?<=[^\x00-\x7f])[。！？]")
-# What may stand between two boxes that together are one answer.
+# What may stand between two boxes that together are one answer: `\boxed{2} apples and $y = \boxed{3}$`.
 _BETWEEN_BOXES = re.compile(
-    r"(?:[\s,;$]|\\q?quad\b|\\[,;]|\\\)|\\\(|\b(?:and|or)\b|\\text\{\s*(?:and|or|,)\s*\})*", re.IGNORECASE
+    r"(?:[\s,;$}]|\\q?quad\b|\\[,;()]|\\text\{|\b(?:and|or)\b|\bfor part \([a-z]\)|(?<!\w)[a-z](?:_\{?\w+\}?)?\s*="
+    r"|\b(?!(?:and|or|is|are|not|so|then|thus|hence|wrong|no)\b)[a-z]{2,12}\s(?=and\b))*",
+    re.IGNORECASE,
 )
+MAX_BETWEEN_BOXES = 80  # characters
 
 # Prose.
 _SPAN = re.compile(
@@ -31,7 +35,7 @@ _SPAN = re.compile(
     re.DOTALL,
 )
 _NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.\\/'])([-+−]?\s?\\?[$€£¥₹]?\s?\d+(?:,\d{3})*(?:[.,]\d+)?(?:\s\d+/\d+|/\d+)?(?:[eE][-+]?\d+)?)"
+    r"(?<![A-Za-z0-9_.\\/'])([-+−]?\s?\\?[$€£¥₹]?\s?(?:\d+(?:,\d{3})*(?:[.,]\d+)?(?:\s\d+/\d+|/\d+)?|\.\d+)(?:[eE][-+]?\d+)?)"
     r"(?![A-Za-z_]*[\d'\"])(\s?(?:%|\^\\circ|°|€|£)|\s?[^\W\d_]+(?:/[a-z]+)?(?:\^?[23²³])?)?"
 )
 _WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
@@ -47,6 +51,7 @@ _DOUBTED = re.compile(r"^\W*(?:is|was|are)?\s*(?:wrong|incorrect|not\b|also poss
 _BRACE = re.compile(r"[{}]")
 _CODE = re.compile(r"\b(?!(?:sin|cos|tan|log|exp|ln|gcd|lcm|max|min)\b)[A-Za-z_]{2,}\(\S|\blambda\b|\breturn\b|__\w")
 _CONTINUES = re.compile(r"\s*[-=+*/×÷:]")
+_JOINS = re.compile(r"\s*(?:,|,?\s*(?:and|or)\b|、|[和或])\s*")
 _NOT_THAT = re.compile(r"[,;]?\s+(?:and\s+)?not\s+[^\s,]+\.?$")
 _LETTER = re.compile(
     r"(?<![A-Za-z0-9'\\])\(?([A-J])\)?(?![A-Za-z0-9'_^=+*(]|\s+(?!and\b|or\b|is\b|because\b|since\b|are\b)[a-z]{2,})"
@@ -90,7 +95,7 @@ def boxed(text: str) -> str | None:
         return None
     parts = [boxes[-1][1]]
     for earlier, later in zip(reversed(boxes[:-1]), reversed(boxes[1:]), strict=True):
-        if not _BETWEEN_BOXES.fullmatch(text, earlier[2], later[0]):
+        if later[0] - earlier[2] > MAX_BETWEEN_BOXES or not _BETWEEN_BOXES.fullmatch(text, earlier[2], later[0]):
             break
         parts.insert(0, earlier[1])
     return ", ".join(dict.fromkeys(parts))
@@ -107,6 +112,8 @@ def _boxes(text: str) -> list[tuple[int, str, int]]:
             boxes.append((start.start(), start[1], start.end()))
         elif (end := closings.get(start.end() - 1)) is not None:
             content = text[start.end() : end].strip()
+            if not content and boxes:
+                continue  # an empty one takes nothing back
             if nested := _BOX.match(content):  # a box in a box, but not in a third
                 content = content[nested.end() :].removesuffix("}").strip() if not nested[1] else nested[1]
             boxes.append((start.start(), content, end + 1))
@@ -128,6 +135,7 @@ def committed(response: str, marker: str = "") -> str | None:
     """The answer of a response, wherever it stands: after the marker if one is asked for, else in the last box, in an
     <answer> tag, after `answer is` or `####`, or the last line. None if there is none."""
     text = _END_OF_TURN.split(without_thinking(response), maxsplit=1)[0][-MAX_RESPONSE:]
+    text = repaired(text)
     if marker:
         after = after_marker(text, marker)
         return after and (boxed(after) or after)
@@ -142,10 +150,16 @@ def committed(response: str, marker: str = "") -> str | None:
             return boxed(text)
     if announcements and (answer := announced(text)):
         return answer
-    lines = [line.strip() for line in text[-MAX_PROSE:].splitlines() if line.strip()]
+    lines = [line.strip() for line in text[-MAX_PROSE:].split("\n") if line.strip()]
     if len(lines) > 1 and lines[-1] in (r"\]", "$$", r"\end{align*}"):
         return lines[-2]
     return lines[-1] if lines else None
+
+
+def is_statement(reference: str) -> bool:
+    """Whether a reference is words around a value, all of which matter: `a local minimum at x = 2`."""
+    words = [word for word in _WORD.findall(reference) if word.lower() not in _NO_PROSE]
+    return len(words) > 1 and "\\" not in reference and re.match(r"[^\W\d_]{2}|a ", reference) is not None
 
 
 def is_prose(text: str) -> bool:
@@ -177,7 +191,12 @@ def value_in_prose(text: str, with_noun: bool) -> str:
         leads = not outside[: found[0].end()].replace(found[0][0], "").strip() and not _CONTINUES.match(
             sentence, _end(found[0])
         )
-        chosen = found[0] if leads else found[-1]
+        first = 0 if leads else len(found) - 1
+        while not leads and first and _JOINS.fullmatch(sentence, _end(found[first - 1]), found[first].start()):
+            first -= 1
+        if len(found) - first > 1 and not leads:
+            return ", ".join(_value_of(match, with_noun) for match in found[first:])  # all that were given
+        chosen = found[first]
         before = 0 if chosen is found[0] else _end(found[-2])
         if (
             "between" in outside
@@ -209,6 +228,8 @@ def chosen_letter(text: str) -> str | None:
     """The one option that a text commits to, by its letter; None if it names none, or hedges between several."""
     text = _SPAN.sub(lambda match: next(group for group in match.groups() if group), text[-MAX_PROSE:])
     text = re.sub(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", text).strip(" *\"'")
+    if lone := re.fullmatch(r"\(?([a-j])\)?\.?", text):
+        return lone[1].upper()
     if re.fullmatch(r"(?:\W*\(?[A-J]\)?\W*(?:and|or|和|或)?\W*){2,}", text) and "?" not in text:
         return None
     clauses = [clause for clause in _CLAUSE.split(text) if clause and clause.strip()]

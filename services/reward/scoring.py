@@ -91,8 +91,8 @@ async def _ask(sample: Sample, choice: Choice, processes: Processes) -> Componen
         verdict = grader.grade(sample, choice.options)
         if verdict is None and grader.work:
             verdict = await processes.run(grader.work, sample, choice.options)
-        if verdict is None and grader.ask:
-            verdict = await grader.ask(sample, choice.options)
+        if (verdict is None or verdict.value is None) and grader.ask:
+            verdict = await grader.ask(sample, choice.options) or verdict
     except TimeoutError as error:
         _fail(component, SCORE_STATUS_TIMEOUT, error)
     except (UnavailableError, OverloadedError, WorkerDiedError) as error:

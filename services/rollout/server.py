@@ -22,12 +22,13 @@ from perilune.bus import Bus
 from perilune.errors import InvalidInputError
 from perilune.fleet import assignments
 from perilune.http import serve_http
+from perilune.hybrid import SharedReceiver, SharedVersions
 from perilune.recipe import recipe_from_json
 from perilune.service import Service, patiently, until_stopping
 from perilune.weights.relay import Relay
 from perilune.weights.server import SERVICE as WEIGHT_SERVICE
 from services.rollout.config import RolloutSettings
-from services.rollout.openai import Endpoint
+from services.rollout.openai.endpoint import Endpoint
 from services.rollout.worker import RunWorker
 
 logger = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ class Workers:
         """
         async with asyncio.TaskGroup() as tasks:
             try:
-                async for runs in assignments(self._service, serves_weights=True):
+                async for runs in assignments(self._service, serves_weights=self._service.settings.hybrid is None):
                     self._follow(runs, tasks)
             except asyncio.CancelledError:
                 with contextlib.suppress(TimeoutError):
@@ -101,7 +102,12 @@ class Workers:
 
     def _start(self, run: RunAssignment, tasks: asyncio.TaskGroup) -> _Assigned:
         recipe = recipe_from_json(run.recipe_json)
-        weights = self._relay.receiver(run.run_id, self._service.id)
+        hybrid = self._service.settings.hybrid
+        weights = (
+            SharedReceiver(SharedVersions.of(hybrid, run.run_id))
+            if hybrid
+            else self._relay.policy_receiver(run.run_id, self._service.id, recipe.trainer.adapter is not None)
+        )
         worker = RunWorker(self._service, self._bus, recipe.rollout, run.run_id, weights)
         news: asyncio.Queue[RunAssignment] = asyncio.Queue()
         return _Assigned(worker, news, tasks.create_task(self._serve(worker, news)))

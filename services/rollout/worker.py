@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,14 +21,17 @@ from perilune.bus import Bus, Delivery
 from perilune.codec import unpack
 from perilune.errors import InvalidInputError, OverloadedError, UnavailableError, WeightStreamError
 from perilune.fleet import report_serving
+from perilune.hybrid import Device, SharedReceiver
 from perilune.recipe import RolloutTable
 from perilune.service import Service
 from perilune.telemetry import meter, tracer
+from perilune.weights.adapted import AdaptedReceiver
 from perilune.weights.quantized import dequantized
 from perilune.weights.receiver import Receiver, StagedVersion
 from services.rollout.config import RolloutSettings
 from services.rollout.engines import engine_factory
 from services.rollout.engines.base import Engine, Generated, Sample
+from services.rollout.engines.turns import TurnTakingEngine
 from services.rollout.environments import make_environment
 from services.rollout.prompts import build_tokenizer, prompt_tokens
 from services.rollout.rollout import Rollout, trajectory_id
@@ -49,7 +53,14 @@ class RunWorker:
     trajectories are stored on the bus; if this worker ends before, it goes to another.
     """
 
-    def __init__(self, service: Service, bus: Bus, recipe: RolloutTable, run_id: str, weights: Receiver) -> None:
+    def __init__(
+        self,
+        service: Service,
+        bus: Bus,
+        recipe: RolloutTable,
+        run_id: str,
+        weights: Receiver | AdaptedReceiver | SharedReceiver,
+    ) -> None:
         assert isinstance(service.settings, RolloutSettings)
         self.run_id = run_id
         self._service = service
@@ -97,7 +108,7 @@ class RunWorker:
             status.busy_seconds = capacity.busy_s
         return status
 
-    # What other callers of the engine need (`openai.py`): None before the first version.
+    # What other callers of the engine need (`openai/`): None before the first version.
 
     @property
     def engine(self) -> Engine | None:
@@ -145,7 +156,10 @@ class RunWorker:
         files = dict(staged.model_files)
         self._tokenizer = build_tokenizer(files)
         options = {} if self._recipe.quantization == "none" else {"quantization": self._recipe.quantization}
-        self._engine = engine_factory(self._recipe.engine)(
+        make = engine_factory(self._recipe.engine)
+        if self._settings.hybrid:
+            make = partial(TurnTakingEngine, make, Device(self._settings.hybrid))
+        self._engine = make(
             files,
             staged.manifest.version,
             staged.tensors,

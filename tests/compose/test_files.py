@@ -90,10 +90,11 @@ def test_every_service_of_ours_has_a_target_and_an_extra() -> None:
     extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     targets = set(re.findall(r"^FROM .* AS (\S+)$", DOCKERFILE, re.MULTILINE))
     ours = {name for name, service in COMPOSE["services"].items() if "build" in service}
-    assert ours == {"master", "trainer", "rollout", "reward", "sandbox"}
+    assert ours == {"master", "trainer", "rollout", "rollout-vllm", "reward", "sandbox"}
     for name in ours:
         assert COMPOSE["services"][name]["build"]["target"] == name
         assert name in targets
+    for name in ours - {"rollout-vllm"}:
         assert name in extras
         assert (REPOSITORY / "services" / name / "__main__.py").exists()
 
@@ -132,3 +133,29 @@ def test_alerts_and_dashboards_ask_for_metrics_that_there_are() -> None:
     assert len(asked) > 10
     declared = declared_metrics()
     assert {name for name in asked if not {name, suffix.sub("", name)} & declared} == set()
+
+
+def test_the_collector_hands_on_what_it_receives() -> None:
+    """Every part of a pipeline is declared, and every declared part is used: what the collector itself asks for."""
+    config = yaml.safe_load((DEPLOY / "otel" / "collector.yaml").read_text())
+    pipelines = config["service"]["pipelines"]
+    for kind in ("receivers", "processors", "exporters"):
+        used = {name for pipeline in pipelines.values() for name in pipeline[kind]}
+        assert used == config[kind].keys(), kind
+    assert set(config["service"]["extensions"]) == config["extensions"].keys()
+    host, _, port = config["exporters"]["otlp/traces"]["endpoint"].partition(":")
+    assert host in COMPOSE["services"]
+    assert port == "4317"
+    (mount,) = COMPOSE["services"]["otel"]["volumes"]
+    assert (REPOSITORY / mount.split(":")[0]).exists()
+
+
+def test_profiles_leave_the_system_itself_as_it_is() -> None:
+    optional = {name: service["profiles"] for name, service in COMPOSE["services"].items() if "profiles" in service}
+    assert optional == {
+        "rollout-vllm": ["vllm"],
+        **{name: ["observability"] for name in ("otel", "prometheus", "grafana", "jaeger")},
+    }
+    for name, service in COMPOSE["services"].items():
+        needed = service.get("depends_on", {})
+        assert not needed.keys() & optional.keys(), name

@@ -11,11 +11,12 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_ABORTED, ENDING_LENGTH, ENDING_STOP
+from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_ABORTED, ENDING_LENGTH, ENDING_REPETITION, ENDING_STOP
 from perilune.errors import WeightStreamError
 from services.rollout.engines.base import Generated, Sample, Sampling, Span
+from services.rollout.repetition import Cycle, Rule
 from tests.conformance.conftest import llama
-from tests.unit.rollout.tiny import EOS, WORDS, Caller, logprobs, raw_tensors, recomputed, response, sample
+from tests.unit.rollout.tiny import EOS, PATIENCE_S, WORDS, Caller, logprobs, raw_tensors, recomputed, response, sample
 
 GREEDY = Sampling(temperature=0)
 # Nats: float32 on other kernels, over logits of this size. A wrong token, weight or position is off by more than 0.1.
@@ -160,7 +161,7 @@ def test_a_version_is_swapped_in_at_a_token_boundary(caller: Caller, model: PreT
             for i in range(8)
         ]
     )
-    assert started.wait(60)
+    assert started.wait(PATIENCE_S)
     caller.load(1, newer)
     generated = list(caller.wait_for(8))
     after = caller.generate([sample("after", [5, 9, 31], 20, GREEDY)])["after"]
@@ -194,10 +195,10 @@ def test_tensors_of_another_model_are_refused_and_the_old_version_serves(
 ) -> None:
     before = response(caller.generate([sample("a", [5, 9, 31], 20, GREEDY)])["a"])
     with pytest.raises(WeightStreamError, match="lacks 1 of the model's tensors"):
-        caller.engine.load(caller.policy, raw_tensors(model)[:-1]).result(60)
+        caller.engine.load(caller.policy, raw_tensors(model)[:-1]).result(PATIENCE_S)
     alien = raw_tensors(llama(seed=0, layers=3))
     with pytest.raises(WeightStreamError, match=r"tensor model.layers.2.\S+ of shape \S+ \S+ is not this model's"):
-        caller.engine.load(caller.policy, alien).result(60)
+        caller.engine.load(caller.policy, alien).result(PATIENCE_S)
     assert response(caller.generate([sample("a", [5, 9, 31], 20, GREEDY)])["a"]) == before
 
 
@@ -215,3 +216,38 @@ def test_the_same_stream_of_random_numbers_gives_the_same_tokens(model: PreTrain
     head = sample("head", prompts(24)[0], len(whole) // 2)
     tail = sample("tail", [*prompts(24)[0], *whole[: len(whole) // 2]], 40 - len(whole) // 2)
     assert response(caller.generate([head])["head"]) + response(caller.generate([tail])["tail"]) == whole
+
+
+def repeating(model: PreTrainedModel, prompt: Sequence[int]) -> list[int]:
+    """Six tokens a b c d e x, such that the greedy token after prompt a b c d e x a b c d e is x again."""
+    for start in range(4, len(WORDS) - 5):
+        head = list(range(start, start + 5))
+        for last in range(4, len(WORDS)):
+            if generated_greedily(model, [*prompt, *head, last, *head], 1) == [last]:
+                return [*head, last]
+    raise AssertionError("the model repeats nothing")
+
+
+def test_repetition_is_found_across_the_border_of_two_parts(caller: Caller, model: PreTrainedModel) -> None:
+    prompt = [5, 9, 31]
+    cycle = repeating(model, prompt)
+    sampling = Sampling(temperature=0, repetition=Rule(min_tokens=6, min_repeats=1))
+    tokens = np.array([*prompt, *cycle, *cycle[:5]])
+    continued = caller.generate([Sample("continued", tokens, 20, sampling, response_start=len(prompt))])["continued"]
+    assert (response(continued), continued.ending) == (cycle[5:], ENDING_REPETITION)
+    assert continued.repetition == Cycle(start=6, period=6)
+    # Where all of it is prompt, nothing of the response is a copy.
+    fresh = caller.generate([Sample("fresh", tokens, 5, sampling)])["fresh"]
+    assert fresh.ending != ENDING_REPETITION
+
+
+def test_a_stop_text_across_the_border_of_two_parts_ends_the_response(caller: Caller, model: PreTrainedModel) -> None:
+    prompt = endless(model, 1)[0]
+    written = generated_greedily(model, prompt, 40)
+    text = " ".join(WORDS[token] for token in written[2:4])
+    sampling, tokens = Sampling(temperature=0, stop=(text,)), np.array(prompt + written[:3])
+    continued = caller.generate([Sample("continued", tokens, 20, sampling, response_start=len(prompt))])["continued"]
+    assert (response(continued), continued.ending) == (written[3:4], ENDING_STOP)
+    # Where all of it is prompt, its end is no part of the response.
+    fresh = caller.generate([Sample("fresh", tokens, 20, sampling)])["fresh"]
+    assert response(fresh)[:5] == written[3:8]

@@ -17,7 +17,7 @@ from services.rollout.engines import engine_factory
 from services.rollout.engines.base import Sample, Sampling
 from services.rollout.engines.process_engine import MAX_DEATHS, ProcessEngine
 from tests.conformance.conftest import LIBRARIES, installed_engines, llama
-from tests.unit.rollout.tiny import Caller, model_files, raw_tensors, recomputed, response, sample
+from tests.unit.rollout.tiny import PATIENCE_S, Caller, model_files, raw_tensors, recomputed, response, sample
 
 
 @pytest.fixture(scope="module", params=[engine for engine in installed_engines() if engine in LIBRARIES])
@@ -49,7 +49,7 @@ def test_samples_go_on_where_a_process_died(caller: Caller) -> None:
     caller.delivered = []
     caller.engine.submit(long_samples(started))
     for _ in range(20):
-        assert started.acquire(timeout=60)
+        assert started.acquire(timeout=PATIENCE_S)
     dead = kill(caller)
     generated = {each.sample.id: each for each in caller.wait_for(len(samples))}
     assert caller.engine.pid != dead
@@ -64,7 +64,7 @@ def test_a_version_that_comes_while_the_process_is_dead_is_served_by_the_next(ca
     newer = llama(seed=1, tied=False)
     tensors = raw_tensors(newer)
     kill(caller)
-    caller.engine.load(manifest_of(1, tensors).version, tensors).result(120)
+    caller.engine.load(manifest_of(1, tensors).version, tensors).result(PATIENCE_S)
     each = caller.generate([sample("after", [5, 9], 20)])["after"]
     assert [span.policy.number for span in each.spans] == [1]
     assert np.abs(recomputed(newer, each) - each.spans[0].full_logprobs).max() < 2e-3
@@ -76,7 +76,7 @@ def test_processes_that_die_one_after_the_other_end_the_engine(caller: Caller) -
         while caller.engine.pid == dead and not caller.engine.stopped.done():
             threading.Event().wait(0.05)
     with pytest.raises(UnavailableError, match=f"died {MAX_DEATHS + 1} times in a row"):
-        caller.engine.stopped.result(60)
+        caller.engine.stopped.result(PATIENCE_S)
 
 
 @pytest.mark.parametrize("engine", sorted(LIBRARIES))

@@ -79,7 +79,7 @@ class Installation:
         return {f"PERILUNE_{name}": str(value) for name, value in given.items()} | {"OMP_NUM_THREADS": "1"}
 
     def start(self, service: str, **changes: str) -> subprocess.Popen[bytes]:
-        with self.log_of(service).open("wb") as log:
+        with self.log_of(service).open("ab") as log:
             command = [sys.executable, "-m", f"services.{service}"]
             environment = os.environ | self.settings(service) | changes
             self.running.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=REPOSITORY))

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import nats
 import nats.errors
 import pytest
-import pytest_asyncio
+import trustme
 import yaml
 
 from perilune.api.master.v1.master_pb2 import RunState
-from perilune.errors import UnauthenticatedError, UnavailableError
+from perilune.errors import UnauthenticatedError
 from perilune.recipe import load_recipe
 from tests.deploy.installation import DEPLOY, PATIENCE_S, REPOSITORY, Installation
 
@@ -27,49 +28,43 @@ QUICK = [
 ]
 
 
-@pytest.fixture
-def installation(tmp_path: Path) -> Iterator[Installation]:
-    made = Installation(tmp_path)
+@pytest.fixture(scope="module")
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    made = Installation(tmp_path_factory.mktemp("installation"))
     made.make_secrets()
     made.start_nats()
+    ready = made.folder / "ready"
+    master = made.start("master", PERILUNE_READY_FILE=str(ready))
+    while not ready.exists():
+        assert master.poll() is None, made.log_of("master").read_text()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            master.wait(0.05)
     yield made
     made.stop()
 
 
-@pytest_asyncio.fixture
-async def with_master(installation: Installation) -> AsyncIterator[Installation]:
-    installation.start("master")
-    async with asyncio.timeout(PATIENCE_S), installation.client() as client:
-        while True:
-            try:
-                await client.list()
-                break
-            except UnavailableError:
-                await asyncio.sleep(0.2)
-    yield installation
-
-
 @pytest.mark.timeout(900)
-async def test_a_run_goes_from_end_to_end_over_tls(with_master: Installation) -> None:
+async def test_a_run_goes_from_end_to_end_over_tls(installation: Installation) -> None:
     """Two rollout workers: the second gets its weights from the first, by an address that no certificate names."""
-    for service in ("trainer", "rollout", "rollout", "reward"):
-        with_master.start(service)
+    workers = [installation.start(service) for service in ("trainer", "rollout", "rollout", "reward")]
     recipe = load_recipe(str(REPOSITORY / "recipes" / "search.toml"), QUICK)
-    async with with_master.client() as client, asyncio.timeout(PATIENCE_S):
+    async with installation.client() as client, asyncio.timeout(PATIENCE_S):
         run = await client.submit(recipe, "secret")
         async for snapshot in client.watch("secret"):
             run = snapshot.run
+    for worker in workers:
+        worker.kill()
     assert run.state == RunState.RUN_STATE_FINISHED, run.reason
     assert run.ledger.balanced
     assert run.ledger.trained == 2 * 4 * 8
-    assert "Permissions Violation" not in (with_master.folder / "nats.log").read_text()
+    assert "Permissions Violation" not in (installation.folder / "nats.log").read_text()
 
 
-async def test_who_has_no_token_is_turned_away_and_a_role_is_what_it_says(with_master: Installation) -> None:
-    async with with_master.client() as client:
-        assert list(await client.list()) == []
-    (with_master.secrets / "token_nobody").write_text("perilune-nobody")
-    async with with_master.client("nobody") as client:
+async def test_who_has_no_token_is_turned_away_and_a_role_is_what_it_says(installation: Installation) -> None:
+    async with installation.client() as client:
+        await client.list()
+    (installation.secrets / "token_nobody").write_text("perilune-nobody")
+    async with installation.client("nobody") as client:
         with pytest.raises(UnauthenticatedError):
             await client.list()
 
@@ -81,24 +76,24 @@ WRONG = {  # what is wrong with the reward service's settings: which it is to na
 
 
 @pytest.mark.parametrize("setting", WRONG)
-async def test_a_wrong_secret_ends_a_service_at_once_with_its_name(with_master: Installation, setting: str) -> None:
-    wrong = with_master.folder / "wrong"
+async def test_a_wrong_secret_ends_a_service_at_once_with_its_name(installation: Installation, setting: str) -> None:
+    wrong = installation.folder / "wrong"
     wrong.write_text(WRONG[setting])
-    process = with_master.start("reward", **{setting: str(wrong)})
-    assert await with_master.end_of(process) == 2
-    assert setting in with_master.log_of("reward").read_text()
+    process = installation.start("reward", **{setting: str(wrong)})
+    assert await installation.end_of(process) == 2
+    assert setting in installation.log_of("reward").read_text()
 
 
 @pytest.mark.parametrize("service", ["reward", "master"])
 async def test_a_foreign_authority_ends_a_service_at_once_with_its_name(
-    with_master: Installation, service: str
+    installation: Installation, service: str, tmp_path: Path
 ) -> None:
-    other = Installation(with_master.folder / "other")
-    other.folder.mkdir()
-    other.make_secrets()
-    process = with_master.start(service, PERILUNE_TLS_CA=str(other.secrets / "ca.pem"), PERILUNE_HOME=str(other.folder))
-    assert await with_master.end_of(process) == 2
-    assert "PERILUNE_TLS_CA" in with_master.log_of(service).read_text()
+    foreign = tmp_path / "ca.pem"
+    trustme.CA().cert_pem.write_to_path(str(foreign))
+    changes = {"PERILUNE_TLS_CA": str(foreign), "PERILUNE_HOME": str(tmp_path), "PERILUNE_LISTEN": "127.0.0.1:0"}
+    process = installation.start(service, **changes)
+    assert await installation.end_of(process) == 2
+    assert "PERILUNE_TLS_CA" in installation.log_of(service).read_text()
 
 
 async def test_a_secret_that_is_not_there_ends_a_service_at_once_with_its_name(installation: Installation) -> None:
@@ -107,15 +102,15 @@ async def test_a_secret_that_is_not_there_ends_a_service_at_once_with_its_name(i
     assert "PERILUNE_NATS_PASSWORD_FILE" in installation.log_of("reward").read_text()
 
 
-async def test_nats_lets_a_service_do_what_it_does_and_no_more(with_master: Installation) -> None:
+async def test_nats_lets_a_service_do_what_it_does_and_no_more(installation: Installation) -> None:
     refused: asyncio.Queue[str] = asyncio.Queue()
 
     async def on_error(error: Exception) -> None:
         refused.put_nowait(str(error))
 
-    trust = ssl.create_default_context(cafile=str(with_master.secrets / "ca.pem"))
-    password = (with_master.secrets / "nats_trainer").read_text().strip()
-    url = f"tls://localhost:{with_master.nats_port}"
+    trust = ssl.create_default_context(cafile=str(installation.secrets / "ca.pem"))
+    password = (installation.secrets / "nats_trainer").read_text().strip()
+    url = f"tls://localhost:{installation.nats_port}"
     client = await nats.connect(url, tls=trust, user="trainer", password=password, error_cb=on_error)
     await client.publish("perilune.run.trajectory.scored", b"a score of my own making")
     assert "permissions violation" in (await asyncio.wait_for(refused.get(), 60)).lower()

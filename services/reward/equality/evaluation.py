@@ -80,6 +80,20 @@ def same_relation(left: tuple[Node, Node], right: tuple[Node, Node], directed: b
     return not directed or (is_real(ratios[0]) and _real(ratios[0]) > 0)
 
 
+def same_progression(reference: Node, answer: Node, parameter: str) -> bool:
+    """Whether `a + n b` and `c + n d` run through the same values for whole n. UnknownError for other unknowns."""
+    wanted, found = ([evaluate(node, {parameter: Fraction(n)}) for n in range(3)] for node in (reference, answer))
+    steps = []
+    for values in (wanted, found):
+        if not _near(_add(values[2], -values[1]), step := _add(values[1], -values[0])) or step == 0:
+            return False
+        steps.append(step)
+    shift = _high(_divide(_add(wanted[0], -found[0]), steps[0]))
+    return (_near(steps[0], steps[1]) or _near(steps[0], -steps[1])) and bool(
+        abs(shift - _context.nint(shift)) < _SMALL
+    )
+
+
 def constant(node: Node) -> Value | None:
     """The value of a formula without unknowns; None if it has some, or no value."""
     if unknowns(node):
@@ -119,16 +133,24 @@ def _same_constants(reference: Node, answer: Node) -> bool | None:
     except UndefinedError:
         return None
     try:
-        found = evaluate(answer, {})
+        found = _evaluate_answer(answer, {})
     except UndefinedError:
         return False
-    if not _near(_without_noise(wanted, reference, {}), _without_noise(found, answer, {})):
+    if found is None or not _near(_without_noise(wanted, reference, {}), _without_noise(found, answer, {})):
         return False
     if isinstance(wanted, Fraction) and isinstance(found, Fraction):
         return True
     with _context.workdps(_SURE_DIGITS):
         difference = _add(evaluate(reference, {}), -evaluate(answer, {}))
         return bool(abs(difference) <= _context.mpf(10) ** (40 - _SURE_DIGITS) * max(1, abs(wanted)))
+
+
+def _evaluate_answer(answer: Node, point: Mapping[str, Fraction]) -> Value | None:
+    """Its value; None if that is too large to look at, and so no value that a reference has."""
+    try:
+        return evaluate(answer, point)
+    except TooLargeError:
+        return None
 
 
 def _without_noise(value: Value, node: Node, point: Mapping[str, Fraction]) -> Value:
@@ -146,9 +168,11 @@ def _verdicts(reference: Node, answer: Node, names: list[str]) -> list[bool]:
     for points in (_points(names), _points(names, _WHOLE_POINTS)):
         for point in points:
             try:
-                wanted, found = evaluate(reference, point), evaluate(answer, point)
+                wanted, found = evaluate(reference, point), _evaluate_answer(answer, point)
             except UndefinedError:
                 continue
+            if found is None:
+                return [False]
             wanted, found = _without_noise(wanted, reference, point), _without_noise(found, answer, point)
             if imaginary or (is_real(wanted) and is_real(found)):
                 verdicts.append(_near(wanted, found))
@@ -403,6 +427,7 @@ _FUNCTIONS: dict[str, Any] = {
     "arcosh": _context.acosh,
     "artanh": _context.atanh,
     "exp": _context.exp,
+    "cis": _context.expj,
     "ln": _context.log,
     "log": _context.log10,
     "lg": _context.log10,

@@ -28,7 +28,7 @@ FUNCTIONS = {
     f"\\{name}": name
     for name in (
         "sin cos tan cot sec csc arcsin arccos arctan sinh cosh tanh arsinh arcosh artanh"
-        " ln log exp lg max min gcd lcm arg Re Im"
+        " ln log exp lg cis max min gcd lcm arg Re Im"
     ).split()
 }
 _INVERSES = {"sin": "arcsin", "cos": "arccos", "tan": "arctan", "sinh": "arsinh", "cosh": "arcosh", "tanh": "artanh"}

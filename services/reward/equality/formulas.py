@@ -43,6 +43,17 @@ def same_relation(reference: tuple[str, str], answer: tuple[str, str], directed:
         return None
 
 
+def same_progression(reference: str, answer: str, parameter: str) -> bool | None:
+    """Whether two formulas linear in a parameter have the same values when it runs through the whole numbers."""
+    wanted, found = _read(reference), _read(answer)
+    if wanted is None or found is None:
+        return None
+    try:
+        return evaluation.same_progression(wanted, found, parameter)
+    except (UndefinedError, UnknownError):
+        return None
+
+
 def sign(left: str, right: str) -> int | None:
     """-1, 0 or 1 for how two constants stand to each other; None if they are none."""
     if left == right:

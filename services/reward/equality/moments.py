@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _MONTHS = "january february march april may june july august september october november december".split()
-_MONTH = r"(?P<month>" + "|".join(f"{name[:3]}(?:{name[3:]})?" for name in _MONTHS) + r")\.?"
+_MONTH = r"(?P<month>" + "|".join(f"{name[:3]}(?:{name[3:]})?" for name in _MONTHS) + "|sept" + r")\.?"
 _DAY = r"(?P<day>\d{1,2})(?:st|nd|rd|th)?"
 _DATES = [
     re.compile(pattern, re.IGNORECASE)
@@ -14,6 +14,7 @@ _DATES = [
         rf"{_DAY}\s+(?:of\s+)?{_MONTH}(?:\s*,?\s*(?P<year>\d{{4}}))?",
         r"(?P<year>\d{4})-(?P<number>\d{1,2})-(?P<day>\d{1,2})",
         r"(?P<year>\d{4})/(?P<number>\d{1,2})/(?P<day>\d{1,2})",
+        r"(?P<number>0?[1-9]|1[0-2])/(?P<day>\d{1,2})/(?P<year>\d{4})",
         r"(?P<year>\d{4})年(?P<number>\d{1,2})月(?P<day>\d{1,2})日?",
         r"(?P<number>\d{1,2})月(?P<day>\d{1,2})日",
     )
@@ -21,6 +22,7 @@ _DATES = [
 _TIME = re.compile(
     r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(?:([ap])\.?\s?m\.?)?|(\d{1,2})\s*([ap])\.?\s?m\.?", re.IGNORECASE
 )
+_CHINESE_TIME = re.compile(r"(上午|早上|凌晨|下午|晚上)?(\d{1,2})[点时](?:(\d{1,2})分|(半)|整)?")
 _NAMED = {"noon": (12, 0, 0, "p"), "midnight": (0, 0, 0, "a")}
 
 
@@ -40,7 +42,10 @@ def read_time(text: str) -> tuple[int, int, int, bool] | None:
     text = _plain(text).lower()
     if text in _NAMED:
         return (*_NAMED[text][:3], True)
-    match = _TIME.fullmatch(text)
+    if chinese := _CHINESE_TIME.fullmatch(text):
+        half = "p" if chinese[1] in ("下午", "晚上") else "a" if chinese[1] else ""
+        text = f"{chinese[2]}:{30 if chinese[4] else int(chinese[3] or 0):02}{half and half + 'm'}"
+    match = _TIME.fullmatch(text.replace(" o'clock", ":00"))
     if not match:
         return None
     hour, half = int(match[1] or match[5]), (match[4] or match[6] or "").lower()

@@ -10,6 +10,10 @@ from services.reward.equality.numerals import expand_chinese, expand_scales
 
 MAX_CHARS = 2000  # a longer answer is no answer
 
+# LaTeX that went through a string literal: `\frac` begins with a form feed there, `\binom` with a backspace.
+_ESCAPED = {"\f": ("f", "rac"), "\b": ("b", "oxed|inom|egin|eta")}
+_ESCAPES = [(sign, re.compile(f"{sign}(?={rest})"), rf"\\{letter}") for sign, (letter, rest) in _ESCAPED.items()]
+
 _SUPERSCRIPTS = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ", "0123456789+-n")
 _SUBSCRIPTS = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _SYMBOLS = str.maketrans(
@@ -20,6 +24,7 @@ _SYMBOLS = str.maketrans(
         "±": r"\pm ", "∓": r"\mp ", "∅": r"\emptyset ", "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ",
         "〉": r"\rangle ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}",
         "∠": r"\angle ", "≈": r"\approx ", "∴": " ", "∑": r"\sum ", "∫": r"\int ", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]",
+        "≡": r"\equiv ", "∶": ":",
         "、": ",", "“": '"', "”": '"', "’": "'", "′": "'", "。": ". ", "；": ";", "→": r"\to ", "Ω": r"\Omega ",
     }
 )  # fmt: skip
@@ -32,7 +37,7 @@ _GREEK_LETTERS = {
     for name in names.split()
 } | {"λ": r"\lambda ", "Λ": r"\Lambda "}
 _FUNCTIONS = (
-    "arcsin arccos arctan arsinh arcosh artanh sinh cosh tanh sin cos tan cot sec csc ln log lg exp gcd lcm max min det"
+    "arcsin arccos arctan arsinh arcosh artanh sinh cosh tanh sin cos tan cot sec csc ln log lg exp gcd lcm cis max det"
 ).split()
 
 
@@ -49,7 +54,8 @@ _REWRITES = [
     for pattern, replacement in (
         (r"\\{4}", r"\\\\"),
         (
-            r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|begin|end|left|right|text|pi|infty|cdot|times|pm|sin|cos|tan|ln|log)(?![a-z]))",
+            r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|begin|end|left|right|text|pi|infty|cdot|times|pm|sin|cos|tan|ln|log|leq?|geq?"
+            r"|neq?|in|cup|mathbb|theta|alpha|beta|approx|overline|binom|circ)(?![a-zA-Z]))",
             r"\\",
         ),
         (r"(?<=[\d,])\\[!,] ?(?=\d{3})", ""),
@@ -57,6 +63,9 @@ _REWRITES = [
         (r"\\(?:left|right|[bB]igg?[lrm]?|middle)(?![a-zA-Z])\.?|\\(?:displaystyle|textstyle|limits|nolimits)\b", ""),
         (r"\\[dtc]frac(?![a-zA-Z])", r"\\frac"),
         (r"\\[dt]?binom(?![a-zA-Z])", r"\\binom"),
+        (r"\{([^{}]*)\\choose(?![a-zA-Z])([^{}]*)\}", r"\\binom{\1}{\2}"),
+        (r"(?:\{\})?[_^]\{?(\d+)\}?\s*C_\{?(\d+)\}?", r"\\binom{\1}{\2}"),
+        (r"(?<![a-zA-Z}])C_\{?(\d+)\}?\^\{?(\d+)\}?", r"\\binom{\1}{\2}"),
         (r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}", r"\\frac{\1}{\2}"),
         (r"\\(?:leq|leqslant|le)(?![a-zA-Z])|<=", r"\\le "),
         (r"\\(?:geq|geqslant|ge)(?![a-zA-Z])|>=", r"\\ge "),
@@ -64,7 +73,7 @@ _REWRITES = [
         (r"\\gt(?![a-zA-Z])", ">"),
         (r"\\neq(?![a-zA-Z])|!=|\\not\s*=", r"\\ne "),
         (
-            r"\\(?:mathrm|operatorname\*?|text|textrm)\s*\{\s*(sin|cos|tan|log|ln|arcsin|arccos|arctan|arsinh|arcosh|artanh|gcd|lcm)\s*\}",
+            r"\\(?:mathrm|operatorname\*?|text|textrm)\s*\{\s*(sin|cos|tan|log|ln|arcsin|arccos|arctan|arsinh|arcosh|artanh|gcd|lcm|cis)\s*\}",
             r"\\\1 ",
         ),
         (r"\\(?:mathrm|mathit|text|textrm|mathsf)\s*\{\s*([ei])\s*\}", r"\1"),
@@ -100,7 +109,12 @@ _REWRITES = [
         (r"√\s*(?=\{)", r"\\sqrt"),
         (r"(?<![a-zA-Z\\])pi(?![a-zA-Z])", r"\\pi "),
         (r"(?<![a-zA-Z\\])(?:infinity|infty|inf|oo)(?![a-zA-Z])", r"\\infty "),
-        (r"(?<![a-zA-Z\\])(" + "|".join(_FUNCTIONS) + r")(?=\s*[(\d\\^_]|\s+[a-zA-Z](?![a-zA-Z]))", r"\\\1 "),
+        (
+            r"(?<![a-zA-Z\\])((?<!\d)(?<!\d )min|"
+            + "|".join(_FUNCTIONS)
+            + r")(?=\s*[(\d\\^_]|\s+[a-zA-Z](?![a-zA-Z]))",
+            r"\\\1 ",
+        ),
         (r"\\mathbb\{\}", r"\\mathbb{R}"),
         (r"(?<![\w}])\+\s*\\infty", r"\\infty"),
         (r"\s*(?:\bper ?cent\b|\bpct\b|\bpercentage(?: points?)?\b|\\%|％)", "%"),
@@ -118,15 +132,16 @@ _REPEATING = re.compile(
     r"(?<!\d)(\d*)\.(\d*)\\overline\s*\{?(\d+)\}?|\b(\d+)\.(\d*)\((\d+)\)|\b(\d+)\.(\d*?)((\d)\10{2,})\.\.\."
 )
 _VULGAR = re.compile(r"(\d?)\s*([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒])")
-_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?![\d,/])")
+_GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:[ \u00a0\u202f']\d{3})+(?![\d,/])")
 _THOUSANDS = re.compile(r"^[^\d,()\[\]]*[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?[^\d,()\[\]]*(?:\^\{?\d\}?)?$")
+_POINT_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.])")
 _PLAIN_SETS = re.compile(r"^\{[^{}]*\}(?:\s*\\c[ua]p\s*\{[^{}]*\})*$")
 _CASES = re.compile(r"\\begin\{(?:cases|aligned|align\*?)\}(.*?)\\end\{(?:cases|aligned|align\*?)\}", re.DOTALL)
 
 
 def normalise(text: str) -> str:
     """The text in one notation; equal strings are equal answers, different ones may still be."""
-    text = text[: MAX_CHARS + 1].strip()
+    text = repaired(text[: MAX_CHARS + 1]).strip()
     if not text.isascii():
         text = _ascii(text)
     text = _without_delimiters(text)
@@ -135,11 +150,19 @@ def normalise(text: str) -> str:
         if not needs_backslash or "\\" in text:
             text = pattern.sub(replacement, text)
     if "." in text:
-        text = _REPEATING.sub(_exact, text)
-    text = _GROUPED.sub(lambda match: re.sub(r"\s", "", match[0]), expand_scales(text))
+        text = _POINT_THOUSANDS.sub(lambda match: match[0].replace(".", ""), _REPEATING.sub(_exact, text))
+    text = _GROUPED.sub(lambda match: re.sub(r"[\s']", "", match[0]), expand_scales(text))
     if _THOUSANDS.match(text):
         text = text.replace(",", "")
     return _tidy(text)
+
+
+def repaired(text: str) -> str:
+    """The text with the backslashes of LaTeX that a string literal has eaten."""
+    for sign, escape, letter in _ESCAPES:
+        if sign in text:
+            text = escape.sub(letter, text)
+    return text
 
 
 def _ascii(text: str) -> str:
@@ -170,7 +193,9 @@ def _exact(match: re.Match[str]) -> str:
 
 def _without_delimiters(text: str) -> str:
     r"""Without the marks of math mode and of emphasis. A `$` that only opens is a currency."""
-    text = re.sub(r"\*\*([^*]+)\*\*|__([^_]+)__", r"\1\2", text).replace("`", "").strip()
+    text = re.sub(r"\*\*([^*]+)\*\*|__([^_]+)__", r"\1\2", text).replace("`", "").replace(r"\"", '"').strip()
+    if text.startswith('"') and text.endswith('"'):
+        text = text.strip('" ')
     text = text.strip().strip("`").strip().rstrip("\\").strip()
     for opening, closing in ((r"\(", r"\)"), (r"\[", r"\]"), ("$$", "$$"), ("$", "$")):
         inner = text[len(opening) : -len(closing)]
@@ -193,7 +218,7 @@ def _tidy(text: str) -> str:
     text = re.sub(r"_\{([0-9a-zA-Z])\}", r"_\1", text)
     text = re.sub(r" ?([,;]) (?!\d{3}(?!\d))", r"\1", text)  # `32, 349` is two numbers
     text = re.sub(
-        r"(?<!\.)\.$|[,;。!?]+$" if not re.search(r"[\da-zA-Z)]!$", text) else r"(?<!\.)\.$|[,;。?]+$", "", text
+        r"(?<!\.)\.$|[,;。!]+$" if not re.search(r"[\da-zA-Z)]!$", text) else r"(?<!\.)\.$|[,;。]+$", "", text
     ).strip()
     if _PLAIN_SETS.match(text) and ("," in text or "\\c" in text):
         text = text.replace("{", r"\{").replace("}", r"\}")

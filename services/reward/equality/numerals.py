@@ -23,7 +23,11 @@ _STEPS = {"十": 10, "拾": 10, "百": 100, "佰": 100, "千": 1000, "仟": 1000
 _MYRIADS = {"万": 10**4, "萬": 10**4, "亿": 10**8, "億": 10**8}
 _NUMERAL = "[" + "".join((*_DIGITS, *_STEPS, *_MYRIADS)) + "]{1,30}"
 _STANDING = _NUMERAL.replace("千", "").removesuffix("{1,30}")
-_WHOLE = re.compile(rf"(负?)(?<!\d)((?:{_STANDING}|千(?![米克瓦焦])){{1,30}})(?:点([{''.join(_DIGITS)}]+))?")
+# Not the numerals in 三角形, 第一象限 and 星期三.
+_WHOLE = re.compile(
+    rf"(负?)(?<![\d期周])((?:{_STANDING}|千(?![米克瓦焦])){{1,30}})(?!角[形函]|边形|象限|次函数|面体|棱)"
+    rf"(?:点([{''.join(_DIGITS)}]+))?"
+)
 _SHARE = re.compile(rf"(负?)({_NUMERAL}|(?<!\d)\d+)分之({_NUMERAL}|\d+(?:\.\d+)?)")
 _MIXED_MYRIAD = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)\s*([万萬亿億])")
 MAX_CHARS = 60
@@ -69,6 +73,7 @@ def expand_scales(text: str) -> str:
 
 def expand_chinese(text: str) -> str:
     """Chinese numerals in a text as digits, fractions and percentages as such."""
+    text = text.replace("一半", "1/2")
     text = _MIXED_MYRIAD.sub(lambda match: _times(match[1], _MYRIADS[match[2]]), text)
     text = _SHARE.sub(_share, text)
     text = re.sub(r"负(?=\d)", "-", text)

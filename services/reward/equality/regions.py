@@ -12,10 +12,12 @@ from services.reward.equality.brackets import closes_at_end, split
 INFINITY, MINUS_INFINITY = r"\infty", r"-\infty"
 RELATION = re.compile(r"\\le(?![a-z])|\\ge(?![a-z])|<|>")
 MIRRORED = {"<": ">", ">": "<", r"\le": r"\ge", r"\ge": r"\le"}
-_OR = re.compile(r"\\cup(?![a-z])|\\text\{\s*(?:or|and)\s*\}|\\lor(?![a-z])|\bor\b")
+_OR = re.compile(r"\\cup(?![a-z])|\\text\{\s*(?:or|and)\s*\}|\\lor(?![a-z])|\b(?:or|and)\b|[或且]")
+_AND = re.compile(r"\\text\{\s*and\s*\}|\band\b|且|\\land(?![a-z])|,")
 _BUILDER = re.compile(r"^\\\{\s*([a-z])\s*(?:\\in\\mathbb\{R\}\s*)?(?:\||:)\s*(.+)\\\}$")
 _MEMBER = re.compile(r"^[a-zA-Z](?:_\w)?\s*\\in(?![a-z])\s*(.+)$")
 _UNKNOWN = re.compile(r"[a-zA-Z](?:_\w)?|\\(?:theta|alpha|beta|lambda|mu|phi)|f\(x\)")
+_ABSOLUTE = re.compile(r"^\|([a-zA-Z](?:_\w)?)(?:([-+])([^|]+))?\|$")
 _REALS = r"\mathbb{R}"
 _WITHOUT = re.compile(r"^\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-)\s*\\\{(.+)\\\}$")
 
@@ -31,7 +33,7 @@ class Interval:
     closed_high: bool
 
 
-def read_region(text: str) -> list[Interval] | None:
+def read_region(text: str, sign: Sign) -> list[Interval] | None:
     """The intervals of a set of reals; None if the text is none. A plain pair in round or square brackets is not: it
     may be a point."""
     if builder := _BUILDER.match(text):
@@ -40,6 +42,10 @@ def read_region(text: str) -> list[Interval] | None:
         text = member[1]
         if text == _REALS:
             return [Interval(MINUS_INFINITY, INFINITY, False, False)]
+    if r"\ne" in text:
+        text = re.sub(r"\s*(?:\\text\{\s*and\s*\}|\band\b|且)\s*", ",", text)
+    if both := _intersection(text, sign):
+        return [both]
     intervals: list[Interval] = []
     pieces = [piece.strip() for piece in _OR.split(text)]
     for piece in pieces:
@@ -48,6 +54,18 @@ def read_region(text: str) -> list[Interval] | None:
             return None
         intervals += read
     return intervals
+
+
+def _intersection(text: str, sign: Sign) -> Interval | None:
+    """`x > 0 and x < 5`; None where the two do not meet: then they are alternatives."""
+    pieces = [_inequality(piece.strip()) for piece in _AND.split(text)]
+    if len(pieces) != 2 or any(piece is None or len(piece) > 1 for piece in pieces):
+        return None
+    (first,), (second,) = (piece for piece in pieces if piece)
+    low, high = (second, first) if first.low == MINUS_INFINITY else (first, second)
+    if low.high != INFINITY or high.low != MINUS_INFINITY or sign(low.low, high.high) != -1:
+        return None
+    return Interval(low.low, high.high, low.closed_low, high.closed_high)
 
 
 def is_plain_pair(text: str) -> bool:
@@ -150,8 +168,12 @@ def _without_points(parts: list[str]) -> list[Interval] | None:
 def _inequality(text: str) -> list[Interval] | None:
     relations = [match[0] for match in RELATION.finditer(text)]
     sides = [side.strip() for side in RELATION.split(text)]
+    if len(sides) == 2 and not sides[0]:
+        sides[0] = "x"  # `\le 4`
     if not all(sides):
         return None
+    if any(side.startswith("|") for side in sides):
+        return _distance(sides, relations)
     if len(relations) == 1:
         low, high = sides
         if not is_unknown(low):
@@ -168,6 +190,30 @@ def _inequality(text: str) -> list[Interval] | None:
         if all(relation in ("<", r"\le") for relation in relations):
             return [Interval(sides[0], sides[2], relations[0] == r"\le", relations[1] == r"\le")]
     return None
+
+
+def _distance(sides: list[str], relations: list[str]) -> list[Interval] | None:
+    """`|x-2| < 3` and `1 < |x| \\le 2`: on both sides of a point."""
+    if relations[0] in (">", r"\ge"):
+        sides, relations = sides[::-1], [MIRRORED[relation] for relation in relations[::-1]]
+    places = [place for place, side in enumerate(sides) if _ABSOLUTE.match(side)]
+    if len(places) != 1 or len(sides) > 3 or not set(relations) <= {"<", r"\le"}:
+        return None
+    (place,) = places
+    match = _ABSOLUTE.match(sides[place])
+    assert match
+    center = "" if match[3] is None else f"-({match[3]})" if match[2] == "+" else f"({match[3]})"
+    closed = [relation == r"\le" for relation in relations]
+    if place == 0:  # |x| < far
+        return [Interval(f"{center}-({sides[1]})", f"{center}+({sides[1]})", closed[0], closed[0])]
+    near, far = sides[0], sides[2] if len(sides) == 3 else None
+    low = MINUS_INFINITY if far is None else f"{center}-({far})"
+    high = INFINITY if far is None else f"{center}+({far})"
+    closed_far = far is not None and closed[1]
+    return [
+        Interval(low, f"{center}-({near})", closed_far, closed[0]),
+        Interval(f"{center}+({near})", high, closed[0], closed_far),
+    ]
 
 
 def is_unknown(side: str) -> bool:

@@ -11,8 +11,19 @@ from fractions import Fraction
 from functools import lru_cache
 
 from services.reward.equality import formulas
+from services.reward.equality.bases import same_in_base
 from services.reward.equality.brackets import closes_at_end, split, split_at
+from services.reward.equality.matrices import matrix_of, without_determinants
 from services.reward.equality.moments import read_date, read_time
+from services.reward.equality.names import (
+    assignments,
+    rename,
+    renamed,
+    solutions,
+    split_name,
+    value_of,
+    without_approximation,
+)
 from services.reward.equality.notation import MAX_CHARS, normalise
 from services.reward.equality.numbers import Number, agree, read_number
 from services.reward.equality.numerals import english_number
@@ -21,37 +32,35 @@ from services.reward.equality.regions import (
     RELATION,
     Interval,
     is_plain_pair,
-    is_unknown,
     read_region,
     same_region,
 )
-from services.reward.equality.units import Unit, split_quantity
-from services.reward.equality.words import choice_letter, is_text, plain, same_words, symbol_of
+from services.reward.equality.sequences import JOINT, as_vector, elements, sequence_of
+from services.reward.equality.units import Unit, split_glued, split_quantity
+from services.reward.equality.words import (
+    choice_letter,
+    is_statement,
+    is_text,
+    is_verdict,
+    plain,
+    same_words,
+    symbol_of,
+)
 
 Algebra = Callable[[str, str], bool | None]
 """Whether two formulas, reference first, have the same value, by whatever takes long."""
 
-MAX_MATRICES = 4  # in a sum or product
-_NAME = re.compile(
-    r"^((?:\\angle ?)?(?:[a-zA-Z]|\\[a-z]+|[A-Z]{2,3})(?:_(?:\{[^{}]*\}|\w))?'*(?:\^\{-1\})?)(?:\(([^()=]{1,20})\))?$"
-)
-_TUPLE_NAME = re.compile(r"^\(([a-zA-Z](?:_\w)?(?:,[a-zA-Z](?:_\w)?)+)\)$")
 _SUM_OF_NAMES = re.compile(r"^-?[a-zA-Z](?:_\w)?(?:[-+*/]?[a-zA-Z](?:_\w)?)*$")
-_BASE = re.compile(r"^\(?(?:\\text\{)?([0-9A-Fa-f]+)\}?\)?_(?:\{(\d+)\}|(\d)|\{?\\text\{(\w+)\}\}?)$")
-_BASE_WORDS = re.compile(r"^([0-9A-Fa-f]+)\s*(?:\(base (\w+)\)|(?:in )?base (\w+)|\\text\{ ?\(?base (\w+)\)?\})$")
-_PREFIXED = {"0x": 16, "0b": 2, "0o": 8}
 _ANY_RELATION = re.compile(r"\\(?:le|ge|ne|equiv)(?![a-z])|<|>|=")
-_JOINT = re.compile(r"\s*(?:\\text\{\s*,?\s*(?:and|or|和|或)\s*\}|\b(?:and|or)\b|(?<=[\w)])\s*[和或]\s*(?=[\w(-]))\s*")
-_VECTOR = re.compile(r"^\\begin\{pmatrix\}(.+)\\end\{pmatrix\}$", re.DOTALL)
-_APPROXIMATE = re.compile(r"\\approx|\\simeq|\\sim(?![a-z])")
-_MATRIX_TERM = re.compile(
-    r"\s*([-+]?(?:[\w.]|\\frac\{[^{}]*\}\{[^{}]*\}|\\(?:cdot|sqrt\{[^{}]*\}|lambda|theta))*)\s*"
-    r"\\begin\{pmatrix\}((?:(?!\\begin).)*?)\\end\{pmatrix\}(\^\{?(?:T|\\top)\}?)?",
-    re.DOTALL,
+_CONGRUENCE = re.compile(
+    r"^(?:([a-zA-Z]) ?(?:\\equiv|=) ?)?(-?\d+) ?\(?(?:\\[pb]?mod|\\text\{ ?\(?mod ?\}|mod) ?\{?(\d+)\}?\)?$"
 )
-_CELL = r"\s*([^&\\{}]+?)\s*"
-_DETERMINANT = re.compile(rf"\\begin\{{vmatrix\}}{_CELL}&{_CELL}\\\\{_CELL}&{_CELL}(?:\\\\)?\s*\\end\{{vmatrix\}}")
-_UNIT_VECTORS = re.compile(r"([-+]?[^-+]*?)\\unit([ijk])")
+# `n \in \mathbb{Z}` behind a formula: all its values, for any whole n.
+_PARAMETER = re.compile(
+    r"[,;]? ?(?:\\text\{[ ,]*)?(?:where|with|for)?(?: (?:all|any|every|some))? ?(?:integers? )?\}?\(?([a-z])(?:\}? ?"
+    r"(?:\\in\\mathbb\{([ZN])\}|\\text\{ ?is (?:an|any) integer\}|is (?:an|any) integer)|(?<=integer [a-z])\}?)\)?$"
+)
+_LETTERS = re.compile(r"^[A-J](?:[,; ]*(?:and )?[A-J])+$")
 _COMMA_DECIMAL = re.compile(r"^-?(?:\d{1,3}(?:\.\d{3})+,\d+|\d+,\d{1,2}|0,\d+|\d{4,},\d+)$")
 _PHRASES = [
     (re.compile(pattern), replacement)
@@ -61,6 +70,13 @@ _PHRASES = [
         (r"(?:\\text\{ ?)?(?:is )?(?:greater|more|larger) than(?: ?\})?", ">"),
         (r"(?:\\text\{ ?)?(?:is )?(?:less|smaller|fewer) than(?: ?\})?", "<"),
         (r"^(?:from )?(\S+) to (\S+),? inclusive$", r"[\1,\2]"),
+        (r"^between (\S+) and (\S+)$", r"(\1,\2)"),
+        (r"^(?:\\text\{)?all (?:real numbers|reals) except(?: for)?(?: [a-z]=)? ?\}? ?", r"\\mathbb{R}\\setminus"),
+        (r"\\mathbb\{R\}\\setminus([^\\{}]+)$", r"\\mathbb{R}\\setminus\\{\1\\}"),
+        (r"(?:大于(?:或?等于)|不小于|至少)(?= ?[-\d\\(])", r"\\ge "),
+        (r"(?:小于(?:或?等于)|不大于|至多)(?= ?[-\d\\(])", r"\\le "),
+        (r"大于(?= ?[-\d\\(])", ">"),
+        (r"小于(?= ?[-\d\\(])", "<"),
         (r"^(?:about|approximately|around|roughly|exactly|约|大约)\s*(?=[\d\\(-])", ""),
         (r"^(?:点|坐标|数值|共有?|第)\s*(?=[\d\\(-])", ""),
     )
@@ -118,15 +134,19 @@ class _Comparison:
         if left and right:
             return agree(left, right)
         for compare in (
+            _verdicts,
             _moments,
+            _letters,
             _decimal_commas,
+            _congruences,
+            self._families,
             self._names,
             self._regions,
             self._ratios,
             self._lists,
             self._brackets,
             self._matrices,
-            _bases,
+            same_in_base,
             self._quantities,
             self._texts,
             self._relations,
@@ -149,21 +169,39 @@ class _Comparison:
             return False  # no formula, and nothing that a LaTeX parser would read
         return self._algebra(reference, answer) if self._algebra else None
 
+    # Families: `\pi/4 + n\pi, n \in \mathbb{Z}`.
+
+    def _families(self, reference: str, answer: str) -> bool | None:
+        left, right = _PARAMETER.search(reference), _PARAMETER.search(answer)
+        if left is None and right is None:
+            return NotImplemented
+        if left and right and (left[2] or "Z") != (right[2] or "Z"):
+            return False
+        body = reference[: left.start()] if left else reference
+        other = answer[: right.start()] if right else answer
+        if left and right:
+            other = rename(other, [right[1]], [left[1]])
+        if (verdict := self.equal(body, other)) is not False:
+            return verdict
+        stated = left or right
+        assert stated
+        return stated[2] != "N" and formulas.same_progression(value_of(body), value_of(other), (left or stated)[1])
+
     # Names: `x = e` and `e`, `f(x) = e` and `f(t) = e`, `x = a = b`, `e \approx 0.3`.
 
     def _names(self, reference: str, answer: str) -> bool | None:
-        left, right = _without_approximation(reference), _without_approximation(answer)
-        (name, value), (other_name, other) = _split_name(left), _split_name(right)
+        left, right = without_approximation(reference), without_approximation(answer)
+        (name, value), (other_name, other) = split_name(left), split_name(right)
         if name is None and other_name is None:
-            if len(split(right, "=")) > 1 == len(split(left, "=")) == len(split(right, ",;")) and not _JOINT.search(
+            if len(split(right, "=")) > 1 == len(split(left, "=")) == len(split(right, ",;")) and not JOINT.search(
                 right
             ):
                 return self._result(left, right)
             return NotImplemented if (left, right) == (reference, answer) else self.equal(left, right)
         if name is not None and other_name is not None:
-            renamed = _renamed(name, other_name, other)
-            if renamed is not None:
-                return self.equal(value, renamed)
+            found = renamed(name, other_name, other)
+            if found is not None:
+                return self.equal(value, found)
             return NotImplemented if (left, right) == (reference, answer) else self.equal(left, right)
         plain_side = right if other_name is None else left
         if len(split(plain_side, "=")) > 1 or RELATION.search(plain_side) or r"\ne" in plain_side:
@@ -174,7 +212,7 @@ class _Comparison:
         """A calculation commits to its result; an equation in unknowns is none, but for `m + n = 7`."""
         *steps, result = split(answer, "=")
         sums = all(
-            not step or _SUM_OF_NAMES.match(step) or _split_name(f"{step}=0")[0] or formulas.is_constant(step)
+            not step or _SUM_OF_NAMES.match(step) or split_name(f"{step}=0")[0] or formulas.is_constant(step)
             for step in steps
         )
         return self.equal(reference, result) if sums or not formulas.is_constant(reference) else False
@@ -190,7 +228,7 @@ class _Comparison:
             return NotImplemented
         if is_plain_pair(reference) and is_plain_pair(answer) and closes_at_end(reference) and closes_at_end(answer):
             return NotImplemented
-        left, right = read_region(reference), read_region(answer)
+        left, right = (read_region(text, formulas.sign) for text in (reference, answer))
         if left is None or right is None:
             if (left is None) != (right is None) and RELATION.search(reference + answer):
                 return NotImplemented if RELATION.search(reference) and RELATION.search(answer) else False
@@ -224,12 +262,14 @@ class _Comparison:
     # Lists and sets: the same elements in any order.
 
     def _lists(self, reference: str, answer: str) -> bool | None:
-        left, right = _elements(reference), _elements(answer)
+        left, right = (solutions(text) or elements(text) for text in (reference, answer))
+        if len(left) == 1 and is_text(reference) and is_text(answer):
+            return NotImplemented  # `Yes, it does`
         if len(left) == 1 and len(right) == 1:
             if (left[0], right[0]) == (reference, answer):
                 return NotImplemented
             return self.equal(left[0], right[0])
-        left_named, right_named = _assignments(left), _assignments(right)
+        left_named, right_named = assignments(left), assignments(right)
         if left_named and right_named:
             if left_named.keys() != right_named.keys():
                 return False
@@ -238,26 +278,28 @@ class _Comparison:
             return self._assigned(left_named, left, right_named, right)
         if sequences := self._as_sequences(reference, answer, left, right):
             return self._in_order(*sequences)
-        return self._unordered([_value(part) for part in left], [_value(part) for part in right])
+        return self._unordered([value_of(part) for part in left], [value_of(part) for part in right])
 
     def _assigned(
         self, left_named: dict[str, str], left: list[str], right_named: dict[str, str], right: list[str]
     ) -> bool | None:
         """`x = 1, y = 2` against `(1, 2)` or `1, 2`."""
         named, others = (left_named, right) if left_named else (right_named, left)
-        if len(others) == 1 and (sequence := _sequence(others[0])):
+        if len(others) == 1 and (sequence := sequence_of(others[0])):
             others = sequence[1]
         if len(others) != len(named):
             return False
-        values = [value for _, value in sorted(named.items())] if all(map(is_unknown, named)) else list(named.values())
-        pairs = zip(values, others, strict=True)
-        return _every(self.equal(a, b) if left_named else self.equal(b, a) for a, b in pairs)
+        orders = [list(named.values()), [value for _, value in sorted(named.items())]]
+        verdicts = [
+            self._in_order(values, others) if left_named else self._in_order(others, values) for values in orders
+        ]
+        return True if True in verdicts else None if None in verdicts else False
 
     def _as_sequences(
         self, reference: str, answer: str, left: list[str], right: list[str]
     ) -> tuple[list[str], list[str]] | None:
         """A pair in brackets against one without, or in braces: in order."""
-        one, other = _sequence(reference), _sequence(answer)
+        one, other = sequence_of(reference), sequence_of(answer)
         if one and not other and len(one[1]) == len(right):
             return one[1], right
         if other and not one and len(other[1]) == len(left):
@@ -285,9 +327,13 @@ class _Comparison:
     # Tuples, vectors and pairs of ends: elements in order between brackets.
 
     def _brackets(self, reference: str, answer: str) -> bool | None:
-        left, right = _sequence(reference), _sequence(answer)
+        left, right = sequence_of(reference), sequence_of(answer)
         if left is None and right is None:
             return NotImplemented
+        if left is None:
+            left = sequence_of(as_vector(reference))
+        elif right is None:
+            right = sequence_of(as_vector(answer))
         if left is None or right is None:
             return NotImplemented if "matrix" in reference + answer else False
         (left_ends, left_items), (right_ends, right_items) = left, right
@@ -298,8 +344,8 @@ class _Comparison:
         return self._in_order(left_items, right_items)
 
     def _matrices(self, reference: str, answer: str) -> bool | None:
-        left, right = _matrix(reference), _matrix(answer)
-        if left is None and right is None and (determinants := _without_determinants(reference, answer)):
+        left, right = matrix_of(reference), matrix_of(answer)
+        if left is None and right is None and (determinants := without_determinants(reference, answer)):
             return self.formulas(*determinants)
         if left is None or right is None:
             if left is None and right is None and "matrix" not in reference + answer:
@@ -319,6 +365,10 @@ class _Comparison:
         (left, left_unit), (right, right_unit) = split_quantity(reference), split_quantity(answer)
         if left_unit is None and right_unit is None:
             return NotImplemented
+        if left_unit is None:
+            left, left_unit = split_glued(reference, right_unit)
+        if right_unit is None:
+            right, right_unit = split_glued(answer, left_unit)
         if left_unit and right_unit:
             if left_unit == right_unit:
                 return self.equal(left, right)
@@ -327,7 +377,7 @@ class _Comparison:
                     True
                 }:
                     return self.formulas(_in_base_unit(left, left_unit), _in_base_unit(right, right_unit))
-                if _both_pounds(reference, answer):
+                if _same_currency(reference, answer):
                     return self.equal(left, right)
                 if left_unit.factor == 1 == right_unit.factor and left_unit.is_ratio != right_unit.is_ratio:
                     return self.equal(left, right)  # `5 items` and `5 apples`
@@ -378,12 +428,37 @@ class _Comparison:
         return verdict
 
 
+def _verdicts(reference: str, answer: str) -> bool | None:
+    if is_verdict(reference):
+        return same_words(reference, answer)
+    return True if is_statement(reference) and same_words(reference, answer) else NotImplemented
+
+
+def _letters(reference: str, answer: str) -> bool | None:
+    """`ABD` and `A, B, D`: several options of one question."""
+    left, right = (_LETTERS.match(text) and re.findall("[A-J](?![a-z])", text) for text in (reference, answer))
+    if not left or not right or reference.isalpha() == answer.isalpha():
+        return NotImplemented
+    return sorted(left) == sorted(right)
+
+
 def _moments(reference: str, answer: str) -> bool | None:
     dates = read_date(reference), read_date(answer)
     if dates[0] and dates[1]:
         return dates[0][1:] == dates[1][1:] and (dates[0][0] == dates[1][0] or None in (dates[0][0], dates[1][0]))
     times = read_time(reference), read_time(answer)
-    return times[0] == times[1] if times[0] and times[1] else NotImplemented
+    return times[0][:3] == times[1][:3] if times[0] and times[1] else NotImplemented
+
+
+def _congruences(reference: str, answer: str) -> bool | None:
+    """`14 \\pmod{15}` and `x \\equiv -1 \\pmod{15}`."""
+    left, right = _CONGRUENCE.match(reference), _CONGRUENCE.match(answer)
+    if left and right:
+        modulus = int(left[3])
+        return modulus == int(right[3]) > 0 and (int(left[2]) - int(right[2])) % modulus == 0
+    congruence, other = (left, answer) if left else (right, reference)
+    number = read_number(value_of(other)) if congruence else None
+    return number.value == int(congruence[2]) if congruence and number else NotImplemented
 
 
 def _decimal_commas(reference: str, answer: str) -> bool | None:
@@ -397,244 +472,13 @@ def _decimal_commas(reference: str, answer: str) -> bool | None:
     return NotImplemented
 
 
-def _bases(reference: str, answer: str) -> bool | None:
-    left, right = _in_base(reference), _in_base(answer)
-    if left is None and right is None:
-        return NotImplemented
-    if left and right:
-        # Other bases than ten are notations of one number only where one is a prefix, as 0x is.
-        convertible = 10 in (left[2], right[2]) or left[3] or right[3]
-        return left[:3] == right[:3] or (left[1] == right[1] is not None and convertible)
-    based, other = (left, answer) if left else (right, reference)
-    assert based
-    number = read_number(other)
-    if number is None:
-        return False
-    if left is not None and not based[3]:
-        return number.text.lower() == based[0]  # the answer leaves the base out: its digits are of that base
-    return number.value == based[1]
-
-
-def _in_base(text: str) -> tuple[str, int | None, int, bool] | None:
-    """(digits, value if they are digits of that base, base, whether the base is a prefix)."""
-    if match := _BASE.match(text):
-        base = match[2] or match[3] or english_number(match[4] or "")
-        digits = match[1]
-        prefixed = False
-    elif match := _BASE_WORDS.match(text):
-        base = match[2] or match[3] or match[4]
-        base = base if base.isdigit() else english_number(base)
-        digits, prefixed = match[1], False
-    elif text[:2].lower() in _PREFIXED and re.fullmatch(r"[0-9a-fA-F]+", text[2:]):
-        base, digits, prefixed = str(_PREFIXED[text[:2].lower()]), text[2:], True
-    else:
-        return None
-    if not base or not 2 <= int(base) <= 36:
-        return None
-    try:
-        return digits.lower(), int(digits, int(base)), int(base), prefixed
-    except ValueError:
-        return digits.lower(), None, int(base), prefixed
-
-
-def _without_approximation(text: str) -> str:
-    """`e \\approx 0.3` commits to e; `x \\approx 0.3` to 0.3."""
-    parts = [part.strip() for part in _APPROXIMATE.split(text)]
-    if len(parts) == 1 or not parts[0]:
-        return parts[-1] if len(parts) > 1 else text
-    return f"{parts[0]}={parts[1]}" if _NAME.match(parts[0]) and not read_number(parts[0]) else parts[0]
-
-
-def _split_name(text: str) -> tuple[str | None, str]:
-    r"""`f(x)` and `e` of `f(x) = e`; None and the text if it is no such equation. Of `x = a = b`, b is the value. A
-    name holds for a list behind it: `n = 1, 2`."""
-    name, *values = split(text, "=")
-    found, value = bool(values), "=".join(values)
-    if r"\mapsto" in text or (r"\to" in text and "=" not in text and "lim" not in text):
-        name, value = (part.strip() for part in re.split(r"\\mapsto|\\to", text, maxsplit=1))
-        name, found = f"f({name})", True
-    if not found or not value or re.search(r"[<>]|\\[lgn]e(?![a-z])", name):
-        return None, text
-    if not (_NAME.match(name) and not _is_function_word(name)) and not _TUPLE_NAME.match(name):
-        return None, text
-    if len(values) > 1:
-        if len(split(value, ",;")) > 1 or _JOINT.search(value):
-            return None, text
-        value = values[-1]
-    return name, value.strip()
-
-
-def _is_function_word(name: str) -> bool:
-    return re.match(r"^\\(?:sin|cos|tan|log|ln|exp|frac|sqrt|sum|int|lim|pi|infty|le|ge|ne|pm)", name) is not None
-
-
-def _renamed(name: str, other_name: str, other: str) -> str | None:
-    """The other value in the names of the first; None if the two are names of different things."""
-    left, right = _NAME.match(name), _NAME.match(other_name)
-    if name == other_name:
-        return other
-    if left is None or right is None:
-        return None
-    is_function, is_other = bool(left[2]), bool(right[2])
-    if is_function and is_other:
-        old, new = right[2].split(","), left[2].split(",")
-        if len(old) != len(new) or any(read_number(part) for part in old + new):
-            return None
-        return _rename(other, old, new)
-    return other if (is_function and other_name == "y") or (is_other and name == "y") else None
-
-
-def _rename(expression: str, old: Sequence[str], new: Sequence[str]) -> str:
-    names = dict(zip(old, new, strict=True))
-    return re.sub(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])", lambda match: names.get(match[0], match[0]), expression)
-
-
 def _ratio(text: str) -> list[Fraction] | None:
-    parts = re.split(r"\s*:\s*|\s+to\s+|\\text\{ ?to ?\}", text)
+    parts = re.split(r"\s*[:比]\s*|\s+to\s+|\\text\{ ?to ?\}", text)
     numbers = [read_number(part) for part in parts]
     if len(parts) < 2 or not all(numbers):
         return None
     values = [number.value for number in numbers if number]
     return values if all(values) else None
-
-
-def _elements(text: str) -> list[str]:
-    """The elements of a list, a set or a union of sets; one for anything else."""
-    pieces = re.split(r"\\cup(?![a-z])", text)
-    if len(pieces) > 1 and all(piece.strip().startswith(r"\{") for piece in pieces):
-        found = dict.fromkeys(part for piece in pieces for part in _elements(piece.strip()))
-        return list(found)
-    if text.startswith(r"\{") and text.endswith(r"\}") and closes_at_end(text, 1):
-        text = text[2:-2].strip()
-        if not text:
-            return [r"\emptyset"]
-    elif _sequence(text) or _rows(text):
-        return [text]
-    if is_text(text) and not _JOINT.search(text) and "," not in text:
-        return [text]
-    parts = [part for joined in _JOINT.split(text) for part in split(joined, ",;")]
-    return [value for part in parts if part.strip() for value in _both_signs(part.strip())] or [text]
-
-
-def _both_signs(text: str) -> list[str]:
-    sign = r"\pm" if r"\pm" in text else r"\mp"
-    if text.count(r"\pm") + text.count(r"\mp") != 1:
-        return [text]
-    before, _, after = text.partition(sign)
-    plus = "+" if before.rstrip(" =({") and not before.rstrip().endswith("=") else ""
-    return [before + plus + after.lstrip(), f"{before}-{after.lstrip()}"]
-
-
-def _assignments(parts: Sequence[str]) -> dict[str, str]:
-    """`x = 1, y = 2` by name; empty for anything else, and where a name comes twice."""
-    if len(parts) < 2 and not (parts and _TUPLE_NAME.match(parts[0].partition("=")[0].strip())):
-        return {}
-    if len(parts) == 1:
-        name, _, value = parts[0].partition("=")
-        sequence, names = _sequence(value.strip()), name.strip()[1:-1].split(",")
-        return dict(zip(names, sequence[1], strict=True)) if sequence and len(sequence[1]) == len(names) else {}
-    pairs = [_split_name(part) for part in parts]
-    named = {name: value for name, value in pairs if name is not None}
-    return named if len(named) == len(parts) else {}
-
-
-def _value(text: str) -> str:
-    return _split_name(text)[1]
-
-
-def _sequence(text: str) -> tuple[str, list[str]] | None:
-    """The brackets of an ordered sequence and its elements; `<>` for those of vectors."""
-    if match := _VECTOR.match(text):
-        rows = _matrix_rows(match[1])
-        if len(rows) == 1 or all(len(row) == 1 for row in rows):
-            return "<>", [cell for row in rows for cell in row]
-        return None
-    for opening, closing in ((r"\langle", r"\rangle"), ("<", ">")):
-        if text.startswith(opening) and text.endswith(closing) and "," in text:
-            return "<>", split(text[len(opening) : -len(closing)], ",")
-    if (
-        r"\unit" in text
-        and (parts := _UNIT_VECTORS.findall(text))
-        and "".join(_UNIT_VECTORS.sub("", text).split()) == ""
-    ):
-        values = {name: coefficient.strip().removeprefix("+") for coefficient, name in parts}
-        names = "ijk" if "k" in values else "ij"
-        return "<>", [{"": "1", "-": "-1"}.get(values.get(name, "0"), values.get(name, "0")) for name in names]
-    if text and text[0] in "([" and text[-1] in ")]" and closes_at_end(text):
-        items = split(text[1:-1], ",;")
-        if len(items) > 1 and all(item.startswith("[") for item in items):
-            rows = [split(item[1:-1], ",") for item in items]
-            return ("<>", [row[0] for row in rows]) if all(len(row) == 1 for row in rows) else None
-        return (text[0] + text[-1], items) if len(items) > 1 else None
-    return None
-
-
-def _rows(text: str) -> list[list[str]] | None:
-    """The rows of a matrix of more than one row and column."""
-    if (match := _VECTOR.match(text)) and match[1].count("pmatrix") == 0:
-        rows = _matrix_rows(match[1])
-        return rows if len(rows) > 1 and len(rows[0]) > 1 else None
-    if text.startswith("Matrix("):
-        text = text[7:-1]
-    if text.startswith("[") and text.endswith("]") and closes_at_end(text):
-        items = split(text[1:-1], ",")
-        if len(items) > 1 and all(item.startswith("[") and item.endswith("]") for item in items):
-            return [split(item[1:-1], ",") for item in items]
-    return None
-
-
-def _matrix(text: str) -> list[list[str]] | None:
-    """The cells of a matrix, or of a sum of matrices with factors, as formulas; a column has rows of one cell."""
-    if rows := _rows(text):
-        return rows
-    terms = _MATRIX_TERM.findall(text) if "pmatrix" in text else []
-    if not 0 < len(terms) <= MAX_MATRICES or _MATRIX_TERM.sub("", text).strip():
-        return None
-    total: list[list[str]] | None = None
-    for written, content, transposed in terms:
-        factor = written.strip().removesuffix(r"\cdot").strip()
-        cells = _matrix_rows(content)
-        if transposed:
-            cells = [list(column) for column in zip(*cells, strict=False)]
-        if total is None:
-            total = _scaled(cells, factor)
-        elif not factor:
-            total = _product(total, cells)
-        else:
-            total = _sum(total, _scaled(cells, factor))
-        if total is None:
-            return None
-    return total
-
-
-def _scaled(cells: list[list[str]], factor: str) -> list[list[str]]:
-    factor = factor + "1" if factor in ("", "+", "-") else factor
-    return [[f"{factor}\\cdot({cell})" for cell in row] for row in cells]
-
-
-def _sum(left: list[list[str]], right: list[list[str]]) -> list[list[str]] | None:
-    if [len(row) for row in left] != [len(row) for row in right]:
-        return None
-    pairs = (zip(one, other, strict=True) for one, other in zip(left, right, strict=True))
-    return [[f"{a}{b}" if b[0] in "+-" else f"{a}+{b}" for a, b in row] for row in pairs]
-
-
-def _product(left: list[list[str]], right: list[list[str]]) -> list[list[str]] | None:
-    columns = list(zip(*right, strict=False))
-    if any(len(row) != len(right) for row in left):
-        return None
-    return [["+".join(f"({a})({b})" for a, b in zip(row, column, strict=True)) for column in columns] for row in left]
-
-
-def _without_determinants(reference: str, answer: str) -> tuple[str, str] | None:
-    """Both with determinants of two rows multiplied out; None if there are none."""
-    both = tuple(_DETERMINANT.sub(r"((\1)(\4)-(\2)(\3))", text) for text in (reference, answer))
-    return both if both != (reference, answer) else None  # type: ignore[return-value]
-
-
-def _matrix_rows(text: str) -> list[list[str]]:
-    rows = re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])", text)
-    return [[cell.strip() for cell in row.split("&")] for row in rows if row.strip(" &")]
 
 
 def _chain(text: str) -> tuple[list[str], list[str]] | None:
@@ -649,8 +493,10 @@ def _chain(text: str) -> tuple[list[str], list[str]] | None:
     return sides, kinds
 
 
-def _both_pounds(reference: str, answer: str) -> bool:
-    return "£" in reference + answer and "pound" in reference + answer
+def _same_currency(reference: str, answer: str) -> bool:
+    """Pounds are a weight too, and ¥ is yuan as well as yen."""
+    both = reference + answer
+    return ("£" in both and "pound" in both) or ("¥" in both and "yen" in both)
 
 
 def _in_base_unit(value: str, unit: Unit) -> str:

@@ -62,6 +62,8 @@ def _read(text: str) -> Expression | None:
 
 
 def _same(wanted: Expression, found: Expression) -> bool | None:
+    if wanted.has(sympy.zoo, sympy.nan) or found.has(sympy.zoo, sympy.nan):
+        return False  # 1/0 has no value to be equal
     if wanted == found:
         return True
     if isinstance(wanted, sympy.MatrixBase) or isinstance(found, sympy.MatrixBase):

@@ -98,6 +98,7 @@ mA milliampere milliamp = 1/1000 A
 Ω ohm \\Omega 欧姆 = 1 V A-1
 kΩ kilohm = 1000 Ω
 F farad = 1 C V-1
+H henry = 1 V s A-1
 T tesla = 1 V s m-2
 mmol millimole = 1/1000 mol
 M molar = 1000 mol m-3
@@ -184,12 +185,28 @@ def _read_table() -> dict[str, Unit]:
     return units
 
 
-_UNITS = _read_table()
+# Symbols, not names, that take a prefix; the table has those whose prefixed form needs a name of its own.
+_PREFIXABLE = "m g s A V W J N Pa Hz F H T C Ω eV L mol bar cal".split()
+_PREFIXES = {"G": 9, "M": 6, "k": 3, "h": 2, "d": -1, "c": -2, "m": -3, "μ": -6, "u": -6, "n": -9, "p": -12}
+_NOT_PREFIXED = frozenset(("cd", "pH", "hs", "ds", "cs", "das", "Gs", "Ms", "hA", "dA", "cA", "cT", "dT"))
+
+
+def _with_prefixes(units: dict[str, Unit]) -> dict[str, Unit]:
+    for symbol in _PREFIXABLE:
+        unit = units[symbol]
+        for prefix, power in _PREFIXES.items():
+            if prefix + symbol not in _NOT_PREFIXED:
+                units.setdefault(prefix + symbol, Unit(unit.dimensions, unit.factor * Fraction(10) ** power))
+    return units
+
+
+_UNITS = _with_prefixes(_read_table())
 
 _CURRENCY = re.compile(r"^(-?)\s*\\?([$€£¥₹])\s*(-?[\d.].*)$")
 _CURRENCY_CODE = re.compile(r"^(USD|EUR|GBP|CNY|RMB|JPY|INR|Rs\.?)\s+([\d.].*)$")
 _TEMPERATURE = re.compile(r"^(.*?[\d)}])\s*(?:\^\\circ|\\degree)\s*(?:\\text\{\s*)?([CF])(?:elsius|ahrenheit)?\s*\}?$")
 _PARENTHESISED = re.compile(r"^(.*\d)\s*\(([^()\d+*/=,-]{1,12})\)$")
+_GLUED = re.compile(r"^(-?\d+(?:\.\d+)?)([A-Za-zΩ]{1,3})$")
 _TEXT_UNIT = re.compile(r"\\text\{\s*([^{}]*?)\s*\}")
 _COMPOUND = re.compile(r"(\d+(?:\.\d+)?)\s*([^\W\d_]+|\^\\circ|'|\\text\{[^{}]*\})\s*(?:,|and)?\s*")
 
@@ -208,6 +225,8 @@ def split_quantity(text: str) -> tuple[str, Unit | None]:
         return match[1], _TEMPERATURES[match[2]]
     if match := _PARENTHESISED.match(text):
         text = f"{match[1]} {match[2]}"
+    if text.endswith('"') and text[:-1].isdigit():
+        return text[:-1], _UNITS["in"]
     if text.endswith("'") and text[:-1].isdigit():
         return text[:-1], Unit((("'", 1),))
     if compound := _compound(text):
@@ -218,6 +237,18 @@ def split_quantity(text: str) -> tuple[str, Unit | None]:
         if unit is not None:
             return text[:start].strip().rstrip("\\").strip(), unit
     return text.replace(r"\degree", r"^\circ"), None
+
+
+def is_compound(text: str) -> bool:
+    """Whether it is one quantity in several units: `2 hours and 30 minutes`."""
+    return _compound(text) is not None
+
+
+def split_glued(text: str, like: Unit | None) -> tuple[str, Unit | None]:
+    """As `split_quantity`, for a symbol right behind a number, as in `12V`: a unit if it measures what `like` does."""
+    match = _GLUED.match(text)
+    unit = _UNITS.get(match[2]) if match else None
+    return (match[1], unit) if match and unit and like and unit.dimensions == like.dimensions else (text, None)
 
 
 def leading_unit(text: str) -> str:

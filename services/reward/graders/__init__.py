@@ -12,6 +12,7 @@ from services.reward.graders import (
     format,
     instructions,
     json,
+    judge,
     length,
     math,
     numeric,
@@ -34,6 +35,7 @@ GRADERS: dict[str, Grader[Any]] = {
         format.GRADER,
         length.GRADER,
         repetition.GRADER,
+        judge.GRADER,
     )
 }
 

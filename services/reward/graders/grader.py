@@ -58,9 +58,9 @@ class Grader(Generic[O]):
     grade: Callable[[Sample, O], Verdict | None]
     # Runs in a process that is killed when it takes too long; a function of a module, so that it can be sent there.
     work: Callable[[Sample, O], Verdict] | None = None
-    # Asks something outside (the sandbox, a judge, a plug-in), without blocking the service. UnavailableError if it is
-    # away: the caller may try again.
-    ask: Callable[[Sample, O], Awaitable[Verdict]] | None = None
+    # Asks something outside (the sandbox, a judge, a plug-in), without blocking the service, if the others left it
+    # undecided. UnavailableError if it is away: the caller may try again. None: the verdict stays as it is.
+    ask: Callable[[Sample, O], Awaitable[Verdict | None]] | None = None
 
     def read_options(self, given: Mapping[str, str]) -> O:
         """The options checked. InvalidInputError names the wrong one, and the nearest that exists."""

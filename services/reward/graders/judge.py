@@ -180,17 +180,22 @@ def _reason(answer: httpx2.Response) -> str:
     return answer.text[:300].strip() or "with no word"
 
 
+def configured_judge() -> Judge:
+    """The judge of the settings. StateError if nobody said who judges."""
+    settings = JudgeSettings()
+    if not (settings.url and settings.model):
+        raise StateError("no judge is set up: PERILUNE_JUDGE_URL and PERILUNE_JUDGE_MODEL say who judges")
+    return Judge(settings)
+
+
 _judges: WeakKeyDictionary[asyncio.AbstractEventLoop, Judge] = WeakKeyDictionary()
 
 
 def _judge() -> Judge:
-    """One for each event loop; StateError if nobody said who judges."""
+    """One for each event loop, with its connections."""
     loop = asyncio.get_running_loop()
     if loop not in _judges:
-        settings = JudgeSettings()
-        if not (settings.url and settings.model):
-            raise StateError("no judge is set up: PERILUNE_JUDGE_URL and PERILUNE_JUDGE_MODEL say who judges")
-        _judges[loop] = Judge(settings)
+        _judges[loop] = configured_judge()
     return _judges[loop]
 
 

@@ -1,18 +1,33 @@
-"""The answer means the same as the reference, whatever the notation (`services.reward.equality`)."""
+"""The answer means the same as the reference, whatever the notation (`services.reward.equality`).
+
+Rules decide first. What they leave undecided goes to a judge, if the options have votes for one.
+"""
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, NonNegativeInt
 
 from perilune.errors import InvalidInputError
-from services.reward.answers import MAX_PROSE, chosen_letter, committed, is_prose, is_solution, value_in_prose
+from services.reward.answers import (
+    MAX_PROSE,
+    chosen_letter,
+    committed,
+    is_prose,
+    is_solution,
+    is_statement,
+    value_in_prose,
+)
 from services.reward.equality.expression import TooLargeError
 from services.reward.equality.structure import Algebra, equal, has_noun, is_choice, is_text_answer
+from services.reward.graders import judge
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 
 
 class MathOptions(GraderOptions):
     marker: str = Field("", description="the answer follows the last one; empty: last box, `answer is`, or last line")
+    judge: NonNegativeInt = Field(
+        0, le=judge.MAX_VOTES, description="votes of the judge on what the rules leave undecided; 0: nobody is asked"
+    )
 
 
 def grade(sample: Sample, options: MathOptions) -> Verdict | None:
@@ -25,6 +40,14 @@ def work(sample: Sample, options: MathOptions) -> Verdict:
     verdict = _grade(sample, options, symbolic_equal)
     assert verdict is not None
     return verdict
+
+
+async def ask(sample: Sample, options: MathOptions) -> Verdict | None:
+    """The judge's verdict, where the options ask for one."""
+    if not options.judge:
+        return None
+    asked = judge.JudgeOptions(votes=options.judge, marker=options.marker)
+    return judge.grade(sample, asked) or await judge.ask(sample, asked)
 
 
 def _grade(sample: Sample, options: MathOptions, algebra: Algebra | None) -> Verdict | None:
@@ -51,7 +74,7 @@ def _readings(answer: str, reference: str) -> list[str]:
         return [answer]
     if is_choice(reference):
         return [chosen_letter(answer) or answer]
-    if not is_prose(answer) or is_text_answer(reference):
+    if not is_prose(answer) or is_statement(reference) or is_text_answer(reference):
         return [answer]
     return [answer, value_in_prose(answer, with_noun=has_noun(reference))]
 
@@ -63,4 +86,5 @@ GRADER = Grader(
     options=MathOptions,
     grade=grade,
     work=work,
+    ask=ask,
 )

@@ -80,6 +80,13 @@ class Capacity:
 Deliver = Callable[[Sequence[Generated]], None]
 
 
+def promise() -> Future[None]:
+    """A future that those who wait for it cannot cancel."""
+    made: Future[None] = Future()
+    made.set_running_or_notify_cancel()
+    return made
+
+
 class Engine(Protocol):
     """One policy being sampled. Made by its factory, which loads the first version."""
 

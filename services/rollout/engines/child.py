@@ -7,21 +7,19 @@ worker does, and an error ends it: the worker starts another.
 
 from __future__ import annotations
 
-import mmap
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from services.rollout.engines import wire
+from services.rollout.engines.weight_file import read_tensors
 
 DRIVERS = {
     "vllm": "services.rollout.engines.vllm_engine:VllmDriver",
@@ -125,19 +123,6 @@ def requests(submit: wire.Submit) -> list[Request]:
         strict=True,
     )
     return [Request(*row) for row in rows]
-
-
-def read_tensors(load: wire.Load) -> dict[str, Tensor]:
-    """Views of the mapped file; nothing is copied here."""
-    with Path(load.path).open("rb") as file:
-        octets = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
-    tensors = {}
-    for place in load.places:
-        dtype = getattr(torch, place.dtype)
-        count = int(np.prod(place.shape, dtype=np.int64))
-        flat = torch.frombuffer(octets, dtype=dtype, count=count, offset=place.offset) if count else torch.empty(0)
-        tensors[place.name] = flat.to(dtype).view(place.shape)
-    return tensors
 
 
 def main() -> None:

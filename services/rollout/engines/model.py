@@ -46,7 +46,7 @@ def build_model(model_files: Mapping[str, bytes], tensors: Sequence[RawTensor], 
             "use another engine, or a model of an architecture that supports transformers' attention interface"
         )
     model.requires_grad_(False)
-    load_tensors(model, tensors)
+    swap_tensors(model, stage_tensors(model, tensors))
     _lay_out_for_decoding(model)
     return model
 
@@ -62,24 +62,32 @@ def end_tokens(model_files: Mapping[str, bytes], tokenizer: Any) -> set[int]:
 
 
 @torch.no_grad()
-def load_tensors(model: nn.Module, tensors: Iterable[RawTensor]) -> None:
-    """Copies a version into the model: all of it, or nothing. Tied weights may come under any of their names.
+def stage_tensors(model: nn.Module, tensors: Iterable[RawTensor]) -> dict[str, Tensor]:
+    """A version beside the one that the model has, laid out like it; the model may be computing meanwhile.
 
-    WeightStreamError if a name or shape is not the model's, or if one of its weights is missing.
+    Tied weights may come under any of their names. WeightStreamError if a name or shape is not the model's, or if one
+    of its weights is missing.
     """
     state = model.state_dict()
-    staged = {}
+    given = {}
     for raw in tensors:
         if raw.name not in state or tuple(state[raw.name].shape) != raw.shape:
             own = tuple(state[raw.name].shape) if raw.name in state else "none of that name"
             raise WeightStreamError(f"the tensor {raw.name} of shape {raw.shape} is not this model's, which has {own}")
-        staged[raw.name] = _as_tensor(raw)
-    given = {state[name].data_ptr() for name in staged}
-    missing = [name for name, own in state.items() if own.data_ptr() not in given]
+        given[raw.name] = _as_tensor(raw)
+    places = {state[name].data_ptr() for name in given}
+    missing = [name for name, own in state.items() if own.data_ptr() not in places]
     if missing:
         raise WeightStreamError(f"the version lacks {len(missing)} of the model's tensors, the first is {missing[0]}")
+    return {name: torch.empty_like(state[name]).copy_(tensor) for name, tensor in given.items()}
+
+
+@torch.no_grad()
+def swap_tensors(model: nn.Module, staged: Mapping[str, Tensor]) -> None:
+    """Has the model compute with what was staged from now on. Nothing is copied."""
+    own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
     for name, tensor in staged.items():
-        state[name].copy_(tensor)
+        own[name].data = tensor
 
 
 @torch.no_grad()

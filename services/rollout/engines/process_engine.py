@@ -10,83 +10,29 @@ served. So a process that dies costs nothing but its start: another takes over w
 from __future__ import annotations
 
 import functools
-import json
 import logging
-import os
-import subprocess
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
-from multiprocessing import Pipe
-from multiprocessing.connection import Connection
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
-from perilune.api.trajectory.v1.trajectory_pb2 import Ending, PolicyVersion
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, UnavailableError, WeightStreamError
 from perilune.weights import RawTensor
-from services.rollout.config import RolloutSettings
-from services.rollout.engines import sampling, wire
-from services.rollout.engines.base import Capacity, Deliver, Generated, Sample, Span
-from services.rollout.engines.model import TORCH_DTYPE, end_tokens
-from services.rollout.engines.stopping import StopTexts
-from services.rollout.prompts import build_tokenizer
-from services.rollout.repetition import Cycle, RepetitionDetector
+from services.rollout.engines import weight_file, wire
+from services.rollout.engines.base import Capacity, Deliver, Generated, Sample, Span, promise
+from services.rollout.engines.process import EngineProcess
+from services.rollout.engines.running import Endings, Running
 
 logger = logging.getLogger(__name__)
 
-ROOT = Path(__file__).resolve().parents[3]  # that `services` is imported from
 MAX_DEATHS = 3  # of the process, with no token in between
-STOP_PATIENCE_S = 5.0
-ALIGNMENT_BYTES = 64  # of a tensor in the weights' file
-
-
-@dataclass
-class _Piece:
-    """Consecutive tokens of one version."""
-
-    policy: PolicyVersion
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    full_logprobs: list[float] = field(default_factory=list)
-
-    def span(self) -> Span:
-        return Span(
-            self.policy,
-            np.array(self.tokens, dtype=np.int32),
-            np.array(self.logprobs, dtype=np.float32),
-            np.array(self.full_logprobs, dtype=np.float32),
-        )
-
-
-@dataclass(eq=False)
-class _Running:
-    """A sample that is not yet delivered."""
-
-    sample: Sample
-    tokens: list[int]  # prompt and response
-    limit: int  # tokens at which it ends
-    response_start: int
-    stop: StopTexts | None
-    repetition: RepetitionDetector | None
-    cycle: Cycle | None = None  # that it ended with
-    pieces: list[_Piece] = field(default_factory=list)
-
-    def add(self, policy: PolicyVersion, token: int, logprob: float, full_logprob: float) -> None:
-        if not self.pieces or self.pieces[-1].policy is not policy:
-            self.pieces.append(_Piece(policy))
-        self.tokens.append(token)
-        self.pieces[-1].tokens.append(token)
-        self.pieces[-1].logprobs.append(logprob)
-        self.pieces[-1].full_logprobs.append(full_logprob)
-
-    def generated(self, ending: Ending.ValueType) -> Generated:
-        return Generated(self.sample, tuple(piece.span() for piece in self.pieces), ending, self.cycle)
 
 
 @dataclass
@@ -96,7 +42,7 @@ class _Version:
     order: wire.Load
     policy: PolicyVersion
     served: Future[None]
-    life: int = -1  # of the process that was told of it
+    told: EngineProcess | None = None  # who was sent it
 
 
 class ProcessEngine:
@@ -114,31 +60,26 @@ class ProcessEngine:
     ) -> None:
         self._driver = driver
         self._deliver = deliver
-        self._tokenizer = build_tokenizer(model_files)
-        self._vocab_size = _vocab_size(model_files)
-        self._end_tokens = end_tokens(model_files, self._tokenizer)
-        self._stop_texts: dict[tuple[str, ...], StopTexts] = {}
-        self._layout = _layout(tensors)
+        self._endings = Endings(model_files)
+        self._layout = weight_file.layout(tensors)
         self._folder = tempfile.TemporaryDirectory(prefix="perilune-engine-")
-        for name, content in model_files.items():  # `build_tokenizer` refused names that are not plain
+        for name, content in model_files.items():  # `Endings` refused names that are not plain
             (Path(self._folder.name) / name).write_bytes(content)
-        self._start_order = wire.Start(
-            self._folder.name, _dtype(tensors), max_running, kv_cache_bytes, sorted(self._end_tokens)
-        )
+        dtype = weight_file.main_dtype(tensors)
+        self._start = wire.Start(self._folder.name, dtype, max_running, kv_cache_bytes, sorted(self._endings.tokens))
         # Everything below is shared between threads, under the lock.
         self._lock = threading.Lock()
-        self._running: dict[int, _Running] = {}
+        self._running: dict[int, Running] = {}
         self._num_samples = 0
         self._num_generated_tokens = 0
         self._busy_s = 0.0
         self._busy_since = 0.0
         self._num_deaths = 0  # since the last token
         self._closing = False
-        self._life = 0  # counts processes
-        self._version = self._write(policy, tensors, serial=0)
+        self._version = self._write(policy, tensors, serial=0, served=promise())
         self._next_version: _Version | None = None
-        self._process, self._connection, self.max_context = self._spawn(self._version)
-        self.stopped: Future[None] = _promise()
+        self._process = EngineProcess.start(driver, self._start, self._version.order)
+        self.stopped: Future[None] = promise()
         self._orders = ThreadPoolExecutor(1, f"{driver}-orders")
         self._thread = threading.Thread(target=self._run, name=f"{driver}-engine", daemon=True)
         self._thread.start()
@@ -146,7 +87,11 @@ class ProcessEngine:
     @property
     def pid(self) -> int:
         """Of the process that lives now."""
-        return self._process.pid
+        return self._process.child.pid
+
+    @property
+    def max_context(self) -> int:
+        return self._process.max_context
 
     # What others call, from any thread. The executor's one thread does it in turn.
 
@@ -157,13 +102,13 @@ class ProcessEngine:
         self._orders.submit(self._interrupt, set(sample_ids))
 
     def load(self, policy: PolicyVersion, tensors: Sequence[RawTensor]) -> Future[None]:
-        served = _promise()
+        served = promise()
         self._orders.submit(self._load, policy, tensors, served)
         return served
 
     def capacity(self) -> Capacity:
         with self._lock:
-            places = self._start_order.max_running
+            places = self._start.max_running
             busy_s = self._busy_s + (time.perf_counter() - self._busy_since if self._running else 0.0)
             num_running = min(len(self._running), places)
             num_waiting = len(self._running) - num_running
@@ -173,7 +118,7 @@ class ProcessEngine:
         with self._lock:
             self._closing = True
             process = self._process
-        process.kill()
+        process.child.kill()
         self._thread.join()
         self._orders.shutdown()
         self._folder.cleanup()
@@ -181,76 +126,62 @@ class ProcessEngine:
     # Orders to the process.
 
     def _submit(self, samples: Sequence[Sample]) -> None:
-        fresh, full = {}, []
-        for sample in samples:
-            running = self._admit(sample)
-            if 0 < len(sample.tokens) < running.limit:
-                fresh[self._num_samples] = running
-                self._num_samples += 1
-            else:
-                full.append(running.generated(trajectory.ENDING_LENGTH))
+        admitted = [Running(sample, self._endings, self.max_context) for sample in samples]
+        fresh = dict(enumerate((each for each in admitted if each.has_room), start=self._num_samples))
+        self._num_samples += len(fresh)
         with self._lock:
-            life = self._life
+            process = self._process
             if fresh and not self._running:
                 self._busy_since = time.perf_counter()
             self._running |= fresh
-        if full:
+        if full := [each.generated(trajectory.ENDING_LENGTH) for each in admitted if not each.has_room]:
             self._deliver(full)
         if fresh:
-            self._send(life, _submission(fresh))
-
-    def _admit(self, sample: Sample) -> _Running:
-        stop = sample.sampling.stop
-        if stop and stop not in self._stop_texts:
-            self._stop_texts[stop] = StopTexts(self._tokenizer, self._vocab_size, stop)
-        tokens = sample.tokens.tolist()
-        limit = min(len(tokens) + sample.max_new_tokens, self.max_context)
-        start = len(tokens) if sample.response_start is None else sample.response_start
-        rule = sample.sampling.repetition
-        detector = RepetitionDetector(rule, tokens[start:]) if rule else None
-        return _Running(sample, tokens, limit, start, self._stop_texts.get(stop), detector)
+            self._send(process, _submission(fresh))
 
     def _interrupt(self, sample_ids: set[str]) -> None:
         with self._lock:
-            life = self._life
+            process = self._process
             found = {ref: running for ref, running in self._running.items() if running.sample.id in sample_ids}
             self._forget(found)
-        self._send(life, wire.Abort(list(found)))
+        self._send(process, wire.Abort(list(found)))
         self._deliver([running.generated(trajectory.ENDING_ABORTED) for running in found.values()])
 
     def _load(self, policy: PolicyVersion, tensors: Sequence[RawTensor], served: Future[None]) -> None:
-        if problem := _difference(self._layout, _layout(tensors)):
+        if problem := weight_file.difference(self._layout, weight_file.layout(tensors)):
             served.set_exception(WeightStreamError(problem))
             return
         version = self._write(policy, tensors, self._version.order.serial + 1, served)
         with self._lock:
-            life, self._next_version = self._life, version
-        self._tell_next_version(life)
+            process, self._next_version = self._process, version
+        self._tell_next_version(process)
 
-    def _tell_next_version(self, life: int) -> None:
+    def _write(
+        self, policy: PolicyVersion, tensors: Sequence[RawTensor], serial: int, served: Future[None]
+    ) -> _Version:
+        path = Path(self._folder.name) / f"weights-{serial}"
+        return _Version(wire.Load(serial, str(path), weight_file.write_tensors(path, tensors)), policy, served)
+
+    def _tell_next_version(self, process: EngineProcess) -> None:
         with self._lock:
             version = self._next_version
-            if version is None or version.life == life:
+            if version is None or version.told is process:
                 return
-            version.life = life
-        self._send(life, version.order)
+            version.told = process
+        self._send(process, version.order)
 
-    def _catch_up(self, life: int) -> None:
+    def _catch_up(self, process: EngineProcess) -> None:
         """Tells a new process what the one before had not done."""
-        self._tell_next_version(life)
+        self._tell_next_version(process)
         with self._lock:
-            running = dict(self._running) if life == self._life else {}
+            running = dict(self._running) if process is self._process else {}
         if running:
-            self._send(life, _submission(running))
+            self._send(process, _submission(running))
 
-    def _send(self, life: int, order: wire.Order) -> None:
+    def _send(self, process: EngineProcess, order: wire.Order) -> None:
         """To the process that lived when the order was made; the next one learns all it needs at its start."""
-        with self._lock:
-            connection = self._connection if life == self._life else None
-        if connection is None:
-            return
         try:
-            wire.send(connection, order)
+            wire.send(process.line, order)
         except OSError:
             logger.info("the %s engine's process ended before it took an order", self._driver)
 
@@ -272,10 +203,10 @@ class ProcessEngine:
         else:
             self.stopped.set_result(None)
         finally:
-            _end(self._process)
+            self._process.end()
 
     def _take_news(self) -> None:
-        match wire.receive(self._connection):
+        match wire.receive(self._process.line):
             case wire.Drawn() as drawn:
                 self._record(drawn)
             case wire.Loaded() as loaded:
@@ -306,34 +237,22 @@ class ProcessEngine:
                 running = self._running.get(ref)
                 if running is None:  # it ended here, and the process has not yet heard of it
                     continue
-                running.add(policy, token, logprob, full_logprob)
+                ending = running.add(policy, token, logprob, full_logprob)
                 self._num_generated_tokens += 1
                 if running.sample.watch:
-                    watched.append((running.sample.watch, _Piece(policy, [token], [logprob], [full_logprob]).span()))
-                ending = self._ending(running)
+                    watched.append((running.sample.watch, running.newest()))
                 if ending is not None:
                     ended.append(running.generated(ending))
-                    if running.tokens[-1] not in self._end_tokens and len(running.tokens) < running.limit:
+                    if token not in self._endings.tokens and len(running.tokens) < running.limit:
                         overdue.append(ref)  # only this side knows stop texts and repetition
                     self._forget([ref])
-            life = self._life
+            process = self._process
         for watch, span in watched:
             watch(span)
         if overdue:
-            self._orders.submit(self._send, life, wire.Abort(overdue))
+            self._orders.submit(self._send, process, wire.Abort(overdue))
         if ended:
             self._deliver(ended)
-
-    def _ending(self, running: _Running) -> Ending.ValueType | None:
-        if running.repetition:
-            running.cycle = running.repetition.add(running.tokens[-1])
-        if running.tokens[-1] in self._end_tokens:
-            return trajectory.ENDING_STOP
-        if running.stop and running.stop.reached(running.tokens, running.response_start):
-            return trajectory.ENDING_STOP
-        if running.cycle:
-            return trajectory.ENDING_REPETITION
-        return trajectory.ENDING_LENGTH if len(running.tokens) >= running.limit else None
 
     def _forget(self, refs: Iterable[int]) -> None:
         """With the lock held."""
@@ -342,36 +261,32 @@ class ProcessEngine:
         if refs and not self._running:
             self._busy_s += time.perf_counter() - self._busy_since
 
-    # The process.
+    # The process's death.
 
     def _restart(self) -> None:
         """Another process takes over. UnavailableError if one after the other dies."""
-        _end(self._process)
-        version, process, connection = self._next_process()
+        self._process.end()
+        version, process = self._next_process()
         with self._lock:
-            self._process, self._connection = process, connection
-            self._life += 1
-            life = version.life = self._life
+            self._process = version.told = process
             if self._closing:
-                process.kill()
+                process.child.kill()
         if version is not self._version:
             self._serve(version)
-        self._orders.submit(self._catch_up, life)
+        self._orders.submit(self._catch_up, process)
 
-    def _next_process(self) -> tuple[_Version, subprocess.Popen[bytes], Connection]:
+    def _next_process(self) -> tuple[_Version, EngineProcess]:
         problem = ""
         while self._num_deaths < MAX_DEATHS:
             self._num_deaths += 1
             logger.warning("the %s engine's process ended; starting it again", self._driver)
             version = self._next_version or self._version
             try:
-                process, connection, _ = self._spawn(version)
+                return version, EngineProcess.start(self._driver, self._start, version.order)
             except InvalidInputError as error:
                 problem = str(error)
                 if version is not self._version:
                     self._give_up_next_version(problem)
-            else:
-                return version, process, connection
         raise UnavailableError(f"the {self._driver} engine's process died {MAX_DEATHS + 1} times in a row. {problem}")
 
     def _give_up_next_version(self, reason: str) -> None:
@@ -380,105 +295,21 @@ class ProcessEngine:
         if version:
             version.served.set_exception(WeightStreamError(reason))
 
-    def _spawn(self, version: _Version) -> tuple[subprocess.Popen[bytes], Connection, int]:
-        """A process that serves the version, and the model's context. InvalidInputError says why it cannot."""
-        ours, theirs = Pipe()
-        python = RolloutSettings().engine_python
-        command = [python, "-m", "services.rollout.engines.child", self._driver, str(theirs.fileno())]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-        try:
-            process = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
-        except OSError as error:
-            raise InvalidInputError(f"PERILUNE_ENGINE_PYTHON={python} cannot be run: {error}") from error
-        theirs.close()
-        try:
-            return process, ours, self._introduce(ours, version)
-        except BaseException:
-            _end(process)
-            raise
-
-    def _introduce(self, connection: Connection, version: _Version) -> int:
-        """Tells a new process what it is and gives it the weights; returns the model's context."""
-        try:
-            wire.send(connection, self._start_order)
-            wire.send(connection, version.order)
-            ready = wire.receive(connection)
-            if isinstance(ready, wire.Ready) and isinstance(loaded := wire.receive(connection), wire.Loaded):
-                return ready.max_context
-            failed = ready if isinstance(ready, wire.Failed) else loaded
-        except (EOFError, OSError):
-            failed = wire.Failed("its process ended without a word; its log says why")
-        raise InvalidInputError(
-            f"the {self._driver} engine cannot serve this model. {getattr(failed, 'reason', failed)} "
-            "(docs/engines.md says how to install engines; PERILUNE_ENGINE_PYTHON names the Python that has one)"
-        )
-
-    def _write(
-        self, policy: PolicyVersion, tensors: Sequence[RawTensor], serial: int, served: Future[None] | None = None
-    ) -> _Version:
-        """Puts the tensors into a file that the process maps."""
-        path = Path(self._folder.name) / f"weights-{serial}"
-        places = []
-        with path.open("wb") as file:
-            for tensor in tensors:
-                file.seek(-file.tell() % ALIGNMENT_BYTES, os.SEEK_CUR)
-                dtype = str(TORCH_DTYPE[tensor.dtype]).removeprefix("torch.")
-                places.append(wire.Place(tensor.name, dtype, list(tensor.shape), file.tell()))
-                file.write(tensor.data)
-        return _Version(wire.Load(serial, str(path), places), policy, served or _promise())
-
 
 vllm_engine = functools.partial(ProcessEngine, "vllm")
 sglang_engine = functools.partial(ProcessEngine, "sglang")
 
 
-def _submission(running: Mapping[int, _Running]) -> wire.Submit:
+def _submission(running: Mapping[int, Running]) -> wire.Submit:
     """All of each sample's tokens so far: a new process goes on where the old one was."""
-    samples = [each.sample for each in running.values()]
+    settings = [each.sample.sampling for each in running.values()]
     return wire.Submit(
         refs=list(running),
         num_tokens=[len(each.tokens) for each in running.values()],
         max_new_tokens=[each.limit - len(each.tokens) for each in running.values()],
-        streams=[int(sampling.stream_of(sample.seed, sample.index)) for sample in samples],
-        temperatures=[sample.sampling.temperature for sample in samples],
-        top_ps=[sample.sampling.top_p for sample in samples],
-        top_ks=[sample.sampling.top_k for sample in samples],
+        streams=[int(each.stream) for each in running.values()],
+        temperatures=[each.temperature for each in settings],
+        top_ps=[each.top_p for each in settings],
+        top_ks=[each.top_k for each in settings],
         tokens=np.concatenate([np.array(each.tokens, dtype=np.int32) for each in running.values()]),
     )
-
-
-def _vocab_size(model_files: Mapping[str, bytes]) -> int:
-    config = json.loads(model_files["config.json"])
-    return int(config.get("text_config", config)["vocab_size"])
-
-
-def _dtype(tensors: Sequence[RawTensor]) -> str:
-    """What to compute in: what the first tensor of numbers is held in."""
-    dtypes = [TORCH_DTYPE[tensor.dtype] for tensor in tensors]
-    return next((str(dtype) for dtype in dtypes if dtype.is_floating_point), "torch.float32").removeprefix("torch.")
-
-
-def _layout(tensors: Sequence[RawTensor]) -> dict[str, tuple[int, ...]]:
-    return {tensor.name: tensor.shape for tensor in tensors}
-
-
-def _difference(own: Mapping[str, tuple[int, ...]], given: Mapping[str, tuple[int, ...]]) -> str:
-    """In words, how a version differs from the one that the engine was made with; "" if it does not."""
-    for name, shape in given.items():
-        if own.get(name) != shape:
-            wanted = own.get(name, "none of that name")
-            return f"the tensor {name} of shape {shape} is not this model's, which has {wanted}"
-    missing = [name for name in own if name not in given]
-    return f"the version lacks {len(missing)} of the model's tensors, the first is {missing[0]}" if missing else ""
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    process.wait(STOP_PATIENCE_S)
-
-
-def _promise() -> Future[None]:
-    """A future that those who wait for it cannot cancel."""
-    promise: Future[None] = Future()
-    promise.set_running_or_notify_cancel()
-    return promise

@@ -23,11 +23,13 @@ from services.rollout.engines import sampling, wire
 from services.rollout.engines.child import Request, Token
 
 os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "0" if torch.cuda.is_available() else "1")
+os.environ.setdefault("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "1")  # by `RESERVED_TOKENS`, which are never used
 
 from sglang.srt.entrypoints.engine import Engine
 from sglang.srt.sampling.custom_logit_processor import CustomLogitProcessor
 
 LOGPROBS = "perilune_logprobs"  # the key of what `Draw` adds to each token
+RESERVED_TOKENS = 6  # SGLang refuses prompts that end within so many of the context, and a continued sample is a prompt
 FORBIDDEN = -1e9  # a finite logit: SGLang takes infinite ones for errors
 ON_CPU: dict[str, Any] = {
     "device": "cpu",
@@ -63,9 +65,12 @@ class SglangDriver:
 
     def __init__(self, start: wire.Start) -> None:
         self._end_tokens = start.end_tokens
+        config = AutoConfig.from_pretrained(start.folder).get_text_config()
+        self._model_context = int(config.max_position_embeddings)
         self._engine = Engine(
             model_path=start.folder,
             dtype=start.dtype,
+            context_length=self._model_context + RESERVED_TOKENS,
             load_format="dummy",  # the weights come by `load`
             skip_tokenizer_init=True,
             enable_custom_logit_processor=True,
@@ -73,7 +78,7 @@ class SglangDriver:
             disable_cuda_graph=not torch.cuda.is_available(),
             max_running_requests=start.max_running,
             log_level="error",
-            **({} if torch.cuda.is_available() else ON_CPU | {"max_total_tokens": _cached_tokens(start)}),
+            **({} if torch.cuda.is_available() else ON_CPU | {"max_total_tokens": _cached_tokens(start, config)}),
         )
         self._loop: asyncio.AbstractEventLoop = self._engine.loop
         self._processor = Draw.to_str()
@@ -85,8 +90,8 @@ class SglangDriver:
 
     @property
     def max_context(self) -> int:
-        """SGLang refuses prompts that end within six tokens of the context, and a continued sample is a prompt."""
-        return int(self._engine.tokenizer_manager.model_config.context_len) - 6
+        """The model's, or less where the cache holds less."""
+        return min(self._model_context, int(self._engine.tokenizer_manager.max_req_input_len))
 
     @property
     def has_work(self) -> bool:
@@ -175,9 +180,8 @@ class SglangDriver:
         return [request for request in left if request is not None]
 
 
-def _cached_tokens(start: wire.Start) -> int:
+def _cached_tokens(start: wire.Start, config: Any) -> int:
     """How many tokens' keys and values the memory holds."""
-    config = AutoConfig.from_pretrained(start.folder).get_text_config()
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     itemsize = getattr(torch, start.dtype).itemsize

@@ -16,8 +16,8 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,68 +26,28 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
-from perilune.api.trajectory.v1.trajectory_pb2 import Ending, PolicyVersion
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import WeightStreamError
 from perilune.weights import RawTensor
 from services.rollout.engines import sampling
-from services.rollout.engines.base import Capacity, Deliver, Generated, Sample, Span
-from services.rollout.engines.model import build_model, end_tokens, load_tensors, round_to_int8
+from services.rollout.engines.base import Capacity, Deliver, Sample, promise
+from services.rollout.engines.model import build_model, round_to_int8, stage_tensors, swap_tensors
+from services.rollout.engines.running import Endings, Running
 from services.rollout.engines.slots import ATTENTION, Prefill, Slots, Step, num_read
-from services.rollout.engines.stopping import StopTexts
-from services.rollout.prompts import build_tokenizer
-from services.rollout.repetition import Cycle, RepetitionDetector
 
 logger = logging.getLogger(__name__)
 
 SORT_COST = 3  # of copying a stored position, in those that attention reads
-PREFILL_TOKENS = 2048  # prompts are admitted up to so many tokens a pass, at least one prompt
+# Prompts are read up to so many tokens a pass, at least one: enough for fast products, and few enough that those who
+# write meanwhile, and all after a swap of weights, do not wait long for their next token.
+PREFILL_TOKENS = 512
 
 
-@dataclass(eq=False)
-class _Running:
+class _Row(Running):
     """A sample on its way: waiting, or in a row."""
 
-    sample: Sample
-    tokens: list[int]  # prompt and response
-    limit: int  # tokens at which it ends
-    response_start: int
-    stop: StopTexts | None
-    repetition: RepetitionDetector | None
-    stream: np.uint64
-    prefix: bytes = b""  # with what its slot began
-    logprobs: list[float] = field(default_factory=list)
-    full_logprobs: list[float] = field(default_factory=list)
-    policies: list[tuple[int, PolicyVersion]] = field(default_factory=list)  # from which new token on
-    cycle: Cycle | None = None  # that it ended with
-    ended: bool = False  # its row is free from the next admission on
-
-    @property
-    def response(self) -> list[int]:
-        return self.tokens[len(self.sample.tokens) :]
-
-    def newest(self) -> Span:
-        """The last token."""
-        return Span(
-            self.policies[-1][1],
-            np.array(self.tokens[-1:], dtype=np.int32),
-            np.array(self.logprobs[-1:], dtype=np.float32),
-            np.array(self.full_logprobs[-1:], dtype=np.float32),
-        )
-
-    def spans(self) -> tuple[Span, ...]:
-        """The new tokens, cut where the policy changed."""
-        response = self.response
-        ends = [start for start, _ in self.policies][1:] + [len(response)] * bool(self.policies)
-        return tuple(
-            Span(
-                policy,
-                np.array(response[start:end], dtype=np.int32),
-                np.array(self.logprobs[start:end], dtype=np.float32),
-                np.array(self.full_logprobs[start:end], dtype=np.float32),
-            )
-            for (start, policy), end in zip(self.policies, ends, strict=True)
-            if end > start
-        )
+    prefix = b""  # with what its slot began
+    ended = False  # its row is free from the next admission on
 
 
 @dataclass(frozen=True)
@@ -100,7 +60,7 @@ class _Wanted:
     top_k_B: Tensor
 
     @staticmethod
-    def of(rows: Sequence[_Running]) -> _Wanted:
+    def of(rows: Sequence[_Row]) -> _Wanted:
         wanted = [running.sample.sampling for running in rows]
         return _Wanted(
             np.array([running.stream for running in rows], dtype=np.uint64),
@@ -126,23 +86,22 @@ class TorchEngine:
         self._model = build_model(model_files, tensors, ATTENTION)
         self._quantization = quantization
         self._quantize()
-        self._tokenizer = build_tokenizer(model_files)
-        self._end_tokens = end_tokens(model_files, self._tokenizer)
-        self._stop_texts: dict[tuple[str, ...], StopTexts] = {}
+        self._endings = Endings(model_files)
         self._policy = policy
         self._deliver = deliver
         self._max_running = max_running
         self._max_cached_tokens = kv_cache_bytes // _kv_bytes_per_token(self._model)
         self._slots = Slots(max_running, self._max_cached_tokens)
-        self._rows: list[_Running] = []
+        self._rows: list[_Row] = []
         self._wanted = _Wanted.of([])
         self._num_wasted = 0  # positions that attention read for nothing, since rows were last put in order
-        self._waiting: deque[_Running] = deque()
+        self._waiting: deque[_Row] = deque()
         self._num_generated_tokens = 0
         self._busy_s = 0.0
         self._closing = False
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
-        self.stopped = _promise()
+        self.stopped = promise()
+        self._staging = ThreadPoolExecutor(1, "torch-engine-staging")
         self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
         self._thread.start()
 
@@ -159,8 +118,8 @@ class TorchEngine:
         self._orders.put(lambda: self._end_early(set(sample_ids)))
 
     def load(self, policy: PolicyVersion, tensors: Sequence[RawTensor]) -> Future[None]:
-        done = _promise()
-        self._orders.put(lambda: self._swap(policy, tensors, done))
+        done = promise()
+        self._staging.submit(self._stage, policy, tensors, done)
         return done
 
     def capacity(self) -> Capacity:
@@ -172,6 +131,17 @@ class TorchEngine:
         self._closing = True
         self._orders.put(lambda: None)
         self._thread.join()
+        self._staging.shutdown()
+
+    # On a thread of its own, while samples are written.
+
+    def _stage(self, policy: PolicyVersion, tensors: Sequence[RawTensor], done: Future[None]) -> None:
+        try:
+            staged = stage_tensors(self._model, tensors)
+        except (WeightStreamError, RuntimeError) as error:  # RuntimeError: torch has no memory for it
+            done.set_exception(error)
+            return
+        self._orders.put(lambda: self._swap(policy, staged, done))
 
     # The loop, on the engine's thread.
 
@@ -197,27 +167,10 @@ class TorchEngine:
             self._orders.get()()
 
     def _enqueue(self, samples: Sequence[Sample]) -> None:
-        full = []
-        for sample in samples:
-            tokens = sample.tokens.tolist()
-            limit = min(len(tokens) + sample.max_new_tokens, self.max_context)
-            if not 0 < len(tokens) < limit:
-                full.append(Generated(sample, (), trajectory.ENDING_LENGTH))
-                continue
-            start = len(tokens) if sample.response_start is None else sample.response_start
-            rule = sample.sampling.repetition
-            detector = RepetitionDetector(rule, tokens[start:]) if rule else None
-            stream = sampling.stream_of(sample.seed, sample.index)
-            self._waiting.append(_Running(sample, tokens, limit, start, self._stop_texts_of(sample), detector, stream))
-        if full:
+        rows = [_Row(sample, self._endings, self.max_context) for sample in samples]
+        self._waiting += (row for row in rows if row.has_room)
+        if full := [row.generated(trajectory.ENDING_LENGTH) for row in rows if not row.has_room]:
             self._deliver(full)
-
-    def _stop_texts_of(self, sample: Sample) -> StopTexts | None:
-        stop = sample.sampling.stop
-        if stop and stop not in self._stop_texts:
-            vocab_size = self._model.config.get_text_config().vocab_size
-            self._stop_texts[stop] = StopTexts(self._tokenizer, vocab_size, stop)
-        return self._stop_texts.get(stop)
 
     def _end_early(self, sample_ids: set[str]) -> None:
         here = [*self._rows, *self._waiting]
@@ -225,15 +178,11 @@ class TorchEngine:
         for running in found:
             running.ended = True
         self._waiting = deque(running for running in self._waiting if not running.ended)
-        self._deliver([Generated(running.sample, running.spans(), trajectory.ENDING_ABORTED) for running in found])
+        self._deliver([running.generated(trajectory.ENDING_ABORTED) for running in found])
 
-    def _swap(self, policy: PolicyVersion, tensors: Sequence[RawTensor], done: Future[None]) -> None:
+    def _swap(self, policy: PolicyVersion, staged: Mapping[str, Tensor], done: Future[None]) -> None:
         """What the slots hold was read by the version before: everybody is read again."""
-        try:
-            load_tensors(self._model, tensors)
-        except WeightStreamError as error:
-            done.set_exception(error)
-            return
+        swap_tensors(self._model, staged)
         self._quantize()
         self._policy = policy
         self._waiting.extendleft(running for running in reversed(self._rows) if not running.ended)
@@ -266,7 +215,6 @@ class TorchEngine:
             if (num_running and too_much) or (prefills and num_tokens > PREFILL_TOKENS):
                 break
             self._waiting.popleft()
-            running.policies.append((len(running.logprobs), self._policy))
             longest = max(longest, running.limit)
             row = holes.popleft() if holes else len(self._rows)
             self._rows[row : row + 1] = [running]
@@ -327,14 +275,11 @@ class TorchEngine:
         ended = []
         drawn = zip(tokens_B.tolist(), logprobs_B.tolist(), full_logprobs_B.tolist(), strict=True)
         for running, (token, logprob, full_logprob) in zip(self._rows, drawn, strict=True):
-            running.tokens.append(token)
-            running.logprobs.append(logprob)
-            running.full_logprobs.append(full_logprob)
+            ending = running.add(self._policy, token, logprob, full_logprob)
             if running.sample.watch:
                 running.sample.watch(running.newest())
-            ending = self._ending(running)
             if ending is not None:
-                ended.append(Generated(running.sample, running.spans(), ending, running.cycle))
+                ended.append(running.generated(ending))
                 running.ended = True
         self._num_generated_tokens += len(tokens_B)
         if ended:
@@ -350,24 +295,6 @@ class TorchEngine:
             self._slots.copy([(source, row) for row, source in enumerate(live)], int(lengths.max()))
             self._rows = [self._rows[source] for source in live]
             self._num_wasted = 0
-
-    def _ending(self, running: _Running) -> Ending.ValueType | None:
-        if running.repetition:
-            running.cycle = running.repetition.add(running.tokens[-1])
-        if running.tokens[-1] in self._end_tokens:
-            return trajectory.ENDING_STOP
-        if running.stop and running.stop.reached(running.tokens, running.response_start):
-            return trajectory.ENDING_STOP
-        if running.cycle:
-            return trajectory.ENDING_REPETITION
-        return trajectory.ENDING_LENGTH if len(running.tokens) >= running.limit else None
-
-
-def _promise() -> Future[None]:
-    """A future that those who wait for it cannot cancel."""
-    promise: Future[None] = Future()
-    promise.set_running_or_notify_cancel()
-    return promise
 
 
 def _kv_bytes_per_token(model: Any) -> int:

@@ -21,7 +21,7 @@ from perilune.service import Service
 from services.rollout.config import RolloutSettings
 from services.rollout.engines import engine_factory
 from services.rollout.engines.base import Engine, Generated, Sample
-from services.rollout.openai import Endpoint
+from services.rollout.openai.endpoint import Endpoint
 from services.rollout.prompts import build_tokenizer
 from services.rollout.stream_text import StreamText
 from tests.unit.rollout.tiny import WORDS, manifest_of, model_files, raw_tensors, recomputed, tiny_llama

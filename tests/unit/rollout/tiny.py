@@ -20,6 +20,7 @@ from services.rollout.engines.base import Engine, Generated, Sample, Sampling
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{i}" for i in range(60))]
 EOS = WORDS.index("<eos>")
+PATIENCE_S = 300.0  # of whoever waits for an engine: a process of vLLM starts slowly on a busy machine
 TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ ' ' + message['content'] }}{% endfor %}"
 
 
@@ -90,13 +91,13 @@ class Caller:
             self._arrived.notify_all()
 
     def wait_for(self, count: int) -> list[Generated]:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE_S
         with self._arrived:
             while len(self.delivered) < count and time.monotonic() < deadline:
                 self._arrived.wait(0.1)
                 if self.engine.stopped.done():
                     self.engine.stopped.result()
-            assert len(self.delivered) >= count, f"{len(self.delivered)} of {count} samples ended within a minute"
+            assert len(self.delivered) >= count, f"{len(self.delivered)} of {count} samples ended within {PATIENCE_S} s"
             return self.delivered
 
     def generate(self, samples: Sequence[Sample]) -> dict[str, Generated]:
@@ -107,7 +108,7 @@ class Caller:
     def load(self, number: int, model: PreTrainedModel) -> None:
         tensors = raw_tensors(model)
         swapped = self.engine.load(manifest_of(number, tensors).version, tensors)
-        swapped.result(60)
+        swapped.result(PATIENCE_S)
 
 
 def sample(

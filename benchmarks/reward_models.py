@@ -1,0 +1,255 @@
+"""Reward models in kind (k1.5 §2.3.5): a value head against a judge that reasons, on the same labelled answers.
+
+    python benchmarks/reward_models.py [--seed N ...] [--json FILE]
+
+The reference is a number, the response a sum that was not added up; half of the sums are off in one digit. To see
+which, one has to add. A value head has one forward pass for that; a judge writes the columns down first. Both start
+from the same small model with random weights and learn from the same answers. A value head reads fewer tokens, so it
+has a second training of as many passes as the judge's CPU time buys. Learning rates were chosen on other seeds than
+those that are reported.
+
+Everything is measured on answers that no training saw, through the product: the value head is served as a plug-in, the
+judge by the torch engine behind the OpenAI-compatible endpoint, and the reward service asks both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import tempfile
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+# One thread each: CPU seconds are compared.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from benchmarks.report import Figure, report
+from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, GraderChoice
+from perilune.labelled import Agreement, Labelled, agreement
+from perilune.plugin import start_grader
+from perilune.service import Service
+from services.reward.graders.grader import Sample
+from services.reward.plugins import plugged_in
+from services.reward.processes import Processes
+from services.reward.scoring import read_choices, score
+from services.rollout import standalone
+from services.trainer.model import Policy
+from services.trainer.reward_models.classic import RewardModel, opening_of
+from services.trainer.reward_models.judges import judge_examples
+from services.trainer.reward_models.plan import Plan
+from services.trainer.reward_models.server import Batches, grader_of
+from services.trainer.reward_models.small import SmallSize, small_policy
+from services.trainer.reward_models.training import train_classic, train_judge
+
+NUM_ADDENDS = 2
+HELD_OUT_IN = 10  # one answer in ten, by its content
+SIZE = SmallSize(hidden_size=64, intermediate_size=128, num_layers=2, num_heads=2, max_positions=128)
+BATCH_SIZE = 16
+HEAD_RATE, JUDGE_RATE = 1.5e-3, 5e-3
+PROMPT = "bare"
+
+
+# --- The answers --------------------------------------------------------------------------------------------------
+
+
+def labelled_sum(seed: int, index: int, *, held_out: bool = False) -> Labelled:
+    """Answer `index` of the endless set `seed`; those held out and the others never meet, for any two seeds."""
+    rng = Random(f"{seed}/{index}")
+    while True:
+        addends = [rng.randint(10, 99) for _ in range(NUM_ADDENDS)]
+        total = sum(addends)
+        correct = rng.random() < 0.5
+        if not correct:
+            _change_a_digit(addends, rng)
+        response = "+".join(map(str, addends))
+        if total >= 100 and (zlib.crc32(f"{response}={total}".encode()) % HELD_OUT_IN == 0) == held_out:
+            return Labelled(
+                reference=str(total), response=response, correct=correct, reasoning=reasoning(addends, total)
+            )
+
+
+def _change_a_digit(addends: list[int], rng: Random) -> None:
+    which, place = rng.randrange(len(addends)), rng.choice((1, 10))
+    digit = addends[which] // place % 10
+    others = [other for other in range(place // 10, 10) if other != digit]
+    addends[which] += (rng.choice(others) - digit) * place
+
+
+def reasoning(addends: list[int], total: int) -> str:
+    """The columns from the right, each with the carry before it, and compared with the total. Sums have two digits, so
+    that everything stands where it always does; the total's digits come first, for behind the sum a small model copies
+    the sum instead, which is right most of the time.
+
+    >>> reasoning([57, 56], 123)
+    '03?0+7=07+6=13 03=\\n12?1+5=06+5=11 11!'
+    """
+    lines, carry = [], 0
+    for place, expected in ((1, total % 10), (10, total // 10)):
+        running, text = carry, str(carry)
+        for number in addends:
+            digit = number // place % 10
+            running += digit
+            text += f"+{digit}={running:02}"
+        found = running % 10 if place == 1 else running
+        lines.append(f"{expected:02}?{text} {found:02}{'=' if found == expected else '!'}")
+        carry = running // 10
+    return "\n".join(lines)
+
+
+# --- Training -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model in its folder, and what it took."""
+
+    folder: Path
+    num_parameters: int
+    cpu_s: float
+    num_passes: float
+
+
+def small_model(rows: list[Labelled], seed: int) -> Policy:
+    """The model that both kinds start from: the same weights, and a vocabulary for either's texts."""
+    replies = [text for prompt, reply in judge_examples(rows, PROMPT, seed) for text in (prompt[-1]["content"], reply)]
+    return small_policy([*replies, *(opening_of(row.question, row.reference) for row in rows)], seed, SIZE)
+
+
+def classic(rows: list[Labelled], seed: int, num_passes: float, folder: Path) -> Trained:
+    model = RewardModel(small_model(rows, seed), SIZE.max_positions)
+    plan = Plan(num_passes, BATCH_SIZE, HEAD_RATE, seed=seed)
+    cpu_s = cpu_seconds(lambda: train_classic(model, rows, plan, progress(f"value head, seed {seed}")))
+    model.save(folder, {})
+    return Trained(folder, sum(parameter.numel() for parameter in model.parameters()), cpu_s, num_passes)
+
+
+def judge(rows: list[Labelled], seed: int, num_passes: float, folder: Path) -> Trained:
+    policy, examples = small_model(rows, seed), judge_examples(rows, PROMPT, seed)
+    plan = Plan(num_passes, BATCH_SIZE, JUDGE_RATE, seed=seed)
+    cpu_s = cpu_seconds(lambda: train_judge(policy, examples, plan, progress(f"judge, seed {seed}")))
+    policy.save(folder)
+    return Trained(folder, sum(parameter.numel() for parameter in policy.model.parameters()), cpu_s, num_passes)
+
+
+def cpu_seconds(work: Callable[[], None]) -> float:
+    started = time.process_time()
+    work()
+    return time.process_time() - started
+
+
+def progress(name: str) -> Callable[[int, float], None]:
+    def on_step(step: int, loss: float) -> None:
+        if step % 100 == 0:
+            print(f"{name}: step {step}, loss {loss:.3f}", flush=True)
+
+    return on_step
+
+
+# --- Asking them, as the reward service does ----------------------------------------------------------------------
+
+
+async def measure_classic(trained: Trained, rows: list[Labelled]) -> Agreement:
+    model = RewardModel.load(trained.folder)
+    with Batches(model.probabilities, max_batch=64, max_waiting=len(rows)) as batches:
+        work = asyncio.create_task(batches.work())
+        server, address = await start_grader(grader_of(batches), "1", name="value-head")
+        async with plugged_in({"value-head": address}):
+            found = await grade_all(GraderChoice(name="value-head", options={"threshold": ""}), rows)
+        await server.stop(None)
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+    return found
+
+
+async def measure_judge(trained: Trained, rows: list[Labelled], votes: int) -> Agreement:
+    async with served(trained.folder) as url:
+        os.environ |= {"PERILUNE_JUDGE_URL": url, "PERILUNE_JUDGE_MODEL": "judge", "PERILUNE_JUDGE_PROMPT": PROMPT}
+        os.environ["PERILUNE_JUDGE_MAX_TOKENS"] = "80"
+        return await grade_all(GraderChoice(name="judge", options={"votes": str(votes)}), rows)
+
+
+@contextlib.asynccontextmanager
+async def served(folder: Path) -> AsyncIterator[str]:
+    settings = standalone.StandaloneSettings(model=folder, model_name="judge", http_listen="127.0.0.1:0")
+    service = Service("model", settings)
+    running = asyncio.create_task(standalone.run(service))
+    try:
+        while not service.http_address:
+            assert not running.done(), running.exception()
+            await asyncio.sleep(0.05)
+        yield f"{service.http_address}/v1"
+    finally:
+        service.stopping.set()
+        await running
+        await service.server.stop(None)
+
+
+async def grade_all(grader: GraderChoice, rows: list[Labelled]) -> Agreement:
+    choices, room = read_choices([grader]), asyncio.Semaphore(64)
+
+    async def value_of(row: Labelled) -> float | None:
+        async with room:
+            found = await score(Sample(row.question, row.reference, row.response), choices, processes)
+        return found.value if found.status == SCORE_STATUS_OK else None
+
+    with Processes(1, 5.0, 1 << 30) as processes:
+        values = await asyncio.gather(*map(value_of, rows))
+    return agreement(values, [row.correct for row in rows])
+
+
+# --- The comparison -----------------------------------------------------------------------------------------------
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seed", type=int, action="append", help="may be given often; 1 if not given")
+    parser.add_argument("--num-rows", type=int, default=12_000, help="labelled answers to train on")
+    parser.add_argument("--passes", type=float, default=1.0, help="over them")
+    parser.add_argument("--num-heldout", type=int, default=500, help="answers to measure on")
+    parser.add_argument("--json", type=Path, help="also write the figures here")
+    arguments = parser.parse_args()
+    disable_progress_bar()
+    torch.set_num_threads(1)
+    figures: dict[str, Figure] = {}
+    for seed in arguments.seed or [1]:
+        figures |= dict(compare(seed, arguments.num_rows, arguments.num_heldout, arguments.passes))
+    report("Reward models on held-out answers, one thread", figures, arguments.json)
+
+
+def compare(seed: int, num_rows: int, num_heldout: int, num_passes: float) -> Iterator[tuple[str, Figure]]:
+    rows = [labelled_sum(seed, index) for index in range(num_rows)]
+    heldout = [labelled_sum(seed, index, held_out=True) for index in range(num_heldout)]
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        reasoning_one = judge(rows, seed, num_passes, folder / "judge")
+        judged = asyncio.run(measure_judge(reasoning_one, heldout, votes=1))
+        same_passes = classic(rows, seed, num_passes, folder / "same passes")
+        more = max(num_passes, num_passes * reasoning_one.cpu_s / same_passes.cpu_s)
+        same_cpu = classic(rows, seed, more, folder / "same cpu")
+        for label, trained in (("value head, as many passes", same_passes), ("value head, as much CPU time", same_cpu)):
+            found = asyncio.run(measure_classic(trained, heldout))
+            yield from _figures(f"seed {seed}: {label}", trained, found)
+            yield f"seed {seed}: {label}: calibration error", Figure(found.calibration_error, "")
+    yield from _figures(f"seed {seed}: judge", reasoning_one, judged)
+    yield f"seed {seed}: judge: without a verdict", Figure(judged.num_without, f"of {judged.num_rows}")
+
+
+def _figures(name: str, trained: Trained, found: Agreement) -> Iterator[tuple[str, Figure]]:
+    yield f"{name}: right", Figure(100 * found.accuracy, f"% of {found.num_rows}")
+    yield f"{name}: false positives", Figure(found.num_false_positives, f"of {found.num_rows}")
+    yield f"{name}: training", Figure(trained.cpu_s, "CPU s")
+    yield f"{name}: passes", Figure(trained.num_passes, "")
+    yield f"{name}: parameters", Figure(trained.num_parameters, "")
+
+
+if __name__ == "__main__":
+    main()

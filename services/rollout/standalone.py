@@ -1,0 +1,112 @@
+"""`python -m services.rollout.standalone`: a model's folder behind the OpenAI-compatible endpoint, with no run, no
+master and no bus. PERILUNE_MODEL is the folder, a judge's for example; its name is what callers ask for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import PositiveInt
+from safetensors import SafetensorError, safe_open
+
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.errors import NotFoundError
+from perilune.http import serve_http
+from perilune.service import Service, main, until_stopping
+from perilune.weights import RawTensor, manifest_of
+from services.rollout.config import RolloutSettings
+from services.rollout.engines import engine_factory
+from services.rollout.engines.base import Engine, Generated, Sample
+from services.rollout.engines.model import TORCH_DTYPE
+from services.rollout.openai.endpoint import Endpoint
+from services.rollout.prompts import build_tokenizer
+
+INDEX = "model.safetensors.index.json"
+SINGLE = "model.safetensors"
+_DTYPE = {dtype: code for code, dtype in TORCH_DTYPE.items()}
+
+
+class StandaloneSettings(RolloutSettings):
+    http_listen: str | None = "127.0.0.1:8000"
+    model: Path = Path()  # a Hugging Face folder with safetensors and a tokenizer
+    model_name: str = ""  # what callers ask for; the folder's name if not given
+    engine: Literal["torch", "vllm", "sglang"] = "torch"
+    max_running: PositiveInt = 64  # replies written at once
+
+
+async def run(service: Service) -> None:
+    """Answers until the service is told to stop. NotFoundError: there is no model in the folder."""
+    settings = service.settings
+    assert isinstance(settings, StandaloneSettings)
+    torch.set_num_threads(settings.num_threads)
+    model = await asyncio.to_thread(StandingModel, settings, asyncio.get_running_loop())
+    try:
+        await service.listen([])
+        async with serve_http(service, {}, Endpoint(lambda: [model], service.gate).routes()):
+            await service.ready()
+            await until_stopping(service, asyncio.wrap_future(model.engine.stopped))
+    finally:
+        await asyncio.to_thread(model.engine.close)
+
+
+class StandingModel:
+    """One version that never changes, in an engine (`services.rollout.openai.Served`)."""
+
+    def __init__(self, settings: StandaloneSettings, loop: asyncio.AbstractEventLoop) -> None:
+        files, tensors = read_folder(settings.model)
+        self.run_id = settings.model_name or settings.model.resolve().name
+        self.policy: PolicyVersion | None = manifest_of(0, tensors).version
+        self.tokenizer: Any = build_tokenizer(files)
+        self._loop = loop
+        self._results: dict[str, asyncio.Future[Generated]] = {}
+        kv_cache_bytes = int(settings.kv_cache_gib * 2**30)
+        factory = engine_factory(settings.engine)
+        self.engine: Engine = factory(files, self.policy, tensors, self._deliver, settings.max_running, kv_cache_bytes)
+
+    async def generate(self, sample: Sample) -> Generated:
+        """Has a sample drawn by the engine."""
+        self._results[sample.id] = asyncio.get_running_loop().create_future()
+        self.engine.submit([sample])
+        return await self._results[sample.id]
+
+    def _deliver(self, batch: Sequence[Generated]) -> None:
+        self._loop.call_soon_threadsafe(self._take, batch)
+
+    def _take(self, batch: Sequence[Generated]) -> None:
+        for generated in batch:
+            result = self._results.pop(generated.sample.id)
+            if not result.done():  # else its caller has gone
+                result.set_result(generated)
+
+
+def read_folder(folder: Path) -> tuple[dict[str, bytes], list[RawTensor]]:
+    """The small files of a model's folder, and its tensors. NotFoundError if there is no model in it."""
+    try:
+        files = {
+            path.name: path.read_bytes() for path in folder.iterdir() if path.suffix in (".json", ".jinja", ".model")
+        }
+        names = set(json.loads(files[INDEX])["weight_map"].values()) if INDEX in files else {SINGLE}
+        return files, [tensor for name in sorted(names) for tensor in _tensors(folder / name)]
+    except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
+        raise NotFoundError(
+            f"{folder} holds no model: give PERILUNE_MODEL a Hugging Face folder with config, tokenizer and "
+            f"safetensors ({error})"
+        ) from error
+
+
+def _tensors(path: Path) -> list[RawTensor]:
+    tensors = []
+    with safe_open(path, "pt") as file:
+        for name in file.keys():  # noqa: SIM118 it is no mapping
+            tensor = file.get_tensor(name)
+            octets = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
+            tensors.append(RawTensor(name, _DTYPE[tensor.dtype], tuple(tensor.shape), memoryview(octets)))
+    return tensors
+
+
+if __name__ == "__main__":
+    main("model", StandaloneSettings, run)
