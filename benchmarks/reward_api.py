@@ -136,7 +136,9 @@ async def measure() -> dict[str, Figure]:
         f"{NUM_CONCURRENT} requests at once: 99 % answered after": Figure(quantiles(together, n=100)[98], "s"),
         f"{NUM_CONCURRENT} requests at once: rate": Figure(NUM_CONCURRENT / max(together), "scores/s"),
         f"batches of {BATCH_SIZE} with a stuck grader: deadline": Figure(DEADLINE_S, "s"),
-        f"batches of {BATCH_SIZE} with a stuck grader: 99 % there after": Figure(quantiles(batches, n=100, method="inclusive")[98], "s"),
+        f"batches of {BATCH_SIZE} with a stuck grader: 99 % there after": Figure(
+            quantiles(batches, n=100, method="inclusive")[98], "s"
+        ),
         f"batches of {BATCH_SIZE} with a stuck grader: slowest": Figure(max(batches), "s"),
         "healthy scores of those batches that are wrong": Figure(num_wrong, "scores"),
         "stuck scores of those batches that came as TIMEOUT": Figure(

@@ -2,11 +2,10 @@
 
     python benchmarks/reward_models.py [--seed N ...] [--json FILE]
 
-The reference is a number, the response a sum that was not added up; half of the sums are off in one digit. To see
-which, one has to add. A value head has one forward pass for that; a judge writes the columns down first. Both start
-from the same small model with random weights and learn from the same answers. A value head reads fewer tokens, so it
-has a second training of as many passes as the judge's CPU time buys. Learning rates were chosen on other seeds than
-those that are reported.
+The question is always the same: five digits of which no two make the reference. A response is right or not whatever
+other right ones there are, so it has to be checked: ten sums. A value head has one forward pass for that; a judge tries
+the pairs one after another. Both start from the same small model with random weights and learn from the same answers. A
+value head reads fewer tokens, so it has a second training of as many passes as the judge's CPU time buys.
 
 Everything is measured on answers that no training saw, through the product: the value head is served as a plug-in, the
 judge by the torch engine behind the OpenAI-compatible endpoint, and the reward service asks both.
@@ -21,8 +20,9 @@ import os
 import tempfile
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from random import Random
 
@@ -50,59 +50,45 @@ from services.trainer.reward_models.server import Batches, grader_of
 from services.trainer.reward_models.small import SmallSize, small_policy
 from services.trainer.reward_models.training import train_classic, train_judge
 
-NUM_ADDENDS = 2
+NUM_DIGITS = 5
 HELD_OUT_IN = 10  # one answer in ten, by its content
-SIZE = SmallSize(hidden_size=64, intermediate_size=128, num_layers=2, num_heads=2, max_positions=128)
-BATCH_SIZE = 16
-HEAD_RATE, JUDGE_RATE = 1.5e-3, 5e-3
+SIZE = SmallSize(hidden_size=128, intermediate_size=256, num_layers=2, num_heads=4, max_positions=192)
+BATCH_SIZE = 32
+RATE = 3e-3
 PROMPT = "bare"
 
 
 # --- The answers --------------------------------------------------------------------------------------------------
 
 
-def labelled_sum(seed: int, index: int, *, held_out: bool = False) -> Labelled:
-    """Answer `index` of the endless set `seed`; those held out and the others never meet, for any two seeds."""
+def labelled_answer(seed: int, index: int, *, held_out: bool = False) -> Labelled:
+    """Answer `index` of the endless set `seed`, half of them right; those held out and the others never meet, for any
+    two seeds."""
     rng = Random(f"{seed}/{index}")
+    correct = rng.random() < 0.5
     while True:
-        addends = [rng.randint(10, 99) for _ in range(NUM_ADDENDS)]
-        total = sum(addends)
-        correct = rng.random() < 0.5
-        if not correct:
-            _change_a_digit(addends, rng)
-        response = "+".join(map(str, addends))
-        if total >= 100 and (zlib.crc32(f"{response}={total}".encode()) % HELD_OUT_IN == 0) == held_out:
+        digits, total = rng.sample(range(10), NUM_DIGITS), rng.randint(3, 15)
+        avoids = all(a + b != total for a, b in combinations(digits, 2))
+        content = f"{sorted(digits)} {total}"
+        if avoids == correct and (zlib.crc32(content.encode()) % HELD_OUT_IN == 0) == held_out:
+            response = " ".join(map(str, digits))
             return Labelled(
-                reference=str(total), response=response, correct=correct, reasoning=reasoning(addends, total)
+                reference=f"{total:02}", response=response, correct=correct, reasoning=reasoning(digits, total)
             )
 
 
-def _change_a_digit(addends: list[int], rng: Random) -> None:
-    which, place = rng.randrange(len(addends)), rng.choice((1, 10))
-    digit = addends[which] // place % 10
-    others = [other for other in range(place // 10, 10) if other != digit]
-    addends[which] += (rng.choice(others) - digit) * place
+def reasoning(digits: Sequence[int], total: int) -> str:
+    """The sums of the pairs in order, and how each compares with the total; the first that is equal ends it.
 
-
-def reasoning(addends: list[int], total: int) -> str:
-    """The columns from the right, each with the carry before it, and compared with the total. Sums have two digits, so
-    that everything stands where it always does; the total's digits come first, for behind the sum a small model copies
-    the sum instead, which is right most of the time.
-
-    >>> reasoning([57, 56], 123)
-    '03?0+7=07+6=13 03=\\n12?1+5=06+5=11 11!'
+    >>> reasoning([3, 8, 1], 9)
+    '3+8=11> 3+1=04< 8+1=09!'
     """
-    lines, carry = [], 0
-    for place, expected in ((1, total % 10), (10, total // 10)):
-        running, text = carry, str(carry)
-        for number in addends:
-            digit = number // place % 10
-            running += digit
-            text += f"+{digit}={running:02}"
-        found = running % 10 if place == 1 else running
-        lines.append(f"{expected:02}?{text} {found:02}{'=' if found == expected else '!'}")
-        carry = running // 10
-    return "\n".join(lines)
+    steps = []
+    for a, b in combinations(digits, 2):
+        steps.append(f"{a}+{b}={a + b:02}{'!' if a + b == total else '<' if a + b < total else '>'}")
+        if a + b == total:
+            break
+    return " ".join(steps)
 
 
 # --- Training -----------------------------------------------------------------------------------------------------
@@ -126,7 +112,7 @@ def small_model(rows: list[Labelled], seed: int) -> Policy:
 
 def classic(rows: list[Labelled], seed: int, num_passes: float, folder: Path) -> Trained:
     model = RewardModel(small_model(rows, seed), SIZE.max_positions)
-    plan = Plan(num_passes, BATCH_SIZE, HEAD_RATE, seed=seed)
+    plan = Plan(num_passes, BATCH_SIZE, RATE, seed=seed)
     cpu_s = cpu_seconds(lambda: train_classic(model, rows, plan, progress(f"value head, seed {seed}")))
     model.save(folder, {})
     return Trained(folder, sum(parameter.numel() for parameter in model.parameters()), cpu_s, num_passes)
@@ -134,7 +120,7 @@ def classic(rows: list[Labelled], seed: int, num_passes: float, folder: Path) ->
 
 def judge(rows: list[Labelled], seed: int, num_passes: float, folder: Path) -> Trained:
     policy, examples = small_model(rows, seed), judge_examples(rows, PROMPT, seed)
-    plan = Plan(num_passes, BATCH_SIZE, JUDGE_RATE, seed=seed)
+    plan = Plan(num_passes, BATCH_SIZE, RATE, seed=seed)
     cpu_s = cpu_seconds(lambda: train_judge(policy, examples, plan, progress(f"judge, seed {seed}")))
     policy.save(folder)
     return Trained(folder, sum(parameter.numel() for parameter in policy.model.parameters()), cpu_s, num_passes)
@@ -173,7 +159,7 @@ async def measure_classic(trained: Trained, rows: list[Labelled]) -> Agreement:
 async def measure_judge(trained: Trained, rows: list[Labelled], votes: int) -> Agreement:
     async with served(trained.folder) as url:
         os.environ |= {"PERILUNE_JUDGE_URL": url, "PERILUNE_JUDGE_MODEL": "judge", "PERILUNE_JUDGE_PROMPT": PROMPT}
-        os.environ["PERILUNE_JUDGE_MAX_TOKENS"] = "80"
+        os.environ["PERILUNE_JUDGE_MAX_TOKENS"] = "120"
         return await grade_all(GraderChoice(name="judge", options={"votes": str(votes)}), rows)
 
 
@@ -212,7 +198,7 @@ async def grade_all(grader: GraderChoice, rows: list[Labelled]) -> Agreement:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seed", type=int, action="append", help="may be given often; 1 if not given")
-    parser.add_argument("--num-rows", type=int, default=12_000, help="labelled answers to train on")
+    parser.add_argument("--num-rows", type=int, default=24_000, help="labelled answers to train on")
     parser.add_argument("--passes", type=float, default=1.0, help="over them")
     parser.add_argument("--num-heldout", type=int, default=500, help="answers to measure on")
     parser.add_argument("--json", type=Path, help="also write the figures here")
@@ -226,8 +212,8 @@ def main() -> None:
 
 
 def compare(seed: int, num_rows: int, num_heldout: int, num_passes: float) -> Iterator[tuple[str, Figure]]:
-    rows = [labelled_sum(seed, index) for index in range(num_rows)]
-    heldout = [labelled_sum(seed, index, held_out=True) for index in range(num_heldout)]
+    rows = [labelled_answer(seed, index) for index in range(num_rows)]
+    heldout = [labelled_answer(seed, index, held_out=True) for index in range(num_heldout)]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         reasoning_one = judge(rows, seed, num_passes, folder / "judge")

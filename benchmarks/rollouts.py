@@ -40,7 +40,7 @@ from benchmarks import long_context
 from benchmarks.loop import Outcome, run_recipe
 from benchmarks.report import Figure, report
 from perilune.api.master.v1.master_pb2 import WatchRunResponse
-from perilune.recipe import Recipe, check_recipe
+from perilune.recipe import Recipe, check_recipe, load_recipe
 from perilune.weights import manifest_of
 from services.rollout.engines.base import Sample, Sampling
 from services.rollout.engines.torch_engine import TorchEngine
@@ -229,26 +229,24 @@ NUM_SAMPLES, NUM_SWAPS, HALF_FULL = 256, 12, 36
 
 
 def measure_pause(folder: Path, arguments: argparse.Namespace) -> dict[str, Figure]:
-    """Against the time between versions of the asynchronous contestant of `learning`."""
-    document = small_search(seed=0)
-    recipe = with_tables(document, **LEARNING[ASYNCHRONOUS])
-    times = [version.time_unix_ns / 1e9 for version in ran(recipe, folder / "asynchronous").versions[1:]]
-    between_s = statistics.median(later - earlier for earlier, later in pairwise(times))
-    swaps = swap_while_decoding(with_tables(document, model={"create": document["model"]["create"] | LONG_ENOUGH}))
-    silence_s = statistics.median(silence for silence, _ in swaps)
-    lost_s = statistics.median(lost for _, lost in swaps)
+    """Against the time between versions in the same run."""
+    path, short = RECIPES / "asynchronous.toml", ["trainer.num_iterations=10", "warmup.num_steps=600"]
+    versions = ran(load_recipe(path, [*short, "evaluation.num_problems=50"]), folder / "asynchronous").versions[1:]
+    between_s = statistics.median(b.time_unix_ns - a.time_unix_ns for a, b in pairwise(versions)) / 1e9
+    # The watched samples must not end: their contexts may be longer than the recipe's.
+    steps, silences, losses = zip(
+        *swap_while_decoding(load_recipe(path, ["model.create.max_positions=4096"])), strict=True
+    )
     return {
         "time between versions": Figure(between_s, "s"),
-        "a swap: no token at all": Figure.against(between_s, silence_s, "s"),
-        "a swap: generation lost, contexts read anew": Figure.against(between_s, lost_s, "s"),
+        "between two tokens of a sample, usually": Figure(statistics.median(steps), "s"),
+        "a swap: no token at all": Figure.against(between_s, statistics.median(silences), "s"),
+        "a swap: generation lost, contexts read anew": Figure.against(between_s, statistics.median(losses), "s"),
     }
 
 
-LONG_ENOUGH = {"max_positions": 4096}  # for samples not to end while they are watched
-
-
-def swap_while_decoding(recipe: Recipe) -> list[tuple[float, float]]:
-    """Of each swap the seconds without any token, and those that generation lost until all samples went on.
+def swap_while_decoding(recipe: Recipe) -> list[tuple[float, float, float]]:
+    """Of each swap, in seconds: a usual step, the time without any token, and what was lost until all samples went on.
 
     As many samples as one engine of the default recipe has, their contexts half as long as they get there.
     """
@@ -280,7 +278,8 @@ def swap_while_decoding(recipe: Recipe) -> list[tuple[float, float]]:
         engine.close()
         token_s = (times[num_before - 1] - times[num_before // 2]) / (num_before - 1 - num_before // 2)
         after = np.array(times[num_before - 1 :])
-        swaps.append((float(np.diff(after).max()), after[-1] - after[0] - (len(after) - 1) * token_s))
+        lost_s = after[-1] - after[0] - (len(after) - 1) * token_s
+        swaps.append((token_s * NUM_SAMPLES, float(np.diff(after).max()), lost_s))
     return swaps
 
 

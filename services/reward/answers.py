@@ -52,9 +52,10 @@ _BRACE = re.compile(r"[{}]")
 _CODE = re.compile(r"\b(?!(?:sin|cos|tan|log|exp|ln|gcd|lcm|max|min)\b)[A-Za-z_]{2,}\(\S|\blambda\b|\breturn\b|__\w")
 _CONTINUES = re.compile(r"\s*[-=+*/×÷:]")
 _JOINS = re.compile(r"\s*(?:,|,?\s*(?:and|or)\b|、|[和或])\s*")
+_AND_MORE = re.compile(r"\s*[^\W\d_]+,?\s+and\s+")
 _NOT_THAT = re.compile(r"[,;]?\s+(?:and\s+)?not\s+[^\s,]+\.?$")
 _LETTER = re.compile(
-    r"(?<![A-Za-z0-9'\\])\(?([A-J])\)?(?![A-Za-z0-9'_^=+*(]|\s+(?!and\b|or\b|is\b|because\b|since\b|are\b)[a-z]{2,})"
+    r"(?<![A-Za-z0-9'\\+*/^_])\(?([A-J])\)?(?![A-Za-z0-9'_^=+*(]|\s+(?!and\b|or\b|is\b|because\b|since\b|are\b)[a-z]{2,})"
 )
 _NEGATED = re.compile(
     r"\b(?:not|non|isn't|can't|cannot|never|wrong|incorrect|none|neither|nor)\b|n't\b|不|错", re.IGNORECASE
@@ -164,7 +165,7 @@ def is_statement(reference: str) -> bool:
 
 def is_prose(text: str) -> bool:
     """Whether there are sentences around the value."""
-    bare = _SPAN.sub(" ", re.sub(r"\\(?:text|mathrm|mbox|textbf)\s*\{[^{}]*\}", " ", text))
+    bare = _SPAN.sub(" ", re.sub(r"\\(?:text|mathrm|mbox|textbf|begin|end)\s*\{[^{}]*\}", " ", text))
     if _CODE.search(bare):
         return False
     words = [word for word in _WORD.findall(bare) if word.lower() not in _NO_PROSE]
@@ -191,6 +192,8 @@ def value_in_prose(text: str, with_noun: bool) -> str:
         leads = not outside[: found[0].end()].replace(found[0][0], "").strip() and not _CONTINUES.match(
             sentence, _end(found[0])
         )
+        if leads and len(found) > 1 and _AND_MORE.fullmatch(sentence, _end(found[0]), found[1].start()):
+            return text  # `2 boys and 3 girls`
         first = 0 if leads else len(found) - 1
         while not leads and first and _JOINS.fullmatch(sentence, _end(found[first - 1]), found[first].start()):
             first -= 1

@@ -19,7 +19,7 @@ _QUANTITY = re.compile(
     rf"^(?:\|[A-Z]{{2}}\||{_SEGMENT}(?::{_SEGMENT})+|{_SEGMENT}/{_SEGMENT}|\\frac\{{{_SEGMENT}\}}\{{{_SEGMENT}\}}"
     r"|\\frac\{d(?:\^2)? ?[a-z]?\}\{d ?[a-z](?:\^2)?\}|d[a-z]/d[a-z]|[PE]\([^()]{1,30}\)"
     r"|\\(?:sin|cos|tan|cot)(?:\\angle ?)?[A-Z]{1,3}"
-    r"|\\text\{[^{}]*\}|[A-Za-z]{4,}(?: [A-Za-z]+){0,3})$"
+    r"|\\text\{[^{}]*\}|[A-Za-z]{4,}(?: [A-Za-z]+){0,2})$"
 )
 _APPROXIMATE = re.compile(r"\\approx|\\simeq|\\sim(?![a-z])")
 

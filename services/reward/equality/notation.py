@@ -54,7 +54,7 @@ _REWRITES = [
     for pattern, replacement in (
         (r"\\{4}", r"\\\\"),
         (
-            r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|begin|end|left|right|text|pi|infty|cdot|times|pm|sin|cos|tan|ln|log|leq?|geq?"
+            r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|begin|end|left|right|text|pi|infty|cdot|times|pm|sin|cos|tan|ln|log|leq?|geq?|lt|gt"
             r"|neq?|in|cup|mathbb|theta|alpha|beta|approx|overline|binom|circ)(?![a-zA-Z]))",
             r"\\",
         ),

@@ -172,7 +172,7 @@ def _inequality(text: str) -> list[Interval] | None:
         sides[0] = "x"  # `\le 4`
     if not all(sides):
         return None
-    if any(side.startswith("|") for side in sides):
+    if relations and any(side.startswith("|") for side in sides):
         return _distance(sides, relations)
     if len(relations) == 1:
         low, high = sides

@@ -164,7 +164,9 @@ def same_words(reference: str, answer: str) -> bool | None:
         return False
     left, right = _content(wanted), _content(found)
     in_any_order = _LISTED.search(wanted) and not re.search(r"\d", wanted)
-    if left and ("".join(left) == "".join(right) or (in_any_order and sorted(left) == sorted(right))):
+    if left not in ([], ["no"], ["not"]) and (
+        "".join(left) == "".join(right) or (in_any_order and sorted(left) == sorted(right))
+    ):
         return True
     if len(left) > MAX_SURE_WORDS and set(left) & set(right):
         return None

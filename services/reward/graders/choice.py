@@ -67,7 +67,7 @@ def _same(option: str, text: str) -> bool:
 
 GRADER = Grader(
     name="choice",
-    version="1",
+    version="2",
     description="1 if the answer is the right option, by letter or by text, else 0; hedging is wrong",
     options=ChoiceOptions,
     grade=grade,

@@ -40,7 +40,7 @@ def _committed_numbers(text: str, marker: str) -> list[Number]:
 
 GRADER = Grader(
     name="numeric",
-    version="1",
+    version="2",
     description="1 if the answer is the number of the reference, else 0; exact unless a tolerance is given",
     options=NumericOptions,
     grade=grade,
