@@ -11,7 +11,7 @@ pause       The torch engine while it decodes: the time without a token when a v
 context     See `benchmarks/long_context.py`: one trajectory of 131,072 tokens.
 learning    The same model learns to search in the three ways, from the same seeds and on as many samples: sampled
             held-out accuracy in the end (the peer: waiting for all), and the lengths of what was trained on against
-            those of what was generated.
+            those of what was generated (the last batch is not yet among them).
 quantized   The same, with rollouts whose weights are rounded to int8: without a correction and with `adaptive`.
 """
 

@@ -25,8 +25,8 @@ def same_in_base(reference: str, answer: str) -> bool | None:
     number = read_number(other)
     if number is None:
         return False
-    if left is not None and not based[3] and number.text.lower() == based[0]:
-        return True  # the answer leaves the base out: its digits are of that base
+    if left is not None and not based[3]:
+        return number.text.lower() == based[0]  # the answer leaves the base out: its digits are of that base
     return number.value == based[1]
 
 

@@ -23,8 +23,7 @@ def elements(text: str) -> list[str]:
     if is_compound(text):
         return [text]
     text = _MEMBER_OF_SET.sub("", text)
-    is_set = text.startswith(r"\{") and text.endswith(r"\}") and closes_at_end(text, 1)
-    if is_set:
+    if text.startswith(r"\{") and text.endswith(r"\}") and closes_at_end(text, 1):
         text = text[2:-2].strip()
         if not text:
             return [r"\emptyset"]
@@ -34,8 +33,8 @@ def elements(text: str) -> list[str]:
         return [text]
     parts = [part for joined in JOINT.split(text) for part in split(joined, ",;")]
     found = [value for part in parts if part.strip() for value in _both_signs(part.strip())] or [text]
-    # A set, and a list of points, has each element once.
-    return list(dict.fromkeys(found)) if is_set or all(map(sequence_of, found)) else found
+    # A point given twice is one; of numbers, it may be a root or a value that is there twice.
+    return list(dict.fromkeys(found)) if all(map(sequence_of, found)) else found
 
 
 def _both_signs(text: str) -> list[str]:

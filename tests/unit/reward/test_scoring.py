@@ -17,6 +17,7 @@ from perilune.api.reward.v1.reward_pb2 import (
     Score,
 )
 from perilune.errors import InvalidInputError
+from services.reward.graders import GRADERS
 from services.reward.graders.grader import Sample
 from services.reward.processes import Processes, WorkerDiedError
 from services.reward.scoring import read_choices, score, total
@@ -50,7 +51,7 @@ async def test_a_weight_that_is_not_given_is_one_and_zero_is_zero(processes: Pro
     found = await grade("42", "42", processes, GraderChoice(name="exact"), GraderChoice(name="numeric", weight=0.0))
     assert (found.status, found.value) == (OK, 1.0)
     assert [part.weight for part in found.components] == [1.0, 0.0]
-    assert [part.version for part in found.components] == ["1", "1"]
+    assert [part.version for part in found.components] == [GRADERS[name].version for name in ("exact", "numeric")]
 
 
 @with_processes
