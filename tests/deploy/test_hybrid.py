@@ -27,9 +27,9 @@ from tests.e2e.launcher import launch
 from tests.unit.rollout.tiny import Caller, logprobs, model_files, raw_tensors, response, sample, tiny_llama
 
 MEBIBYTE = 1 << 20
-HOLDER = "import sys; from perilune.hybrid import Device; from pathlib import Path\n" + (
+HOLDER = "import sys, time; from perilune.hybrid import Device; from pathlib import Path\n" + (
     "d = Device(Path(sys.argv[1])); d.take(); print('has it', flush=True)\n"
-    "while not d.is_wanted(): pass\n"
+    "while not d.is_wanted(): time.sleep(0.001)\n"
     "print('is asked', flush=True); sys.stdin.readline(); d.leave(); print('left', flush=True); sys.stdin.readline()\n"
 )
 
@@ -46,12 +46,14 @@ def test_the_device_is_there_for_one_process_and_its_holder_is_asked(tmp_path: P
         assert other.stdin
         assert other.stdout.readline() == "has it\n"
         device = Device(tmp_path)
-        assert not device.try_take()
+        waiting = threading.Thread(target=device.take)
+        waiting.start()
         assert other.stdout.readline() == "is asked\n"
+        assert waiting.is_alive()
         other.stdin.write("leave\n")
         other.stdin.flush()
         assert other.stdout.readline() == "left\n"
-        assert device.try_take()
+        waiting.join()
         assert not device.is_wanted()
         other.kill()
 
