@@ -389,12 +389,21 @@ def _secrets_for(url: str) -> dict[str, Any]:
 
 async def _try(url: str, options: dict[str, Any]) -> None:
     """Connects once, so that a failure is told: the connection that stays would retry for ever, whatever it is."""
+    told: list[Exception] = []
 
     async def on_error(error: Exception) -> None:
-        """It is raised, too."""
+        told.append(error)
 
     try:
-        client = await nats.connect(url, allow_reconnect=False, connect_timeout=5, error_cb=on_error, **options)
+        client = await nats.connect(
+            url,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,  # the library's own loop around a port where nobody listens
+            reconnect_time_wait=0,
+            connect_timeout=5,
+            error_cb=on_error,
+            **options,
+        )
         await client.close()
     except ssl.SSLCertVerificationError as error:
         raise InvalidInputError(
@@ -402,12 +411,14 @@ async def _try(url: str, options: dict[str, Any]) -> None:
             "look at PERILUNE_TLS_CA"
         ) from error
     except (OSError, TimeoutError, nats.errors.Error) as error:
-        if "authorization" in str(error).lower():
+        # That no server is left is the library's last word; why, it told before.
+        cause = told[-1] if isinstance(error, nats.errors.NoServersError) and told else error
+        if "authorization" in str(cause).lower():
             raise InvalidInputError(
-                f"the NATS server at {url} turns us away: {error}; look at PERILUNE_NATS_URL and "
+                f"the NATS server at {url} turns us away: {cause}; look at PERILUNE_NATS_URL and "
                 "PERILUNE_NATS_PASSWORD_FILE"
-            ) from error
+            ) from cause
         raise UnavailableError(
-            f"no NATS server answers at {url}: {error or type(error).__name__}; "
+            f"no NATS server answers at {url}: {cause or type(cause).__name__}; "
             "start one (`perilune serve nats`) or set PERILUNE_NATS_URL"
-        ) from error
+        ) from cause

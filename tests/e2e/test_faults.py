@@ -128,4 +128,5 @@ def test_a_port_in_use_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
 def test_a_missing_nats_server_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
     status, said = perilune("serve", "master", "--nats", "nats://127.0.0.1:1", "--home", str(tmp_path))
     assert status == 1
-    assert "no NATS server answers at nats://127.0.0.1:1; start one" in said
+    assert "no NATS server answers at nats://127.0.0.1:1: " in said
+    assert "start one (`perilune serve nats`)" in said
