@@ -46,7 +46,8 @@ SIZE = SmallSize(hidden_size=32, intermediate_size=64, num_layers=1, num_heads=2
 Script = Callable[[str, int], str]
 """What the judge says: from the prompt's last message and the number of the reply."""
 
-UNDECIDED = "9^{9^{9^{9}}}+x"  # the rules find it too large to look at
+UNDECIDED = r"\boxed{9^{9^{9}}+1}"  # against HUGE the rules cannot tell
+HUGE = "9^{9^{9}}+2"
 
 
 @dataclass
@@ -89,7 +90,10 @@ def serving(endpoint: Endpoint) -> Iterator[Endpoint]:
         def log_message(self, format: str, *args: Any) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    class Server(ThreadingHTTPServer):
+        request_queue_size = 128  # its own five are too few for those who come at once
+
+    with Server(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         endpoint.url = f"http://127.0.0.1:{server.server_port}/v1"
@@ -302,16 +306,16 @@ async def test_math_asks_the_judge_about_the_undecided_alone(judge: Endpoint) ->
     assert outcome(await graded(r"\boxed{41}", "math", judge="3")) == (SCORE_STATUS_OK, 0.0)
     assert judge.requests == []
 
-    assert outcome(await graded(UNDECIDED, "math", "x^2+1")) == (SCORE_STATUS_UNDECIDED, None)
+    assert outcome(await graded(UNDECIDED, "math", HUGE)) == (SCORE_STATUS_UNDECIDED, None)
     assert judge.requests == []
     judge.script = voting("correct", "incorrect", "incorrect")
-    found = await graded(UNDECIDED, "math", "x^2+1", judge="3")
+    found = await graded(UNDECIDED, "math", HUGE, judge="3")
     assert outcome(found) == (SCORE_STATUS_OK, 0.0)
     assert (found.grader, found.evidence["judge"]) == ("math", "wise")
     judge.script = voting("", "", "", "correct", "incorrect", "undecided")
-    assert outcome(await graded(UNDECIDED, "math", "x^2+1", judge="3")) == (SCORE_STATUS_UNDECIDED, None)
+    assert outcome(await graded(UNDECIDED, "math", HUGE, judge="3")) == (SCORE_STATUS_UNDECIDED, None)
     judge.status = 503
-    assert outcome(await graded(UNDECIDED, "math", "x^2+1", judge="1")) == (SCORE_STATUS_UNAVAILABLE, None)
+    assert outcome(await graded(UNDECIDED, "math", HUGE, judge="1")) == (SCORE_STATUS_UNAVAILABLE, None)
 
 
 # --- Verified reasoning -------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from perilune.client import AsyncRewardClient, RewardClient, grader
 from perilune.errors import InvalidInputError
 
 PAIR = GraderChoice(name="exact", options={"marker": "answer:", "unordered": "true"})
-HANGS = "9^{9^{9^{9}}}+x"
+HANGS = r"\sum_{n=1}^{10^{9}} \sin(n!)"
 
 Start = Callable[[], tuple["subprocess.Popen[bytes]", str]]
 

@@ -212,7 +212,7 @@ async def test_who_leaves_frees_the_place() -> None:
             break
         await stream.close()
         with pytest.raises(openai.APITimeoutError):
-            await client.completions.create(model=RUN, prompt="w1", max_tokens=90_000, seed=1, n=4, timeout=0.5)
+            await client.completions.create(model=RUN, prompt="w1", max_tokens=90_000, seed=1, n=16, timeout=0.05)
         async with asyncio.timeout(60):
             while run.engine.capacity().num_running or run.engine.capacity().num_waiting:
                 await asyncio.sleep(0.05)
