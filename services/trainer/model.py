@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import torch
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
     AutoModelForCausalLM,
@@ -141,17 +142,38 @@ def _gguf_in_package(name: str) -> Path:
     return found[0]
 
 
+class LlamaSize(Protocol):
+    """The shape of a model to be made; `num_kv_heads` None: as many as `num_heads`."""
+
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def intermediate_size(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def num_heads(self) -> int: ...
+    @property
+    def num_kv_heads(self) -> int | None: ...
+    @property
+    def max_positions(self) -> int: ...
+
+
 def create_policy(table: CreateModel, seed: int) -> Policy:
     """A Llama that vLLM and SGLang can serve too, with random weights and the words of a task as its vocabulary."""
-    tokenizer = word_tokenizer(find_task(table.task).VOCABULARY)
+    return random_llama(word_tokenizer(find_task(table.task).VOCABULARY), table, seed)
+
+
+def random_llama(tokenizer: PreTrainedTokenizerFast, size: LlamaSize, seed: int) -> Policy:
+    """A Llama with random weights; the same arguments make the same one."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=table.hidden_size,
-        intermediate_size=table.intermediate_size,
-        num_hidden_layers=table.num_layers,
-        num_attention_heads=table.num_heads,
-        num_key_value_heads=table.num_kv_heads or table.num_heads,
-        max_position_embeddings=table.max_positions,
+        hidden_size=size.hidden_size,
+        intermediate_size=size.intermediate_size,
+        num_hidden_layers=size.num_layers,
+        num_attention_heads=size.num_heads,
+        num_key_value_heads=size.num_kv_heads or size.num_heads,
+        max_position_embeddings=size.max_positions,
         initializer_range=INITIAL_STD,
         tie_word_embeddings=True,
         rms_norm_eps=1e-6,
@@ -161,22 +183,33 @@ def create_policy(table: CreateModel, seed: int) -> Policy:
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = LlamaForCausalLM(config)
-    return Policy(model, tokenizer)
+        return Policy(LlamaForCausalLM(config), tokenizer)
 
 
 def word_tokenizer(words: tuple[str, ...]) -> PreTrainedTokenizerFast:
     """One token a word: text is words separated by spaces, and decodes to words separated by single spaces."""
+    return word_level_tokenizer(words, pre_tokenizers.WhitespaceSplit(), CHAT_TEMPLATE)
+
+
+def word_level_tokenizer(
+    words: Iterable[str],
+    splitter: pre_tokenizers.PreTokenizer,
+    chat_template: str,
+    decoder: decoders.Decoder | None = None,
+) -> PreTrainedTokenizerFast:
+    """One token for each of the words that `splitter` makes of a text, behind SPECIAL_TOKENS; others are unknown."""
     pad, bos, eos, unknown = SPECIAL_TOKENS
     vocabulary = {word: index for index, word in enumerate((*SPECIAL_TOKENS, *words))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
-    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.pre_tokenizer = splitter
+    if decoder:
+        tokenizer.decoder = decoder
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=pad,
         bos_token=bos,
         eos_token=eos,
         unk_token=unknown,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=chat_template,
         clean_up_tokenization_spaces=False,
     )
