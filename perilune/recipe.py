@@ -186,6 +186,10 @@ class RolloutTable(Table):
     # The torch engine only: weights rounded to int8, a scale for each output, and computed with in `model.dtype`. It
     # shows what a quantised engine does to learning, and is no faster.
     quantization: Literal["none", "int8"] = "none"
+    # What a running sample goes on from when weights change under it: its context, read anew by the new version, so that
+    # a token's log-probability is of one version on all that came before; or what the version before had read of it,
+    # which costs nothing and is not exact (the torch and vLLM engines).
+    context_at_swap: Literal["reread", "keep"] = "reread"
     # Partial rollouts: response tokens a trajectory may get in one iteration; the rest is written in later ones.
     budget_tokens: PositiveInt | None = None
     # How many versions old a token in the loss may be when it is trained on.
@@ -201,6 +205,8 @@ class RolloutTable(Table):
             raise ValueError("rollout.asynchronous needs rollout.max_staleness of at least 1")
         if self.quantization != "none" and self.engine != "torch":
             raise ValueError(f"rollout.quantization is the torch engine's; tell {self.engine} in its own way")
+        if self.context_at_swap == "keep" and self.engine == "sglang":
+            raise ValueError('rollout.context_at_swap = "keep" is for the torch and vllm engines; sglang reads anew')
         return self
 
 

@@ -155,8 +155,9 @@ class RunWorker:
     def _build(self, staged: StagedVersion) -> None:
         files = dict(staged.model_files)
         self._tokenizer = build_tokenizer(files)
-        options = {} if self._recipe.quantization == "none" else {"quantization": self._recipe.quantization}
         make = engine_factory(self._recipe.engine)
+        if self._recipe.quantization != "none":
+            make = partial(make, quantization=self._recipe.quantization)
         if self._settings.hybrid:
             make = partial(TurnTakingEngine, make, Device(self._settings.hybrid))
         self._engine = make(
@@ -166,7 +167,7 @@ class RunWorker:
             deliver=self._deliver,
             max_running=self._recipe.max_running,
             kv_cache_bytes=int(self._settings.kv_cache_gib * 2**30),
-            **options,
+            keep_context=self._recipe.context_at_swap == "keep",
         )
 
     # Prompts in, trajectories out.

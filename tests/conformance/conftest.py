@@ -17,6 +17,7 @@ from services.rollout.config import RolloutSettings
 from services.rollout.engines import ENGINES
 from tests.unit.rollout.tiny import EOS, WORDS, Caller
 
+ALWAYS_REREADS = ("sglang",)
 LIBRARIES = {"vllm": "vllm", "sglang": "sglang"}  # of the engines that need one beside torch
 
 
@@ -63,6 +64,14 @@ def llama(seed: int, tied: bool = True, layers: int = 2) -> LlamaForCausalLM:
 def model() -> PreTrainedModel:
     """Its head is tied to its embedding, which is where engines err when weights change."""
     return llama(seed=0)
+
+
+@pytest.fixture(params=[engine for engine in installed_engines() if engine not in ALWAYS_REREADS])
+def keeping_caller(request: pytest.FixtureRequest, model: PreTrainedModel) -> Iterator[Caller]:
+    """An engine that goes on from what it has read when weights change."""
+    caller = Caller(model, engine=request.param, keep_context=True)
+    yield caller
+    caller.engine.close()
 
 
 @pytest.fixture(scope="module", params=installed_engines())

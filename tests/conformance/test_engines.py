@@ -180,6 +180,36 @@ def test_a_version_is_swapped_in_at_a_token_boundary(caller: Caller, model: PreT
         assert np.abs(recomputed(newer, each)[cut:] - each.spans[1].full_logprobs).max() < TOLERANCE
 
 
+def test_an_engine_that_keeps_contexts_goes_on_from_what_the_older_version_read(
+    keeping_caller: Caller, model: PreTrainedModel
+) -> None:
+    newer, prompt = llama(seed=1), [5, 9, 31, 40] * 8
+    started = threading.Event()
+    running = Sample(
+        "running", np.array(prompt, dtype=np.int32), 90, Sampling(temperature=0.01), watch=lambda _: started.set()
+    )
+    keeping_caller.delivered = []
+    keeping_caller.engine.submit([running])
+    assert started.wait(PATIENCE_S)
+    keeping_caller.load(1, newer)
+    later = sample("later", prompt, 20)  # while the other's context is there to copy
+    keeping_caller.engine.submit([later])
+    generated = {each.sample.id: each for each in keeping_caller.wait_for(2)}
+
+    assert [span.policy.number for span in generated["later"].spans] == [1]
+    assert np.abs(logprobs(generated["later"]) - recomputed(newer, generated["later"])).max() < TOLERANCE
+    old, new = generated["running"].spans
+    tokens = torch.tensor([prompt + response(generated["running"])])
+    num_read = len(prompt) + len(old.tokens) - 1  # the last token that the old version drew is read by the new one
+    with torch.no_grad():
+        cache = model(tokens[:, :num_read]).past_key_values
+        logits = newer(tokens[:, num_read:-1], past_key_values=cache).logits[0]
+    expected = logits.log_softmax(-1).gather(1, tokens[0, num_read + 1 :, None]).squeeze(1).numpy()
+    assert np.abs(expected - new.full_logprobs).max() < TOLERANCE
+    reread = recomputed(newer, generated["running"])[len(old.tokens) :]
+    assert np.abs(reread - new.full_logprobs).max() > 10 * TOLERANCE
+
+
 def test_no_prefix_of_an_older_version_is_reused(caller: Caller, model: PreTrainedModel) -> None:
     newer, prompt = llama(seed=2), [5, 9, 31, 40] * 24  # longer than any engine's cache block that fits the context
     before = caller.generate([sample("before", prompt, 20)])["before"]

@@ -107,8 +107,9 @@ class Engine(Protocol):
     def load(self, policy: PolicyVersion, tensors: Sequence[RawTensor]) -> Future[None]:
         """Swaps a staged version in between two decode steps, then completes the future.
 
-        Samples that run go on under the new version: their span is closed and the next one opened. The future has
-        WeightStreamError if the tensors are not this model's; the version before then still serves.
+        Samples that run go on under the new version: their span is closed and the next one opened. Their contexts are
+        read anew by it, or, in an engine that keeps contexts, stay what the version before made of them; samples that
+        come later are read by the new version either way. The future has WeightStreamError if the tensors are not this model's; the version before then still serves.
         """
 
     def capacity(self) -> Capacity: ...
@@ -128,4 +129,5 @@ class EngineFactory(Protocol):
         deliver: Deliver,
         max_running: int,
         kv_cache_bytes: int,
+        keep_context: bool = False,
     ) -> Engine: ...

@@ -65,8 +65,8 @@ class Driver(Protocol):
     def abort(self, refs: Sequence[int]) -> None: ...
 
     def load(self, tensors: dict[str, Tensor]) -> list[Token]:
-        """Puts a version in place; whatever the old one left in caches is forgotten, and running requests are read
-        again. Returns tokens that the old version drew and nobody was told of yet.
+        """Puts a version in place. Later requests find nothing of the old one in caches, and running ones are read
+        again unless `wire.Start.keep_context`. Returns tokens that the old version drew and nobody was told of yet.
 
         ValueError if the tensors are not the model's.
         """

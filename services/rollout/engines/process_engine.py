@@ -57,6 +57,7 @@ class ProcessEngine:
         deliver: Deliver,
         max_running: int,
         kv_cache_bytes: int,
+        keep_context: bool = False,
     ) -> None:
         self._driver = driver
         self._deliver = deliver
@@ -66,7 +67,9 @@ class ProcessEngine:
         for name, content in model_files.items():  # `Endings` refused names that are not plain
             (Path(self._folder.name) / name).write_bytes(content)
         dtype = weight_file.main_dtype(tensors)
-        self._start = wire.Start(self._folder.name, dtype, max_running, kv_cache_bytes, sorted(self._endings.tokens))
+        self._start = wire.Start(
+            self._folder.name, dtype, max_running, kv_cache_bytes, sorted(self._endings.tokens), keep_context
+        )
         # Everything below is shared between threads, under the lock.
         self._lock = threading.Lock()
         self._running: dict[int, Running] = {}

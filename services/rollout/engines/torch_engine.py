@@ -3,7 +3,8 @@
 Loop: take what was asked for → admit waiting samples into free rows → one forward pass that reads new prompts and
 writes one token of every running sample → deliver what ended. Weights change between two passes: running samples then
 go back to the head of the queue and are read anew, so every token's log-probability is that of one version on its whole
-context, and a fresh pass over the same tokens finds the same number.
+context, and a fresh pass over the same tokens finds the same number. Or, with `keep_context`, they go on at once from
+the keys and values that they have.
 
 Left out: several devices, chunked prefill (a prompt is read in one pass), prefixes kept after their samples ended.
 """
@@ -46,7 +47,7 @@ PREFILL_TOKENS = 512
 class _Row(Running):
     """A sample on its way: waiting, or in a row."""
 
-    prefix = b""  # with what its slot began
+    prefix = b""  # with what its slot began, if this version read it
     ended = False  # its row is free from the next admission on
 
 
@@ -81,9 +82,11 @@ class TorchEngine:
         deliver: Deliver,
         max_running: int,
         kv_cache_bytes: int,
+        keep_context: bool = False,
         quantization: str = "none",
     ) -> None:
         self._model = build_model(model_files, tensors, ATTENTION)
+        self._keep_context = keep_context
         self._quantization = quantization
         self._quantize()
         self._endings = Endings(model_files)
@@ -181,12 +184,16 @@ class TorchEngine:
         self._deliver([running.generated(trajectory.ENDING_ABORTED) for running in found])
 
     def _swap(self, policy: PolicyVersion, staged: Mapping[str, Tensor], done: Future[None]) -> None:
-        """What the slots hold was read by the version before: everybody is read again."""
+        """What the slots hold was read by the version before: everybody is read again, or nobody may copy from it."""
         swap_tensors(self._model, staged)
         self._quantize()
         self._policy = policy
-        self._waiting.extendleft(running for running in reversed(self._rows) if not running.ended)
-        self._rows = []
+        if self._keep_context:
+            for running in self._rows:
+                running.prefix = b""
+        else:
+            self._waiting.extendleft(running for running in reversed(self._rows) if not running.ended)
+            self._rows = []
         done.set_result(None)
 
     def _quantize(self) -> None:

@@ -75,10 +75,10 @@ class TurnTakingEngine:
         deliver: Deliver,
         max_running: int,
         kv_cache_bytes: int,
-        **options: str,
+        keep_context: bool = False,
     ) -> None:
         """The first turn begins when there is work."""
-        self._make, self._device, self._options = make, device, options
+        self._make, self._device, self._keep_context = make, device, keep_context
         self._files, self._policy, self._tensors = model_files, policy, tensors
         self._deliver = deliver
         self._max_running, self._kv_cache_bytes = max_running, kv_cache_bytes
@@ -168,7 +168,7 @@ class TurnTakingEngine:
             self._arrived,
             self._max_running,
             self._kv_cache_bytes,
-            **self._options,
+            self._keep_context,
         )
         self._running = set(self._held)
         self._engine.submit([held.rest() for held in self._held.values()])

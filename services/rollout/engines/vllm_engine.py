@@ -87,6 +87,8 @@ class VllmDriver:
 
     def __init__(self, start: wire.Start) -> None:
         self._end_tokens = start.end_tokens
+        self._keep_context = start.keep_context
+        self._num_loads = 0
         self._engine = LLMEngine.from_engine_args(
             EngineArgs(
                 model=start.folder,
@@ -124,7 +126,9 @@ class VllmDriver:
             extra_args={"ref": request.ref},
         )
         Draw.requests[request.ref] = request
-        self._engine.add_request(str(request.ref), TokensPrompt(prompt_token_ids=request.tokens), settings)
+        # The salt keeps prefixes apart that were read by different versions.
+        prompt = TokensPrompt(prompt_token_ids=request.tokens, cache_salt=str(self._num_loads))
+        self._engine.add_request(str(request.ref), prompt, settings)
 
     def abort(self, refs: Sequence[int]) -> None:
         self._engine.abort_request([str(ref) for ref in refs])
@@ -133,7 +137,9 @@ class VllmDriver:
 
     def load(self, tensors: dict[str, Tensor]) -> list[Token]:
         self._engine.collective_rpc(_reload, args=(tensors,))
-        self._engine.reset_prefix_cache(reset_running_requests=True)
+        self._num_loads += 1
+        if not self._keep_context:
+            self._engine.reset_prefix_cache(reset_running_requests=True)
         return []
 
     def step(self) -> list[Token]:

@@ -25,6 +25,7 @@ class Start:
     max_running: int
     kv_cache_bytes: int
     end_tokens: list[int]
+    keep_context: bool  # of running samples when a version is loaded
 
 
 @dataclass(frozen=True)

@@ -76,13 +76,18 @@ class Caller:
     """An engine, and what it delivered."""
 
     def __init__(
-        self, model: PreTrainedModel, max_running: int = 8, kv_cache_bytes: int = 1 << 28, engine: str = "torch"
+        self,
+        model: PreTrainedModel,
+        max_running: int = 8,
+        kv_cache_bytes: int = 1 << 28,
+        engine: str = "torch",
+        keep_context: bool = False,
     ) -> None:
         self.delivered: list[Generated] = []
         self._arrived = threading.Condition()
         self.policy = manifest_of(0, raw_tensors(model)).version
         self.engine: Engine = engine_factory(engine)(
-            model_files(model), self.policy, raw_tensors(model), self._take, max_running, kv_cache_bytes
+            model_files(model), self.policy, raw_tensors(model), self._take, max_running, kv_cache_bytes, keep_context
         )
 
     def _take(self, batch: Sequence[Generated]) -> None:
