@@ -6,10 +6,11 @@ throughput  A model is taught to write responses of which nine in ten are short 
             tokens. Every score is 0, so that training costs what it costs and changes nothing: lengths stay as they
             are. Trained tokens a second, from the first commit to the last: waiting for all (the peer), partial
             rollouts, and asynchrony on top of them, with the same bound on age.
-pause       The torch engine while it decodes: the time without a token when a version is swapped in, as a share of the
-            time between versions of `recipes/asynchronous.toml`.
+pause       The torch engine while it decodes: the time without a token when a version is swapped in, and what
+            generation loses by it, as shares of the time between versions of `recipes/asynchronous.toml`; with contexts
+            read anew, and with contexts kept.
 context     See `benchmarks/long_context.py`: one trajectory of 131,072 tokens.
-learning    The same model learns to search in the three ways, from the same seeds and on as many samples: sampled
+learning    The same model learns to search in the three ways, and in the third with contexts kept at a swap, from the same seeds and on as many samples: sampled
             held-out accuracy in the end (the peer: waiting for all), and the lengths of what was trained on against
             those of what was generated (the last batch is not yet among them).
 quantized   The same, with rollouts whose weights are rounded to int8: without a correction and with `adaptive`.
@@ -49,6 +50,7 @@ from services.trainer.publisher import raw_tensors
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 WAITING, PARTIAL, ASYNCHRONOUS = "waiting for all", "partial", "asynchronous"
+KEEPING = "asynchronous, contexts kept"
 
 
 def ran(recipe: Recipe, folder: Path) -> Outcome:
@@ -153,6 +155,10 @@ LEARNING = {
     WAITING: {"rollout": {}, "trainer": {}},
     PARTIAL: {"rollout": {"budget_tokens": 24, "max_staleness": 3}, "trainer": {"segments": "corrected"}},
     ASYNCHRONOUS: {"rollout": {"asynchronous": True, "max_staleness": 2}, "trainer": {"segments": "corrected"}},
+    KEEPING: {
+        "rollout": {"asynchronous": True, "max_staleness": 2, "context_at_swap": "keep"},
+        "trainer": {"segments": "corrected"},
+    },
 }
 QUANTIZED = {
     "as it is": {"rollout": {}, "trainer": {}},
@@ -233,19 +239,20 @@ def measure_pause(folder: Path, arguments: argparse.Namespace) -> dict[str, Figu
     path, short = RECIPES / "asynchronous.toml", ["trainer.num_iterations=10", "warmup.num_steps=600"]
     versions = ran(load_recipe(path, [*short, "evaluation.num_problems=50"]), folder / "asynchronous").versions[1:]
     between_s = statistics.median(b.time_unix_ns - a.time_unix_ns for a, b in pairwise(versions)) / 1e9
+    figures = {"time between versions": Figure(between_s, "s")}
     # The watched samples must not end: their contexts may be longer than the recipe's.
-    steps, silences, losses = zip(
-        *swap_while_decoding(load_recipe(path, ["model.create.max_positions=4096"])), strict=True
-    )
-    return {
-        "time between versions": Figure(between_s, "s"),
-        "between two tokens of a sample, usually": Figure(statistics.median(steps), "s"),
-        "a swap: no token at all": Figure.against(between_s, statistics.median(silences), "s"),
-        "a swap: generation lost, contexts read anew": Figure.against(between_s, statistics.median(losses), "s"),
-    }
+    recipe = load_recipe(path, ["model.create.max_positions=4096"])
+    for name, keep_context in {"contexts read anew": False, "contexts kept": True}.items():
+        steps, silences, losses = zip(*swap_while_decoding(recipe, keep_context), strict=True)
+        figures |= {
+            f"{name}: between two tokens of a sample, usually": Figure(statistics.median(steps), "s"),
+            f"{name}: no token at all at a swap": Figure.against(between_s, statistics.median(silences), "s"),
+            f"{name}: generation lost by a swap": Figure.against(between_s, statistics.median(losses), "s"),
+        }
+    return figures
 
 
-def swap_while_decoding(recipe: Recipe) -> list[tuple[float, float, float]]:
+def swap_while_decoding(recipe: Recipe, keep_context: bool) -> list[tuple[float, float, float]]:
     """Of each swap, in seconds: a usual step, the time without any token, and what was lost until all samples went on.
 
     As many samples as one engine of the default recipe has, their contexts half as long as they get there.
@@ -262,7 +269,7 @@ def swap_while_decoding(recipe: Recipe) -> list[tuple[float, float, float]]:
         def watch(span: object, times: list[float] = times) -> None:
             times.append(time.perf_counter())
 
-        engine = TorchEngine(policy.small_files, version, tensors, lambda _: None, NUM_SAMPLES, 1 << 31)
+        engine = TorchEngine(policy.small_files, version, tensors, lambda _: None, NUM_SAMPLES, 1 << 31, keep_context)
         engine.submit(
             [
                 Sample(f"s{index}", prompt, 4000, Sampling(), seed=number, index=index, watch=watch)

@@ -9,8 +9,8 @@ deltas  optimiser steps of SmolLM2-135M by this project's learner, at 1e-6 and 1
 fleet   8 receivers directly; 1, 8 and 64 through the tree that the master makes: bytes that the trainer sends, and
         when the first and the last receiver have verified the version
 swap    SmolLM2-135M in bfloat16, four samples running, on the torch engine and, with --vllm-python, on vLLM: the
-        longest gap between two tokens of a sample at a swap, in which the running samples are read anew by the new
-        version; and how long the torch engine stands still for the weights themselves
+        longest gap between two tokens of a sample at a swap, where its context is read anew by the new version, and
+        where it is kept; and how long the torch engine stands still for the weights themselves
 
 Trainer and receivers are processes; a receiver is what a rollout worker has, without its engine.
 """
@@ -474,22 +474,28 @@ def swap(vllm_python: str | None) -> dict[str, Figure]:
         swaps.append(time.monotonic() - started)
 
     TorchEngine._swap = timed_swap  # type: ignore[method-assign]
-    figures = _stalls("torch", versions)
+    figures = _stalls("torch", versions, keep_context=False) | _stalls("torch", versions, keep_context=True)
     figures["torch: it stands still for the weights"] = Figure(1e3 * float(np.median(swaps)), "ms")
     if vllm_python:
         os.environ["PERILUNE_ENGINE_PYTHON"] = vllm_python
-        figures |= _stalls("vllm", versions)
+        figures |= _stalls("vllm", versions, keep_context=False) | _stalls("vllm", versions, keep_context=True)
     return figures
 
 
-def _stalls(name: str, versions: Sequence[PublishedVersion]) -> dict[str, Figure]:
+def _stalls(name: str, versions: Sequence[PublishedVersion], keep_context: bool) -> dict[str, Figure]:
     """Swaps to and fro while four samples are written, each of about sixty tokens by then."""
     from services.rollout.engines import engine_factory
     from services.rollout.engines.base import Sample, Sampling
 
     first, ended = versions[0], threading.Event()
     engine = engine_factory(name)(
-        _endless(first.model_files), first.policy, first.state.tensors, lambda batch: ended.set(), 8, 1 << 30
+        _endless(first.model_files),
+        first.policy,
+        first.state.tensors,
+        lambda batch: ended.set(),
+        8,
+        1 << 30,
+        keep_context,
     )
     prompt = np.arange(100, 132, dtype=np.int32)
     times: list[list[float]] = [[] for _ in range(4)]
@@ -512,6 +518,7 @@ def _stalls(name: str, versions: Sequence[PublishedVersion]) -> dict[str, Figure
         stalls.append(max(gap for at, gap in gaps if at + gap > asked))
         usual.append(float(np.median([gap for at, gap in gaps if at + gap < asked][-8:])))
     engine.close()
+    name += ", contexts kept" if keep_context else ", contexts read anew"
     stall_ms, usual_ms, wait_ms = (1e3 * float(np.median(each)) for each in (stalls, usual, waits))
     return {
         f"{name}: longest gap between two tokens at a swap": Figure.against(usual_ms, stall_ms, "ms"),

@@ -186,9 +186,9 @@ class RolloutTable(Table):
     # The torch engine only: weights rounded to int8, a scale for each output, and computed with in `model.dtype`. It
     # shows what a quantised engine does to learning, and is no faster.
     quantization: Literal["none", "int8"] = "none"
-    # What a running sample goes on from when weights change under it: its context, read anew by the new version, so that
-    # a token's log-probability is of one version on all that came before; or what the version before had read of it,
-    # which costs nothing and is not exact (the torch and vLLM engines).
+    # When weights change under a running sample, its context is read anew by the new version, so that a token's
+    # log-probability is of one version on all that came before; or it is kept as the version before had read it, which
+    # costs nothing and is not exact (the torch and vLLM engines).
     context_at_swap: Literal["reread", "keep"] = "reread"
     # Partial rollouts: response tokens a trajectory may get in one iteration; the rest is written in later ones.
     budget_tokens: PositiveInt | None = None

@@ -30,7 +30,7 @@ from perilune.weights.quantized import dequantized
 from perilune.weights.receiver import Receiver, StagedVersion
 from services.rollout.config import RolloutSettings
 from services.rollout.engines import engine_factory
-from services.rollout.engines.base import Engine, Generated, Sample
+from services.rollout.engines.base import Engine, EngineFactory, Generated, Sample
 from services.rollout.engines.turns import TurnTakingEngine
 from services.rollout.environments import make_environment
 from services.rollout.prompts import build_tokenizer, prompt_tokens
@@ -155,9 +155,11 @@ class RunWorker:
     def _build(self, staged: StagedVersion) -> None:
         files = dict(staged.model_files)
         self._tokenizer = build_tokenizer(files)
-        make = engine_factory(self._recipe.engine)
-        if self._recipe.quantization != "none":
-            make = partial(make, quantization=self._recipe.quantization)
+        # Only the torch engine has this one.
+        options: dict[str, Any] = (
+            {} if self._recipe.quantization == "none" else {"quantization": self._recipe.quantization}
+        )
+        make: EngineFactory = partial(engine_factory(self._recipe.engine), **options)
         if self._settings.hybrid:
             make = partial(TurnTakingEngine, make, Device(self._settings.hybrid))
         self._engine = make(

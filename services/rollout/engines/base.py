@@ -109,7 +109,8 @@ class Engine(Protocol):
 
         Samples that run go on under the new version: their span is closed and the next one opened. Their contexts are
         read anew by it, or, in an engine that keeps contexts, stay what the version before made of them; samples that
-        come later are read by the new version either way. The future has WeightStreamError if the tensors are not this model's; the version before then still serves.
+        come later are read by the new version either way. The future has WeightStreamError if the tensors are not this
+        model's; the version before then still serves.
         """
 
     def capacity(self) -> Capacity: ...
