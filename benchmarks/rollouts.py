@@ -10,9 +10,9 @@ pause       The torch engine while it decodes: the time without a token when a v
             generation loses by it, as shares of the time between versions of `recipes/asynchronous.toml`; with contexts
             read anew, and with contexts kept.
 context     See `benchmarks/long_context.py`: one trajectory of 131,072 tokens.
-learning    The same model learns to search in the three ways, and in the third with contexts kept at a swap, from the same seeds and on as many samples: sampled
-            held-out accuracy in the end (the peer: waiting for all), and the lengths of what was trained on against
-            those of what was generated (the last batch is not yet among them).
+learning    The same model learns to search in the three ways, and in the third with contexts kept at a swap, from the
+            same seeds and on as many samples: sampled held-out accuracy in the end (the peer: waiting for all), and the
+            lengths of what was trained on against those of what was generated (the last batch is not yet among them).
 quantized   The same, with rollouts whose weights are rounded to int8: without a correction and with `adaptive`.
 """
 
