@@ -3,7 +3,8 @@
     python benchmarks/weights.py [--part push] [--part deltas] [--part fleet] [--part swap] [--json FILE]
 
 push    one receiver, whole version over loopback, against the same bytes through a plain socket: until they are in
-        memory, and until their digests are checked; seconds by the clock, and of both processes' processors
+        memory, and until their digests are checked; and gRPC alone, whose messages lie ready and are thrown away;
+        seconds by the clock, and of both processes' processors
 deltas  optimiser steps of SmolLM2-135M by this project's learner, at 1e-6 and 1e-5; ours beside an index-and-value code
         (AstraFlow's), gaps and values, and XOR, each compressed by Zstandard, on the same steps
 fleet   8 receivers directly; 1, 8 and 64 through the tree that the master makes: bytes that the trainer sends, and
@@ -25,7 +26,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -56,7 +57,7 @@ from perilune.api.weights.v1.weights_pb2 import Commit, SubscribeRequest
 from perilune.channel import GRPC_OPTIONS, open_channel
 from perilune.weights import RawTensor, State, make_delta
 from perilune.weights.delta import apply_delta
-from perilune.weights.frames import RawChunk, read_frame
+from perilune.weights.frames import CHUNK_BYTES, RawChunk, read_frame
 from perilune.weights.receiver import Receiver
 from perilune.weights.relay import Relay
 from perilune.weights.server import SERVICE, Stream, WeightServer
@@ -155,7 +156,7 @@ def trainer_process(pipe: Connection) -> None:
 
 
 async def _trainer(pipe: Connection) -> None:
-    """Orders: ("publish", number, bytes) → the time of publication; ("sent",) → bytes so far; ("cpu",) → seconds."""
+    """Orders: ("publish", number, bytes) → the time, and CPU seconds so far; ("sent",) → bytes; ("cpu",) → seconds."""
     weights = WeightServer()
     weights._streams[RUN, ""] = stream = Stream(leads=True)
     pipe.send(await _serve(weights))
@@ -163,7 +164,7 @@ async def _trainer(pipe: Connection) -> None:
         order, *rest = await asyncio.to_thread(pipe.recv)
         if order == "publish":
             state = await asyncio.to_thread(version, *rest)
-            published = time.monotonic()
+            published = time.monotonic(), time.process_time()
             stream.publish(state, None, {})
             pipe.send(published)
         else:
@@ -203,10 +204,12 @@ def push() -> dict[str, Figure]:
     """The best of several rounds each, for whatever else the machine does takes time from all of them."""
     plain = _best([plain_socket() for _ in range(PUSH_ROUNDS)])
     hashed = _best([plain_socket(with_digest=True) for _ in range(PUSH_ROUNDS)])
+    alone = _best(grpc_alone())
     bare, verified = _best(pushes(bare_receiver_process)), _best(pushes(verifying_receiver_process))
     figures = {}
     for name, (seconds, cpu_s) in {
         "plain socket that checks BLAKE3 at its end": hashed,
+        "gRPC alone": alone,
         "full push, in memory": bare,
         "full push, verified": verified,
     }.items():
@@ -226,17 +229,59 @@ def pushes(receive: Callable[[Connection], None]) -> list[Cost]:
     """Whole versions from one process to another. The first ones fill both allocators."""
     trainer, receiver = start(trainer_process), start(receive)
     receiver.pipe.send(trainer.pipe.recv())
-    costs, received_before, sent_before = [], 0.0, 0.0
+    costs, received_before = [], 0.0
     for number in range(PUSH_ROUNDS + 2):
-        published = trainer.ask("publish", number, SMOLLM2_BYTES)
+        published, sent_before = trainer.ask("publish", number, SMOLLM2_BYTES)
         at, received_cpu_s = receiver.pipe.recv()
-        sent_cpu_s = trainer.ask("cpu")
-        costs.append((at - published, received_cpu_s - received_before + sent_cpu_s - sent_before))
+        costs.append((at - published, received_cpu_s - received_before + trainer.ask("cpu") - sent_before))
         received_before = received_cpu_s
-        sent_before = sent_cpu_s
     for peer in (receiver, trainer):
         peer.end()
     return costs[2:]
+
+
+def grpc_alone() -> list[Cost]:
+    """What the transport costs without this project: the same bytes as messages of the same size, made beforehand."""
+    sender = start(lambda pipe: asyncio.run(_send_alone(pipe)))
+    receiver = start(lambda pipe: asyncio.run(_receive_alone(pipe)))
+    receiver.pipe.send(sender.pipe.recv())
+    costs = []
+    for _ in range(PUSH_ROUNDS + 2):
+        before = sender.ask("cpu")
+        seconds, received_cpu_s = receiver.ask("go")
+        costs.append((seconds, received_cpu_s + sender.ask("cpu") - before))
+    for peer in (receiver, sender):
+        peer.end()
+    return costs[2:]
+
+
+async def _send_alone(pipe: Connection) -> None:
+    message = bytes(CHUNK_BYTES)
+
+    async def respond(request: bytes, context: object) -> AsyncGenerator[bytes]:
+        for _ in range(SMOLLM2_BYTES // CHUNK_BYTES):
+            yield message
+
+    server = grpc.aio.server(options=GRPC_OPTIONS)
+    handlers = {"Subscribe": grpc.unary_stream_rpc_method_handler(respond)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("alone", handlers),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    pipe.send(f"127.0.0.1:{port}")
+    while True:
+        await asyncio.to_thread(pipe.recv)
+        pipe.send(time.process_time())
+
+
+async def _receive_alone(pipe: Connection) -> None:
+    async with open_channel(pipe.recv()) as channel:
+        subscribe = channel.unary_stream("/alone/Subscribe")
+        while True:
+            pipe.recv()
+            started, before = time.monotonic(), time.process_time()
+            async for _ in subscribe(b""):
+                pass
+            pipe.send((time.monotonic() - started, time.process_time() - before))
 
 
 def verifying_receiver_process(pipe: Connection) -> None:
@@ -331,7 +376,7 @@ def publish_to_fleet(count: int, in_tree: bool, num_bytes: int) -> tuple[float, 
     firsts, lasts, sents = [], [], []
     sent = 0
     for number in range(FLEET_ROUNDS):
-        published = trainer.ask("publish", number, num_bytes)
+        published, _ = trainer.ask("publish", number, num_bytes)
         times = [receiver.pipe.recv() - published for receiver in receivers]
         sent, before = trainer.ask("sent"), sent
         sents.append(sent - before)
