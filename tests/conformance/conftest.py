@@ -18,6 +18,7 @@ from services.rollout.engines import ENGINES
 from tests.unit.rollout.tiny import EOS, WORDS, Caller
 
 ALWAYS_REREADS = ("sglang",)
+ENGINES["plain"] = "tests.conformance.plain_driver:plain_engine"
 LIBRARIES = {"vllm": "vllm", "sglang": "sglang"}  # of the engines that need one beside torch
 
 

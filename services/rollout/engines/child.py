@@ -76,10 +76,10 @@ class Driver(Protocol):
 
 
 def serve(driver_name: str, connection: Connection) -> None:
-    """Until the other side is gone."""
+    """Until the other side is gone. A driver is named by its row, or as module:class."""
     start = wire.receive(connection)
     assert isinstance(start, wire.Start)
-    module, _, attribute = DRIVERS[driver_name].partition(":")
+    module, _, attribute = DRIVERS.get(driver_name, driver_name).partition(":")
     driver: Driver = getattr(import_module(module), attribute)(start)
     wire.send(connection, wire.Ready(driver.max_context))
     serial = -1

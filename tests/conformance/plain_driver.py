@@ -1,0 +1,87 @@
+"""The least that an engine's process can drive: a Hugging Face model, one request after the other.
+
+With it the suite tests `ProcessEngine`, the wire and a process's death where neither vLLM nor SGLang is installed.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
+
+from services.rollout.engines import sampling, wire
+from services.rollout.engines.child import Request, Token
+from services.rollout.engines.process_engine import ProcessEngine
+
+
+@dataclass
+class _Decoding:
+    request: Request
+    tokens: list[int]
+    cache: DynamicCache = field(default_factory=DynamicCache)
+
+
+class PlainDriver:
+    """See `services.rollout.engines.child.Driver`."""
+
+    def __init__(self, start: wire.Start) -> None:
+        torch.set_num_threads(1)
+        config = AutoConfig.from_pretrained(start.folder)
+        self._start = start
+        self._model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, start.dtype)).eval()
+        self._decoding: dict[int, _Decoding] = {}
+
+    @property
+    def max_context(self) -> int:
+        return int(self._model.config.max_position_embeddings)
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._decoding)
+
+    def add(self, request: Request) -> None:
+        self._decoding[request.ref] = _Decoding(request, list(request.tokens))
+
+    def abort(self, refs: Sequence[int]) -> None:
+        for ref in refs:
+            self._decoding.pop(ref, None)
+
+    def load(self, tensors: dict[str, Tensor]) -> list[Token]:
+        self._model.load_state_dict(tensors, strict=False)  # a tied head comes under one name
+        if not self._start.keep_context:
+            for each in self._decoding.values():
+                each.cache = DynamicCache()
+        return []
+
+    @torch.inference_mode()
+    def step(self) -> list[Token]:
+        return [self._next(each) for each in list(self._decoding.values())[: self._start.max_running]]
+
+    def _next(self, decoding: _Decoding) -> Token:
+        request, position = decoding.request, len(decoding.tokens) - 1
+        unread = torch.tensor([decoding.tokens[decoding.cache.get_seq_length() :]])
+        logits_BV = self._model(unread, past_key_values=decoding.cache).logits[:, -1].float()
+        uniform = sampling.uniforms(np.array([request.stream], np.uint64), np.array([position]))
+        token, logprob, full_logprob = (
+            drawn.item()
+            for drawn in sampling.draw(
+                logits_BV,
+                torch.tensor([request.temperature]),
+                torch.tensor([request.top_p]),
+                torch.tensor([request.top_k]),
+                torch.from_numpy(uniform),
+            )
+        )
+        decoding.tokens.append(int(token))
+        num_new = len(decoding.tokens) - len(request.tokens)
+        if token in self._start.end_tokens or num_new == request.max_new_tokens:
+            del self._decoding[request.ref]
+        return Token(request.ref, int(token), logprob, full_logprob)
+
+
+plain_engine = functools.partial(ProcessEngine, f"{__name__}:{PlainDriver.__name__}")
