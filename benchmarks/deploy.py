@@ -41,8 +41,8 @@ def compose(*arguments: str, options: str = "") -> str:
     """Runs docker compose in the benchmark's project; what it printed."""
     ports = {"MASTER_PORT": str(MASTER_PORT), "PAGE_PORT": str(PAGE_PORT)}
     environment = os.environ | ports | {"RUN": RUN, "OPTIONS": options}
-    command = ["docker", "compose", "-p", PROJECT, *arguments]
-    done = subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, capture_output=True, text=True)
+    command = ["docker", "compose", "--progress", "quiet", "-p", PROJECT, *arguments]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout
 
 
