@@ -29,13 +29,16 @@ def trainer(folder: Path) -> None:
     import torch
 
     from perilune.hybrid import never
+    from services.trainer.logprobs import token_logprobs
     from services.trainer.model import load_policy
+    from services.trainer.packing import pack_rows
     from services.trainer.publisher import snapshot
     from services.trainer.turns import Turns
 
     policy = load_policy(MODEL)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6, fused=True)
-    policy.model(torch.tensor([[1, 2, 3, 4]]), labels=torch.tensor([[1, 2, 3, 4]])).loss.backward()
+    [row] = pack_rows([np.arange(1, 5)], [np.arange(4) > 0], max_tokens=4)
+    token_logprobs(policy.model, row).sum().backward()
     optimizer.step()
     optimizer.zero_grad()
     moments = [value for state in optimizer.state.values() for value in state.values()]
