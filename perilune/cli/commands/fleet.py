@@ -66,10 +66,10 @@ def fleet_pin(
 def fleet_export(
     run: RunArgument,
     version: VersionArgument,
-    out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the Hugging Face model folder goes.")],
+    out: Annotated[Path, typer.Argument(metavar="DIR", help="Where the folder goes.")],
     home: Home = DEFAULT_HOME,
 ) -> None:
-    """Write a kept version, as the fleet serves it, as a Hugging Face model folder with safetensors."""
+    """Write a kept version as the fleet serves it: a Hugging Face model folder, or an adapter's as PEFT has it."""
     from perilune.cli import fleet as fleets
 
     fleets.export(run, version, out, home)
