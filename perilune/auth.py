@@ -26,7 +26,7 @@ import secrets
 import time
 import tomllib
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,7 @@ from perilune.errors import (
     UnauthenticatedError,
     rpc_errors,
 )
+from perilune.interception import wrapped
 
 # What a role may call: the beginnings of services' full names.
 ROLES = {
@@ -237,28 +238,14 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         service = details.method.rpartition("/")[0].lstrip("/")
         if handler is None or service in OPEN_SERVICES:
             return handler
-        kind = ("stream" if handler.request_streaming else "unary", "stream" if handler.response_streaming else "unary")
-        behaviour = getattr(handler, "_".join(kind))
-        guard = self._guard_stream if handler.response_streaming else self._guard_unary
-        make = getattr(grpc, f"{'_'.join(kind)}_rpc_method_handler")
-        return make(guard(service, behaviour), handler.request_deserializer, handler.response_serializer)
 
-    def _guard_unary(self, service: str, behaviour: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        @asynccontextmanager
+        async def admitted(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
             async with rpc_errors(context):
                 with self._caller(context).call(service):
-                    return await behaviour(request, context)
+                    yield
 
-        return guarded
-
-    def _guard_stream(self, service: str, behaviour: Callable[..., Any]) -> Callable[..., AsyncIterator[Any]]:
-        async def guarded(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-            async with rpc_errors(context):
-                with self._caller(context).call(service):
-                    async for answer in behaviour(request, context):
-                        yield answer
-
-        return guarded
+        return wrapped(handler, admitted)
 
     def _caller(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
         headers = dict(context.invocation_metadata() or ())

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
+
+from perilune.interception import wrapped
 
 
 @dataclass(frozen=True)
@@ -29,14 +32,7 @@ class DecodingInterceptor(grpc.aio.ServerInterceptor):
         handler = await continuation(details)
         if handler is None or handler.request_streaming or handler.request_deserializer is None:
             return handler
-        read = _reader(handler.request_deserializer)
-        if handler.response_streaming:
-            return grpc.unary_stream_rpc_method_handler(
-                _checked_stream(handler.unary_stream), read, handler.response_serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            _checked_unary(handler.unary_unary), read, handler.response_serializer
-        )
+        return wrapped(handler, _readable, _reader(handler.request_deserializer))
 
 
 def _reader(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
@@ -49,24 +45,9 @@ def _reader(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
     return read
 
 
-def _checked_unary(behaviour: Any) -> Callable[..., Awaitable[Any]]:
-    async def checked(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        if isinstance(request, _Unreadable):
-            await _refuse(request, context)
-        return await behaviour(request, context)
-
-    return checked
-
-
-def _checked_stream(behaviour: Any) -> Callable[..., AsyncIterator[Any]]:
-    async def checked(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        if isinstance(request, _Unreadable):
-            await _refuse(request, context)
-        async for answer in behaviour(request, context):
-            yield answer
-
-    return checked
-
-
-async def _refuse(request: _Unreadable, context: grpc.aio.ServicerContext[Any, Any]) -> None:
-    await context.abort(grpc.StatusCode.INVALID_ARGUMENT, f"the request is no message of this method: {request.why}")
+@asynccontextmanager
+async def _readable(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
+    if isinstance(request, _Unreadable):
+        reason = f"the request is no message of this method: {request.why}"
+        await context.abort(grpc.StatusCode.INVALID_ARGUMENT, reason)
+    yield

@@ -232,7 +232,10 @@ class RewardTable(Table):
 
 
 class AdapterTable(Table):
-    """Low-rank adapters are trained (LoRA, arXiv:2106.09685), and the policy's own weights stay as they are."""
+    """Low-rank adapters are trained (LoRA, arXiv:2106.09685), and the policy's own weights stay as they are.
+
+    They want a higher learning rate than the whole policy does (docs/weights.md).
+    """
 
     rank: PositiveInt = 8
     alpha: PositiveFloat = 16.0  # what an adapter adds is scaled by alpha / rank

@@ -30,21 +30,31 @@ def find_nats_server() -> str:
     return program
 
 
-@pytest.fixture
-def nats_url(tmp_path: Path) -> Iterator[str]:
-    """A NATS server with JetStream on a free port, empty at first, gone after the test."""
+def start_nats(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """A NATS server with JetStream on a free port, which stores in the folder: the process, which is the caller's to
+    end, and its URL."""
     port = free_port()
-    config, store = tmp_path / "nats.conf", tmp_path / "nats"
+    config, store = folder / "nats.conf", folder / "nats"
     config.write_text(
         f'listen: "127.0.0.1:{port}"\nmax_payload: {MAX_PAYLOAD_BYTES}\njetstream {{ store_dir: "{store}" }}\n'
     )
-    with (
-        (tmp_path / "nats.log").open("wb") as log,
-        subprocess.Popen([find_nats_server(), "-c", str(config)], stdout=log, stderr=log) as server,
-    ):
+    with (folder / "nats.log").open("wb") as log:
+        server = subprocess.Popen([find_nats_server(), "-c", str(config)], stdout=log, stderr=log)
+    try:
+        wait_for_port(port, server)
+    except AssertionError:
+        server.kill()
+        raise
+    return server, f"nats://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def nats_url(tmp_path: Path) -> Iterator[str]:
+    """A NATS server of the test's own, empty at first, gone after the test."""
+    server, url = start_nats(tmp_path)
+    with server:
         try:
-            wait_for_port(port, server)
-            yield f"nats://127.0.0.1:{port}"
+            yield url
         finally:
             server.kill()
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from perilune.api.reward.v1.reward_pb2 import (
     GraderChoice,
@@ -31,6 +31,14 @@ BATCH_DEADLINE_S = 300.0
 Grader = str | Mapping[str, Any] | GraderChoice  # a name, {"name": …, "weight": …, "options": {…}}, or that as JSON
 
 
+class ScoreOptions(TypedDict, total=False):
+    """What a request may say, beside what every one does."""
+
+    conversation: Iterable[Message]  # the turns before the response, where the question was more than one message
+    images: Iterable[Image]  # of the question
+    idempotency_key: str  # the same request with the same key is graded once, and can be rescored
+
+
 class RewardClient(Connection):
     """Calls a reward service: `with RewardClient(address) as rewards: rewards.score("\\\\boxed{4}", "4", ["math"])`.
 
@@ -49,10 +57,7 @@ class RewardClient(Connection):
         reference: str,
         graders: Sequence[Grader],
         question: str = "",
-        *,
-        conversation: Iterable[Message] = (),
-        images: Iterable[Image] = (),
-        idempotency_key: str = "",
+        **options: Unpack[ScoreOptions],
     ) -> Score:
         """Scores one response. A grader that failed is a status of the score, which then has no value.
 
@@ -61,14 +66,12 @@ class RewardClient(Connection):
             reference: what the graders compare with.
             graders: names, or choices made by `grader`; the total is the weighted sum of what they say.
             question: for graders that read it.
-            conversation: the turns before the response, where the question was more than one message.
-            images: of the question.
-            idempotency_key: the same request with the same key is graded once, and can be rescored.
+            options: see ScoreOptions.
 
         Raises:
             InvalidInputError: unknown grader or bad option; the message names the nearest right one.
         """
-        request = score_request(response, reference, graders, question, conversation, images, idempotency_key)
+        request = score_request(response, reference, graders, question, **options)
         return self._call(self._stub.Score, request).score
 
     def score_batch(
@@ -147,13 +150,10 @@ class AsyncRewardClient(AsyncConnection):
         reference: str,
         graders: Sequence[Grader],
         question: str = "",
-        *,
-        conversation: Iterable[Message] = (),
-        images: Iterable[Image] = (),
-        idempotency_key: str = "",
+        **options: Unpack[ScoreOptions],
     ) -> Score:
         """See RewardClient.score."""
-        request = score_request(response, reference, graders, question, conversation, images, idempotency_key)
+        request = score_request(response, reference, graders, question, **options)
         return (await self._call(self._stub.Score, request)).score
 
     async def score_batch(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from typing import Self
+from typing import Self, TypedDict, Unpack
 
 from perilune.api.sandbox.v1.sandbox_pb2 import (
     CloseSessionRequest,
@@ -39,6 +39,27 @@ Content = bytes | str
 Files = Mapping[str, Content]
 
 
+class RunOptions(TypedDict, total=False):
+    """What a program may be given, beside its source."""
+
+    stdin: Content  # what it reads
+    arguments: Sequence[str]  # of its command line
+    files: Files | None  # what lies beside it, contents by path
+    environment: Mapping[str, str] | None  # variables besides the sandbox's own
+    limits: Limits | None  # unset ones are the service's defaults
+    return_files: Sequence[str]  # paths or glob patterns of files to bring back
+    image: str  # a name of `SandboxClient.images`, to run it in; the service's own place if not given
+
+
+class SessionOptions(TypedDict, total=False):
+    """What an interpreter may be given."""
+
+    files: Files | None  # what lies in its work folder
+    limits: Limits | None  # unset ones are the service's defaults
+    idle_s: float | None  # how long it stays with nothing to do
+    image: str  # as RunOptions has it
+
+
 class SandboxClient(Connection):
     """Calls a sandbox: `with SandboxClient("127.0.0.1:7050") as sandbox: sandbox.run("python", "print(6 * 7)")`.
 
@@ -53,34 +74,15 @@ class SandboxClient(Connection):
         super().__init__(address, deadline_s, credentials)
         self._stub = SandboxServiceStub(self._channel)
 
-    def run(
-        self,
-        language: str,
-        source: str,
-        *,
-        stdin: Content = b"",
-        arguments: Sequence[str] = (),
-        files: Files | None = None,
-        environment: Mapping[str, str] | None = None,
-        limits: Limits | None = None,
-        return_files: Sequence[str] = (),
-        image: str = "",
-    ) -> RunResponse:
+    def run(self, language: str, source: str, **options: Unpack[RunOptions]) -> RunResponse:
         """Runs a program to its end.
 
         Args:
             language: a name of `languages`.
             source: the program.
-            stdin: what it reads.
-            arguments: of its command line.
-            files: what lies beside it, contents by path.
-            environment: variables besides the sandbox's own.
-            limits: unset ones are the service's defaults.
-            return_files: paths or glob patterns of files to bring back.
-            image: a name of `images`, to run it in; the service's own place if not given.
+            options: see RunOptions.
         """
-        request = run_request(language, source, stdin, arguments, files, environment, limits, return_files, image)
-        return self._call(self._stub.Run, request)
+        return self._call(self._stub.Run, run_request(language, source, **options))
 
     def judge(self, request: JudgeRequest, deadline_s: float = JUDGE_DEADLINE_S) -> Iterator[JudgeResponse]:
         """Judges a program: the cases' results as they come, then the summary. `perilune.codetests` makes requests."""
@@ -90,17 +92,9 @@ class SandboxClient(Connection):
         """Judges a program, and gives the summary alone."""
         return [answer.summary for answer in self.judge(request, deadline_s)][-1]
 
-    def session(
-        self,
-        language: str = "python",
-        *,
-        files: Files | None = None,
-        limits: Limits | None = None,
-        idle_s: float | None = None,
-        image: str = "",
-    ) -> SandboxSession:
+    def session(self, language: str = "python", **options: Unpack[SessionOptions]) -> SandboxSession:
         """Opens an interpreter that keeps its state; close it, or use it as a context manager."""
-        answer = self._call(self._stub.CreateSession, session_request(language, files, limits, idle_s, image))
+        answer = self._call(self._stub.CreateSession, session_request(language, **options))
         return SandboxSession(self, answer.session_id)
 
     def languages(self, image: str = "") -> Sequence[Language]:
@@ -159,22 +153,9 @@ class AsyncSandboxClient(AsyncConnection):
         super().__init__(address, deadline_s, credentials)
         self._stub = SandboxServiceStub(self._channel)
 
-    async def run(
-        self,
-        language: str,
-        source: str,
-        *,
-        stdin: Content = b"",
-        arguments: Sequence[str] = (),
-        files: Files | None = None,
-        environment: Mapping[str, str] | None = None,
-        limits: Limits | None = None,
-        return_files: Sequence[str] = (),
-        image: str = "",
-    ) -> RunResponse:
+    async def run(self, language: str, source: str, **options: Unpack[RunOptions]) -> RunResponse:
         """See SandboxClient.run."""
-        request = run_request(language, source, stdin, arguments, files, environment, limits, return_files, image)
-        return await self._call(self._stub.Run, request)
+        return await self._call(self._stub.Run, run_request(language, source, **options))
 
     def judge(self, request: JudgeRequest, deadline_s: float = JUDGE_DEADLINE_S) -> AsyncIterator[JudgeResponse]:
         """See SandboxClient.judge."""
@@ -184,17 +165,9 @@ class AsyncSandboxClient(AsyncConnection):
         """See SandboxClient.verdict."""
         return [answer.summary async for answer in self.judge(request, deadline_s)][-1]
 
-    async def session(
-        self,
-        language: str = "python",
-        *,
-        files: Files | None = None,
-        limits: Limits | None = None,
-        idle_s: float | None = None,
-        image: str = "",
-    ) -> AsyncSandboxSession:
+    async def session(self, language: str = "python", **options: Unpack[SessionOptions]) -> AsyncSandboxSession:
         """See SandboxClient.session."""
-        answer = await self._call(self._stub.CreateSession, session_request(language, files, limits, idle_s, image))
+        answer = await self._call(self._stub.CreateSession, session_request(language, **options))
         return AsyncSandboxSession(self, answer.session_id)
 
     async def languages(self, image: str = "") -> Sequence[Language]:
@@ -266,7 +239,11 @@ def run_request(
 
 
 def session_request(
-    language: str, files: Files | None, limits: Limits | None, idle_s: float | None, image: str = ""
+    language: str,
+    files: Files | None = None,
+    limits: Limits | None = None,
+    idle_s: float | None = None,
+    image: str = "",
 ) -> CreateSessionRequest:
     """What `session` sends."""
     given = write_files(files or {})

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,9 +21,10 @@ from torch.nn import functional as F
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError
-from perilune.recipe import AdapterTable
+from perilune.recipe import AdapterTable, Recipe
 from perilune.weights import RawTensor, State
 from perilune.weights.adapted import A_SUFFIX, B_SUFFIX, BASE_DIGEST, CONFIG_FILE, PREFIX
+from services.trainer.model import PACKAGE_PREFIX
 from services.trainer.publisher import PublishedVersion, raw_tensor
 
 
@@ -94,6 +96,15 @@ def adapter_snapshot(model: nn.Module, number: int, base: PolicyVersion, config:
     tensors = [raw_tensor(name, tensor.float().clone()) for name, tensor in factors(model).items()]
     tensors.append(RawTensor(BASE_DIGEST, trajectory.DTYPE_UINT8, (len(digest),), digest))
     return PublishedVersion(State.of(number, tensors), None, {CONFIG_FILE: config})
+
+
+def base_path(recipe: Recipe, first: Path) -> str:
+    """Where PEFT finds what the adapter changes: the recipe's model, or the checkpoint of version 0 where that is not
+    the same (it was warmed up, or made on the spot) or PEFT knows no such name."""
+    path = recipe.model.path
+    if path is None or recipe.warmup is not None or path.startswith(PACKAGE_PREFIX):
+        return str(first.resolve())
+    return path
 
 
 def peft_config(table: AdapterTable, base_path: str) -> bytes:

@@ -22,7 +22,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, StateError
 from perilune.recipe import Recipe
 from perilune.weights.store import VersionStore
-from services.trainer.adapter import adapt, adapter_snapshot, factors, merged_state, peft_config, set_factors
+from services.trainer.adapter import adapt, adapter_snapshot, base_path, factors, merged_state, peft_config, set_factors
 from services.trainer.batch import Ages, Refused, read_group
 from services.trainer.checkpoint import Checkpoints, TrainerState
 from services.trainer.learner import Learner
@@ -183,7 +183,7 @@ class Session:
             before = None
         policy = self._learner.policy
         if self._adapter is not None and self.base is not None:
-            config = peft_config(self._adapter, self.recipe.model.path or str(self._checkpoints.path_of(0)))
+            config = peft_config(self._adapter, base_path(self.recipe, self._checkpoints.path_of(0)))
             version = adapter_snapshot(policy.model, self.number, self.base.policy, config)
         else:
             version = self._plain_snapshot(policy, self.number, before)

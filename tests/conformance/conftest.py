@@ -10,12 +10,11 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from services.rollout.config import RolloutSettings
 from services.rollout.engines import ENGINES
-from tests.unit.rollout.tiny import EOS, WORDS, Caller
+from tests.unit.rollout.tiny import Caller, tiny_llama
 
 ALWAYS_REREADS = ("sglang",)
 ENGINES["plain"] = "tests.conformance.plain_driver:plain_engine"
@@ -44,21 +43,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def llama(seed: int, tied: bool = True, layers: int = 2) -> LlamaForCausalLM:
     """The smallest that every engine can run: vLLM's attention on a CPU wants heads of at least 32 numbers."""
-    torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
+    return tiny_llama(
+        seed,
         hidden_size=64,
         intermediate_size=128,
         num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
-        max_position_embeddings=128,
-        initializer_range=0.3,
         tie_word_embeddings=tied,
-        eos_token_id=EOS,
         architectures=["LlamaForCausalLM"],  # as a trainer's own files say
     )
-    return LlamaForCausalLM(config).eval()
 
 
 @pytest.fixture(scope="module")

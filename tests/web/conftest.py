@@ -15,8 +15,6 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from tests.conftest import MAX_PAYLOAD_BYTES, find_nats_server, free_port, wait_for_port
-
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
 PATIENCE_MS = 30_000  # for a busy machine; nothing waits so long in earnest
 
@@ -51,17 +49,6 @@ def start_master(home: Path, nats_url: str, **settings: str) -> tuple[subprocess
         assert time.monotonic() < deadline, "the master did not get ready"
         time.sleep(0.02)
     return process, json.loads(ready.read_text())
-
-
-def start_nats(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
-    port = free_port()
-    config = folder / "nats.conf"
-    store = f'jetstream {{ store_dir: "{folder / "nats"}" }}'
-    config.write_text(f'listen: "127.0.0.1:{port}"\nmax_payload: {MAX_PAYLOAD_BYTES}\n{store}\n')
-    with (folder / "nats.log").open("wb") as log:
-        server = subprocess.Popen([find_nats_server(), "-c", str(config)], stdout=log, stderr=log)
-    wait_for_port(port, server)
-    return server, f"nats://127.0.0.1:{port}"
 
 
 @pytest.fixture(scope="session")

@@ -19,7 +19,8 @@ from perilune.api.master.v1.master_pb2_grpc import FleetServiceStub, TrainingSer
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
 from perilune.auth import digest_of
 from perilune.bus import Bus, event_subject
-from tests.web.conftest import Site, start_master, start_nats
+from tests.conftest import start_nats
+from tests.web.conftest import Site, start_master
 from tests.web.made import recipe_json
 
 EVENT = Event(

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.web.conftest import Site, start_master, start_nats
+from tests.conftest import start_nats
+from tests.web.conftest import Site, start_master
 from tests.web.made import make_run
 
 LONG, SHORT, OTHER = "long", "short", "other"

@@ -17,7 +17,6 @@ from typing import Protocol
 
 _PREFIX = "perilune-sandbox"
 _numbers = itertools.count()
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
@@ -94,6 +93,54 @@ class _File:
         os.close(self._descriptor)
 
 
+class _Peak(Protocol):
+    """The most memory that a group held since it was armed."""
+
+    def arm(self) -> None: ...
+
+    def bytes(self, held_now: int) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class _Group:
+    """What both versions do alike with files of their own names."""
+
+    _limit: _File
+    _usage: _File
+    _peak: _Peak
+    _events: _File  # counts oom_kill
+    _pids_max: _File
+    _pids_now: _File
+    _pids_events: _File
+    _cpu: _File
+    _cpu_key: str
+    _cpu_per_s: float
+    _base = (0, 0.0, 0, 0)  # what the group held and had counted when it was armed
+
+    def arm(self, memory_bytes: int, num_processes: int) -> None:
+        held = self._usage.number()
+        self._limit.write(held + memory_bytes)  # the kernel rounds it down to whole pages
+        self._peak.arm()
+        self._pids_max.write(self._pids_now.number() + num_processes)
+        self._base = (held, *self._counts())
+
+    def charge(self) -> Charge:
+        held, cpu_s, oom_kills, refused = self._base
+        cpu_now, oom_now, refused_now = self._counts()
+        peak = max(0, self._peak.bytes(self._usage.number()) - held)
+        return Charge(cpu_now - cpu_s, peak, oom_now - oom_kills, refused_now - refused)
+
+    def _counts(self) -> tuple[float, int, int]:
+        cpu_s = self._cpu.number(self._cpu_key) / self._cpu_per_s
+        return cpu_s, self._events.number("oom_kill"), self._pids_events.number("max")
+
+    def _close(self) -> None:
+        memory = (self._limit, self._usage, self._peak, self._events)
+        for file in (*memory, self._pids_max, self._pids_now, self._pids_events, self._cpu):
+            file.close()
+
+
 class _MakerV1:
     name = "cgroup-v1"
     _CONTROLLERS = ("memory", "pids", "cpuacct", "cpu")
@@ -109,7 +156,9 @@ class _MakerV1:
         return _CgroupV1({controller: parent / name for controller, parent in self._parents.items()})
 
 
-class _CgroupV1:
+class _CgroupV1(_Group):
+    _cpu_key, _cpu_per_s = "", 1e9
+
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = folders
         for folder in folders.values():
@@ -117,41 +166,36 @@ class _CgroupV1:
         memory, pids = folders["memory"], folders["pids"]
         self._limit = _File(memory / "memory.limit_in_bytes", writable=True)
         self._usage = _File(memory / "memory.usage_in_bytes")
-        self._peak = _File(memory / "memory.max_usage_in_bytes", writable=True)
-        self._oom = _File(memory / "memory.oom_control")
+        self._peak = _PeakV1(memory)
+        self._events = _File(memory / "memory.oom_control")
         self._pids_max = _File(pids / "pids.max", writable=True)
         self._pids_now = _File(pids / "pids.current")
         self._pids_events = _File(pids / "pids.events")
         self._cpu = _File(folders["cpuacct"] / "cpuacct.usage")
-        self._base = (0, 0.0, 0, 0)
 
     def add(self, pid: int) -> None:
         for folder in self._folders.values():
             (folder / "cgroup.procs").write_text(str(pid))
 
-    def arm(self, memory_bytes: int, num_processes: int) -> None:
-        held = self._usage.number()
-        self._limit.write((held + memory_bytes) // _PAGE_BYTES * _PAGE_BYTES)
-        self._peak.write(0)
-        self._pids_max.write(self._pids_now.number() + num_processes)
-        self._base = (held, *self._counts())
-
-    def charge(self) -> Charge:
-        held, cpu_s, oom_kills, refused = self._base
-        cpu_now, oom_now, refused_now = self._counts()
-        peak = max(0, self._peak.number() - held)
-        return Charge(cpu_now - cpu_s, peak, oom_now - oom_kills, refused_now - refused)
-
     def remove(self) -> None:
-        files = (self._limit, self._usage, self._peak, self._oom, self._pids_max, self._pids_now, self._pids_events)
         for folder in self._folders.values():
             with contextlib.suppress(FileNotFoundError):  # cpu and cpuacct may be one
                 folder.rmdir()
-        for file in (*files, self._cpu):
-            file.close()
+        self._close()
 
-    def _counts(self) -> tuple[float, int, int]:
-        return self._cpu.number() / 1e9, self._oom.number("oom_kill"), self._pids_events.number("max")
+
+class _PeakV1:
+    def __init__(self, folder: Path) -> None:
+        self._file = _File(folder / "memory.max_usage_in_bytes", writable=True)
+
+    def arm(self) -> None:
+        self._file.write(0)
+
+    def bytes(self, held_now: int) -> int:
+        return self._file.number()
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _MakerV2:
@@ -182,7 +226,9 @@ class _MakerV2:
         (self._parent / "cgroup.subtree_control").write_text(" ".join(f"+{name}" for name in self._CONTROLLERS))
 
 
-class _CgroupV2:
+class _CgroupV2(_Group):
+    _cpu_key, _cpu_per_s = "usage_usec", 1e6
+
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         folder.mkdir(exist_ok=True)
@@ -196,39 +242,18 @@ class _CgroupV2:
         self._cpu = _File(folder / "cpu.stat")
         with contextlib.suppress(FileNotFoundError):  # a kernel without swap
             (folder / "memory.swap.max").write_text("0")
-        self._base = (0, 0.0, 0, 0)
 
     def add(self, pid: int) -> None:
         (self._folder / "cgroup.procs").write_text(str(pid))
 
-    def arm(self, memory_bytes: int, num_processes: int) -> None:
-        held = self._usage.number()
-        self._limit.write(held + memory_bytes)
-        self._peak.arm()
-        self._pids_max.write(self._pids_now.number() + num_processes)
-        self._base = (held, *self._counts())
-
-    def charge(self) -> Charge:
-        held, cpu_s, oom_kills, refused = self._base
-        cpu_now, oom_now, refused_now = self._counts()
-        peak = max(0, self._peak.bytes(self._usage.number()) - held)
-        return Charge(cpu_now - cpu_s, peak, oom_now - oom_kills, refused_now - refused)
-
     def remove(self) -> None:
-        files = (self._limit, self._usage, self._peak, self._events, self._pids_max, self._pids_now, self._pids_events)
         self._folder.rmdir()
-        for file in (*files, self._cpu):
-            file.close()
-
-    def _counts(self) -> tuple[float, int, int]:
-        return self._cpu.number("usage_usec") / 1e6, self._events.number("oom_kill"), self._pids_events.number("max")
+        self._close()
 
 
 class _PeakV2:
-    """The most that a group held during a job.
-
-    Since Linux 6.12 the kernel's own mark can be set back. Before, it stays at the highest of all jobs: one that goes
-    beyond is told exactly, the others as far as they were looked at. Before 5.19 there is no mark.
+    """Since Linux 6.12 the kernel's own mark can be set back. Before, it stays at the highest of all jobs: one that
+    goes beyond is told exactly, the others as far as they were looked at. Before 5.19 there is no mark.
     """
 
     def __init__(self, folder: Path) -> None:

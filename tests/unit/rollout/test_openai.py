@@ -44,7 +44,7 @@ class Run:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     def start(self, max_positions: int = 128) -> None:
-        model, loop = tiny_llama(max_positions=max_positions), asyncio.get_running_loop()
+        model, loop = tiny_llama(max_position_embeddings=max_positions), asyncio.get_running_loop()
         files, tensors = model_files(model), raw_tensors(model)
         self.policy, self.tokenizer = manifest_of(7, tensors).version, build_tokenizer(files)
 

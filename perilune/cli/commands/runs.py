@@ -1,0 +1,95 @@
+"""Runs that there are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perilune.cli.commands.options import (
+    DEFAULT_HOME,
+    AsJson,
+    Home,
+    Master,
+    NoView,
+    Rewards,
+    Rollouts,
+    RunArgument,
+    end,
+)
+
+app = typer.Typer()
+run_app = typer.Typer(no_args_is_help=True, help="Look at runs, stop them, continue them.")
+
+
+@run_app.command("list")
+def list_runs(home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = False) -> None:
+    """List all runs, newest first."""
+    from perilune.cli import inspect
+
+    inspect.list_runs(home, master, as_json)
+
+
+@run_app.command()
+def show(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = False) -> None:
+    """Show what a run did: accuracy, curves, samples, weights, ledger."""
+    from perilune.cli import inspect
+
+    inspect.show(run, home, master, as_json)
+
+
+@run_app.command()
+def watch(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None, no_view: NoView = False) -> None:
+    """Watch a run until it ends. Ctrl-C leaves the run alone."""
+    from perilune.cli import inspect
+
+    end(inspect.watch(run, home, master, live=not no_view))
+
+
+@run_app.command("export")
+def export_run(
+    run: RunArgument,
+    home: Home = DEFAULT_HOME,
+    master: Master = None,
+    tensorboard: Annotated[Path | None, typer.Option(help="Write TensorBoard's event files below this folder.")] = None,
+    wandb: Annotated[str | None, typer.Option(help="Write to this project of Weights & Biases.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the run ends.")] = False,
+) -> None:
+    """Write a run's curves for TensorBoard or Weights & Biases."""
+    from perilune.cli import inspect
+
+    inspect.export(run, home, master, tensorboard, wandb, follow)
+
+
+@run_app.command()
+def stop(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None) -> None:
+    """Stop a run after the step at hand, and wait until it has stopped."""
+    from perilune.cli import inspect
+
+    inspect.stop(run, home, master)
+
+
+@run_app.command()
+def resume(
+    run: RunArgument,
+    home: Home = DEFAULT_HOME,
+    rollouts: Rollouts = None,
+    rewards: Rewards = 1,
+    master: Master = None,
+    no_view: NoView = False,
+    as_json: AsJson = False,
+) -> None:
+    """Continue a stopped or failed run from its last version, starting the services if none run."""
+    from perilune.cli import training
+
+    place = training.Place(home, master, rollouts, rewards)
+    end(training.resume(run, place, training.Screen(not no_view, as_json)))
+
+
+@app.command()
+def ledger(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = False) -> None:
+    """Show where every sample of a run went. Exit status 1 if the ledger does not balance."""
+    from perilune.cli import inspect
+
+    end(inspect.ledger(run, home, master, as_json))

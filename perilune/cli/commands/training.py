@@ -1,0 +1,95 @@
+"""Runs that are made from a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perilune.cli.commands.options import (
+    DEFAULT_HOME,
+    AsJson,
+    Home,
+    Master,
+    NoView,
+    Overrides,
+    RecipeArgument,
+    Rewards,
+    Rollouts,
+    RunName,
+    end,
+)
+
+app = typer.Typer()
+recipe_app = typer.Typer(no_args_is_help=True, help="Look at recipes.")
+
+
+@app.command()
+def train(
+    recipe: RecipeArgument,
+    set_: Overrides = None,
+    name: RunName = "",
+    home: Home = DEFAULT_HOME,
+    rollouts: Rollouts = None,
+    rewards: Rewards = 1,
+    master: Master = None,
+    no_view: NoView = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run a recipe: start every service on this machine, train, report, stop them.
+
+    Ctrl-C stops the run so that it can be resumed; a second one kills. With --master the run goes to services that
+    run already, and nothing is started here.
+    """
+    from perilune.cli import training
+    from perilune.recipe import load_recipe
+
+    place = training.Place(home, master, rollouts, rewards)
+    end(training.submit(load_recipe(recipe, set_ or []), name, place, training.Screen(not no_view, as_json)))
+
+
+@app.command("eval")
+def evaluate(
+    recipe_or_run: Annotated[str, typer.Argument(help="A recipe's TOML file, or a run's id.")],
+    model: Annotated[
+        str | None, typer.Option(help="What to evaluate: a folder or Hugging Face id; a run's own weights by default.")
+    ] = None,
+    set_: Overrides = None,
+    name: RunName = "",
+    home: Home = DEFAULT_HOME,
+    rollouts: Rollouts = None,
+    rewards: Rewards = 1,
+    master: Master = None,
+    no_view: NoView = False,
+    as_json: AsJson = False,
+) -> None:
+    """Measure a model's held-out accuracy on a recipe's problems, without training."""
+    from perilune.cli import training
+
+    place = training.Place(home, master, rollouts, rewards)
+    recipe = training.evaluation_of(recipe_or_run, model, set_ or [], place)
+    end(training.submit(recipe, name, place, training.Screen(not no_view, as_json)))
+
+
+@app.command()
+def sft(
+    recipe: RecipeArgument,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the Hugging Face model folder goes.")],
+    set_: Overrides = None,
+) -> None:
+    """Do a recipe's warm-up alone: supervised fine-tuning on reasoning traces."""
+    from perilune.cli.serving import exec_module
+    from perilune.recipe import load_recipe
+
+    load_recipe(recipe, set_ or [])  # a mistake in it is told before torch is loaded
+    overrides = [argument for override in set_ or [] for argument in ("--set", override)]
+    exec_module("services.trainer.sft", [str(recipe), "--out", str(out), *overrides], {})
+
+
+@recipe_app.command("check")
+def check(recipe: RecipeArgument, set_: Overrides = None) -> None:
+    """Check a recipe and print it with every default filled in."""
+    from perilune.recipe import load_recipe
+
+    print(load_recipe(recipe, set_ or []).model_dump_json(indent=2))
