@@ -52,8 +52,8 @@ format: setup ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: setup ## Run every benchmark, one after the other
-	for name in loop engine trainer weights; do $(BIN)/python benchmarks/$$name.py || exit 1; done
+bench: setup ## Run the benchmarks that need nothing more than this (docs/benchmarks.md has all); takes hours
+	for name in loop engine trainer rollouts weights reward_api soak; do $(BIN)/python -m benchmarks.$$name || exit 1; done
 
 clean: ## Remove the virtual environment and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache

@@ -21,7 +21,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from statistics import quantiles
 
-from report import Figure, report
+from benchmarks.report import Figure, report
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, SCORE_STATUS_TIMEOUT, Score
 from perilune.client import AsyncRewardClient, score_request

@@ -51,8 +51,9 @@ def start_master(home: Path, nats_url: str, **settings: str) -> tuple[subprocess
     return process, json.loads(ready.read_text())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """While Playwright's loop runs, no test of coroutines can: it must end before another file's tests."""
     program = shutil.which("chromium") or shutil.which("google-chrome")
     assert program, "the page's tests need a browser: apt-get install chromium"
     with sync_playwright() as playwright:
