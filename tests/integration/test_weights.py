@@ -51,8 +51,8 @@ class Trainer(WeightServer):
         self.open()
 
     def open(self) -> None:
-        before = self._streams.pop((RUN, ""), None)
-        self._streams[RUN, ""] = Stream(leads=True)
+        before = self._streams.pop((RUN, "", 0), None)
+        self._streams[RUN, "", 0] = Stream(leads=True)
         self.state: State | None = None
         if before:
             before.close()
@@ -524,7 +524,7 @@ async def test_a_receiver_moves_between_two_versions(world: World) -> None:
 
 async def test_adapters_are_a_stream_of_their_own(world: World) -> None:
     adapter = State.of(7, [RawTensor("lora_A", DTYPE_BFLOAT16, (2, 2), memoryview(b"abcdefgh"))])
-    world.trainer._streams[RUN, "poet"] = Stream(leads=True)
+    world.trainer._streams[RUN, "poet", 0] = Stream(leads=True)
     world.trainer.stream_of(RUN, "poet").publish(adapter, None, {"adapter_config.json": b"{}"})
     world.trainer.publish(state(0))
     model, poet = world.follow(), world.follow(receiver=Receiver(RUN, "w", adapter="poet"))

@@ -16,7 +16,7 @@ from tests.unit.trainer.models import recipe, same_bits, state
 
 
 def _session(folder: Path, table: Recipe, committed: PolicyVersion | None = None) -> Session:
-    return Session(table, folder, committed, never)
+    return Session.open(table, folder, committed, never)
 
 
 def _train(session: Session, num_iterations: int) -> None:
