@@ -105,7 +105,7 @@ def region(states: Sequence[State], name: str, start: Sequence[int], shape: Sequ
 
 
 class ShardedReceiver:
-    """What `Receiver` is to a trainer of one rank, to a trainer of however many it has; that may change as it restarts."""
+    """What `Receiver` is to a trainer of one rank, for one of any number, which may change when it starts again."""
 
     def __init__(self, receiver_of: Callable[[int], Receiver]) -> None:
         """`receiver_of`: makes the receiver of a rank's part, or of the whole where rank 0 is the only one."""

@@ -235,7 +235,9 @@ class Learner:
 
     def _token_logprobs(self, row: PackedRow) -> Tensor:
         device = self.policy.model.device.type
-        autocast = torch.autocast(device, torch.bfloat16) if self._table.precision == "bf16" else contextlib.nullcontext()
+        autocast = (
+            torch.autocast(device, torch.bfloat16) if self._table.precision == "bf16" else contextlib.nullcontext()
+        )
         with autocast:
             return self._logprobs(row).cpu()  # what comes after is little, and on the CPU
 

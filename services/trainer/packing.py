@@ -50,8 +50,15 @@ class PackedRow:
         """The row where the model computes."""
         if self.tokens_T.device == device:
             return self
-        tensors = {name: value.to(device) for name, value in vars(self).items() if isinstance(value, Tensor)}
-        return replace(self, blocks=[block.to(device) for block in self.blocks], **tensors)
+        return PackedRow(
+            self.indices,
+            self.tokens_T.to(device),
+            self.positions_T.to(device),
+            [block.to(device) for block in self.blocks],
+            self.scored_S.to(device),
+            self.targets_S.to(device),
+            self.sequence_S.to(device),
+        )
 
 
 def plan_rows(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

@@ -244,7 +244,9 @@ def _made(recipe: Recipe, should_stop: Callable[[], bool], on_warmup_step: Calla
     }
     if not math.isnan(loss):
         metrics["warmup_loss"] = loss
-    state = TrainerState(number=0, origin=origin_of(recipe), metrics=metrics, published_digests=[], optimizer={"state": {}})
+    state = TrainerState(
+        number=0, origin=origin_of(recipe), metrics=metrics, published_digests=[], optimizer={"state": {}}
+    )
     return Start(policy, state, is_new=True)
 
 

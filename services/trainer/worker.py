@@ -44,7 +44,7 @@ from perilune.service import Service, open_channel, patiently, until_stopping
 from perilune.weights.adapted import STREAM
 from services.trainer.learner import InterruptedTraining
 from services.trainer.publisher import SERVICE, Publisher
-from services.trainer.ranks import END, Ranks, RankLostError
+from services.trainer.ranks import END, RankLostError, Ranks
 from services.trainer.session import FOLLOW, Session, versions_of
 from services.trainer.turns import Turns
 
