@@ -8,7 +8,7 @@ from perilune.service import ServiceSettings
 
 
 class TrainerSettings(ServiceSettings):
-    """Of the ranks that torchrun starts on one machine each has a port: the one that is set, the next one, and so on."""
+    """Of the ranks that torchrun starts on one machine each has a port: the one that is set, the next, and so on."""
 
     rank: int = Field(0, validation_alias="RANK")
     local_rank: int = Field(0, validation_alias="LOCAL_RANK")
