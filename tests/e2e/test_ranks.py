@@ -16,7 +16,7 @@ from tests.e2e.launcher import Launched, launch
 NUM_ITERATIONS, NUM_PROMPTS = 4, 8
 QUICK = [
     "recipes/search.toml",
-    *("--set", "warmup.num_steps=40"),
+    *("--set", "warmup.num_steps=200"),
     *("--set", f"trainer.num_iterations={NUM_ITERATIONS}"),
     *("--set", "trainer.checkpoint_every=2"),
     *("--set", f"rollout.prompts_per_iteration={NUM_PROMPTS}"),
@@ -52,6 +52,7 @@ async def test_a_rank_that_is_killed_costs_nothing_but_time(tmp_path: Path) -> N
     # Every sample was drawn with what both ranks' parts made: nobody else knows the digest of all of them, and the
     # engines' log-probabilities are the trainer's.
     digests = {(version["version"], version["digest"]) for version in run["versions"]}
+    assert len({digest for _, digest in digests}) == NUM_ITERATIONS + 1
     assert drawn_with(tmp_path / "perilune.db") == {pair for pair in digests if pair[0] < NUM_ITERATIONS}
     assert all(version["metrics"]["engine_gap"] < 1e-3 for version in run["versions"][1:])
 
