@@ -114,8 +114,13 @@ class Session:
         Raises:
             InterruptedTraining: should_stop said so.
             StateError: versions are committed, and no checkpoint of them is here.
+            InvalidInputError: several ranks are to train an adapter.
             PeriluneError: the model or its traces cannot be had, as the message says.
         """
+        if recipe.trainer.adapter and ranks and ranks.size > 1:
+            raise InvalidInputError(
+                f"trainer.adapter: a trainer of {ranks.size} ranks trains whole policies only; start one of one rank"
+            )
         use_threads(recipe.trainer.num_threads)
         checkpoints = _checkpoints_of(folder)
         newest = checkpoints.newest(at_most=committed.number + 1 if committed else 0)

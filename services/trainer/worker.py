@@ -177,10 +177,6 @@ class Trainer:
                 "trainer.adapter: a trainer that takes turns with its pod's engine (PERILUNE_HYBRID) hands over whole "
                 "policies; start it without, or train without adapters"
             )
-        if recipe.trainer.adapter and self._ranks.size > 1:
-            raise InvalidInputError(
-                f"trainer.adapter: a trainer of {self._ranks.size} ranks trains whole policies; start one of one rank"
-            )
         committed = assignment.committed if assignment.HasField("committed") else None
         first_to_commit = committed.number if committed else 0
         adapter = STREAM if recipe.trainer.adapter else ""
@@ -314,7 +310,8 @@ async def follow(ranks: Ranks, publisher: Publisher, thread: Executor) -> None:
                 publisher.open(run_id)
             elif order.name == FOLLOW:
                 session = await loop.run_in_executor(thread, Session.follow, ranks, *order.arguments)
-            elif order.name == PUBLISH and session:
+            elif order.name == PUBLISH:
+                assert session is not None  # or the first rank had nothing to publish
                 publisher.publish(run_id, session.published)
             else:
                 await loop.run_in_executor(thread, getattr(session, order.name), *order.arguments)
