@@ -158,7 +158,7 @@ def trainer_process(pipe: Connection) -> None:
 async def _trainer(pipe: Connection) -> None:
     """Orders: ("publish", number, bytes) → the time, and CPU seconds so far; ("sent",) → bytes; ("cpu",) → seconds."""
     weights = WeightServer()
-    weights._streams[RUN, ""] = stream = Stream(leads=True)
+    weights._streams[RUN, "", 0] = stream = Stream(leads=True)
     pipe.send(await _serve(weights))
     while True:
         order, *rest = await asyncio.to_thread(pipe.recv)

@@ -181,7 +181,7 @@ class SharedReceiver:
     def __init__(self, versions: SharedVersions) -> None:
         self._versions = versions
 
-    def move(self, addresses: Sequence[str]) -> None:
+    def move(self, addresses: Sequence[str], rank_addresses: Sequence[str] = ()) -> None:
         """The trainer is in the same pod, wherever else it can be reached."""
 
     def expect(self, version: PolicyVersion) -> None:

@@ -220,6 +220,7 @@ class Child:
     log: Path
     ready_file: Path | None = None
     process: asyncio.subprocess.Process | None = None
+    watches_parent: bool = True  # as the services do; NATS and torchrun cannot
     deaths: list[float] = field(default_factory=list)
     log_start: int = 0  # where in the log this life began
 
@@ -227,7 +228,15 @@ class Child:
 class LocalCluster:
     """The running services of one home; made by `local_cluster`."""
 
-    def __init__(self, home: Path, lock: int, num_rollouts: int, num_rewards: int, notify: Callable[[str], None]):
+    def __init__(
+        self,
+        home: Path,
+        lock: int,
+        num_rollouts: int,
+        num_rewards: int,
+        notify: Callable[[str], None],
+        num_trainer_ranks: int = 1,
+    ):
         nats_port, master_port, sandbox_port = free_ports(3)
         self.home = home
         self.nats_url = f"nats://{LOOPBACK}:{nats_port}"
@@ -242,11 +251,12 @@ class LocalCluster:
         self._stopping = False
         self._supervisors: dict[asyncio.Task[None], Child] = {}
         config = write_nats_config(home, f"{LOOPBACK}:{nats_port}")
-        self._nats = Child("nats", [str(find_nats_server()), "-c", str(config)], {}, self._log_of("nats"))
+        nats = [str(find_nats_server()), "-c", str(config)]
+        self._nats = Child("nats", nats, {}, self._log_of("nats"), watches_parent=False)
         self._master = self._service("master", "master", 1, f"{LOOPBACK}:{master_port}")
         self._master.env["PERILUNE_HTTP_LISTEN"] = self.page.removeprefix("http://").rstrip("/")
         self._workers = [
-            self._service("trainer", "trainer", num_rollouts),
+            self._trainer(num_trainer_ranks),
             *(self._service("rollout", f"rollout-{i}", num_rollouts) for i in range(1, num_rollouts + 1)),
             *(self._service("reward", f"reward-{i}", num_rollouts) for i in range(1, num_rewards + 1)),
         ]
@@ -335,6 +345,17 @@ class LocalCluster:
         }
         return Child(name, [sys.executable, "-m", f"services.{service}"], env, self._log_of(name), ready_file)
 
+    def _trainer(self, num_ranks: int) -> Child:
+        """One process, or torchrun with one for each rank. It takes them along when it ends, and starts none again."""
+        child = self._service("trainer", "trainer", 1)
+        if num_ranks > 1:
+            launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
+            child.argv = [sys.executable, *launch, *child.argv[1:]]
+            child.env["OMP_NUM_THREADS"] = os.environ.get("OMP_NUM_THREADS", str(max(1, num_cores() // num_ranks)))
+            child.env.setdefault("GLOO_SOCKET_IFNAME", "lo" if sys.platform == "linux" else "lo0")
+            child.watches_parent = False
+        return child
+
     def _supervise(self, child: Child) -> None:
         self._supervisors[asyncio.create_task(self._keep_alive(child))] = child
 
@@ -370,8 +391,7 @@ class LocalCluster:
                 stderr=log,
                 start_new_session=True,  # the terminal's Ctrl-C reaches only the launcher
                 pass_fds=[self._lock],
-                # The NATS server cannot watch its parent itself, as the services do.
-                preexec_fn=_end_with_parent if child is self._nats and sys.platform == "linux" else None,
+                preexec_fn=_end_with_parent if not child.watches_parent and sys.platform == "linux" else None,
             )
 
     def _give_up(self, child: Child, status: int, reason: str) -> None:
@@ -391,7 +411,11 @@ class LocalCluster:
 
 @contextlib.asynccontextmanager
 async def local_cluster(
-    home: Path, num_rollouts: int | None = None, num_rewards: int = 1, notify: Callable[[str], None] = lambda _: None
+    home: Path,
+    num_rollouts: int | None = None,
+    num_rewards: int = 1,
+    notify: Callable[[str], None] = lambda _: None,
+    num_trainer_ranks: int = 1,
 ) -> AsyncIterator[LocalCluster]:
     """Runs NATS, a master, a trainer, rollout and reward workers on this machine for as long as the context is open.
 
@@ -400,6 +424,7 @@ async def local_cluster(
         num_rollouts: rollout workers; one for each of the first two cores, if not given.
         num_rewards: reward workers.
         notify: told in a sentence when a child died and is started again.
+        num_trainer_ranks: processes that the policy is sharded over.
 
     Raises:
         StateError: another cluster works in this home.
@@ -408,7 +433,8 @@ async def local_cluster(
     """
     home = home.resolve()
     with exclusive_home(home) as lock:
-        cluster = LocalCluster(home, lock, num_rollouts or min(2, num_cores()), num_rewards, notify)
+        num_rollouts = num_rollouts or min(2, num_cores())
+        cluster = LocalCluster(home, lock, num_rollouts, num_rewards, notify, num_trainer_ranks)
         try:
             await cluster.start()
             yield cluster

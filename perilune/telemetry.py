@@ -36,7 +36,8 @@ def set_up(service: str, instance: str) -> None:
         from opentelemetry.exporter.prometheus import PrometheusMetricReader
         from prometheus_client import start_http_server
 
-        start_http_server(int(metrics_port))
+        # Of processes that torchrun started, each has a page of its own.
+        start_http_server(int(metrics_port) + int(os.environ.get("LOCAL_RANK", "0")))
         readers.append(PrometheusMetricReader())
     if endpoint:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter

@@ -35,6 +35,7 @@ class Place:
     master: str | None
     num_rollouts: int | None
     num_rewards: int
+    num_trainer_ranks: int = 1
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ async def _follow_from(
             return await _follow(begin, client, screen, interrupts, view)
     screen.console.print(f"starting the services in {place.home}", style="dim")
     async with (
-        local_cluster(place.home, place.num_rollouts, place.num_rewards, notify) as cluster,
+        local_cluster(place.home, place.num_rollouts, place.num_rewards, notify, place.num_trainer_ranks) as cluster,
         AsyncRunClient(cluster.master_address) as client,
     ):
         interrupts.cluster = cluster

@@ -38,7 +38,8 @@ class AdaptedReceiver:
     def source(self) -> str:
         return self._adapter.source
 
-    def move(self, addresses: Sequence[str]) -> None:
+    def move(self, addresses: Sequence[str], rank_addresses: Sequence[str] = ()) -> None:
+        """As `Receiver.move`; an adapter is trained on one rank."""
         for receiver in (self._base, self._adapter):
             receiver.move(addresses)
 

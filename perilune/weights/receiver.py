@@ -50,13 +50,15 @@ class _Moved(Exception):
 class Receiver:
     """One run's versions. What it holds is the base of the next delta, and what a relay serves on."""
 
-    def __init__(self, run_id: str, worker_id: str, adapter: str = "", relay: Stream | None = None) -> None:
+    def __init__(
+        self, run_id: str, worker_id: str, adapter: str = "", relay: Stream | None = None, rank: int = 0
+    ) -> None:
         self.state: State | None = None
         self.source = ""  # the address that served last
         self.num_received_bytes = 0
         self._sequence = 0
         self._model_files: Mapping[str, bytes] = {}
-        self._request = SubscribeRequest(run_id=run_id, worker_id=worker_id, adapter=adapter)
+        self._request = SubscribeRequest(run_id=run_id, worker_id=worker_id, adapter=adapter, rank=rank)
         self._relay = relay
         self._addresses: tuple[str, ...] = ()
         self._address = ""  # the one that is asked
@@ -64,6 +66,11 @@ class Receiver:
         self._news = asyncio.Event()  # addresses are known
         self._is_due = False
         self._idle: asyncio.Timeout | None = None  # while the next version is awaited
+
+    @property
+    def held(self) -> StagedVersion | None:
+        """The version that came last."""
+        return StagedVersion(self.state.manifest, self.state.tensors, self._model_files) if self.state else None
 
     def move(self, addresses: Sequence[str]) -> None:
         """Where to ask: the nearest first, then those above it, the trainer last. A version on its way may end."""
@@ -192,8 +199,8 @@ class Receiver:
             raise WeightStreamError(
                 f"version {number} was published before the version that is here: someone replays an old stream"
             )
-        if self.state is None:
-            return
+        if self.state is None or self.state.manifest.shard.num_ranks != manifest.shard.num_ranks:
+            return  # a trainer of another number of ranks cuts the tensors elsewhere
         ours, theirs = (_kinds(each) for each in (self.state.manifest, manifest))
         if ours != theirs:
             lacks, has = (", ".join(sorted(only)[:3]) or "nothing" for only in (ours - theirs, theirs - ours))

@@ -9,25 +9,27 @@ from __future__ import annotations
 from perilune.weights.adapted import STREAM, AdaptedReceiver
 from perilune.weights.receiver import Receiver
 from perilune.weights.server import Stream, WeightServer
+from perilune.weights.shards import ShardedReceiver
 
 
 class Relay(WeightServer):
     """Serves WeightService for all runs that this node receives."""
 
-    def receiver(self, run_id: str, worker_id: str, adapter: str = "") -> Receiver:
+    def receiver(self, run_id: str, worker_id: str, adapter: str = "", rank: int = 0) -> Receiver:
         """A receiver whose versions are served on. Ends with `leave`."""
-        return Receiver(run_id, worker_id, adapter, relay=self.stream_of(run_id, adapter))
+        return Receiver(run_id, worker_id, adapter, self.stream_of(run_id, adapter, rank), rank)
 
-    def policy_receiver(self, run_id: str, worker_id: str, is_adapted: bool) -> Receiver | AdaptedReceiver:
-        """The same for whoever samples: of a run that trains an adapter, the base and the adapter as one policy."""
-        base = self.receiver(run_id, worker_id)
-        return AdaptedReceiver(base, self.receiver(run_id, worker_id, STREAM)) if is_adapted else base
+    def policy_receiver(self, run_id: str, worker_id: str, is_adapted: bool) -> ShardedReceiver | AdaptedReceiver:
+        """The same for whoever samples: base and adapter, or the parts of a trainer's ranks, as one policy."""
+        if is_adapted:
+            return AdaptedReceiver(self.receiver(run_id, worker_id), self.receiver(run_id, worker_id, STREAM))
+        return ShardedReceiver(lambda rank: self.receiver(run_id, worker_id, rank=rank))
 
     def leave(self, run_id: str) -> None:
         """Serves the run no more."""
         for key in [key for key in self._streams if key[0] == run_id]:
             self._streams.pop(key).close()
 
-    def stream_of(self, run_id: str, adapter: str = "") -> Stream:
+    def stream_of(self, run_id: str, adapter: str = "", rank: int = 0) -> Stream:
         """A run that is not known yet is about to be: those below may hear of it first."""
-        return self._streams.setdefault((run_id, adapter), Stream(leads=False))
+        return self._streams.setdefault((run_id, adapter, rank), Stream(leads=False))

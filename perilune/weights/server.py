@@ -264,7 +264,7 @@ class WeightServer:
     """Serves WeightService from the streams that there are. All methods belong to the event loop's thread."""
 
     def __init__(self) -> None:
-        self._streams: dict[tuple[str, str], Stream] = {}
+        self._streams: dict[tuple[str, str, int], Stream] = {}  # by run, adapter and rank
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Registers the service."""
@@ -277,11 +277,12 @@ class WeightServer:
         )
         return {"Subscribe": subscribe}
 
-    def stream_of(self, run_id: str, adapter: str = "") -> Stream:
+    def stream_of(self, run_id: str, adapter: str = "", rank: int = 0) -> Stream:
         """NotFoundError if no such run is served here."""
-        stream = self._streams.get((run_id, adapter))
+        stream = self._streams.get((run_id, adapter, rank))
         if stream is None:
-            which = f"adapter {adapter!r} of run {run_id!r}" if adapter else f"run {run_id!r}"
+            of = f"adapter {adapter!r} of " * bool(adapter) + f"rank {rank} of " * bool(rank)
+            which = f"{of}run {run_id!r}"
             raise NotFoundError(f"no {which} is served here; ask the master where it is")
         return stream
 
@@ -291,7 +292,7 @@ class WeightServer:
         subscriber = Subscriber(request.have if request.HasField("have") else None, request.have_sequence)
         async with rpc_errors(context):
             while True:  # a stream that was closed may have a successor
-                stream = self.stream_of(request.run_id, request.adapter)
+                stream = self.stream_of(request.run_id, request.adapter, request.rank)
                 async with aclosing(stream.send(subscriber)) as frames:
                     async for frame in frames:
                         yield frame

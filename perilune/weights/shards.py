@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.api.weights.v1.weights_pb2 import Manifest, TensorInfo
 from perilune.errors import WeightStreamError
 from perilune.weights.receiver import Receiver, StagedVersion
@@ -103,13 +104,62 @@ def region(states: Sequence[State], name: str, start: Sequence[int], shape: Sequ
     return RawTensor(name, dtype, tuple(shape), box.reshape(-1).view(np.uint8).data)
 
 
-async def assembled_versions(receivers: Sequence[Receiver]) -> AsyncGenerator[StagedVersion]:
+class ShardedReceiver:
+    """What `Receiver` is to a trainer of one rank, for one of any number, which may change when it starts again."""
+
+    def __init__(self, receiver_of: Callable[[int], Receiver]) -> None:
+        """`receiver_of`: makes the receiver of a rank's part, or of the whole where rank 0 is the only one."""
+        self._receiver_of = receiver_of
+        self._receivers = [receiver_of(0)]
+        self._changed = asyncio.Event()
+
+    @property
+    def source(self) -> str:
+        return self._receivers[0].source
+
+    def move(self, addresses: Sequence[str], rank_addresses: Sequence[str] = ()) -> None:
+        """As `Receiver.move`; `rank_addresses`: of all the trainer's ranks, where there are several."""
+        num_ranks = max(1, len(rank_addresses))
+        if num_ranks != len(self._receivers):
+            more = map(self._receiver_of, range(len(self._receivers), num_ranks))
+            self._receivers = [*self._receivers[:num_ranks], *more]
+            self._changed.set()
+        for rank, receiver in enumerate(self._receivers):
+            receiver.move(rank_sources(addresses, rank_addresses, rank))
+
+    def expect(self, version: PolicyVersion) -> None:
+        for receiver in self._receivers:
+            receiver.expect(version)
+
+    async def versions(self) -> AsyncGenerator[StagedVersion]:
+        """Every whole version that comes, for ever."""
+        while True:
+            self._changed.clear()
+            async with aclosing(assembled_versions(self._receivers, self._changed)) as versions:
+                async for version in versions:
+                    yield version
+
+
+def rank_sources(addresses: Sequence[str], rank_addresses: Sequence[str], rank: int) -> list[str]:
+    """Where a rank's part is to be had, of where the run is: the same, but for the trainer, which is the last.
+
+    >>> rank_sources(["relay", "trainer"], ["trainer", "trainer-1"], 1)
+    ['relay', 'trainer-1']
+    """
+    return [*addresses[:-1], rank_addresses[rank]] if rank_addresses else list(addresses)
+
+
+async def assembled_versions(
+    receivers: Sequence[Receiver], until: asyncio.Event | None = None
+) -> AsyncGenerator[StagedVersion]:
     """Whole versions, from one receiver a rank: each that all ranks' parts have arrived of.
 
-    A version that some rank skipped, because this receiver was slow, is skipped.
+    A version that some rank skipped, because this receiver was slow, is skipped; so is one of a trainer with another
+    number of ranks. What the receivers have already counts too. Ends when `until` is set.
     """
     arrived: asyncio.Queue[None] = asyncio.Queue()
-    newest: list[StagedVersion | None] = [None] * len(receivers)
+    newest = [receiver.held for receiver in receivers]
+    arrived.put_nowait(None)
 
     async def follow(rank: int) -> None:
         async with aclosing(receivers[rank].versions()) as versions:
@@ -118,24 +168,34 @@ async def assembled_versions(receivers: Sequence[Receiver]) -> AsyncGenerator[St
                 arrived.put_nowait(None)
 
     following = [asyncio.create_task(follow(rank)) for rank in range(len(receivers))]
-    for task in following:
+    ending = asyncio.create_task((until or asyncio.Event()).wait())
+    for task in (*following, ending):
         task.add_done_callback(lambda _: arrived.put_nowait(None))
     try:
         while True:
             await arrived.get()
+            if ending.done():
+                return
             for task in following:
                 if task.done():
                     task.result()  # a receiver goes on for ever, unless it is broken
-            staged = [version for version in newest if version is not None]
+            staged = [version for version in newest if version is not None and _is_of(version, len(receivers))]
             if len(staged) < len(receivers) or len({_key(version.manifest) for version in staged}) > 1:
                 continue
             newest = [None] * len(receivers)
+            if not staged[0].manifest.HasField("shard"):
+                yield staged[0]
+                continue
             whole = await asyncio.to_thread(assemble, [State(each.manifest, each.tensors) for each in staged])
             yield StagedVersion(whole.manifest, whole.tensors, staged[0].model_files)
     finally:
-        for task in following:
+        for task in (*following, ending):
             task.cancel()
-        await asyncio.gather(*following, return_exceptions=True)
+        await asyncio.gather(*following, ending, return_exceptions=True)
+
+
+def _is_of(version: StagedVersion, num_ranks: int) -> bool:
+    return max(1, version.manifest.shard.num_ranks) == num_ranks
 
 
 def _key(manifest: Manifest) -> tuple[int, str]:

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from perilune.api.master.v1.master_pb2 import RunState, Version
@@ -33,6 +33,7 @@ class Lease:
 
     trainer_id: str
     weights_address: str
+    rank_addresses: Sequence[str] = ()  # of a trainer of several ranks
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -50,6 +51,7 @@ class ActiveRun:
     lease: Lease | None = None
     starting: bool = True  # its trainer has not committed yet
     weights_address: str = ""  # outlives the lease: the final evaluation still needs the weights
+    rank_addresses: Sequence[str] = ()
     policy: PolicyVersion | None = None  # the newest that was committed since this master started
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=500))
     num_events: int = 0
@@ -109,15 +111,18 @@ class Registry:
     # ---- for trainers
 
     @contextlib.asynccontextmanager
-    async def lease(self, trainer_id: str, weights_address: str) -> AsyncIterator[tuple[ActiveRun, Lease]]:
+    async def lease(
+        self, trainer_id: str, weights_address: str, rank_addresses: Sequence[str] = ()
+    ) -> AsyncIterator[tuple[ActiveRun, Lease]]:
         """Waits for a run without a trainer and holds it for as long as the context lasts."""
-        lease = Lease(trainer_id, weights_address)
+        lease = Lease(trainer_id, weights_address, rank_addresses)
         seen = self._waiting.count
         while (active := await self._take_next(lease)) is None:
             await self._waiting.wait(seen, 5.0)
             seen = self._waiting.count
         try:
-            active.weights_address, active.starting = weights_address, True
+            active.weights_address, active.rank_addresses = weights_address, rank_addresses
+            active.starting = True
             if active.driver is None:
                 active.active_since = time.monotonic()
             await self._set_state(active.id, RunState.RUN_STATE_STARTING, f"{trainer_id} prepares the model")

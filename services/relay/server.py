@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import NamedTuple
 
 from perilune.api.master.v1.master_pb2 import RunAssignment
 from perilune.fleet import assignments, report_serving
@@ -13,6 +14,7 @@ from perilune.weights.adapted import STREAM
 from perilune.weights.receiver import Receiver
 from perilune.weights.relay import Relay
 from perilune.weights.server import SERVICE
+from perilune.weights.shards import rank_sources
 
 logger = logging.getLogger(__name__)
 
@@ -28,30 +30,46 @@ async def run(service: Service) -> None:
 
 async def follow_assignments(service: Service, relay: Relay) -> None:
     """Receives the runs that are assigned, and lets go of those that no longer are."""
-    receiving: dict[str, list[tuple[Receiver, asyncio.Task[None]]]] = {}
+    receiving: dict[str, dict[Stream, Receiving]] = {}
     async with asyncio.TaskGroup() as tasks:
         async for runs in assignments(service, serves_weights=True):
             wanted = {run.run_id: run for run in runs if run.weights_address}
             for run_id in receiving.keys() - wanted.keys():
-                for _, task in receiving.pop(run_id):
-                    task.cancel()
+                for each in receiving.pop(run_id).values():
+                    each.task.cancel()
                 relay.leave(run_id)
             for run_id, run in wanted.items():
-                if run_id not in receiving:
-                    receiving[run_id] = [
-                        (receiver, tasks.create_task(_receive(service, receiver, run_id)))
-                        for receiver in _receivers(service, relay, run)
-                    ]
-                for receiver, _ in receiving[run_id]:
-                    receiver.move([run.weights_address, *run.weights_fallbacks])
-                if run.HasField("policy"):
-                    receiving[run_id][-1][0].expect(run.policy)
+                streams = _streams(run)
+                received = receiving.setdefault(run_id, {})
+                for stream in received.keys() - set(streams):  # of a rank that the trainer no longer has
+                    received.pop(stream).task.cancel()
+                for stream in streams:
+                    if stream not in received:
+                        receiver = relay.receiver(run_id, service.id, stream.adapter, stream.rank)
+                        received[stream] = Receiving(receiver, tasks.create_task(_receive(service, receiver, run_id)))
+                    sources = [run.weights_address, *run.weights_fallbacks]
+                    received[stream].receiver.move(rank_sources(sources, run.rank_addresses, stream.rank))
+                    if run.HasField("policy") and stream.carries_versions:
+                        received[stream].receiver.expect(run.policy)
 
 
-def _receivers(service: Service, relay: Relay, run: RunAssignment) -> list[Receiver]:
-    """One for each stream of a run; the last is the one whose versions are the run's."""
-    is_adapted = recipe_from_json(run.recipe_json).trainer.adapter is not None
-    return [relay.receiver(run.run_id, service.id, adapter) for adapter in (["", STREAM] if is_adapted else [""])]
+class Stream(NamedTuple):
+    """One of those that a run's weights come in."""
+
+    adapter: str = ""
+    rank: int = 0
+    carries_versions: bool = True  # not so the base of what is trained
+
+
+class Receiving(NamedTuple):
+    receiver: Receiver
+    task: asyncio.Task[None]
+
+
+def _streams(run: RunAssignment) -> list[Stream]:
+    if recipe_from_json(run.recipe_json).trainer.adapter is not None:
+        return [Stream(carries_versions=False), Stream(STREAM)]
+    return [Stream(rank=rank) for rank in range(max(1, len(run.rank_addresses)))]
 
 
 async def _receive(service: Service, receiver: Receiver, run_id: str) -> None:

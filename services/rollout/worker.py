@@ -27,7 +27,8 @@ from perilune.service import Service
 from perilune.telemetry import meter, tracer
 from perilune.weights.adapted import AdaptedReceiver
 from perilune.weights.quantized import dequantized
-from perilune.weights.receiver import Receiver, StagedVersion
+from perilune.weights.receiver import StagedVersion
+from perilune.weights.shards import ShardedReceiver
 from services.rollout.config import RolloutSettings
 from services.rollout.engines import engine_factory
 from services.rollout.engines.base import Engine, EngineFactory, Generated, Sample
@@ -59,7 +60,7 @@ class RunWorker:
         bus: Bus,
         recipe: RolloutTable,
         run_id: str,
-        weights: Receiver | AdaptedReceiver | SharedReceiver,
+        weights: ShardedReceiver | AdaptedReceiver | SharedReceiver,
     ) -> None:
         assert isinstance(service.settings, RolloutSettings)
         self.run_id = run_id
@@ -127,7 +128,7 @@ class RunWorker:
     async def _follow(self, assigned: AsyncIterator[RunAssignment]) -> None:
         """Passes on where the weights are; a run without a trainer keeps the version it has."""
         async for run in assigned:
-            self._weights.move([run.weights_address, *run.weights_fallbacks])
+            self._weights.move([run.weights_address, *run.weights_fallbacks], run.rank_addresses)
             if run.HasField("policy"):
                 self._weights.expect(run.policy)
 

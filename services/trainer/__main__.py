@@ -1,7 +1,11 @@
-"""`python -m services.trainer`: PERILUNE_LISTEN is where the fleet fetches weights, PERILUNE_HOME holds checkpoints."""
+"""`python -m services.trainer`: PERILUNE_LISTEN is where the fleet fetches weights, PERILUNE_HOME holds checkpoints.
 
-from perilune.service import ServiceSettings, main
+`torchrun --nproc-per-node N -m services.trainer` is one trainer of N ranks.
+"""
+
+from perilune.service import main
+from services.trainer.config import TrainerSettings
 from services.trainer.worker import run
 
 if __name__ == "__main__":
-    main("trainer", ServiceSettings, run)
+    main("trainer", TrainerSettings, run)

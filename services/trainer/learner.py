@@ -21,10 +21,12 @@ from perilune.errors import InvalidInputError
 from perilune.recipe import Recipe
 from services.trainer import correction, objective, optimization
 from services.trainer.batch import Group, Sample
-from services.trainer.logprobs import sequence_logprobs, token_logprobs
+from services.trainer.logprobs import TokenLogprobs, sequence_logprobs
 from services.trainer.model import Policy
 from services.trainer.packing import PackedRow, pack_rows
+from services.trainer.ranks import Ranks
 from services.trainer.rewards import penalized, shaped_rewards
+from services.trainer.sharding import shard
 
 
 class InterruptedTraining(Exception):
@@ -42,13 +44,14 @@ class Minibatch:
     samples: list[Sample]  # those with tokens in the loss
     advantages_N: Tensor
     weights_N: Tensor  # 1 / (groups in the step × samples in the group): the loss is the weighted sum
-    rows: list[PackedRow]
+    rows: list[PackedRow]  # this rank's
     behaviour: list[Tensor]  # for each row what its scored tokens were drawn with, log-probabilities, shape (S,)
+    idle: PackedRow | None = None  # passed through for nothing, where other ranks have a row more
 
 
 @dataclass
 class _Tally:
-    """What the passes over an iteration's data leave for the metrics."""
+    """What the passes over an iteration's data, this rank's part of it, leave for the metrics."""
 
     losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
@@ -58,12 +61,33 @@ class _Tally:
     engine_gap: float = -math.inf
     importance: list[Tensor] = field(default_factory=list)  # weights, where a correction makes them
 
+    @staticmethod
+    def of_all(parts: Sequence[_Tally]) -> _Tally:
+        return _Tally(
+            losses=[math.fsum(losses) for losses in zip(*(part.losses for part in parts), strict=True)],
+            grad_norms=parts[0].grad_norms,  # of all ranks' gradients already
+            half_squares=[value for part in parts for value in part.half_squares],
+            num_reference_tokens=sum(part.num_reference_tokens for part in parts),
+            sum_reference_logprobs=math.fsum(part.sum_reference_logprobs for part in parts),
+            engine_gap=max(part.engine_gap for part in parts),
+            importance=[weights for part in parts for weights in part.importance],
+        )
+
 
 class Learner:
-    """Holds the policy and its optimiser across iterations."""
+    """Holds the policy and its optimiser across iterations.
 
-    def __init__(self, policy: Policy, recipe: Recipe) -> None:
+    Of several ranks each has a learner, and all are called alike, with the same groups: a step's rows go round the
+    ranks, and the step is that of all rows.
+    """
+
+    def __init__(self, policy: Policy, recipe: Recipe, ranks: Ranks | None = None) -> None:
+        """`policy`: with several ranks, it is the first one's that is dealt out to all."""
         self.policy = policy
+        self._ranks = ranks or Ranks()
+        self._logprobs = TokenLogprobs(policy.model)
+        if self._ranks.size > 1:
+            shard(self._logprobs, self._ranks)
         self._table = recipe.trainer
         self._reward = recipe.reward
         self.optimizer = optimization.make_optimizer(policy.model.parameters(), recipe.trainer)
@@ -76,7 +100,7 @@ class Learner:
         Args:
             iteration: decides the learning rate and the length reward's warm-up.
             groups: the whole batch; may be empty, which leaves the policy as it is.
-            should_stop: asked before every step.
+            should_stop: asked before every step; the first rank's answer holds for all.
 
         Returns:
             Metrics by name: rewards, lengths and rates as `_summary` says.
@@ -86,20 +110,25 @@ class Learner:
             DivergedError: a gradient is not finite.
         """
         started = time.perf_counter()
+
+        def all_should_stop() -> bool:
+            return self._ranks.decide(should_stop())
+
         if self._table.reset_optimizer:
             self.optimizer = optimization.make_optimizer(self.policy.model.parameters(), self._table)
         rate = optimization.learning_rate(self._table, iteration)
         minibatches = [self._minibatch(part, iteration) for part in _shares(groups, self._table.steps_per_iteration)]
         tally = _Tally()
         # Under π_i no step was taken yet, so the first step's own forward pass is its reference.
-        references = [None, *(self._reference(minibatch, tally, should_stop) for minibatch in minibatches[1:])]
+        references = [None, *(self._reference(minibatch, tally, all_should_stop) for minibatch in minibatches[1:])]
         for _ in range(self._table.epochs_per_iteration):
             for number, minibatch in enumerate(minibatches):
-                if should_stop():
+                if all_should_stop():
                     raise InterruptedTraining
                 references[number] = self._accumulate(minibatch, references[number], tally)
                 norm = optimization.step(self.optimizer, rate, self._table.max_grad_norm)
                 tally.grad_norms.append(norm.item())
+        tally = _Tally.of_all(self._ranks.gathered(tally))
         return _summary(groups, tally, rate, self._table.epochs_per_iteration, time.perf_counter() - started)
 
     def _minibatch(self, groups: Sequence[Group], iteration: int) -> Minibatch:
@@ -123,12 +152,16 @@ class Learner:
         rows = pack_rows(
             [sample.tokens for sample in samples], [sample.in_loss for sample in samples], self._table.microbatch_tokens
         )
+        behaviour = [_behaviour(samples, row) for row in rows] if self._table.segments == "corrected" else []
+        mine = self._ranks.share(rows)
+        is_short = len(mine) * self._ranks.size < len(rows)
         return Minibatch(
             samples=samples,
             advantages_N=torch.tensor(advantages, dtype=torch.float32)[used],
             weights_N=torch.tensor(weights, dtype=torch.float32)[used],
-            rows=rows,
-            behaviour=[_behaviour(samples, row) for row in rows] if self._table.segments == "corrected" else [],
+            rows=mine,
+            behaviour=self._ranks.share(behaviour),
+            idle=rows[-1] if is_short else None,  # the last one has the fewest tokens
         )
 
     @torch.no_grad()
@@ -140,6 +173,10 @@ class Learner:
                 raise InterruptedTraining
             reference.append(self._token_logprobs(row))
             _compare(minibatch, row, reference[-1], tally)
+        if minibatch.idle:
+            if should_stop():
+                raise InterruptedTraining
+            self._token_logprobs(minibatch.idle)
         return reference
 
     def _accumulate(self, minibatch: Minibatch, reference: list[Tensor] | None, tally: _Tally) -> list[Tensor]:
@@ -179,6 +216,8 @@ class Learner:
             row_loss.backward()
             loss += row_loss.item()
             tally.half_squares += (0.5 * log_ratio_n.detach() ** 2).tolist()
+        if minibatch.idle:
+            (0.0 * self._token_logprobs(minibatch.idle).sum()).backward()
         tally.losses.append(loss)
         return used
 
@@ -188,17 +227,19 @@ class Learner:
         return self._table.segments == "corrected" and self._table.correction == "adaptive"
 
     def _exponent(self, minibatch: Minibatch, reference: list[Tensor]) -> float:
-        if not self._needs_all_first or not minibatch.rows:
+        if not self._needs_all_first:
             return 1.0
-        log_ratio_S = torch.cat(reference) - torch.cat(minibatch.behaviour)
+        mine = [of_policy - drawn for of_policy, drawn in zip(reference, minibatch.behaviour, strict=True)]
+        log_ratio_S = torch.cat([torch.empty(0), *(part for parts in self._ranks.gathered(mine) for part in parts)])
         return correction.adaptive_exponent(log_ratio_S, self._table.effective_share)
 
     def _token_logprobs(self, row: PackedRow) -> Tensor:
+        device = self.policy.model.device.type
         autocast = (
-            torch.autocast("cpu", torch.bfloat16) if self._table.precision == "bf16" else contextlib.nullcontext()
+            torch.autocast(device, torch.bfloat16) if self._table.precision == "bf16" else contextlib.nullcontext()
         )
         with autocast:
-            return token_logprobs(self.policy.model, row)
+            return self._logprobs(row).cpu()  # what comes after is little, and on the CPU
 
 
 def _shares(groups: Sequence[Group], num_shares: int) -> list[Sequence[Group]]:

@@ -19,11 +19,23 @@ CHUNK_LOGITS = 1 << 24  # logits held at a time: 64 MiB in float32
 
 def token_logprobs(model: PreTrainedModel, row: PackedRow) -> Tensor:
     """log π(token | what comes before it in its sequence) of each scored token, float32 nats, shape (S,)."""
+    row = row.to(model.device)
     hidden = model.base_model(
         input_ids=row.tokens_T[None], position_ids=row.positions_T[None], use_cache=False, blocks=row.blocks
     ).last_hidden_state[0]
     head = model.get_output_embeddings()
     return _chunked_logprobs(head, hidden.index_select(0, row.scored_S), row.targets_S)
+
+
+class TokenLogprobs(nn.Module):
+    """`token_logprobs` as a module: FSDP puts parameters together for the call of a module."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, row: PackedRow) -> Tensor:
+        return token_logprobs(self.model, row)
 
 
 def sequence_logprobs(logprobs_S: Tensor, row: PackedRow) -> Tensor:

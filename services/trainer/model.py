@@ -14,6 +14,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from torch import Tensor
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
@@ -56,7 +57,8 @@ class Policy:
     def __post_init__(self) -> None:
         self.model.eval()
         use_packed_attention(self.model)
-        self._check_head()
+        if self.model.device.type != "meta":  # without weights there is nothing to look at
+            self._check_head()
 
     def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Writes a Hugging Face model folder, loadable by AutoModelForCausalLM; of these weights, if they are given."""
@@ -109,6 +111,19 @@ def make_policy(recipe: Recipe) -> Policy:
         return create_policy(recipe.model.create, recipe.seed)
     assert recipe.model.path is not None  # the recipe's check: one of both
     return load_policy(recipe.model.path)
+
+
+def hollow_policy(small_files: Mapping[str, bytes]) -> Policy:
+    """The policy that has these files, with any values in its tensors: another rank has them."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in small_files.items():
+            (Path(folder) / name).write_bytes(content)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+        policy = Policy(model, AutoTokenizer.from_pretrained(folder))
+    policy.model.to_empty(device="cpu")
+    policy.model.tie_weights()
+    return policy
 
 
 def load_policy(path: str) -> Policy:

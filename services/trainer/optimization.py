@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.nn import Parameter
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, AdamW, Optimizer
 
 from perilune.errors import PeriluneError
@@ -19,8 +21,10 @@ class DivergedError(PeriluneError):
 
 
 def make_optimizer(parameters: Iterable[Parameter], table: TrainerTable) -> Optimizer:
+    parameters = list(parameters)
     if table.optimizer == "sgd":
-        return SGD(parameters, lr=table.learning_rate, weight_decay=table.weight_decay, fused=True)
+        is_sharded = isinstance(parameters[0], DTensor)  # for which torch has no fused SGD
+        return SGD(parameters, lr=table.learning_rate, weight_decay=table.weight_decay, fused=not is_sharded)
     return AdamW(parameters, lr=table.learning_rate, betas=table.betas, weight_decay=table.weight_decay, fused=True)
 
 
@@ -45,7 +49,9 @@ def step(optimizer: Optimizer, rate: float, max_grad_norm: float) -> Tensor:
     DivergedError if the norm is not finite; the weights are then as they were.
     """
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    norm = torch.nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    norm = get_total_norm([parameter.grad for parameter in parameters if parameter.grad is not None])
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # over all ranks
+    clip_grads_with_norm_(parameters, max_grad_norm, norm)
     if not torch.isfinite(norm):
         raise DivergedError(f"the gradient's norm is {norm.item()}; lower the learning rate, or raise trainer.tau")
     for group in optimizer.param_groups:

@@ -10,7 +10,7 @@ Shapes: N sequences, T tokens of the row, S scored tokens (those whose log-proba
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ class Block:
     end: int
     slots: Tensor | None  # (end - begin,) where each token lies in the padded batch; None: there is no padding
 
+    def to(self, device: torch.device) -> Block:
+        return self if self.slots is None else replace(self, slots=self.slots.to(device))
+
 
 @dataclass(frozen=True)
 class PackedRow:
@@ -42,6 +45,20 @@ class PackedRow:
     scored_S: Tensor  # positions in the row whose next token is scored
     targets_S: Tensor  # those next tokens
     sequence_S: Tensor  # which of the N sequences each belongs to
+
+    def to(self, device: torch.device) -> PackedRow:
+        """The row where the model computes."""
+        if self.tokens_T.device == device:
+            return self
+        return PackedRow(
+            self.indices,
+            self.tokens_T.to(device),
+            self.positions_T.to(device),
+            [block.to(device) for block in self.blocks],
+            self.scored_S.to(device),
+            self.targets_S.to(device),
+            self.sequence_S.to(device),
+        )
 
 
 def plan_rows(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

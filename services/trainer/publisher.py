@@ -90,7 +90,7 @@ def raw_tensors(model: nn.Module, dtype: torch.dtype, quantize: Kind | None = No
 def raw_tensor(name: str, tensor: Tensor) -> RawTensor:
     """A tensor that nobody changes any more as the wire has it; its memory is shared."""
     octets = tensor.contiguous().reshape(-1).view(torch.uint8)
-    return RawTensor(name, _WIRE_DTYPE[tensor.dtype], tuple(tensor.shape), memoryview(octets.numpy()))  # type: ignore[arg-type]  # an array is a buffer
+    return RawTensor(name, _WIRE_DTYPE[tensor.dtype], tuple(tensor.shape), memoryview(octets.cpu().numpy()))  # type: ignore[arg-type]  # an array is a buffer
 
 
 @dataclass(eq=False)
@@ -106,8 +106,10 @@ class _Published:
 class Publisher(WeightServer):
     """Serves WeightService from the trainer. All methods belong to the event loop's thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int = 0) -> None:
+        """`rank`: of a trainer of several ranks, whose part is served here."""
         super().__init__()
+        self._rank = rank
         self._published: dict[str, _Published] = {}
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
@@ -146,7 +148,7 @@ class Publisher(WeightServer):
         for other in ended[1:]:
             del self._published[other]
         for name in {"", adapter}:
-            self._streams[run_id, name] = Stream(leads=True)
+            self._streams[run_id, name, self._rank] = Stream(leads=True)
         for stream in closing:
             stream.close()
 
@@ -184,12 +186,16 @@ class Publisher(WeightServer):
 
     def _versions_stream(self, run_id: str) -> Stream:
         """What carries a run's versions. NotFoundError if no such run is served here."""
-        return self.stream_of(run_id, self._published[run_id].adapter if run_id in self._published else "")
+        adapter = self._published[run_id].adapter if run_id in self._published else ""
+        return self.stream_of(run_id, adapter, self._rank)
 
     def _versions_of(self, run_id: str) -> VersionStore:
         versions = self._published[run_id].versions if run_id in self._published else None
         if versions is None:
-            raise NotFoundError(f"this trainer keeps no versions of run {run_id!r}; ask the master where it is")
+            raise NotFoundError(
+                f"no versions of run {run_id!r} are kept here: a trainer of several ranks keeps checkpoints only; for "
+                "another run, ask the master where it is"
+            )
         return versions
 
     async def _list_versions(

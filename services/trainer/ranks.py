@@ -1,61 +1,148 @@
-"""The policy of a trainer of several ranks as weight streams: each rank streams what it holds, and nobody gathers.
+"""The processes of one trainer, as torchrun starts them: the first one leads, the others do what it orders.
 
-The layout is torch's own: a parameter is a DTensor, whose placements say which box of it lies here (FSDP2: some rows;
-tensor parallelism: rows or columns). `perilune.weights.shards` is the other end.
+The first rank is the trainer service: it has the lease, asks for batches, commits and writes checkpoints. What all must
+do together are methods of the session, which every rank has one of; called on the first rank, such a method is ordered
+of the others too. torch's collectives do the rest.
 
-consumes       the ranks' parameters, between two steps
-produces       this rank's parts of a version, under the digest of all ranks' parts
-waits for      the other ranks' digests: a few kilobytes a version
+consumes       RANK, WORLD_SIZE and the like, which torchrun sets
+produces       orders, from the first rank to all others
+waits for      on a follower: the next order, for as long as it takes the fleet to sample
+unblocked by   the first rank; if that is gone, the broken connection
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+import functools
+import os
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, Replicate
-from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
-from perilune.api.weights.v1.weights_pb2 import Manifest
-from perilune.weights import State, make_delta
-from perilune.weights.shards import Part, part_state, seal
-from services.trainer.model import Policy
-from services.trainer.publisher import PublishedVersion, raw_tensor
+from perilune.errors import UnavailableError
 
+# In the midst of a step, for a rank that has stopped without having ended.
+COLLECTIVE_TIMEOUT = timedelta(minutes=10)
+# Orders come when the master has a batch, which may be tomorrow. A rank that ends breaks its connections, and those are
+# what a waiting rank notices; no time would tell more.
+ORDER_TIMEOUT = timedelta(days=365)
 
-def rank_snapshot(
-    policy: Policy, number: int, dtype: torch.dtype, before: PublishedVersion | None = None
-) -> PublishedVersion:
-    """What `publisher.snapshot` is for one rank; every rank of the default process group calls it."""
-    mine = part_state(number, dist.get_rank(), dist.get_world_size(), list(rank_parts(policy.model, dtype)))
-    manifests: list[bytes] = [b""] * dist.get_world_size()
-    dist.all_gather_object(manifests, mine.manifest.SerializeToString())
-    state: State = seal(mine, map(Manifest.FromString, manifests))
-    return PublishedVersion(state, make_delta(before.state, state) if before else None, policy.small_files)
+T = TypeVar("T")
+P = ParamSpec("P")
 
 
-def rank_parts(model: nn.Module, dtype: torch.dtype) -> Iterator[Part]:
-    """This rank's boxes of the state dict, rounded to `dtype` where floating-point; of copies the first rank's."""
-    seen = set()
-    for name, tensor in model.state_dict().items():
-        local, start = _local_box(tensor)
-        if local is None or not local.numel() or local.data_ptr() in seen:  # tied tensors come once
-            continue
-        seen.add(local.data_ptr())
-        rounded = local.to(dtype, copy=True) if local.is_floating_point() else local.clone()
-        yield Part(raw_tensor(name, rounded), tuple(tensor.shape), start)
+class RankLostError(UnavailableError):
+    """Another rank has gone, or this one cannot go on with it. All of them must begin anew, which torchrun sees to."""
 
 
-def _local_box(tensor: Tensor) -> tuple[Tensor | None, tuple[int, ...]]:
-    """What lies here of a tensor, and where it begins; none if another rank streams the same."""
-    if not isinstance(tensor, DTensor):
-        return (tensor if dist.get_rank() == 0 else None), (0,) * tensor.ndim
-    place = tensor.device_mesh.get_coordinate()
-    assert place is not None  # every rank is in the mesh of the model that it trains
-    copies = zip(place, tensor.placements, strict=True)
-    if any(at and isinstance(placement, Replicate) for at, placement in copies):
-        return None, ()
-    _, start = compute_local_shape_and_global_offset(tensor.shape, tensor.device_mesh, tensor.placements)
-    return tensor.to_local(), tuple(start)
+class Order(NamedTuple):
+    """What the others are to do."""
+
+    name: str
+    arguments: tuple[Any, ...]
+
+
+END = "end"
+
+
+class Ranks:
+    """This process among those that train together. One alone needs no process group, and orders nobody."""
+
+    def __init__(self, rank: int = 0, size: int = 1, control: dist.ProcessGroup | None = None) -> None:
+        """`control`: a group of all ranks on CPUs, for orders and what goes with them."""
+        self.rank, self.size = rank, size
+        self._control = control
+
+    @staticmethod
+    def of_environment() -> Ranks:
+        """Joins those that torchrun started with this process; returns when all are there. One without torchrun."""
+        if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+            return Ranks()
+        backend = "gloo"
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+            backend = "cpu:gloo,cuda:nccl"
+        with _naming_loss():
+            dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
+            control = dist.new_group(backend="gloo", timeout=ORDER_TIMEOUT)
+        return Ranks(dist.get_rank(), dist.get_world_size(), control)
+
+    @property
+    def leads(self) -> bool:
+        return self.rank == 0
+
+    @property
+    def device(self) -> str:
+        """Where several ranks compute."""
+        return "cuda" if torch.cuda.is_available() else "cpu"
+
+    def order(self, name: str, *arguments: Any) -> None:
+        """Has the others do something, in the order of calls; without effect on them. RankLostError."""
+        if self.leads and self.size > 1:
+            self._broadcast(Order(name, arguments))
+
+    def next_order(self) -> Order:
+        """On a follower, waits for it. RankLostError if the first rank is gone."""
+        return self._broadcast(None)
+
+    def decide(self, answer: bool) -> bool:
+        """The first rank's answer, on all ranks."""
+        return self._broadcast(answer if self.leads else None) if self.size > 1 else answer
+
+    def gathered(self, value: T) -> list[T]:
+        """Every rank's value, on all ranks, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        with _naming_loss():
+            dist.all_gather_object(values, value, group=self._control)
+        return values
+
+    def share(self, items: list[T]) -> list[T]:
+        """This rank's items of those that all ranks have: they go round."""
+        return items[self.rank :: self.size]
+
+    def _broadcast(self, value: Any) -> Any:
+        values = [value]
+        with _naming_loss():
+            dist.broadcast_object_list(values, src=0, group=self._control)
+        return values[0]
+
+
+class Ranked(Protocol):
+    """What is on every rank."""
+
+    @property
+    def ranks(self) -> Ranks: ...
+
+
+R = TypeVar("R", bound=Ranked)
+
+
+def by_all_ranks(method: Callable[Concatenate[R, P], T]) -> Callable[Concatenate[R, P], T]:
+    """A method that ranks run together: on the first one a call is an order to the others."""
+
+    @functools.wraps(method)
+    def ordered(self: R, /, *arguments: P.args, **keywords: P.kwargs) -> T:
+        self.ranks.order(method.__name__, *arguments)
+        with _naming_loss() if self.ranks.size > 1 else contextlib.nullcontext():
+            return method(self, *arguments, **keywords)
+
+    return ordered
+
+
+@contextlib.contextmanager
+def _naming_loss() -> Iterator[None]:
+    """torch has no exception of its own for a rank that is gone: Gloo's and NCCL's are these two."""
+    try:
+        yield
+    except RuntimeError as error:
+        if type(error) is not RuntimeError and not isinstance(error, dist.DistError):
+            raise
+        raise RankLostError(
+            f"rank {os.environ.get('RANK', '0')} cannot go on with the other ranks of this trainer, which must all "
+            f"begin anew; the first of them to end is the one that broke: {error}"
+        ) from error

@@ -1,6 +1,7 @@
 """A run on this trainer, without the network: where it starts, its iterations, its checkpoints.
 
-Everything here is plain blocking code; the worker calls it from one thread of its own.
+Everything here is plain blocking code; the worker calls it from one thread of its own. Of several ranks each has a
+session; the first one's is the run's, and what it does with the others it orders of theirs (`ranks.py`).
 """
 
 from __future__ import annotations
@@ -10,8 +11,8 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -25,13 +26,32 @@ from perilune.weights.store import VersionStore
 from services.trainer.adapter import adapt, adapter_snapshot, base_path, factors, merged_state, peft_config, set_factors
 from services.trainer.batch import Ages, Refused, read_group
 from services.trainer.checkpoint import Checkpoints, TrainerState
-from services.trainer.learner import Learner
-from services.trainer.model import Policy, make_policy
+from services.trainer.learner import Learner, never
+from services.trainer.model import Policy, hollow_policy, make_policy
 from services.trainer.publisher import PublishedVersion, snapshot
+from services.trainer.ranks import Ranks, by_all_ranks
+from services.trainer.sharding import (
+    dealt_optimizer_state,
+    outline,
+    rank_snapshot,
+    whole_optimizer_state,
+    whole_state,
+)
 from services.trainer.threads import use_threads
 from services.trainer.warmup import warm_up
 
 logger = logging.getLogger(__name__)
+
+FOLLOW = "follow"  # the order to take up a run
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a session takes up its run."""
+
+    policy: Policy
+    state: TrainerState
+    is_new: bool  # there is no checkpoint of it yet
 
 
 class Session:
@@ -40,12 +60,47 @@ class Session:
     def __init__(
         self,
         recipe: Recipe,
+        start: Start,
+        folder: Path,
+        should_stop: Callable[[], bool] = never,
+        ranks: Ranks | None = None,
+    ) -> None:
+        """See `open`, which makes the first rank's, and `follow`, for the others'."""
+        policy, state = start.policy, start.state
+        self.recipe = recipe
+        self.ranks = ranks or Ranks()
+        self.number, self.metrics = state.number, state.metrics
+        self.refused = [Refused(**sample) for sample in state.refused]  # of the batch that made the current version
+        self.base: PublishedVersion | None = None  # what the adapter changes, where only that is trained
+        self._checkpoints = _checkpoints_of(folder)
+        self._versions = versions_of(recipe, folder, self.ranks)
+        self._should_stop = should_stop
+        self._adapter = recipe.trainer.adapter
+        self._known_digests = set(state.published_digests)
+        if self._adapter is not None:  # what is trained from now on: that, or all of the policy
+            self.base = self._plain_snapshot(policy, 0, before=None)
+            adapt(policy.model, self._adapter, recipe.seed)
+        self._learner = Learner(policy, recipe, self.ranks)
+        if start.is_new:
+            self._save()
+        else:
+            self._written = state.number
+            set_factors(policy.model, state.adapter)
+            moments = dealt_optimizer_state(state.optimizer, list(policy.model.parameters()))
+            self._learner.optimizer.load_state_dict(moments)
+        self.published = self._snapshot(before=None)
+
+    @classmethod
+    def open(
+        cls,
+        recipe: Recipe,
         folder: Path,
         committed: PolicyVersion | None,
         should_stop: Callable[[], bool],
         on_warmup_step: Callable[[int, float], None] = lambda step, loss: None,
         versions: Collection[PolicyVersion] = (),
-    ) -> None:
+        ranks: Ranks | None = None,
+    ) -> Session:
         """Takes up the run at its newest checkpoint, at most one version after the committed one, or starts it.
 
         Args:
@@ -54,34 +109,46 @@ class Session:
             should_stop: asked between steps.
             on_warmup_step: told each warm-up step's number and loss.
             versions: all that were committed, whose samples may still come.
+            ranks: those that train together, of which this is the first one; the others are ordered to follow.
 
         Raises:
             InterruptedTraining: should_stop said so.
             StateError: versions are committed, and no checkpoint of them is here.
+            InvalidInputError: several ranks are to train an adapter.
             PeriluneError: the model or its traces cannot be had, as the message says.
         """
-        self.recipe = recipe
-        self._checkpoints = Checkpoints(folder / "checkpoints")
-        self.versions = versions_of(recipe, folder)
-        self._should_stop = should_stop
-        self._origin = origin_of(recipe)
-        self._adapter = recipe.trainer.adapter
-        self.base: PublishedVersion | None = None  # what the adapter changes, where only that is trained
-        self._known_digests = {version.digest for version in (*versions, *([committed] if committed else ()))}
-        self.refused: list[Refused] = []  # of the batch that the current version was made from
+        if recipe.trainer.adapter and ranks and ranks.size > 1:
+            raise InvalidInputError(
+                f"trainer.adapter: a trainer of {ranks.size} ranks trains whole policies only; start one of one rank"
+            )
         use_threads(recipe.trainer.num_threads)
-        newest = self._checkpoints.newest(at_most=committed.number + 1 if committed else 0)
+        checkpoints = _checkpoints_of(folder)
+        newest = checkpoints.newest(at_most=committed.number + 1 if committed else 0)
         if newest is not None:
-            self._restore(newest)
+            start = _found(recipe, checkpoints, newest)
         elif committed is None:
-            self._start(on_warmup_step)
+            start = _made(recipe, should_stop, on_warmup_step)
         else:
             raise StateError(
-                f"version {committed.number} is committed, and {self._checkpoints.folder} holds no checkpoint of it or "
+                f"version {committed.number} is committed, and {checkpoints.folder} holds no checkpoint of it or "
                 "of one before; start this trainer with the PERILUNE_HOME that the run was trained in"
             )
-        self.published = self._snapshot(before=None)
+        digests = {version.digest for version in (*versions, *([committed] if committed else ()))}
+        start.state.published_digests[:] = digests.union(start.state.published_digests)
+        if ranks:
+            state = replace(start.state, optimizer=outline(start.state.optimizer))
+            ranks.order(FOLLOW, recipe, start.policy.small_files, state, start.is_new)
+        return cls(recipe, start, folder, should_stop, ranks)
 
+    @classmethod
+    def follow(
+        cls, ranks: Ranks, recipe: Recipe, small_files: Mapping[str, bytes], state: TrainerState, is_new: bool
+    ) -> Session:
+        """The session of another rank, from what the first one ordered. It touches no disk."""
+        use_threads(recipe.trainer.num_threads)
+        return cls(recipe, Start(hollow_policy(small_files), state, is_new), Path(), never, ranks)
+
+    @by_all_ranks
     def train(self, messages: Sequence[ScoredGroup]) -> PublishedVersion:
         """One iteration: the batch of the current version in, the next version out.
 
@@ -100,9 +167,11 @@ class Session:
         self.published = self._snapshot(before=self.published)
         return self.published
 
+    @by_all_ranks
     def checkpoint(self) -> None:
         """Keeps the current version to go back to, and writes its checkpoint where that is due and was not done."""
-        self.versions.add(self.published.state, self.published.delta, self.published.model_files)
+        if self._versions:
+            self._versions.add(self.published.state, self.published.delta, self.published.model_files)
         if self.number != self._written and self._is_due:
             self._save()
 
@@ -132,50 +201,22 @@ class Session:
     def _is_due(self) -> bool:
         return self.number % self.recipe.trainer.checkpoint_every == 0 or self.is_last
 
-    def _start(self, on_warmup_step: Callable[[int, float], None]) -> None:
-        started = time.perf_counter()
-        policy = make_policy(self.recipe)
-        loss = warm_up(policy, self.recipe, self._should_stop, on_warmup_step)
-        self._take_policy(policy)
-        self.number = 0
-        self.metrics = {
-            "num_parameters": float(policy.model.num_parameters()),
-            "start_seconds": time.perf_counter() - started,
-        }
-        if not math.isnan(loss):
-            self.metrics["warmup_loss"] = loss
-        self._save()
-
-    def _restore(self, number: int) -> None:
-        logger.info("resuming from %s", self._checkpoints.path_of(number))
-        policy, state = self._checkpoints.load(number, self._origin, is_adapted=self._adapter is not None)
-        self._take_policy(policy)
-        set_factors(policy.model, state.adapter)
-        self._learner.optimizer.load_state_dict(state.optimizer)
-        self.number, self.metrics = state.number, state.metrics
-        self._written = state.number
-        self._known_digests.update(state.published_digests)
-        self.refused = [Refused(**sample) for sample in state.refused]
-
-    def _take_policy(self, policy: Policy) -> None:
-        """What is trained from now on: all of it, or an adapter."""
-        if self._adapter is not None:
-            self.base = self._plain_snapshot(policy, 0, before=None)
-            adapt(policy.model, self._adapter, self.recipe.seed)
-        self._learner = Learner(policy, self.recipe)
-
     def _save(self) -> None:
-        model = self._learner.policy.model
+        policy, optimizer = self._learner.policy, self._learner.optimizer.state_dict()
+        weights = merged_state(policy.model) if self._adapter else None
+        if self.ranks.size > 1:
+            weights, optimizer = whole_state(policy.model, self.ranks), whole_optimizer_state(optimizer, self.ranks)
         state = TrainerState(
             number=self.number,
-            origin=self._origin,
+            origin=origin_of(self.recipe),
             metrics=self.metrics,
             published_digests=sorted(self._known_digests),
-            optimizer=self._learner.optimizer.state_dict(),
-            adapter=factors(model),
+            optimizer=optimizer,
+            adapter=factors(policy.model),
             refused=[asdict(sample) for sample in self.refused],
         )
-        self._checkpoints.save(self._learner.policy, state, merged_state(model) if self._adapter else None)
+        if self.ranks.leads:
+            self._checkpoints.save(policy, state, weights)
         self._written = self.number
 
     def _snapshot(self, before: PublishedVersion | None) -> PublishedVersion:
@@ -191,12 +232,42 @@ class Session:
         return version
 
     def _plain_snapshot(self, policy: Policy, number: int, before: PublishedVersion | None) -> PublishedVersion:
-        return snapshot(policy, number, getattr(torch, self.recipe.model.dtype), before, self.recipe.weights.quantize)
+        dtype, quantize = getattr(torch, self.recipe.model.dtype), self.recipe.weights.quantize
+        if self.ranks.size > 1:
+            return rank_snapshot(policy, number, dtype, self.ranks, before, quantize)
+        return snapshot(policy, number, dtype, before, quantize)
 
 
-def versions_of(recipe: Recipe, folder: Path) -> VersionStore:
-    """The served versions that are kept of the run in this folder."""
-    return VersionStore(folder / "versions", recipe.weights.num_kept)
+def _made(recipe: Recipe, should_stop: Callable[[], bool], on_warmup_step: Callable[[int, float], None]) -> Start:
+    """Version 0. The warm-up is the first rank's alone: what needs one is small, and what is large comes trained."""
+    started = time.perf_counter()
+    policy = make_policy(recipe)
+    loss = warm_up(policy, recipe, should_stop, on_warmup_step)
+    metrics = {
+        "num_parameters": float(policy.model.num_parameters()),
+        "start_seconds": time.perf_counter() - started,
+    }
+    if not math.isnan(loss):
+        metrics["warmup_loss"] = loss
+    state = TrainerState(
+        number=0, origin=origin_of(recipe), metrics=metrics, published_digests=[], optimizer={"state": {}}
+    )
+    return Start(policy, state, is_new=True)
+
+
+def _found(recipe: Recipe, checkpoints: Checkpoints, number: int) -> Start:
+    logger.info("resuming from %s", checkpoints.path_of(number))
+    policy, state = checkpoints.load(number, origin_of(recipe), is_adapted=recipe.trainer.adapter is not None)
+    return Start(policy, state, is_new=False)
+
+
+def _checkpoints_of(folder: Path) -> Checkpoints:
+    return Checkpoints(folder / "checkpoints")
+
+
+def versions_of(recipe: Recipe, folder: Path, ranks: Ranks) -> VersionStore | None:
+    """The served versions that are kept of the run in this folder; none where each rank has a part of them."""
+    return None if ranks.size > 1 else VersionStore(folder / "versions", recipe.weights.num_kept)
 
 
 def origin_of(recipe: Recipe) -> str:

@@ -4,16 +4,19 @@ consumes       batches of scored groups, from the master
 produces       weight versions: to the fleet by the weight stream, to the master as commits
 waits for      a run to lease, then each iteration's batch
 unblocked by   rollout and reward workers, which complete the batch
+
+Of several ranks the first one does this; the others follow its orders, and serve their part of the weights.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import TypeVar
 
 import grpc
@@ -41,7 +44,8 @@ from perilune.service import Service, open_channel, patiently, until_stopping
 from perilune.weights.adapted import STREAM
 from services.trainer.learner import InterruptedTraining
 from services.trainer.publisher import SERVICE, Publisher
-from services.trainer.session import Session, versions_of
+from services.trainer.ranks import END, RankLostError, Ranks
+from services.trainer.session import FOLLOW, Session, versions_of
 from services.trainer.turns import Turns
 
 logger = logging.getLogger(__name__)
@@ -53,34 +57,67 @@ PROGRESS_S = 1.0
 _tokens = telemetry.meter.create_counter("perilune.trainer.tokens", unit="{token}", description="Trained tokens.")
 _seconds = telemetry.meter.create_histogram("perilune.trainer.iteration", unit="s", description="Time of training.")
 
+# Orders to the other ranks, beside those of the session.
+OPEN, PUBLISH = "open", "publish"
+
 T = TypeVar("T")
 Lease = grpc.aio.UnaryStreamCall[AcquireRunRequest, AcquireRunResponse]
 
 
 async def run(service: Service) -> None:
-    """Serves weights and trains runs until the service is told to stop. UnavailableError: no NATS server."""
+    """Serves weights and trains runs until the service is told to stop.
+
+    UnavailableError: no NATS server, or another rank of this trainer is gone.
+    """
     disable_progress_bar()  # transformers draws one for every file it reads or writes
-    publisher = Publisher()
+    # All of torch's work is done by one thread: the event loop stays free to send weights.
+    thread, loop = ThreadPoolExecutor(1, "torch"), asyncio.get_running_loop()
+    ranks = await loop.run_in_executor(thread, Ranks.of_environment)
+    if ranks.size > 1 and service.settings.hybrid:
+        raise InvalidInputError("PERILUNE_HYBRID: a trainer of several ranks does not take turns with an engine")
+    publisher = Publisher(ranks.rank)
     publisher.add_to(service.server)
     await service.listen([SERVICE])
-    async with (
-        patiently(Bus.connect, service.settings.nats_url, service.id, patience_s=service.settings.patience_s) as bus,
-        open_channel(service.settings.master_address) as channel,
-    ):
+    addresses = await loop.run_in_executor(thread, ranks.gathered, service.address)
+    if not ranks.leads:
         await service.ready()
-        await until_stopping(service, Trainer(service, bus, publisher, channel).work())
+        await follow(ranks, publisher, thread)
+        return
+    try:
+        async with (
+            patiently(
+                Bus.connect, service.settings.nats_url, service.id, patience_s=service.settings.patience_s
+            ) as bus,
+            open_channel(service.settings.master_address) as channel,
+        ):
+            await service.ready()
+            await until_stopping(service, Trainer(service, bus, publisher, channel, ranks, addresses, thread).work())
+    finally:
+        with contextlib.suppress(RankLostError):  # they end by themselves then
+            await loop.run_in_executor(thread, ranks.order, END)
 
 
 class Trainer:
     """One run after the other, each for as long as the master leaves it to this trainer."""
 
-    def __init__(self, service: Service, bus: Bus, publisher: Publisher, channel: grpc.aio.Channel) -> None:
+    def __init__(
+        self,
+        service: Service,
+        bus: Bus,
+        publisher: Publisher,
+        channel: grpc.aio.Channel,
+        ranks: Ranks,
+        addresses: Sequence[str],
+        thread: Executor,
+    ) -> None:
+        """`addresses`: where each rank serves its part."""
         self._service = service
         self._bus = bus
         self._publisher = publisher
         self._master = TrainingServiceStub(channel)
-        # All of torch's work is done by one thread: the event loop stays free to send weights.
-        self._thread = ThreadPoolExecutor(1, "torch")
+        self._ranks = ranks
+        self._addresses = addresses
+        self._thread = thread
 
     async def work(self) -> None:
         """Leases runs for ever; whatever ends a lease, the next one starts from the run's last checkpoint."""
@@ -97,7 +134,11 @@ class Trainer:
             await asyncio.sleep(delay)
 
     async def _serve_lease(self) -> None:
-        request = AcquireRunRequest(trainer_id=self._service.id, weights_address=self._service.address)
+        request = AcquireRunRequest(
+            trainer_id=self._service.id,
+            weights_address=self._service.address,
+            rank_addresses=self._addresses if self._ranks.size > 1 else [],
+        )
         lease = self._master.AcquireRun(request)
         try:
             first = await _read(lease)
@@ -123,6 +164,8 @@ class Trainer:
         try:
             with Turns(self._service.settings.hybrid, assignment.run_id, stop.is_set) as turns:
                 await self._train(assignment, recipe_from_json(assignment.recipe_json), stop, turns)
+        except RankLostError:
+            raise  # the run can go on, from its checkpoint, when the ranks have met again
         except PeriluneError as error:
             logger.error("run %s cannot go on: %s", assignment.run_id, error)
             await self._master.FailRun(FailRunRequest(run_id=assignment.run_id, reason=str(error)))
@@ -137,7 +180,9 @@ class Trainer:
         committed = assignment.committed if assignment.HasField("committed") else None
         first_to_commit = committed.number if committed else 0
         adapter = STREAM if recipe.trainer.adapter else ""
-        self._publisher.open(run_id, versions_of(recipe, self._service.settings.home / run_id), adapter)
+        versions = versions_of(recipe, self._service.settings.home / run_id, self._ranks)
+        self._publisher.open(run_id, versions, adapter)
+        await self._in_thread(stop, self._ranks.order, OPEN, run_id)
         await self._in_thread(stop, turns.begin)
         session = await self._start(assignment, recipe, stop)
         if session.base:
@@ -149,6 +194,7 @@ class Trainer:
             if session.number >= first_to_commit:
                 self._check_repetition(assignment, session)
                 session.published = await self._in_thread(stop, turns.share, session.published)
+                await self._in_thread(stop, self._ranks.order, PUBLISH)
                 self._publisher.publish(run_id, session.published)
                 if session.is_last:  # nobody would come back to write it
                     await self._in_thread(stop, session.checkpoint)
@@ -181,7 +227,15 @@ class Trainer:
         folder = self._service.settings.home / assignment.run_id
         try:
             return await self._in_thread(
-                stop, Session, recipe, folder, committed, stop.is_set, on_warmup_step, assignment.versions
+                stop,
+                Session.open,
+                recipe,
+                folder,
+                committed,
+                stop.is_set,
+                on_warmup_step,
+                assignment.versions,
+                self._ranks,
             )
         finally:
             telling.cancel()
@@ -243,6 +297,29 @@ class Trainer:
             if not future.cancelled() and (error := future.exception()) and not isinstance(error, InterruptedTraining):
                 logger.warning("while stopping: %s", error)
             raise
+
+
+async def follow(ranks: Ranks, publisher: Publisher, thread: Executor) -> None:
+    """Does what the first rank orders, until it orders the end. RankLostError if it is gone."""
+    loop, run_id, session = asyncio.get_running_loop(), "", None
+    while (order := await loop.run_in_executor(thread, ranks.next_order)).name != END:
+        try:
+            if order.name == OPEN:
+                (run_id,) = order.arguments
+                session = None
+                publisher.open(run_id)
+            elif order.name == FOLLOW:
+                session = await loop.run_in_executor(thread, Session.follow, ranks, *order.arguments)
+            elif order.name == PUBLISH:
+                assert session is not None  # or the first rank had nothing to publish
+                publisher.publish(run_id, session.published)
+            else:
+                await loop.run_in_executor(thread, getattr(session, order.name), *order.arguments)
+        except RankLostError:
+            raise
+        except (InterruptedTraining, PeriluneError) as error:
+            # It came to all ranks alike. The first one says what becomes of the run.
+            logger.info("%s: %s", run_id, error or "interrupted")
 
 
 async def _read(lease: Lease) -> AcquireRunResponse | None:

@@ -28,7 +28,8 @@ RUN = "rollout.autoscaling.runs={search}"
 VARIANTS = {
     "default": (RUN,),
     "plain text": (RUN, "tls=false", "networkPolicies=false"),
-    "hybrid": (RUN, "hybrid.enabled=true", "trainer.resources.limits.nvidia\\.com/gpu=8", "trainer.nodes=2"),
+    "hybrid": (RUN, "hybrid.enabled=true", "trainer.resources.limits.nvidia\\.com/gpu=8"),
+    "ranks": (RUN, "trainer.nodes=2", "trainer.processesPerNode=4", "trainer.storage.accessMode=ReadWriteMany"),
     "fixed": ("rollout.autoscaling.enabled=false", "reward.autoscaling.enabled=false", "image.registry=reg.example/x/"),
     "observed": ("rollout.autoscaling.prometheus=http://prometheus:9090", "telemetry.endpoint=http://otel:4317"),
     "placed": (
@@ -178,7 +179,7 @@ class Network:
 
 def _open(rules: list[dict[str, Any]], side: str, other: str, port: int) -> bool:
     for rule in rules:
-        ports = [each["port"] for each in rule["ports"]]
+        ports = [each["port"] for each in rule.get("ports", [{"port": port}])]
         peers = rule.get(side)
         labels = [peer.get("podSelector", {}).get("matchLabels", {}) for peer in peers or []]
         if port in ports and (
@@ -210,6 +211,9 @@ def test_who_must_call_whom_may_and_the_sandbox_reaches_nothing() -> None:
         assert not network.lets("sandbox", target, 7040)
     in_turns = Network(cached(*VARIANTS["hybrid"]))  # the engine is in the trainer's pod
     assert in_turns.lets("trainer", "sandbox", 7050)
+    ranks = Network(cached(*VARIANTS["ranks"]))
+    assert ranks.lets("trainer", "trainer", 41234)
+    assert [port for port in range(7040, 7050) if ranks.lets("rollout", "trainer", port)] == [7042, 7043, 7044, 7045]
 
 
 def test_ports_are_those_that_the_images_listen_on() -> None:
@@ -248,19 +252,41 @@ def test_a_budget_covers_every_service_and_one_that_is_alone_is_not_evicted() ->
 
 
 def test_the_trainer_is_a_torchrun_job_with_a_rank_for_each_device() -> None:
-    objects = cached(*VARIANTS["hybrid"])
-    (job,) = [each for each in objects if each["kind"] == "Job" and "trainer" in each["metadata"]["name"]]
+    objects = cached(*VARIANTS["ranks"])
+    job = trainer_job(objects)
     assert job["spec"]["completionMode"] == "Indexed"
     assert job["spec"]["completions"] == job["spec"]["parallelism"] == 2
-    trainer, engine = job["spec"]["template"]["spec"]["containers"]
+    (trainer,) = job["spec"]["template"]["spec"]["containers"]
     assert trainer["command"] == ["python3", "-m", "torch.distributed.run"]
-    assert "--nnodes=2" in trainer["args"]
-    assert trainer["resources"]["limits"]["nvidia.com/gpu"] == 8
+    assert {"--nnodes=2", "--nproc-per-node=4"} <= set(trainer["args"])
     (endpoint,) = [argument for argument in trainer["args"] if argument.startswith("--rdzv-endpoint=")]
     subdomain = job["spec"]["template"]["spec"]["subdomain"]
     assert endpoint == f"--rdzv-endpoint={job['metadata']['name']}-0.{subdomain}:29500"
     assert subdomain in {each["metadata"]["name"] for each in objects if each["kind"] == "Service"}
-    # Both sidecars have the same memory for what they hand over.
+    assert trainer_job(cached(RUN))["spec"]["completions"] == 1
+
+
+def trainer_job(objects: list[dict[str, Any]]) -> dict[str, Any]:
+    (job,) = [each for each in objects if each["kind"] == "Job" and "trainer" in each["metadata"]["name"]]
+    return job
+
+
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [
+        (("hybrid.enabled=true", "trainer.processesPerNode=2"), "does not take turns"),
+        (("trainer.nodes=2",), "ReadWriteMany"),
+    ],
+)
+def test_ranks_that_could_not_work_are_refused(values: tuple[str, ...], what: str) -> None:
+    done = run("template", "test", str(CHART), *(part for value in values for part in ("--set", value)))
+    assert done.returncode != 0
+    assert what in done.stderr
+
+
+def test_trainer_and_engine_of_a_pod_have_the_same_memory_for_what_they_hand_over() -> None:
+    trainer, engine = trainer_job(cached(*VARIANTS["hybrid"]))["spec"]["template"]["spec"]["containers"]
+    assert trainer["resources"]["limits"]["nvidia.com/gpu"] == 8
     for container in (trainer, engine):
         assert {"name": "PERILUNE_HYBRID", "value": "/dev/shm/perilune"} in container["env"]
         assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]

@@ -21,7 +21,7 @@ from perilune.weights.frames import RawChunk, chunk_frame, manifest_frame, read_
 from perilune.weights.receiver import Receiver, StagedVersion
 from perilune.weights.relay import Relay
 from perilune.weights.server import SERVICE, Stream, WeightServer
-from perilune.weights.shards import assembled_versions
+from perilune.weights.shards import ShardedReceiver, assemble, assembled_versions
 from tests.unit.weights.test_shards import two_ranks
 
 RUN = "run"
@@ -46,20 +46,21 @@ def state(number: int, size: int = NUM_ELEMENTS, name: str = "w", num_steps: int
 class Trainer(WeightServer):
     """Publishes states as the trainer's publisher does."""
 
-    def __init__(self) -> None:
+    def __init__(self, rank: int = 0) -> None:
         super().__init__()
+        self.rank = rank
         self.open()
 
     def open(self) -> None:
-        before = self._streams.pop((RUN, ""), None)
-        self._streams[RUN, ""] = Stream(leads=True)
+        before = self._streams.pop((RUN, "", self.rank), None)
+        self._streams[RUN, "", self.rank] = Stream(leads=True)
         self.state: State | None = None
         if before:
             before.close()
 
     @property
     def stream(self) -> Stream:
-        return self.stream_of(RUN)
+        return self.stream_of(RUN, rank=self.rank)
 
     def publish(self, new: State, with_delta: bool = True) -> None:
         delta = make_delta(self.state, new) if self.state and with_delta else None
@@ -524,7 +525,7 @@ async def test_a_receiver_moves_between_two_versions(world: World) -> None:
 
 async def test_adapters_are_a_stream_of_their_own(world: World) -> None:
     adapter = State.of(7, [RawTensor("lora_A", DTYPE_BFLOAT16, (2, 2), memoryview(b"abcdefgh"))])
-    world.trainer._streams[RUN, "poet"] = Stream(leads=True)
+    world.trainer._streams[RUN, "poet", 0] = Stream(leads=True)
     world.trainer.stream_of(RUN, "poet").publish(adapter, None, {"adapter_config.json": b"{}"})
     world.trainer.publish(state(0))
     model, poet = world.follow(), world.follow(receiver=Receiver(RUN, "w", adapter="poet"))
@@ -552,6 +553,54 @@ async def test_the_parts_of_a_sharded_trainer_are_put_together(world: World) -> 
                 "bias": bias.tobytes(),
             }
             assert whole.model_files == {"config.json": b"{}"}
+
+
+async def test_a_trainer_may_start_again_with_another_number_of_ranks(world: World) -> None:
+    """The part of the first rank is there before anybody knows that it is one; all of it goes through a relay."""
+    relay, parts = Relay(), dict[int, Receiver]()
+    relay_address, _ = await world.serve(relay)
+
+    def receiver_of(rank: int) -> Receiver:
+        return parts.setdefault(rank, Receiver(RUN, "child", rank=rank))
+
+    above, child = relay.policy_receiver(RUN, "relay", is_adapted=False), ShardedReceiver(receiver_of)
+
+    def move(*rank_addresses: str) -> None:
+        above.move([world.address], rank_addresses)
+        child.move([relay_address, world.address], rank_addresses)
+
+    async def next_of_both(*states: State) -> None:
+        expected = {raw.name: bytes(raw.data) for raw in (assemble(states) if len(states) > 1 else states[0]).tensors}
+        for versions in (of_above, of_child):
+            whole = await anext(versions)
+            assert whole.manifest.version == states[0].version
+            assert {raw.name: bytes(raw.data) for raw in whole.tensors} == expected
+        assert child.source == relay_address
+
+    async with (
+        asyncio.timeout(PATIENCE_S),
+        aclosing(above.versions()) as of_above,
+        aclosing(child.versions()) as of_child,
+    ):
+        move()
+        wholes, cut = [state(0), state(3)], [two_ranks(number, seed=number)[0] for number in (1, 2)]
+        world.trainer.publish(wholes[0])
+        await next_of_both(wholes[0])
+        world.trainer.publish(cut[0][0])
+        following = asyncio.create_task(next_of_both(*cut[0]))
+        while parts[0].held is None or parts[0].held.manifest.version != cut[0][0].version:
+            await asyncio.sleep(0.01)
+        second = Trainer(rank=1)
+        address, _ = await world.serve(second)
+        second.publish(cut[0][1])
+        move(world.address, address)
+        await following
+        for trainer, part in zip((world.trainer, second), cut[1], strict=True):
+            trainer.publish(part)
+        await next_of_both(*cut[1])
+        world.trainer.publish(wholes[1])
+        move()
+        await next_of_both(wholes[1])
 
 
 async def test_a_run_that_loses_its_trainer_for_a_while_goes_on(world: World) -> None:

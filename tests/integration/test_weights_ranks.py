@@ -17,7 +17,7 @@ import numpy as np
 from perilune.weights import State
 from perilune.weights.receiver import Receiver
 from perilune.weights.shards import assembled_versions, region
-from tests.integration.rank import LAYOUTS, NUM_VERSIONS
+from tests.integration.streaming_rank import LAYOUTS, NUM_VERSIONS
 
 NUM_RANKS = 2
 PATIENCE_S = 120
@@ -28,7 +28,7 @@ def ranks(folder: Path) -> Iterator[list[Popen[bytes]]]:
     common = {"WORLD_SIZE": str(NUM_RANKS), "GLOO_SOCKET_IFNAME": "lo", "RANKS_FOLDER": str(folder)}
     processes = [
         Popen(
-            [sys.executable, "-m", "tests.integration.rank"],
+            [sys.executable, "-m", "tests.integration.streaming_rank"],
             env=os.environ | common | {"RANK": str(rank)},
             stdin=PIPE,
         )

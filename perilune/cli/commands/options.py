@@ -22,6 +22,10 @@ Master = Annotated[
 ]
 Rollouts = Annotated[int | None, typer.Option(min=1, help="Rollout workers; one a core, two at most, if not given.")]
 Rewards = Annotated[int, typer.Option(min=1, help="Reward workers.")]
+TrainerRanks = Annotated[
+    int,
+    typer.Option("--trainer-ranks", min=1, help="Processes that the policy is sharded over, and trained by together."),
+]
 NoView = Annotated[bool, typer.Option("--no-view", help="Plain lines in place of the live view.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 RunName = Annotated[str, typer.Option(metavar="RUN", help="The run's id; made from the recipe's name if not given.")]

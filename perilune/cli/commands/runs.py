@@ -16,6 +16,7 @@ from perilune.cli.commands.options import (
     Rewards,
     Rollouts,
     RunArgument,
+    TrainerRanks,
     end,
 )
 
@@ -76,6 +77,7 @@ def resume(
     home: Home = DEFAULT_HOME,
     rollouts: Rollouts = None,
     rewards: Rewards = 1,
+    trainer_ranks: TrainerRanks = 1,
     master: Master = None,
     no_view: NoView = False,
     as_json: AsJson = False,
@@ -83,7 +85,7 @@ def resume(
     """Continue a stopped or failed run from its last version, starting the services if none run."""
     from perilune.cli import training
 
-    place = training.Place(home, master, rollouts, rewards)
+    place = training.Place(home, master, rollouts, rewards, trainer_ranks)
     end(training.resume(run, place, training.Screen(not no_view, as_json)))
 
 

@@ -18,6 +18,7 @@ from perilune.cli.commands.options import (
     Rewards,
     Rollouts,
     RunName,
+    TrainerRanks,
     end,
 )
 
@@ -33,6 +34,7 @@ def train(
     home: Home = DEFAULT_HOME,
     rollouts: Rollouts = None,
     rewards: Rewards = 1,
+    trainer_ranks: TrainerRanks = 1,
     master: Master = None,
     no_view: NoView = False,
     as_json: AsJson = False,
@@ -45,7 +47,7 @@ def train(
     from perilune.cli import training
     from perilune.recipe import load_recipe
 
-    place = training.Place(home, master, rollouts, rewards)
+    place = training.Place(home, master, rollouts, rewards, trainer_ranks)
     end(training.submit(load_recipe(recipe, set_ or []), name, place, training.Screen(not no_view, as_json)))
 
 

@@ -65,6 +65,7 @@ class FleetService(FleetServiceServicer):
             weights_address=nearest,
             weights_fallbacks=fallbacks,
             policy=run.policy,
+            rank_addresses=run.rank_addresses,
         )
 
     async def ReportServing(

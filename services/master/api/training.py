@@ -25,7 +25,8 @@ class TrainingService(TrainingServiceServicer):
     async def AcquireRun(
         self, request: m.AcquireRunRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[m.AcquireRunResponse]:
-        async with self._registry.lease(request.trainer_id, request.weights_address) as (run, lease):
+        addresses = request.weights_address, list(request.rank_addresses)
+        async with self._registry.lease(request.trainer_id, *addresses) as (run, lease):
             committed = await self._store.newest_version(run.id)
             recipe_json = run.recipe.model_dump_json()
             versions = [version.policy for version in await self._store.versions(run.id)]

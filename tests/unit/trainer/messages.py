@@ -19,7 +19,8 @@ def group(seed: int, policy: PolicyVersion, name: str = "g", size: int = 4) -> S
         scored.trajectory.id = f"{name}/{number}"
         scored.trajectory.prompt_tokens.CopyFrom(pack(rng.integers(3, 40, 5).astype(np.int32)))
         response = rng.integers(3, 40, rng.integers(3, 20)).astype(np.int32)
-        scored.trajectory.segments.add(policy=policy, tokens=pack(response))
+        drawn_with = np.full(len(response), -3.0, np.float32)
+        scored.trajectory.segments.add(policy=policy, tokens=pack(response), logprobs=pack(drawn_with))
         scored.score.status = SCORE_STATUS_OK
         scored.score.value = float(number == 0)
         scored.score.components.add(grader="pair", status=SCORE_STATUS_OK, value=float(number == 0), weight=1)

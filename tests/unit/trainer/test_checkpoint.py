@@ -10,13 +10,20 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, StateError
 from perilune.recipe import Recipe
 from services.trainer.learner import never
+from services.trainer.ranks import Ranks
 from services.trainer.session import Session
 from tests.unit.trainer.messages import batch
 from tests.unit.trainer.models import recipe, same_bits, state
 
 
 def _session(folder: Path, table: Recipe, committed: PolicyVersion | None = None) -> Session:
-    return Session(table, folder, committed, never)
+    return Session.open(table, folder, committed, never)
+
+
+def test_several_ranks_refuse_to_train_an_adapter(tmp_path: Path) -> None:
+    table = recipe(adapter={"rank": 2, "alpha": 4, "targets": ["q_proj"]})
+    with pytest.raises(InvalidInputError, match="2 ranks"):
+        Session.open(table, tmp_path, None, never, ranks=Ranks(0, 2))
 
 
 def _train(session: Session, num_iterations: int) -> None:

@@ -781,6 +781,7 @@ class RunAssignment(_message.Message):
     WEIGHTS_ADDRESS_FIELD_NUMBER: _builtins.int
     WEIGHTS_FALLBACKS_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
+    RANK_ADDRESSES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     recipe_json: _builtins.str
     weights_address: _builtins.str
@@ -793,6 +794,12 @@ class RunAssignment(_message.Message):
     def policy(self) -> _trajectory_pb2.PolicyVersion:
         """The newest committed version: what the fleet is to serve."""
 
+    @_builtins.property
+    def rank_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a trainer of several ranks: where each of them serves its part, by rank. Each part travels in the same tree; in
+        place of the trainer, its rank is the last to go to. Empty for a trainer of one rank.
+        """
+
     def __init__(
         self,
         *,
@@ -801,10 +808,11 @@ class RunAssignment(_message.Message):
         weights_address: _builtins.str = ...,
         weights_fallbacks: _abc.Iterable[_builtins.str] | None = ...,
         policy: _trajectory_pb2.PolicyVersion | None = ...,
+        rank_addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "recipe_json", b"recipe_json", "run_id", b"run_id", "weights_address", b"weights_address", "weights_fallbacks", b"weights_fallbacks"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy", "rank_addresses", b"rank_addresses", "recipe_json", b"recipe_json", "run_id", b"run_id", "weights_address", b"weights_address", "weights_fallbacks", b"weights_fallbacks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -881,18 +889,24 @@ class AcquireRunRequest(_message.Message):
 
     TRAINER_ID_FIELD_NUMBER: _builtins.int
     WEIGHTS_ADDRESS_FIELD_NUMBER: _builtins.int
+    RANK_ADDRESSES_FIELD_NUMBER: _builtins.int
     trainer_id: _builtins.str
     weights_address: _builtins.str
     """Where this trainer's WeightService listens, as the fleet can reach it."""
+    @_builtins.property
+    def rank_addresses(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Of a trainer of several ranks: where the WeightService of each of them listens, by rank. Empty for one."""
+
     def __init__(
         self,
         *,
         trainer_id: _builtins.str = ...,
         weights_address: _builtins.str = ...,
+        rank_addresses: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["trainer_id", b"trainer_id", "weights_address", b"weights_address"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["rank_addresses", b"rank_addresses", "trainer_id", b"trainer_id", "weights_address", b"weights_address"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -57,12 +57,15 @@ class SubscribeRequest(_message.Message):
     HAVE_FIELD_NUMBER: _builtins.int
     HAVE_SEQUENCE_FIELD_NUMBER: _builtins.int
     ADAPTER_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     worker_id: _builtins.str
     have_sequence: _builtins.int
     """The sequence of `have`, as its manifest said."""
     adapter: _builtins.str
     """Empty: the model. Else an adapter's name: its versions are a stream of their own."""
+    rank: _builtins.int
+    """Whose part, of a trainer of several ranks: each is a stream of its own."""
     @_builtins.property
     def have(self) -> _trajectory_pb2.PolicyVersion:
         """What the subscriber serves already; unset if nothing."""
@@ -75,10 +78,11 @@ class SubscribeRequest(_message.Message):
         have: _trajectory_pb2.PolicyVersion | None = ...,
         have_sequence: _builtins.int = ...,
         adapter: _builtins.str = ...,
+        rank: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["have", b"have"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "have", b"have", "have_sequence", b"have_sequence", "run_id", b"run_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "have", b"have", "have_sequence", b"have_sequence", "rank", b"rank", "run_id", b"run_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

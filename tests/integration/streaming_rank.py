@@ -24,7 +24,8 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from perilune.channel import GRPC_OPTIONS
 from services.trainer.model import Policy
 from services.trainer.publisher import Publisher, raw_tensor
-from services.trainer.ranks import rank_snapshot
+from services.trainer.ranks import Ranks
+from services.trainer.sharding import rank_snapshot
 from tests.unit.trainer.models import tiny_policy
 
 LAYOUTS = ("fsdp", "tensor-parallel")
@@ -68,6 +69,7 @@ def whole(policy: Policy) -> dict[str, str]:
 async def main(folder: Path) -> None:
     rank, num_ranks = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     dist.init_process_group("gloo", init_method=f"file://{folder / 'store'}", rank=rank, world_size=num_ranks)
+    ranks = Ranks(rank, num_ranks)
     torch.set_num_threads(1)
     publisher = Publisher()
     server = grpc.aio.server(options=GRPC_OPTIONS)
@@ -83,7 +85,7 @@ async def main(folder: Path) -> None:
         for number in range(NUM_VERSIONS):
             if number:
                 step(policy, optimizer, number)
-            version = rank_snapshot(policy, number, torch.bfloat16, before=version)
+            version = rank_snapshot(policy, number, torch.bfloat16, ranks, before=version)
             publisher.publish(layout, version)
         contents[layout] = whole(policy)
     said = {"address": f"127.0.0.1:{port}", "contents": contents}

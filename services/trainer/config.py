@@ -1,0 +1,29 @@
+"""What the trainer service is told from outside."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from perilune.service import ServiceSettings
+
+
+class TrainerSettings(ServiceSettings):
+    """Of the ranks that torchrun starts on one machine each has a port: the one that is set, the next, and so on."""
+
+    rank: int = Field(0, validation_alias="RANK")
+    local_rank: int = Field(0, validation_alias="LOCAL_RANK")
+
+    @model_validator(mode="after")
+    def _tell_ranks_apart(self) -> TrainerSettings:
+        self.listen = _moved(self.listen, self.local_rank)
+        self.advertise = _moved(self.advertise, self.local_rank) if self.advertise else None
+        if self.rank:
+            self.worker_id = f"{self.worker_id}-rank-{self.rank}"
+            self.ready_file = None  # the service is ready when its first rank is
+        return self
+
+
+def _moved(address: str, num_ports: int) -> str:
+    """The address so many ports further; port 0 is any free one, and stays."""
+    host, _, port = address.rpartition(":")
+    return f"{host}:{int(port) + num_ports}" if port.isdigit() and int(port) else address

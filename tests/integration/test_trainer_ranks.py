@@ -1,0 +1,93 @@
+"""Two processes that train together do what one does, to rounding; and each can go on from where the other was."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from subprocess import run
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from services.trainer.checkpoint import STATE_FILE, Checkpoints
+from services.trainer.ranks import Ranks
+from tests.integration.training_rank import Job
+from tests.unit.trainer.models import recipe
+
+PATIENCE_S = 300
+MEASURED = ("train_seconds", "tokens_per_second")
+# Rows of 48 tokens: an odd number of them a step, so that one rank has a row less.
+COMMON = {"microbatch_tokens": 48, "num_threads": 1, "checkpoint_every": 1}
+CORRECTED = {
+    "optimizer": "sgd",
+    "learning_rate": 0.1,
+    "steps_per_iteration": 2,
+    "epochs_per_iteration": 2,
+    "segments": "corrected",
+    "correction": "adaptive",
+}
+MOMENTS = {"learning_rate": 1e-3, "steps_per_iteration": 3}
+
+
+def train_by_two(folder: Path, *jobs: Job) -> None:
+    file = folder / "jobs.json"
+    file.write_text(json.dumps([asdict(job) for job in jobs]))
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*torchrun, "-m", "tests.integration.training_rank", str(file)]
+    run(command, env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"}, check=True, timeout=PATIENCE_S)
+
+
+def metrics_of(job: Job) -> list[dict[str, float]]:
+    return json.loads((Path(job.folder) / "metrics.json").read_text())
+
+
+def same(metrics: list[dict[str, float]], others: list[dict[str, float]]) -> None:
+    """Equal to rounding, but for the time it took."""
+    assert len(metrics) == len(others)
+    for one, other in zip(metrics, others, strict=True):
+        assert one.keys() == other.keys()
+        for name in one.keys() - set(MEASURED):
+            assert other[name] == pytest.approx(one[name], rel=1e-5, abs=1e-6), name
+
+
+def same_checkpoints(folder: Path, other: Path, number: int) -> None:
+    """Weights and the optimiser's state, laid out alike and equal to rounding."""
+    paths = [Checkpoints(each / "checkpoints").path_of(number) for each in (folder, other)]
+    assert {file.name for file in paths[0].iterdir()} == {file.name for file in paths[1].iterdir()}
+    weights = [load_file(path / "model.safetensors") for path in paths]
+    torch.testing.assert_close(*weights, rtol=1e-5, atol=1e-6)
+    states = [torch.load(path / STATE_FILE, weights_only=True)["optimizer"] for path in paths]
+    assert states[0]["param_groups"][0]["params"] == states[1]["param_groups"][0]["params"]
+    torch.testing.assert_close(states[0]["state"], states[1]["state"], rtol=1e-4, atol=1e-6)
+
+
+def test_two_ranks_train_as_one_does(tmp_path: Path) -> None:
+    corrected = recipe(**COMMON, **CORRECTED).model_dump_json()
+    with_moments = recipe(**COMMON, **MOMENTS).model_dump_json()
+    one, two, one_then_two = (tmp_path / name for name in ("one", "two", "one-then-two"))
+    Job(with_moments, str(one), -1, 1).train(Ranks())
+    shutil.copytree(one, one_then_two)
+    alone = Job(corrected, str(tmp_path / "corrected-one"), -1, 2)
+    together = Job(corrected, str(tmp_path / "corrected-two"), -1, 2)
+    begun = Job(with_moments, str(two), -1, 2)
+    continued = Job(with_moments, str(one_then_two), 1, 1)
+    train_by_two(tmp_path, together, begun, continued)
+
+    same(metrics_of(together), alone.train(Ranks()))
+    same_checkpoints(tmp_path / "corrected-one", tmp_path / "corrected-two", 2)
+
+    goes_on = Job(with_moments, str(one), 1, 1).train(Ranks())
+    same(metrics_of(continued), goes_on)
+    same(metrics_of(begun)[1:], goes_on)
+    for number in (0, 1):
+        same_checkpoints(one, two, number)
+    for folder in (two, one_then_two):
+        same_checkpoints(one, folder, 2)
+    third = Job(with_moments, str(one), 2, 1).train(Ranks())
+    same(Job(with_moments, str(two), 2, 1).train(Ranks()), third)
+    same_checkpoints(one, two, 3)
