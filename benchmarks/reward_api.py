@@ -22,7 +22,6 @@ from pathlib import Path
 from statistics import quantiles
 
 from benchmarks.report import Figure, report
-
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, SCORE_STATUS_TIMEOUT, Score
 from perilune.client import AsyncRewardClient, score_request
 from perilune.plugin import start_grader
