@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import fcntl
 import importlib.util
 import json
@@ -200,6 +199,19 @@ def describe_exit(status: int) -> str:
     return f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
 
 
+def ending_with_parent(argv: Sequence[str]) -> list[str]:
+    """The command such that the kernel ends it with whoever starts it, where that can be had (Linux).
+
+    A process asks for that itself, before it becomes the command: Python code between fork and exec (preexec_fn)
+    crashes now and then where the one who forks has gRPC's threads.
+    """
+    if sys.platform != "linux":
+        return list(argv)
+    pr_set_pdeathsig = 1
+    ask = f"import ctypes, os, sys; ctypes.CDLL(None).prctl({pr_set_pdeathsig}, {int(signal.SIGTERM)})"
+    return [sys.executable, "-I", "-S", "-c", f"{ask}; os.execv(sys.argv[1], sys.argv[1:])", *argv]
+
+
 def threads_of(service: str, num_rollouts: int, cores: int) -> int:
     """Compute threads for one process. Rollout and training take turns, so each may have the whole machine."""
     if service == "trainer":
@@ -384,14 +396,13 @@ class LocalCluster:
         with child.log.open("ab") as log:
             child.log_start = log.tell()
             return await asyncio.create_subprocess_exec(
-                *child.argv,
+                *(child.argv if child.watches_parent else ending_with_parent(child.argv)),
                 env=env,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # the terminal's Ctrl-C reaches only the launcher
                 pass_fds=[self._lock],
-                preexec_fn=_end_with_parent if not child.watches_parent and sys.platform == "linux" else None,
             )
 
     def _give_up(self, child: Child, status: int, reason: str) -> None:
@@ -531,12 +542,3 @@ def _tail(log: Path, start: int = 0) -> str:
         file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()
     return "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:]) or "  (it is empty)"
-
-
-_LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None  # loaded here: between fork and exec it is too late
-_PR_SET_PDEATHSIG = 1
-
-
-def _end_with_parent() -> None:
-    assert _LIBC
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
