@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import psutil
 import pytest
 
 from perilune import bus as buses
@@ -11,6 +12,7 @@ from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, Trajectory
 from perilune.codec import num_response_tokens, unpack
+from services.rollout.engines import ENGINES
 from tests.integration.test_rollout_service import RUN, World, received, send, task, trajectories, world
 
 __all__ = ["world"]  # a fixture
@@ -101,6 +103,36 @@ async def test_a_worker_that_stops_gives_back_what_it_wrote(world: World, num_sa
         assert sample.ending == trajectory.ENDING_ABORTED
         assert len(tokens_of(sample)) < 100
     await world.start()
+
+
+async def test_an_engine_that_is_killed_in_the_middle_of_saved_samples_costs_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An engine with a process of its own; another one goes on from the very token."""
+    monkeypatch.setitem(ENGINES, "vllm", "tests.conformance.plain_driver:plain_engine")
+    await world.trainer.publish(0)
+    await world.assign(engine="vllm")
+    whole, pieces = task("g", num_samples=8), task("h", num_samples=8)  # another name, the same seed
+    for each in (whole, pieces):
+        each.sampling.max_tokens = 100
+        each.sampling.temperature = 2.0  # seldom the end of sequence
+    await send(world.bus, whole)
+    expected = {key.replace("g", "h"): sample for key, sample in (await trajectories(world.bus, 8)).items()}
+    pieces.budget_tokens = 8
+    await send(world.bus, pieces)
+    unfinished = await saved(world, sum(num_response_tokens(sample) > 8 for sample in expected.values()))
+    assert sum(num_response_tokens(expected[key]) for key in unfinished) > 150  # else it is over before the kill
+    for sample in unfinished.values():
+        await world.bus.publish(buses.prompt_subject(RUN), rest_of(sample, pieces, 0), f"{sample.id}/round-1")
+    await until_generating(world)
+    (engine,) = [child for child in psutil.Process().children() if "services.rollout.engines.child" in child.cmdline()]
+    engine.kill()
+    assert await world.bus.num_unfinished(buses.REWARD_CONSUMER) == 8 - len(unfinished)
+    found = await trajectories(world.bus, 8)
+    assert {key: tokens_of(sample) for key, sample in found.items()} == {
+        key: tokens_of(sample) for key, sample in expected.items()
+    }
+    assert all(len(unpack(found[key].segments[0].tokens)) == 8 for key in unfinished)
 
 
 async def until_generating(world: World) -> None:

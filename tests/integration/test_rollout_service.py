@@ -151,9 +151,10 @@ class World:
         await asyncio.wait_for(self.running, 30)
         await self.service.server.stop(0)
 
-    async def assign(self) -> None:
-        recipe = RECIPE.model_dump_json()
-        await self.master.assign(RunAssignment(run_id=RUN, recipe_json=recipe, weights_address=self.trainer_address))
+    async def assign(self, engine: str = "torch") -> None:
+        recipe = RECIPE.model_copy(update={"rollout": RECIPE.rollout.model_copy(update={"engine": engine})})
+        run = RunAssignment(run_id=RUN, recipe_json=recipe.model_dump_json(), weights_address=self.trainer_address)
+        await self.master.assign(run)
 
 
 @pytest_asyncio.fixture
@@ -203,7 +204,7 @@ async def received(bus: Bus, consumer: Consumer, kind: Any, count: int) -> list[
             if len(found) >= count:
                 return
 
-    await asyncio.wait_for(collect(), 30)
+    await asyncio.wait_for(collect(), 120)
     return found
 
 
