@@ -163,14 +163,22 @@ def free_ports(num_ports: int) -> list[int]:
         return [probe.getsockname()[1] for probe in sockets]
 
 
-def page_port() -> int:
-    """The port of the web page: always the same where it is free, so that a bookmark finds it again."""
-    with socket.socket() as probe:
+@contextlib.contextmanager
+def page_port() -> Iterator[int]:
+    """The port of the web page: always the same where it is free, so that a bookmark finds it again.
+
+    The lock is for two who start at the same time, and would both find it free.
+    """
+    with contextlib.ExitStack() as held:
         try:
-            probe.bind((LOOPBACK, PAGE_PORT))
+            lock = held.enter_context((Path(tempfile.gettempdir()) / f"perilune-page-{PAGE_PORT}.lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.bind((LOOPBACK, PAGE_PORT))
+            port = PAGE_PORT
         except OSError:
-            return free_ports(1)[0]
-    return PAGE_PORT
+            port = free_ports(1)[0]
+        yield port
 
 
 def num_cores() -> int:
@@ -244,6 +252,7 @@ class LocalCluster:
         self,
         home: Path,
         lock: int,
+        page_port: int,
         num_rollouts: int,
         num_rewards: int,
         notify: Callable[[str], None],
@@ -254,7 +263,7 @@ class LocalCluster:
         self.nats_url = f"nats://{LOOPBACK}:{nats_port}"
         self.master_address = f"{LOOPBACK}:{master_port}"
         self.sandbox_address = f"{LOOPBACK}:{sandbox_port}"
-        self.page = f"http://{LOOPBACK}:{page_port()}/"
+        self.page = f"http://{LOOPBACK}:{page_port}/"
         self._lock = lock
         self._notify = notify
         self._root = services_root()
@@ -443,9 +452,9 @@ async def local_cluster(
         InvalidInputError, UnavailableError: a service does not come up; the message ends with its log.
     """
     home = home.resolve()
-    with exclusive_home(home) as lock:
+    with exclusive_home(home) as lock, page_port() as page:
         num_rollouts = num_rollouts or min(2, num_cores())
-        cluster = LocalCluster(home, lock, num_rollouts, num_rewards, notify, num_trainer_ranks)
+        cluster = LocalCluster(home, lock, page, num_rollouts, num_rewards, notify, num_trainer_ranks)
         try:
             await cluster.start()
             yield cluster

@@ -70,6 +70,8 @@ def test_a_sample_of_a_policy_that_was_never_published_is_refused_and_the_others
 
 def test_damaged_arrays_and_unknown_tokens_are_refused() -> None:
     message = group(0, NEW)
+    for sample in message.samples[:3]:
+        sample.trajectory.segments[0].ClearField("logprobs")
     message.samples[0].trajectory.segments[0].tokens.data += b"x"
     message.samples[1].trajectory.segments[0].tokens.CopyFrom(pack(np.array([5, 40], np.int32)))
     message.samples[2].trajectory.segments[0].tokens.CopyFrom(pack(np.array([-1], np.int32)))
