@@ -29,7 +29,7 @@ train: setup ## Run the default recipe: a small model learns to search (RECIPE=â
 test: setup ## Check formatting, lint, types and stubs, then run every test
 	$(MAKE) lint
 	@$(if $(CHROMIUM),,echo "No chromium here: the web page's tests are left out. Debian and Ubuntu: apt-get install chromium")
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(if $(CHROMIUM),,--ignore=tests/web)
+	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile $(if $(CHROMIUM),,--ignore=tests/web)
 
 compose-test: setup ## Build the images and run compose end to end: up, learn, scale, kill, TLS, down (needs Docker)
 	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || \
