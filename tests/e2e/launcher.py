@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent.parent
-PATIENCE_S = 600  # for a machine that is slow and busy; nothing waits so long in earnest
+PATIENCE_S = 900  # for a machine that is slow and busy; nothing waits so long in earnest
 launched: list[Launched] = []
 
 
