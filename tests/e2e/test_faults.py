@@ -83,7 +83,7 @@ async def nothing_runs_in(home: Path) -> None:
 
 
 def perilune(*arguments: str) -> tuple[int, str]:
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, check=False)
     return done.returncode, done.stdout + done.stderr
 
 
