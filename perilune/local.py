@@ -171,7 +171,8 @@ def page_port() -> Iterator[int]:
     """
     with contextlib.ExitStack() as held:
         try:
-            lock = held.enter_context((Path(tempfile.gettempdir()) / f"perilune-page-{PAGE_PORT}.lock").open("w"))
+            path = Path(tempfile.gettempdir()) / f"perilune-page-{PAGE_PORT}-{os.getuid()}.lock"
+            lock = held.enter_context(path.open("a"))
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with socket.socket() as probe:
                 probe.bind((LOOPBACK, PAGE_PORT))

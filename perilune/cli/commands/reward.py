@@ -14,6 +14,12 @@ from perilune.cli.commands.options import AsJson, end
 app = typer.Typer()
 reward_app = typer.Typer(no_args_is_help=True, help="Reward models: train them, and measure any grader.")
 
+RewardAddress = Annotated[
+    str, typer.Option(metavar="HOST:PORT", envvar="PERILUNE_REWARD_ADDRESS", help="The reward service.")
+]
+Deadline = Annotated[float, typer.Option(metavar="SECONDS", min=0.001, help="When all is to be scored.")]
+DEFAULT_ADDRESS, DEFAULT_DEADLINE_S = "127.0.0.1:7041", 300.0
+
 
 class RewardModelKind(StrEnum):
     CLASSIC = "classic"
@@ -38,10 +44,8 @@ def score(
     response: Annotated[str | None, typer.Option(help="One answer, in place of a file.")] = None,
     reference: Annotated[str, typer.Option(help="What the answer is compared with.")] = "",
     question: Annotated[str, typer.Option(help="For graders that read it.")] = "",
-    address: Annotated[
-        str, typer.Option(metavar="HOST:PORT", envvar="PERILUNE_REWARD_ADDRESS", help="The reward service.")
-    ] = "127.0.0.1:7041",
-    deadline: Annotated[float, typer.Option(metavar="SECONDS", min=0.001, help="When all is to be scored.")] = 300.0,
+    address: RewardAddress = DEFAULT_ADDRESS,
+    deadline: Deadline = DEFAULT_DEADLINE_S,
     as_json: AsJson = False,
 ) -> None:
     """Score answers: a file of JSON lines, which come back with their scores, or one answer.
@@ -122,10 +126,8 @@ def reward_evaluate(
     grader: Annotated[
         list[str], typer.Option(help='A name, or {"name": …, "weight": …, "options": {…}}; may be given often.')
     ],
-    address: Annotated[
-        str, typer.Option(metavar="HOST:PORT", envvar="PERILUNE_REWARD_ADDRESS", help="The reward service.")
-    ] = "127.0.0.1:7041",
-    deadline: Annotated[float, typer.Option(metavar="SECONDS", min=0.001, help="When all is to be scored.")] = 300.0,
+    address: RewardAddress = DEFAULT_ADDRESS,
+    deadline: Deadline = DEFAULT_DEADLINE_S,
     as_json: AsJson = False,
 ) -> None:
     """Measure a grader, whichever it is, on labelled answers: accuracy and calibration.
