@@ -276,7 +276,7 @@ class TrainerTable(Table):
     reset_optimizer: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast over fp32 weights
     adapter: AdapterTable | None = None
-    microbatch_tokens: PositiveInt = 8192  # tokens in one forward and backward pass: sequences packed into a row
+    microbatch_tokens: PositiveInt = 2048  # tokens in one forward and backward pass: sequences packed into a row
     checkpoint_every: PositiveInt = 1  # iterations; what is lost since the last is repeated from the stored batches
     num_threads: PositiveInt | None = None  # torch threads; as many as cores, if not given
 
