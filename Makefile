@@ -36,7 +36,7 @@ compose-test: setup ## Build the images and run compose end to end: up, learn, s
 	  { printf '\n*** NOT TESTED: images and compose. There is no Docker with compose here. ***\n\n'; exit 1; }
 	deploy/secrets/make.sh --tls
 	docker compose build
-	$(BIN)/pytest tests/compose/end_to_end.py
+	$(BIN)/pytest tests/compose/end_to_end.py tests/compose/observability.py
 
 protos: setup ## Generate the stubs in perilune/api from protos/
 	$(BIN)/python protos/generate.py

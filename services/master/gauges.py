@@ -69,7 +69,7 @@ class Gauges:
         workers = fleet.workers()
         kinds = [worker.kind for worker in workers]
         self.workers = [
-            Observation(kinds.count(kind), {"kind": kind}) for kind in sorted({*kinds, "rollout", "reward"})
+            Observation(kinds.count(kind), {"kind": kind}) for kind in sorted({*kinds, "trainer", "rollout", "reward"})
         ]
         self.lag = [
             Observation(newest[worker.run_id] - worker.policy.number, {"run": worker.run_id, "worker": worker.id})

@@ -34,7 +34,14 @@ logger = logging.getLogger(__name__)
 MAX_EVIDENCE_CHARS = 500
 
 _graded = meter.create_counter("perilune.reward.graded", description="Verdicts, by grader and status")
-_seconds = meter.create_histogram("perilune.reward.duration", unit="s", description="Time of one grader's verdict")
+# From a comparison of strings to a judge that reasons; OpenTelemetry's own boundaries are for milliseconds.
+_BOUNDARIES_S = (0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 60.0)
+_seconds = meter.create_histogram(
+    "perilune.reward.duration",
+    unit="s",
+    description="Time of one grader's verdict",
+    explicit_bucket_boundaries_advisory=_BOUNDARIES_S,
+)
 
 
 @dataclass(frozen=True)
