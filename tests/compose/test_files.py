@@ -143,7 +143,7 @@ def test_the_collector_hands_on_what_it_receives() -> None:
         used = {name for pipeline in pipelines.values() for name in pipeline[kind]}
         assert used == config[kind].keys(), kind
     assert set(config["service"]["extensions"]) == config["extensions"].keys()
-    host, _, port = config["exporters"]["otlp/traces"]["endpoint"].partition(":")
+    host, _, port = config["exporters"]["otlp_grpc/traces"]["endpoint"].partition(":")
     assert host in COMPOSE["services"]
     assert port == "4317"
     (mount,) = COMPOSE["services"]["otel"]["volumes"]
