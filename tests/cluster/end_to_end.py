@@ -1,0 +1,258 @@
+"""The chart on a real cluster, as a user installs it: that of the current kubeconfig, in a namespace of its own that goes
+again. `make cluster-test` runs this; `make test` does not: it needs a cluster that can pull the images, and some minutes.
+
+Install, learn a little, scale, delete pods, upgrade, uninstall; over TLS, with every default of the chart that a cluster
+without KEDA and with two free cores allows. PERILUNE_IMAGES is the images' registry with its slash, PERILUNE_TAG their tag;
+PERILUNE_CHART_VALUES more values for Helm (a=b,c=d). On a Kubernetes before 1.29 tests/cluster/older says what it leaves out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from perilune.api.master.v1.master_pb2 import Run, RunState
+from perilune.channel import Credentials
+from perilune.client import RunClient, SandboxClient
+from perilune.client.connection import Connection
+from perilune.errors import NotFoundError, UnavailableError
+from perilune.recipe import load_recipe
+from tests.conftest import free_port
+from tests.deploy.charts import CHART, program
+from tests.deploy.installation import DEPLOY, REPOSITORY
+
+RELEASE, RUN = "perilune", "search"
+SERVICES = ("master", "trainer", "rollout", "reward", "sandbox")
+ITERATIONS = 4
+QUICK = [
+    f"trainer.num_iterations={ITERATIONS}",
+    "warmup.num_steps=600",
+    "evaluation.num_problems=100",
+    f"evaluation.every={ITERATIONS}",
+]
+NUM_SAMPLES = ITERATIONS * 64 * 8
+ACTIVE = {RunState.RUN_STATE_PENDING, RunState.RUN_STATE_STARTING, RunState.RUN_STATE_RUNNING}
+PATIENCE_S = 900.0
+OLDEST = (1, 29)  # Chart.yaml's
+
+A = TypeVar("A")
+C = TypeVar("C", bound=Connection)
+
+
+@dataclass
+class Cluster:
+    """A namespace, and what is done in it."""
+
+    folder: Path
+    namespace: str = field(default_factory=lambda: f"perilune-test-{os.getpid()}")
+    forwards: dict[str, tuple[int, subprocess.Popen[bytes]]] = field(default_factory=dict)
+
+    @property
+    def secrets(self) -> Path:
+        return self.folder / "secrets"
+
+    def kubectl(self, *arguments: str) -> str:
+        command = [str(program("kubectl")), "--namespace", self.namespace, *arguments]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+
+    def get(self, *what: str) -> list[dict[str, Any]]:
+        return json.loads(self.kubectl("get", *what, "--output=json"))["items"]
+
+    def helm(self, command: str, *arguments: str) -> str:
+        full = [str(program("helm")), "--namespace", self.namespace, command, RELEASE, *arguments]
+        environment = os.environ | {"HELM_PLUGINS": str(Path(__file__).parent)}
+        done = subprocess.run(full, check=True, env=environment, stdout=subprocess.PIPE, text=True)
+        return done.stdout
+
+    def chart(self) -> list[str]:
+        """Helm's arguments for the chart; on an old cluster a copy that may be tried there, turned back."""
+        server = json.loads(self.kubectl("version", "--output=json"))["serverVersion"]
+        if (int(server["major"]), int(re.sub(r"\D", "", server["minor"]))) >= OLDEST:
+            return [str(CHART)]
+        copy = self.folder / "chart"
+        shutil.copytree(CHART, copy, dirs_exist_ok=True)
+        about = copy / "Chart.yaml"
+        about.write_text(re.sub(r"^kubeVersion:.*\n", "", about.read_text(), flags=re.MULTILINE))
+        return [str(copy), "--post-renderer", "older"]
+
+    def values(self) -> list[str]:
+        """The images, requests for a small machine, and no KEDA."""
+        given = {f"{service}.resources.requests.cpu": "50m" for service in SERVICES} | {
+            "image.registry": os.environ.get("PERILUNE_IMAGES", ""),
+            "image.tag": os.environ.get("PERILUNE_TAG", "local"),
+            "trainer.resources.requests.memory": "1Gi",
+            "trainer.storage.size": "5Gi",
+            "rollout.kvCacheGib": "1",
+            "rollout.autoscaling.enabled": "false",
+        }
+        chosen = [f"{name}={value}" for name, value in given.items()]
+        chosen += [more for more in os.environ.get("PERILUNE_CHART_VALUES", "").split(",") if more]
+        return [part for value in chosen for part in ("--set", value)]
+
+    def pods(self, service: str) -> list[str]:
+        selector = f"--selector=app.kubernetes.io/component={service}"
+        return [each["metadata"]["name"] for each in self.get("pods", selector) if "deletionTimestamp" not in each["metadata"]]
+
+    def until_ready(self) -> None:
+        for service in SERVICES:
+            selector = f"--selector=app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component={service}"
+            self.kubectl("wait", "pod", selector, "--for=condition=Ready", f"--timeout={PATIENCE_S}s")
+
+    def ask(self, service: str, client: type[C], call: Callable[[C], A]) -> A:
+        """Calls a service through a port of this machine; again while it is away, or the pod behind the port has gone."""
+        credentials = Credentials(token_file=self.secrets / "token_operator", tls_ca=self.secrets / "ca.pem")
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            port = self.forward(service, {"master": 7040, "sandbox": 7050}[service])
+            try:
+                with client(f"localhost:{port}", credentials=credentials) as connection:
+                    return call(connection)
+            except UnavailableError:
+                if time.monotonic() > deadline:
+                    raise
+                self.stop_forward(service)
+
+    def forward(self, service: str, port: int) -> int:
+        if service not in self.forwards or self.forwards[service][1].poll() is not None:
+            here = free_port()
+            target = [f"service/{RELEASE}-{service}", f"{here}:{port}"]
+            command = [str(program("kubectl")), "--namespace", self.namespace, "port-forward", *target]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE)
+            assert process.stdout
+            process.stdout.readline()  # once it listens, or has failed
+            self.forwards[service] = (here, process)
+        return self.forwards[service][0]
+
+    def stop_forward(self, service: str) -> None:
+        if service in self.forwards:
+            _, process = self.forwards.pop(service)
+            process.kill()
+            process.communicate()
+
+    def run(self) -> Run:
+        return self.ask("master", RunClient, lambda client: client.get(RUN))
+
+    def until_version(self, number: int) -> Run:
+        """Waits until a version is committed, or the run has ended; the run."""
+        while (run := self.run()).state in ACTIVE and run.policy.number < number:
+            time.sleep(1.0)
+        return run
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Iterator[Cluster]:
+    made = Cluster(tmp_path)
+    made.secrets.mkdir()
+    subprocess.run([DEPLOY / "secrets" / "make.sh", "--tls"], env=os.environ | {"SECRETS": str(made.secrets)}, check=True)
+    made.kubectl("create", "namespace", made.namespace)
+    try:
+        yield made
+    finally:
+        for service in list(made.forwards):
+            made.stop_forward(service)
+        made.kubectl("delete", "namespace", made.namespace, "--timeout=300s")
+
+
+@pytest.mark.timeout(3600)
+def test_install_learn_scale_delete_upgrade_uninstall(cluster: Cluster) -> None:
+    install(cluster)
+    cluster.until_ready()
+    each_pod_has_its_own_secrets_and_no_token_of_kubernetes(cluster)
+    a_program_runs_in_the_sandbox(cluster)
+    recipe = load_recipe(str(REPOSITORY / "recipes" / "search.toml"), QUICK)
+    cluster.ask("master", RunClient, lambda client: client.submit(recipe, RUN))
+    cluster.until_version(1)
+    scale(cluster, "rollout", 2)
+    scale(cluster, "reward", 2)
+    for service in ("rollout", "master", "trainer"):
+        cluster.kubectl("delete", "pod", cluster.pods(service)[0], "--wait=false")
+        cluster.run()
+    run = cluster.until_version(ITERATIONS)
+    while (run := cluster.run()).state in ACTIVE:
+        time.sleep(1.0)
+    it_learned_and_lost_nothing(run)
+    budgets_let_go_of_workers_only(cluster)
+    cluster.helm("upgrade", *cluster.chart(), *cluster.values(), "--set", "rollout.threads=2")
+    cluster.until_ready()
+    it_learned_and_lost_nothing(cluster.run())
+    doctor_finds_nothing_wrong(cluster)
+    cluster.helm("uninstall", "--wait", "--timeout=5m")
+    left = cluster.get("all,secrets,persistentvolumeclaims,networkpolicies", f"--selector=app.kubernetes.io/instance={RELEASE}")
+    assert [each["kind"] for each in left] == ["PersistentVolumeClaim"]  # the trainer's checkpoints
+
+
+def install(cluster: Cluster) -> None:
+    """As docs/deploy.md has it."""
+    cluster.kubectl("create", "secret", "generic", "perilune-secrets", f"--from-file={cluster.secrets}")
+    cluster.kubectl("create", "configmap", "nats", f"--from-file={DEPLOY / 'nats' / 'nats-tls.conf'}")
+    cluster.kubectl("apply", f"--filename={DEPLOY / 'helm' / 'backends.yaml'}")
+    cluster.helm("install", *cluster.chart(), *cluster.values(), "--timeout=15m")
+
+
+def each_pod_has_its_own_secrets_and_no_token_of_kubernetes(cluster: Cluster) -> None:
+    for service in SERVICES:
+        (pod,) = cluster.pods(service)
+        listed = cluster.kubectl("exec", pod, "--", "ls", "/run/secrets/perilune", "/var/run/secrets").split()
+        own = {"tokens.toml", "tls.pem", "tls.key"}
+        own |= {"ca.pem", "token", "nats_password"} if service != "sandbox" else set()
+        own |= {"postgres_password"} if service == "master" else set()
+        files = {name for name in listed if not name.endswith(":")}
+        assert files == own | {"perilune"}, service
+
+
+def a_program_runs_in_the_sandbox(cluster: Cluster) -> None:
+    done = cluster.ask("sandbox", SandboxClient, lambda client: client.run("print(6 * 7)", "python"))
+    assert done.stdout == b"42\n"
+
+
+def scale(cluster: Cluster, service: str, replicas: int) -> None:
+    """By hand, and until the new ones are in the fleet."""
+    cluster.kubectl("scale", f"deployment/{RELEASE}-{service}", f"--replicas={replicas}")
+    deadline = time.monotonic() + PATIENCE_S
+    while True:
+        fleet = cluster.ask("master", RunClient, lambda client: client.fleet())
+        if sum(worker.kind == service for worker in fleet.workers) >= replicas:
+            return
+        assert time.monotonic() < deadline, f"no second {service}: {fleet.workers}"
+        time.sleep(1.0)
+
+
+def it_learned_and_lost_nothing(run: Run) -> None:
+    assert run.state == RunState.RUN_STATE_FINISHED, run.reason
+    assert run.ledger.balanced
+    assert run.ledger.trained == NUM_SAMPLES
+    sampled = [each.accuracy for each in run.evaluations if each.mode == "sampled"]
+    assert sampled[-1] > sampled[0]
+
+
+def budgets_let_go_of_workers_only(cluster: Cluster) -> None:
+    allowed = {
+        each["metadata"]["name"].removeprefix(f"{RELEASE}-"): each["status"]["disruptionsAllowed"]
+        for each in cluster.get("poddisruptionbudgets")
+    }
+    assert allowed == {"master": 0, "trainer": 0, "rollout": 1, "reward": 1, "sandbox": 1}
+
+
+def doctor_finds_nothing_wrong(cluster: Cluster) -> None:
+    port = cluster.forward("master", 7040)
+    secrets = {"TLS_CA": cluster.secrets / "ca.pem", "TOKEN_FILE": cluster.secrets / "token_operator"}
+    done = subprocess.run(
+        [sys.executable, "-m", "perilune", "doctor", "--master", f"localhost:{port}", "--json"],
+        env=os.environ | {f"PERILUNE_{name}": str(path) for name, path in secrets.items()},
+        capture_output=True,
+        text=True,
+        cwd=REPOSITORY,
+        check=False,
+    )
+    assert [finding for finding in json.loads(done.stdout) if finding["needed"] and not finding["ok"]] == []
