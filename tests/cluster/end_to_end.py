@@ -1,9 +1,11 @@
-"""The chart on a real cluster, as a user installs it: that of the current kubeconfig, in a namespace of its own that goes
-again. `make cluster-test` runs this; `make test` does not: it needs a cluster that can pull the images, and some minutes.
+"""The chart on a real cluster, as a user installs it: that of the current kubeconfig, in a namespace of its own that
+goes again. `make cluster-test` runs this; `make test` does not: it needs a cluster that can pull the images, and some
+minutes.
 
-Install, learn a little, scale, delete pods, upgrade, uninstall; over TLS, with every default of the chart that a cluster
-without KEDA and with two free cores allows. PERILUNE_IMAGES is the images' registry with its slash, PERILUNE_TAG their tag;
-PERILUNE_CHART_VALUES more values for Helm (a=b,c=d). On a Kubernetes before 1.29 tests/cluster/older says what it leaves out.
+Install, learn a little, scale, delete pods, upgrade, uninstall; over TLS, with the chart's defaults but for KEDA and
+for what is asked of the nodes. PERILUNE_IMAGES is the images' registry with its slash, PERILUNE_TAG their tag, and
+PERILUNE_CHART_VALUES has more values for Helm (a=b,c=d). On a Kubernetes before 1.29 the chart's objects are turned
+back first (tests/cluster/older), and each says how in an annotation, perilune/turned-back.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from perilune.api.master.v1.master_pb2 import Run, RunState
 from perilune.channel import Credentials
 from perilune.client import RunClient, SandboxClient
 from perilune.client.connection import Connection
-from perilune.errors import NotFoundError, UnavailableError
+from perilune.errors import UnavailableError
 from perilune.recipe import load_recipe
 from tests.conftest import free_port
 from tests.deploy.charts import CHART, program
@@ -77,8 +79,8 @@ class Cluster:
 
     def chart(self) -> list[str]:
         """Helm's arguments for the chart; on an old cluster a copy that may be tried there, turned back."""
-        server = json.loads(self.kubectl("version", "--output=json"))["serverVersion"]
-        if (int(server["major"]), int(re.sub(r"\D", "", server["minor"]))) >= OLDEST:
+        server = json.loads(self.kubectl("version", "--output=json"))["serverVersion"]["gitVersion"]
+        if tuple(map(int, re.findall(r"\d+", server)[:2])) >= OLDEST:
             return [str(CHART)]
         copy = self.folder / "chart"
         shutil.copytree(CHART, copy, dirs_exist_ok=True)
@@ -102,15 +104,26 @@ class Cluster:
 
     def pods(self, service: str) -> list[str]:
         selector = f"--selector=app.kubernetes.io/component={service}"
-        return [each["metadata"]["name"] for each in self.get("pods", selector) if "deletionTimestamp" not in each["metadata"]]
+        return [
+            each["metadata"]["name"]
+            for each in self.get("pods", selector)
+            if "deletionTimestamp" not in each["metadata"]
+        ]
 
     def until_ready(self) -> None:
-        for service in SERVICES:
-            selector = f"--selector=app.kubernetes.io/instance={RELEASE},app.kubernetes.io/component={service}"
-            self.kubectl("wait", "pod", selector, "--for=condition=Ready", f"--timeout={PATIENCE_S}s")
+        for service in set(SERVICES) - {"trainer"}:
+            self.kubectl("rollout", "status", f"deployment/{RELEASE}-{service}", f"--timeout={PATIENCE_S}s")
+        for pod in self.pods("trainer"):
+            self.kubectl("wait", f"pod/{pod}", "--for=condition=Ready", f"--timeout={PATIENCE_S}s")
+
+    def until_in_fleet(self, service: str, number: int) -> None:
+        deadline = time.monotonic() + PATIENCE_S
+        while sum(each.kind == service for each in self.ask("master", RunClient, RunClient.fleet).workers) < number:
+            assert time.monotonic() < deadline, f"fewer than {number} of {service} in the fleet"
+            time.sleep(1.0)
 
     def ask(self, service: str, client: type[C], call: Callable[[C], A]) -> A:
-        """Calls a service through a port of this machine; again while it is away, or the pod behind the port has gone."""
+        """Calls a service through a port of this machine; again while it, or the pod behind the port, has gone."""
         credentials = Credentials(token_file=self.secrets / "token_operator", tls_ca=self.secrets / "ca.pem")
         deadline = time.monotonic() + PATIENCE_S
         while True:
@@ -154,7 +167,9 @@ class Cluster:
 def cluster(tmp_path: Path) -> Iterator[Cluster]:
     made = Cluster(tmp_path)
     made.secrets.mkdir()
-    subprocess.run([DEPLOY / "secrets" / "make.sh", "--tls"], env=os.environ | {"SECRETS": str(made.secrets)}, check=True)
+    subprocess.run(
+        [DEPLOY / "secrets" / "make.sh", "--tls"], env=os.environ | {"SECRETS": str(made.secrets)}, check=True
+    )
     made.kubectl("create", "namespace", made.namespace)
     try:
         yield made
@@ -176,20 +191,21 @@ def test_install_learn_scale_delete_upgrade_uninstall(cluster: Cluster) -> None:
     scale(cluster, "rollout", 2)
     scale(cluster, "reward", 2)
     for service in ("rollout", "master", "trainer"):
+        version = cluster.run().policy.number
         cluster.kubectl("delete", "pod", cluster.pods(service)[0], "--wait=false")
-        cluster.run()
-    run = cluster.until_version(ITERATIONS)
+        cluster.until_version(min(version + 1, ITERATIONS))
     while (run := cluster.run()).state in ACTIVE:
         time.sleep(1.0)
     it_learned_and_lost_nothing(run)
+    cluster.until_ready()
     budgets_let_go_of_workers_only(cluster)
     cluster.helm("upgrade", *cluster.chart(), *cluster.values(), "--set", "rollout.threads=2")
     cluster.until_ready()
+    for service in ("rollout", "reward"):
+        cluster.until_in_fleet(service, 1)
     it_learned_and_lost_nothing(cluster.run())
     doctor_finds_nothing_wrong(cluster)
-    cluster.helm("uninstall", "--wait", "--timeout=5m")
-    left = cluster.get("all,secrets,persistentvolumeclaims,networkpolicies", f"--selector=app.kubernetes.io/instance={RELEASE}")
-    assert [each["kind"] for each in left] == ["PersistentVolumeClaim"]  # the trainer's checkpoints
+    uninstall(cluster)
 
 
 def install(cluster: Cluster) -> None:
@@ -212,20 +228,15 @@ def each_pod_has_its_own_secrets_and_no_token_of_kubernetes(cluster: Cluster) ->
 
 
 def a_program_runs_in_the_sandbox(cluster: Cluster) -> None:
-    done = cluster.ask("sandbox", SandboxClient, lambda client: client.run("print(6 * 7)", "python"))
-    assert done.stdout == b"42\n"
+    done = cluster.ask("sandbox", SandboxClient, lambda client: client.run("python", "print(6 * 7)"))
+    assert done.execution.stdout.data == b"42\n"
+    assert done.isolation.level == "user-namespaces"
 
 
 def scale(cluster: Cluster, service: str, replicas: int) -> None:
     """By hand, and until the new ones are in the fleet."""
     cluster.kubectl("scale", f"deployment/{RELEASE}-{service}", f"--replicas={replicas}")
-    deadline = time.monotonic() + PATIENCE_S
-    while True:
-        fleet = cluster.ask("master", RunClient, lambda client: client.fleet())
-        if sum(worker.kind == service for worker in fleet.workers) >= replicas:
-            return
-        assert time.monotonic() < deadline, f"no second {service}: {fleet.workers}"
-        time.sleep(1.0)
+    cluster.until_in_fleet(service, replicas)
 
 
 def it_learned_and_lost_nothing(run: Run) -> None:
@@ -256,3 +267,18 @@ def doctor_finds_nothing_wrong(cluster: Cluster) -> None:
         check=False,
     )
     assert [finding for finding in json.loads(done.stdout) if finding["needed"] and not finding["ok"]] == []
+
+
+def uninstall(cluster: Cluster) -> None:
+    """Nothing of the chart stays but the trainer's volume, with the checkpoints."""
+    cluster.helm("uninstall")
+    kinds = "all,serviceaccounts,persistentvolumeclaims,networkpolicies,poddisruptionbudgets"
+    deadline = time.monotonic() + PATIENCE_S
+    while left := [
+        f"{each['kind']} {each['metadata']['name']}"
+        for each in cluster.get(kinds, f"--selector=app.kubernetes.io/instance={RELEASE}")
+        if each["kind"] != "PersistentVolumeClaim"
+    ]:
+        assert time.monotonic() < deadline, left
+        time.sleep(1.0)
+    assert cluster.kubectl("get", "persistentvolumeclaim", f"{RELEASE}-trainer", "--output=name")

@@ -244,7 +244,7 @@ def test_rollout_is_scaled_by_the_queue_that_the_bus_has() -> None:
 
 @pytest.mark.parametrize(("variant", "nodes"), [("default", 1), ("ranks", 2)])
 def test_a_budget_covers_every_service_and_one_that_is_alone_is_not_evicted(variant: str, nodes: int) -> None:
-    """A Job has no scale, so its pods' budget says how many stay (kubernetes.io/docs/tasks/run-application/configure-pdb)."""
+    """Kubernetes does not know how many pods a Job should have, so the trainer's budget says how many stay."""
     budgets = {
         each["metadata"]["name"].removeprefix("test-"): each["spec"]
         for each in cached(*VARIANTS[variant])
@@ -302,7 +302,9 @@ def test_migrations_come_before_a_master_that_needs_them_and_never_while_one_has
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["args"] == ["services.master.migrate"]
     assert (REPOSITORY / "services" / "master" / "migrate.py").exists()
-    (master,) = [each for each in cached(RUN) if each["kind"] == "Deployment" and each["metadata"]["name"] == "test-master"]
+    (master,) = [
+        each for each in cached(RUN) if each["kind"] == "Deployment" and each["metadata"]["name"] == "test-master"
+    ]
     assert master["spec"]["strategy"] == {"type": "Recreate"}  # so that an upgrade's new master may change the schema
 
 

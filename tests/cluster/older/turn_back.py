@@ -1,7 +1,7 @@
 """Turns the chart's objects back to what a Kubernetes before 1.29 knows, so that the rest of them can be tried there.
 
-The chart is not written for such a cluster, and nobody should run it this way: it is for tests/cluster/end_to_end.py alone.
-Reads YAML documents and writes them; says on standard error what it did to which object.
+The chart is not written for such a cluster, and nobody should run it this way: it is for tests/cluster/end_to_end.py.
+Reads YAML documents and writes them; an object that was changed says how, in an annotation.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ Object = dict[str, Any]
 
 
 def apis(obj: Object) -> Iterator[str]:
-    """policy/v1 is there since 1.21, autoscaling/v2 since 1.23; what the chart says in them is the same in their betas."""
+    """policy/v1 is there since 1.21, autoscaling/v2 since 1.23; what the chart says is the same in their betas."""
     for new, old in (("policy/v1", "policy/v1beta1"), ("autoscaling/v2", "autoscaling/v2beta2")):
         if obj["apiVersion"] == new:
             obj["apiVersion"] = old
@@ -72,8 +72,8 @@ def turn_back(obj: Object) -> list[str]:
 def main() -> None:
     objects = [obj for obj in yaml.safe_load_all(sys.stdin) if obj]
     for obj in objects:
-        for what in turn_back(obj):
-            print(f"{obj['kind']} {obj['metadata']['name']}: {what}", file=sys.stderr)
+        if done := turn_back(obj):
+            obj["metadata"].setdefault("annotations", {})["perilune/turned-back"] = "; ".join(done)
     yaml.safe_dump_all(objects, sys.stdout, sort_keys=False)
 
 
