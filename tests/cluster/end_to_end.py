@@ -181,6 +181,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
         made.kubectl("delete", "namespace", made.namespace, "--timeout=300s")
 
 
+@pytest.mark.timeout(3600)
 def test_the_api_server_takes_every_object_of_every_variant(cluster: Cluster) -> None:
     """Its admission and validation, which look at more than schemas; the objects are not kept."""
     for variant, chosen in VARIANTS.items():
