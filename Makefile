@@ -7,7 +7,7 @@ PROTOS := $(shell find protos -name '*.proto')
 CHROMIUM := $(shell command -v chromium)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test compose-test protos lint format bench clean
+.PHONY: help setup train test compose-test cluster-test protos lint format bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +37,10 @@ compose-test: setup ## Build the images and run compose end to end: up, learn, s
 	deploy/secrets/make.sh --tls
 	docker compose build
 	$(BIN)/pytest tests/compose/end_to_end.py tests/compose/observability.py
+
+cluster-test: setup ## Install the chart on the cluster of your kubeconfig: learn, scale, delete pods, upgrade, uninstall
+	@kubectl version >/dev/null 2>&1 || { printf '\n*** NOT TESTED: the chart. No cluster answers. ***\n\n'; exit 1; }
+	$(BIN)/pytest tests/cluster/end_to_end.py
 
 protos: setup ## Generate the stubs in perilune/api from protos/
 	$(BIN)/python protos/generate.py

