@@ -47,7 +47,6 @@ class CreateModel(Table):
     num_heads: PositiveInt = 4
     num_kv_heads: PositiveInt | None = None  # as many as heads, if not given
     max_positions: PositiveInt = 512
-    initial_std: PositiveFloat = 0.05  # of all matrices; a narrow model starts faster with more than the usual 0.02
 
     @model_validator(mode="after")
     def _heads_divide(self) -> CreateModel:

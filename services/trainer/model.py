@@ -40,6 +40,7 @@ CHAT_TEMPLATE = (
     "{{ ' ' + message['content'] }}{% if message['role'] == 'assistant' %}{{ ' ' + eos_token }}{% endif %}"
     "{% endfor %}"
 )
+INITIAL_STD = 0.05  # of all matrices: a narrow model starts faster with more than the usual 0.02
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,6 @@ class LlamaSize(Protocol):
     def num_kv_heads(self) -> int | None: ...
     @property
     def max_positions(self) -> int: ...
-    @property
-    def initial_std(self) -> float: ...
 
 
 def create_policy(table: CreateModel, seed: int) -> Policy:
@@ -190,7 +189,7 @@ def random_llama(tokenizer: PreTrainedTokenizerFast, size: LlamaSize, seed: int)
         num_attention_heads=size.num_heads,
         num_key_value_heads=size.num_kv_heads or size.num_heads,
         max_position_embeddings=size.max_positions,
-        initializer_range=size.initial_std,
+        initializer_range=INITIAL_STD,
         tie_word_embeddings=True,
         rms_norm_eps=1e-6,
         pad_token_id=tokenizer.pad_token_id,

@@ -24,7 +24,6 @@ class SmallSize:
     num_layers: int = 3
     num_heads: int = 4
     num_kv_heads: int | None = None  # as many as num_heads
-    initial_std: float = 0.05
     max_positions: int = 512
 
 
