@@ -140,7 +140,11 @@ def test_every_service_asks_who_calls_once_the_override_is_there() -> None:
 def test_secrets_that_are_there_stay(tmp_path: Path) -> None:
     made = Installation(tmp_path)
     made.make_secrets()
-    before = {path.name: path.read_bytes() for path in made.secrets.iterdir()}
+    before = contents(made.secrets)
     command = ["sh", str(DEPLOY / "secrets" / "make.sh"), "--tls"]
     subprocess.run(command, env={"SECRETS": str(made.secrets), "PATH": "/usr/bin:/bin"}, check=True)
-    assert {path.name: path.read_bytes() for path in made.secrets.iterdir()} == before
+    assert contents(made.secrets) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
