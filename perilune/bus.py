@@ -266,11 +266,12 @@ class Bus:
         while True:
             try:
                 await self._jetstream.publish(subject, payload, timeout=5, headers=headers)
-                return
+                break
             except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise UnavailableError(f"could not publish {message_id} on {subject}: {error!r}") from error
                 await asyncio.sleep(0.5)
+        _heed_cancellation()
 
     async def deliveries(
         self, consumer: Consumer, message_type: type[M], max_batch: int = 64
@@ -288,6 +289,7 @@ class Bus:
         try:
             while True:
                 yield await self._pull(inbox, consumer, max_batch)
+                _heed_cancellation()
         finally:
             with contextlib.suppress(nats.errors.Error):
                 await inbox.unsubscribe()
@@ -372,6 +374,17 @@ class Bus:
             for raw in list(self._in_hand.values()):
                 with contextlib.suppress(nats.errors.Error, OSError):
                     await raw.in_progress()
+
+
+def _heed_cancellation() -> None:
+    """Raises a cancellation that was swallowed below us.
+
+    The client waits in `asyncio.wait_for`, which, before Python 3.12, gives its result instead of a cancellation that
+    comes in the same turn of the event loop. Whoever cancelled us would wait for ever.
+    """
+    task = asyncio.current_task()
+    if task and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _secrets_for(url: str) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import time
 
 import pytest
+from nats.aio.msg import Msg
 
 import perilune.bus
 from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter, Event, Trajectory
@@ -90,6 +91,22 @@ async def taken_within(bus: Bus, seconds: float) -> list[str]:
             return [d.message.id for d in await take(bus, 1)]
     except TimeoutError:
         return []
+
+
+async def test_a_cancellation_that_comes_with_an_answer_is_heeded(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`asyncio.wait_for`, in which the client waits, swallows it before Python 3.12."""
+    taking = asyncio.create_task(take(bus, 1))
+    await asyncio.sleep(0.2)  # by now it waits for an answer
+    put = asyncio.Queue.put_nowait
+
+    def put_and_cancel(queue: asyncio.Queue[object], item: object) -> None:
+        put(queue, item)
+        if isinstance(item, Msg) and not taking.cancelling():
+            taking.cancel()
+
+    monkeypatch.setattr(asyncio.Queue, "put_nowait", put_and_cancel)
+    done, _ = await asyncio.wait([taking], timeout=10)
+    assert done and taking.cancelled()
 
 
 async def test_what_cannot_be_read_is_buried_with_its_bytes(bus: Bus) -> None:
