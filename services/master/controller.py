@@ -35,6 +35,7 @@ from services.master.tables import SampleState
 
 logger = logging.getLogger(__name__)
 
+DISPATCHED_AT_ONCE = 64  # groups: the fleet works on the first of many while the others are written
 QUIET_S = 30.0  # so long without news before the bus is asked whether a message was lost
 
 
@@ -53,21 +54,20 @@ class Controller:
         self.num_closed = 0  # iterations whose batch can be trained on
         self.is_last = False  # all iterations are trained and only the final evaluation is left
         self._rollout_seconds: dict[int, float] = {}
-        self._planned: tuple[int, list[Group]] | None = None  # ahead, while the trainer works
+        # Made ready while the trainer works:
+        self._planned: tuple[int, list[Group]] | None = None
+        self._lengths: Mapping[str, Mapping[int, int]] = {}
 
     async def drive(self) -> None:
         """Runs every iteration that is left, and the final evaluation. StateError if the run cannot go on."""
         await self._bus.declare_consumer(rollout_consumer(self._run_id))
-        is_first = True
+        policy = await self._store.newest_version(self._run_id)
+        if policy is None:
+            raise StateError(f"{self._run_id} has no version to sample from")
+        await self._dispatch_missing(policy)  # what an earlier controller waited for may be on no queue any more
         while True:
-            policy = await self._store.newest_version(self._run_id)
-            if policy is None:
-                raise StateError(f"{self._run_id} has no version to sample from")
             self.num_closed = policy.number
             self.is_last = policy.number == self._recipe.trainer.num_iterations
-            if is_first:  # what an earlier controller still waited for may be on no queue any more
-                await self._dispatch_missing(policy)
-                is_first = False
             if not await self._store.is_closed(self._run_id, policy.number):
                 await self._sample(policy)
             if self.is_last:
@@ -76,20 +76,20 @@ class Controller:
             self.num_closed = policy.number + 1
             self._changed.notify()
             self._planned = policy.number + 1, await self._plan(policy.number + 1)
-            await self._wait_for_commit_after(policy)
+            self._lengths = await self._store.lengths(self._run_id)
+            policy = await self._commit_after(policy)
 
-    async def add_metrics(self, version: Version) -> None:
+    def add_metrics(self, version: Version) -> None:
         """Adds what only the master knows to the metrics of the version that came of an iteration.
 
-        The lengths of all samples that have ended so far, and of those that were trained on up to the version before:
+        The lengths of all samples that had ended when they were last counted, and of those that had been trained on:
         were long ones dropped or starved, the second would stay behind the first.
         """
         seconds = self._rollout_seconds.pop(version.policy.number - 1, None)
         if seconds is not None:
             version.metrics["rollout_seconds"] = seconds
-        generated, trained = await self._store.lengths(self._run_id)
-        for name, lengths in (("generated", generated), ("trained", trained)):
-            if sum(lengths.values()):
+        for name, lengths in self._lengths.items():
+            if lengths:
                 version.metrics[f"{name}_length_mean"] = mean_length(lengths)
                 version.metrics[f"{name}_length_p90"] = float(length_quantile(lengths, 0.9))
 
@@ -133,14 +133,14 @@ class Controller:
     async def _plan(self, version: int) -> list[Group]:
         """The groups that the admission rule lets out at a version, and its held-out problems."""
         recipe, groups = self._recipe, []
-        if recipe.evaluates_at(version):
-            num_problems = min(recipe.evaluation.num_problems, self._prompts.num_heldout)
-            groups += evaluation_groups(self._run_id, version, recipe.evaluation.modes, num_problems)
         size = recipe.rollout.prompts_per_iteration
         num_sent = await self._store.num_groups(self._run_id)
         for draw_number in range(num_sent // size, schedule.num_admitted(recipe, version) // size):
             indices = await self._draw(draw_number)
             groups += training_groups(self._run_id, draw_number, version, indices, recipe.rollout.group_size)
+        if recipe.evaluates_at(version):
+            num_problems = min(recipe.evaluation.num_problems, self._prompts.num_heldout)
+            groups += evaluation_groups(self._run_id, version, recipe.evaluation.modes, num_problems)
         return groups
 
     async def _draw(self, number: int) -> list[int]:
@@ -169,12 +169,16 @@ class Controller:
             ) from error
 
     async def _dispatch_new(self, policy: PolicyVersion) -> None:
-        """Writes what a version lets out, then publishes it; nothing if that was done before."""
+        """Writes what a version lets out, then publishes it, part by part; nothing of what was sent out before."""
         version, groups = self._planned or (-1, [])
         if version != policy.number:
             groups = await self._plan(policy.number)
         if groups and await self._store.has_group(groups[0].id):
             groups = [group for group in groups if not await self._store.has_group(group.id)]
+        for part in (groups[i : i + DISPATCHED_AT_ONCE] for i in range(0, len(groups), DISPATCHED_AT_ONCE)):
+            await self._dispatch(part, policy)
+
+    async def _dispatch(self, groups: Sequence[Group], policy: PolicyVersion) -> None:
         traces = [new_trace(group.id) for group in groups]
         groups = [
             replace(group, num_dispatches=1, traceparent=trace.get("traceparent", ""))
@@ -258,12 +262,13 @@ class Controller:
         drop_uniform = self._recipe.trainer.drop_uniform_groups
         return None if is_trainable(scores, drop_uniform=drop_uniform) else SampleState.FILTERED
 
-    async def _wait_for_commit_after(self, policy: PolicyVersion) -> None:
+    async def _commit_after(self, policy: PolicyVersion) -> PolicyVersion:
+        """Waits for a newer version, and gives it."""
         while True:
             seen = self._changed.count
             newest = await self._store.newest_version(self._run_id)
             if newest is not None and newest.number > policy.number:
-                return
+                return newest
             await self._changed.wait(seen, QUIET_S)
 
 

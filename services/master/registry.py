@@ -141,7 +141,7 @@ class Registry:
         """Records a version and goes on from it; True if it was the last."""
         active = self.active(run_id)
         if active.controller:
-            await active.controller.add_metrics(version)
+            active.controller.add_metrics(version)
         await self._store.commit_version(run_id, version, model_path, refused)
         if active.starting:
             active.starting = False

@@ -7,8 +7,9 @@ import contextlib
 import functools
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -28,6 +29,8 @@ from services.master.tables import EvaluationRow, GroupRow, RunRow, SampleRow, S
 
 # The ledger's movements: how many samples came into each state.
 samples_counter = meter.create_counter("perilune.master.samples", "{sample}", "Samples that came into a state.")
+
+PART_TOKENS = 1 << 15  # of a batch, read at once
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 ENDED = (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_STOPPED)
@@ -481,38 +484,45 @@ class Store:
     async def batch(self, run_id: str, iteration: int) -> AsyncIterator[tuple[str, str, list[bytes]]]:
         """A settled batch group by group: id, trace, payloads, in order; the same before and after it was trained on.
 
-        Long trajectories make large groups: they are read as they are needed.
+        Long trajectories make large groups: they are read as they are needed, short ones many at a time.
         """
+        used = SampleRow.state.in_([SampleState.SCORED, SampleState.TRAINED])
         groups = (
-            select(GroupRow.id, GroupRow.traceparent)
-            .where(GroupRow.run_id == run_id, GroupRow.batch == iteration)
+            select(GroupRow.id, GroupRow.traceparent, func.sum(SampleRow.num_tokens))
+            .join(SampleRow, SampleRow.group_id == GroupRow.id)
+            .where(GroupRow.run_id == run_id, GroupRow.batch == iteration, used)
+            .group_by(GroupRow.id)
             .order_by(GroupRow.iteration, GroupRow.position)
         )
-        used = SampleRow.state.in_([SampleState.SCORED, SampleState.TRAINED])
         async with self._engine.connect() as db:
             found = (await db.execute(groups)).all()
-        for group_id, traceparent in found:  # no connection is held while whoever asks is slow
-            samples = select(SampleRow.payload).where(SampleRow.group_id == group_id, used)
+        sizes = [num_tokens or 0 for _, _, num_tokens in found]
+        for part in _parts(found, sizes, PART_TOKENS):  # no connection is held while whoever asks is slow
+            ids = [row.id for row in part]
+            samples = select(SampleRow.group_id, SampleRow.payload).where(SampleRow.group_id.in_(ids), used)
+            payloads: dict[str, list[bytes]] = {group_id: [] for group_id in ids}
             async with self._engine.connect() as db:
-                payloads = (await db.scalars(samples.order_by(SampleRow.sample_index))).all()
-            if payloads:
-                yield group_id, traceparent, [payload for payload in payloads if payload is not None]
+                for group_id, payload in await db.execute(samples.order_by(SampleRow.sample_index)):
+                    assert payload is not None  # a scored sample has its trajectory
+                    payloads[group_id].append(payload)
+            for row in part:
+                yield row.id, row.traceparent, payloads[row.id]
 
-    async def lengths(self, run_id: str) -> tuple[dict[int, int], dict[int, int]]:
-        """How many training samples of each length, in tokens, have ended, and how many were trained on."""
+    async def lengths(self, run_id: str) -> dict[str, Counter[int]]:
+        """How many training samples of each length, in tokens, were "generated" so far, and how many "trained" on."""
         query = (
             select(SampleRow.num_tokens, SampleRow.state, func.count())
             .where(SampleRow.run_id == run_id, SampleRow.purpose == PURPOSE_TRAIN, SampleRow.payload.is_not(None))
             .group_by(SampleRow.num_tokens, SampleRow.state)
         )
-        generated: Counter[int] = Counter()
-        trained: Counter[int] = Counter()
+        lengths: dict[str, Counter[int]] = {"generated": Counter(), "trained": Counter()}
         async with self._engine.connect() as db:
             for num_tokens, state, count in await db.execute(query):
                 assert num_tokens is not None  # what has ended was counted
-                generated[num_tokens] += count
-                trained[num_tokens] += count * (state == SampleState.TRAINED)
-        return generated, trained
+                lengths["generated"][num_tokens] += count
+                if state == SampleState.TRAINED:
+                    lengths["trained"][num_tokens] += count
+        return lengths
 
     async def death_reasons(self, run_id: str) -> list[str]:
         """Why samples of a run were given up, the most frequent reason first."""
@@ -626,6 +636,13 @@ _SCORED_COLUMNS = ("state", "payload", "num_tokens", "ending", "value", "correct
 
 def _samples_of(run_id: str, iteration: int, purpose: int = PURPOSE_TRAIN) -> tuple[Any, ...]:
     return (SampleRow.run_id == run_id, SampleRow.iteration == iteration, SampleRow.purpose == purpose)
+
+
+def _parts(rows: Sequence[R], sizes: Iterable[int], size: int) -> Iterator[list[R]]:
+    """Cuts rows into parts whose sizes sum up to about `size`."""
+    ends = accumulate(sizes)
+    for _, part in groupby(zip(rows, ends, strict=True), key=lambda pair: pair[1] // size):
+        yield [row for row, _ in part]
 
 
 def _awaited_in_round(state: SampleState = SampleState.DISPATCHED) -> tuple[Any, ...]:

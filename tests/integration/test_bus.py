@@ -106,7 +106,8 @@ async def test_a_cancellation_that_comes_with_an_answer_is_heeded(bus: Bus, monk
 
     monkeypatch.setattr(asyncio.Queue, "put_nowait", put_and_cancel)
     done, _ = await asyncio.wait([taking], timeout=10)
-    assert done and taking.cancelled()
+    assert done
+    assert taking.cancelled()
 
 
 async def test_what_cannot_be_read_is_buried_with_its_bytes(bus: Bus) -> None:
