@@ -24,6 +24,7 @@ GRPC_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.max_reconnect_backoff_ms", 2_000),
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),  # a service that is started anew may have another address
     # Weights come in chunks of a MiB: the default frames of 16 KiB cost a fifth more of both sides' processors.
     ("grpc.http2.max_frame_size", 4 << 20),
     ("grpc.http2.lookahead_bytes", 16 << 20),

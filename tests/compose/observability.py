@@ -60,10 +60,10 @@ asyncio.run(send())
 
 @pytest.fixture(autouse=True)
 def project(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Compose with alerts that fire after a quarter of the time that they have to hold, and are else the same."""
+    """Compose with alerts that fire after a twelfth of the time that they have to hold, and are else the same."""
     rules = re.sub(
         r"for: (\d)m",
-        lambda match: f"for: {int(match[1]) * 15}s",
+        lambda match: f"for: {int(match[1]) * 5}s",
         (DEPLOY / "prometheus" / "alerts.yml").read_text(),
     )
     (tmp_path / "alerts.yml").write_text(rules)
