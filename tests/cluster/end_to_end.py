@@ -14,9 +14,11 @@ import json
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -61,7 +63,7 @@ class Cluster:
 
     folder: Path
     namespace: str = field(default_factory=lambda: f"perilune-test-{os.getpid()}")
-    forwards: dict[str, tuple[int, subprocess.Popen[bytes]]] = field(default_factory=dict)
+    forwards: dict[tuple[str, int], tuple[int, subprocess.Popen[bytes]]] = field(default_factory=dict)
 
     @property
     def secrets(self) -> Path:
@@ -129,29 +131,31 @@ class Cluster:
         credentials = Credentials(token_file=self.secrets / "token_operator", tls_ca=self.secrets / "ca.pem")
         deadline = time.monotonic() + PATIENCE_S
         while True:
-            port = self.forward(service, {"master": 7040, "sandbox": 7050}[service])
+            port = {"master": 7040, "sandbox": 7050}[service]
+            here = self.forward(service, port)
             try:
-                with client(f"localhost:{port}", credentials=credentials) as connection:
+                with client(f"localhost:{here}", credentials=credentials) as connection:
                     return call(connection)
             except UnavailableError:
                 if time.monotonic() > deadline:
                     raise
-                self.stop_forward(service)
+                self.stop_forward(service, port)
 
     def forward(self, service: str, port: int) -> int:
-        if service not in self.forwards or self.forwards[service][1].poll() is not None:
+        key = service, port
+        if key not in self.forwards or self.forwards[key][1].poll() is not None:
             here = free_port()
             target = [f"service/{RELEASE}-{service}", f"{here}:{port}"]
             command = [str(program("kubectl")), "--namespace", self.namespace, "port-forward", *target]
             process = subprocess.Popen(command, stdout=subprocess.PIPE)
             assert process.stdout
             process.stdout.readline()  # once it listens, or has failed
-            self.forwards[service] = (here, process)
-        return self.forwards[service][0]
+            self.forwards[key] = (here, process)
+        return self.forwards[key][0]
 
-    def stop_forward(self, service: str) -> None:
-        if service in self.forwards:
-            _, process = self.forwards.pop(service)
+    def stop_forward(self, service: str, port: int) -> None:
+        if (service, port) in self.forwards:
+            _, process = self.forwards.pop((service, port))
             process.kill()
             process.communicate()
 
@@ -176,8 +180,8 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     try:
         yield made
     finally:
-        for service in list(made.forwards):
-            made.stop_forward(service)
+        for service, port in list(made.forwards):
+            made.stop_forward(service, port)
         made.kubectl("delete", "namespace", made.namespace, "--timeout=300s")
 
 
@@ -199,6 +203,7 @@ def test_install_learn_scale_delete_upgrade_uninstall(cluster: Cluster) -> None:
     cluster.until_ready()
     each_pod_has_its_own_secrets_and_no_token_of_kubernetes(cluster)
     a_program_runs_in_the_sandbox(cluster)
+    the_page_comes(cluster)
     recipe = load_recipe(str(REPOSITORY / "recipes" / "search.toml"), QUICK)
     cluster.ask("master", RunClient, lambda client: client.submit(recipe, RUN))
     cluster.until_version(1)
@@ -228,6 +233,13 @@ def install(cluster: Cluster) -> None:
     cluster.kubectl("create", "configmap", "nats", f"--from-file={DEPLOY / 'nats' / 'nats-tls.conf'}")
     cluster.kubectl("apply", f"--filename={DEPLOY / 'helm' / 'backends.yaml'}")
     cluster.helm("install", *cluster.chart(), *cluster.values(), "--timeout=15m")
+
+
+def the_page_comes(cluster: Cluster) -> None:
+    trust = ssl.create_default_context(cafile=cluster.secrets / "ca.pem")
+    page = f"https://localhost:{cluster.forward('master', 7080)}/"
+    with urllib.request.urlopen(page, context=trust, timeout=60) as answer:
+        assert "<title>Perilune</title>" in answer.read().decode()
 
 
 def each_pod_has_its_own_secrets_and_no_token_of_kubernetes(cluster: Cluster) -> None:
