@@ -64,10 +64,9 @@ class Controller:
         policy = await self._store.newest_version(self._run_id)
         if policy is None:
             raise StateError(f"{self._run_id} has no version to sample from")
+        self._reach(policy)
         await self._dispatch_missing(policy)  # what an earlier controller waited for may be on no queue any more
         while True:
-            self.num_closed = policy.number
-            self.is_last = policy.number == self._recipe.trainer.num_iterations
             if not await self._store.is_closed(self._run_id, policy.number):
                 await self._sample(policy)
             if self.is_last:
@@ -78,6 +77,11 @@ class Controller:
             self._planned = policy.number + 1, await self._plan(policy.number + 1)
             self._lengths = await self._store.lengths(self._run_id)
             policy = await self._commit_after(policy)
+            self._reach(policy)
+
+    def _reach(self, policy: PolicyVersion) -> None:
+        self.num_closed = policy.number
+        self.is_last = policy.number == self._recipe.trainer.num_iterations
 
     def add_metrics(self, version: Version) -> None:
         """Adds what only the master knows to the metrics of the version that came of an iteration.
