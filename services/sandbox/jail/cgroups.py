@@ -17,6 +17,8 @@ from typing import Protocol
 
 _PREFIX = "perilune-sandbox"
 _numbers = itertools.count()
+_STARVED_SHARE = 0.95  # of the limit, in memory that cannot be given back
+_STARVED_TIMES = 500  # that the limit was met; in 50 ms a starved group meets it some thousand times
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,13 @@ class Cgroup(Protocol):
         """Sets the limits for the next job, beyond what the group holds already."""
 
     def charge(self) -> Charge: ...
+
+    def is_starved(self) -> bool:
+        """Whether, since this was last asked, the kernel made room over and over in a group full of what must stay.
+
+        Such a job gets no further, and the kernel can leave it so for a minute of CPU time before it kills: each time
+        it finds a page of the program's code to drop, which is read in again at once.
+        """
 
     def remove(self) -> None:
         """Gives the group back. OSError while something still lives in it."""
@@ -110,6 +119,10 @@ class _Group:
     _usage: _File
     _peak: _Peak
     _events: _File  # counts oom_kill
+    _met: _File  # counts how often the limit was met
+    _met_key: str
+    _stat: _File
+    _stays: tuple[str, ...]  # in _stat: what cannot be given back
     _pids_max: _File
     _pids_now: _File
     _pids_events: _File
@@ -117,6 +130,7 @@ class _Group:
     _cpu_key: str
     _cpu_per_s: float
     _base = (0, 0.0, 0, 0)  # what the group held and had counted when it was armed
+    _num_met = 0  # when it was last asked
 
     def arm(self, memory_bytes: int, num_processes: int) -> None:
         held = self._usage.number()
@@ -124,6 +138,7 @@ class _Group:
         self._peak.arm()
         self._pids_max.write(self._pids_now.number() + num_processes)
         self._base = (held, *self._counts())
+        self._num_met = self._met.number(self._met_key)
 
     def charge(self) -> Charge:
         held, cpu_s, oom_kills, refused = self._base
@@ -131,12 +146,18 @@ class _Group:
         peak = max(0, self._peak.bytes(self._usage.number()) - held)
         return Charge(cpu_now - cpu_s, peak, oom_now - oom_kills, refused_now - refused)
 
+    def is_starved(self) -> bool:
+        before, self._num_met = self._num_met, self._met.number(self._met_key)
+        if self._num_met - before < _STARVED_TIMES:
+            return False
+        return sum(map(self._stat.number, self._stays)) > _STARVED_SHARE * self._limit.number()
+
     def _counts(self) -> tuple[float, int, int]:
         cpu_s = self._cpu.number(self._cpu_key) / self._cpu_per_s
         return cpu_s, self._events.number("oom_kill"), self._pids_events.number("max")
 
     def _close(self) -> None:
-        memory = (self._limit, self._usage, self._peak, self._events)
+        memory: set[_File | _Peak] = {self._limit, self._usage, self._peak, self._events, self._met, self._stat}
         for file in (*memory, self._pids_max, self._pids_now, self._pids_events, self._cpu):
             file.close()
 
@@ -158,6 +179,7 @@ class _MakerV1:
 
 class _CgroupV1(_Group):
     _cpu_key, _cpu_per_s = "", 1e9
+    _met_key, _stays = "", ("rss", "shmem")
 
     def __init__(self, folders: Mapping[str, Path]) -> None:
         self._folders = folders
@@ -168,6 +190,8 @@ class _CgroupV1(_Group):
         self._usage = _File(memory / "memory.usage_in_bytes")
         self._peak = _PeakV1(memory)
         self._events = _File(memory / "memory.oom_control")
+        self._met = _File(memory / "memory.failcnt")
+        self._stat = _File(memory / "memory.stat")
         self._pids_max = _File(pids / "pids.max", writable=True)
         self._pids_now = _File(pids / "pids.current")
         self._pids_events = _File(pids / "pids.events")
@@ -228,6 +252,7 @@ class _MakerV2:
 
 class _CgroupV2(_Group):
     _cpu_key, _cpu_per_s = "usage_usec", 1e6
+    _met_key, _stays = "max", ("anon", "shmem")
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -235,7 +260,8 @@ class _CgroupV2(_Group):
         self._limit = _File(folder / "memory.max", writable=True)
         self._usage = _File(folder / "memory.current")
         self._peak = _PeakV2(folder)
-        self._events = _File(folder / "memory.events")
+        self._events = self._met = _File(folder / "memory.events")
+        self._stat = _File(folder / "memory.stat")
         self._pids_max = _File(folder / "pids.max", writable=True)
         self._pids_now = _File(folder / "pids.current")
         self._pids_events = _File(folder / "pids.events")

@@ -166,6 +166,7 @@ class _FairCgroup:
         self._maker = maker
         self.add = cgroup.add
         self.remove = cgroup.remove
+        self.is_starved = cgroup.is_starved
 
     def arm(self, memory_bytes: int, num_processes: int) -> None:
         """The number of processes is bounded within; here, only what stands for them on the host."""

@@ -41,6 +41,7 @@ _BOOT = (
 )
 _ROOT = Path(__file__).parents[3]
 _WATCH_S = 0.05  # how often a job's charge is looked at
+_STARVED_LOOKS = 10  # in a row that a job may be without memory to go on with
 _GRACE_S = 10.0  # for the keeper to end a job that it was told to end
 _START_S = 120.0
 _REMOVALS = 100  # attempts, with _WATCH_S between
@@ -215,6 +216,7 @@ class Run:
         self._kill = kill
         self._began = time.monotonic()
         self._stopped: tuple[Verdict, str] | None = None
+        self._num_starved = 0  # looks in a row
         self._loop = asyncio.get_running_loop()
         limit = job.limits.output_bytes
         self.is_over = False
@@ -280,6 +282,10 @@ class Run:
                 return
             if charge.num_oom_kills or charge.num_refused_processes:
                 self.stop(Verdict.MEMORY_LIMIT, "")  # which of the two it was, the charge tells in the end
+                return
+            self._num_starved = self._num_starved + 1 if self._cgroup.is_starved() else 0
+            if self._num_starved == _STARVED_LOOKS:
+                self.stop(Verdict.MEMORY_LIMIT, f"no room left to run in {limits.memory_bytes} bytes of memory")
                 return
         self._timer = self._loop.call_later(self._pause_s(), self._watch)
 

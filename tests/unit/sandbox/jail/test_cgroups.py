@@ -16,6 +16,7 @@ IDLE = {
     "memory.current": "5000000\n",
     "memory.peak": "90000000\n",
     "memory.events": "low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\noom_group_kill 0\n",
+    "memory.stat": "anon 4000000\nfile 900000\nkernel 100000\nshmem 800000\nanon_thp 0\n",
     "pids.max": "",
     "pids.current": "1\n",
     "pids.events": "max 4\n",
@@ -50,6 +51,21 @@ def test_a_job_is_charged_the_difference(group: tuple[Path, _CgroupV2]) -> None:
     write(folder, memory__peak="25000000\n", memory__current="6000000\n", pids__events="max 5\n")
     write(folder, cpu__stat="usage_usec 3250000\n", memory__events="oom 9\noom_kill 3\n")
     assert cgroup.charge() == Charge(0.25, 20_000_000, 1, 1)
+
+
+def test_a_job_whose_memory_must_stay_is_starved_when_the_limit_is_met_over_and_over(
+    group: tuple[Path, _CgroupV2],
+) -> None:
+    folder, cgroup = group
+    cgroup.arm(100_000_000, 16)
+    write(folder, memory__events="max 4000\noom_kill 2\n")
+    assert not cgroup.is_starved()  # a twentieth of its memory is its own, the rest a cache of files
+    write(folder, memory__stat="anon 60000000\nfile 44000000\nshmem 42000000\nanon_thp 50000000\n")
+    write(folder, memory__events="max 4100\noom_kill 2\n")
+    assert not cgroup.is_starved()  # full, and it seldom wants more
+    write(folder, memory__events="max 8000\noom_kill 2\n")
+    assert cgroup.is_starved()
+    assert not cgroup.is_starved()  # nothing happened since
 
 
 def test_a_mark_that_cannot_be_set_back_is_read_where_it_rose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
