@@ -179,8 +179,8 @@ class Controller:
             groups = await self._plan(policy.number)
         if groups and await self._store.has_group(groups[0].id):
             groups = [group for group in groups if not await self._store.has_group(group.id)]
-        for part in (groups[i : i + DISPATCHED_AT_ONCE] for i in range(0, len(groups), DISPATCHED_AT_ONCE)):
-            await self._dispatch(part, policy)
+        for first in range(0, len(groups), DISPATCHED_AT_ONCE):
+            await self._dispatch(groups[first : first + DISPATCHED_AT_ONCE], policy)
 
     async def _dispatch(self, groups: Sequence[Group], policy: PolicyVersion) -> None:
         traces = [new_trace(group.id) for group in groups]

@@ -44,8 +44,8 @@ class Cgroup(Protocol):
     def is_starved(self) -> bool:
         """Whether, since this was last asked, the kernel made room over and over in a group full of what must stay.
 
-        Such a job gets no further, and the kernel can leave it so for a minute of CPU time before it kills: each time
-        it finds a page of the program's code to drop, which is read in again at once.
+        Such a job gets no further, and the kernel can leave it so for long before it kills: each time it finds a page
+        of the program's code to drop, which is read in again at once.
         """
 
     def remove(self) -> None:
