@@ -5,6 +5,7 @@ Exit status: 0, or 1 for a failure that the message on stderr explains, 2 for a 
 
 from __future__ import annotations
 
+import os
 import sys
 
 from perilune.cli.commands import app
@@ -12,6 +13,8 @@ from perilune.cli.commands import app
 
 def main() -> None:
     """The entry point: an error that Perilune raises on purpose is one message and exit status 1, no traceback."""
+    # gRPC's core writes notes of closed connections to stderr, which is ours or the program's that `exec` runs.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     try:
         app()
     except Exception as error:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+from perilune.client import AsyncSandboxClient
+from perilune.local import own_sandbox
 
 PROGRAM = """
 import sys
@@ -40,3 +44,19 @@ def test_exec_says_what_is_wrong(tmp_path: Path) -> None:
     done = execute(str(unknown))
     assert (done.returncode, "name one with --language" in done.stderr) == (1, True)
     assert "cannot be read" in execute(str(tmp_path / "missing.py")).stderr
+
+
+async def test_exec_speaks_for_itself_when_the_sandbox_goes_away(tmp_path: Path) -> None:
+    program = tmp_path / "main.py"
+    program.write_text("import time; time.sleep(60)")
+    async with own_sandbox() as address:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "perilune", "exec", "--address", address, str(program)),
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
+        async with AsyncSandboxClient(address) as sandbox:
+            while not (await sandbox.status()).num_busy:
+                await asyncio.sleep(0.05)
+    said = (await process.communicate())[1].decode()
+    assert (process.returncode, said.count("\n"), said.partition(": ")[0]) == (1, 1, "perilune")
