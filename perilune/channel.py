@@ -9,9 +9,10 @@ from typing import Any
 
 import grpc
 from pydantic import SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from perilune.errors import InvalidInputError
+from perilune.settings import Settings
 
 MAX_MESSAGE_BYTES = 64 << 20
 GRPC_OPTIONS: list[tuple[str, Any]] = [
@@ -45,7 +46,7 @@ RETRYING_OPTIONS = [
 ]
 
 
-class Credentials(BaseSettings):
+class Credentials(Settings):
     """Who this process is, and whom it trusts; from PERILUNE_TOKEN, PERILUNE_TLS_CA and so on where not given."""
 
     model_config = SettingsConfigDict(env_prefix="PERILUNE_")

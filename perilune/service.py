@@ -14,14 +14,14 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 from uuid import uuid4
 
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from perilune import telemetry
 from perilune.auth import AuthInterceptor, Gate, read_tokens
@@ -46,7 +46,8 @@ class ServiceSettings(Credentials):
     nats_url: str = "nats://127.0.0.1:4222"
     master_address: str = "127.0.0.1:7040"
     home: Path = Path("runs")  # where runs, checkpoints and the embedded database lie
-    log_level: str = "INFO"
+    metrics_port: Annotated[int, Field(gt=0, lt=65536)] | None = None  # a page for Prometheus, on every interface
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
     ready_file: Path | None = None  # written when the service answers: {"address", "http", "pid", "parent"}
     exit_with_parent: bool = False  # end when the process that started this one is gone
     tokens_file: Path | None = None  # who may call, and how much (`perilune.auth`)
@@ -152,13 +153,12 @@ def main(name: str, settings_type: type[ServiceSettings], run: Callable[[Service
     `run` gets the service, adds its servicers, calls `listen` and `ready`, and works until `service.stopping` is set.
     Exit status 2 means that the setting is wrong and a restart would not help.
     """
-    settings = settings_type()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format=f"%(asctime)s %(levelname).1s {name} %(name)s: %(message)s"
-    )
+    logging.basicConfig(level="INFO", format=f"%(asctime)s %(levelname).1s {name} %(name)s: %(message)s")
     # gRPC's forks and cancelled streams are no news.
     logging.getLogger("grpc").setLevel(logging.ERROR)
     try:
+        settings = settings_type()
+        logging.getLogger().setLevel(settings.log_level)
         asyncio.run(_run(name, settings, run))
     except UnavailableError as error:
         logger.error("%s", error)
@@ -170,7 +170,7 @@ def main(name: str, settings_type: type[ServiceSettings], run: Callable[[Service
 
 async def _run(name: str, settings: ServiceSettings, run: Callable[[Service], Awaitable[None]]) -> None:
     service = Service(name, settings)
-    telemetry.set_up(name, service.id)
+    telemetry.set_up(name, service.id, settings.metrics_port)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, service.stopping.set)

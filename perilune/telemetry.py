@@ -10,6 +10,8 @@ import os
 
 from opentelemetry import context, metrics, propagate, trace
 
+from perilune.errors import InvalidInputError
+
 tracer = trace.get_tracer("perilune")
 meter = metrics.get_meter("perilune")
 
@@ -19,12 +21,14 @@ def is_exporting() -> bool:
     return bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("PERILUNE_METRICS_PORT"))
 
 
-def set_up(service: str, instance: str) -> None:
-    """Installs exporters for this process, as the environment asks; call once, before the first span."""
+def set_up(service: str, instance: str, metrics_port: int | None) -> None:
+    """Installs exporters for this process, as the environment asks; call once, before the first span.
+
+    InvalidInputError if the port of the metrics' page is not to be had.
+    """
     if not is_exporting():
         return
     endpoint = os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")
-    metrics_port = os.environ.get("PERILUNE_METRICS_PORT")
     # The SDK takes a third of a second to import: only those who export pay for it.
     from opentelemetry.sdk.metrics import MeterProvider
     from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
@@ -36,8 +40,12 @@ def set_up(service: str, instance: str) -> None:
         from opentelemetry.exporter.prometheus import PrometheusMetricReader
         from prometheus_client import start_http_server
 
-        # Of processes that torchrun started, each has a page of its own.
-        start_http_server(int(metrics_port) + int(os.environ.get("LOCAL_RANK", "0")))
+        try:
+            start_http_server(metrics_port)
+        except OSError as error:
+            raise InvalidInputError(
+                f"PERILUNE_METRICS_PORT: no page can be served on port {metrics_port}: {error.strerror}"
+            ) from error
         readers.append(PrometheusMetricReader())
     if endpoint:
         from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter

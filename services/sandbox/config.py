@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
 from perilune.service import ServiceSettings
+from perilune.settings import Settings
 
 _IMAGES = Path("perilune", "images")
 Level = Literal["gvisor", "namespaces", "user-namespaces", "landlock", "rlimits"]
 
 
-class JailSettings(BaseSettings):
+class JailSettings(Settings):
     """The jail's own settings: PERILUNE_SANDBOX_LEVELS, PERILUNE_SANDBOX_NUM_SLOTS, and so on."""
 
     model_config = SettingsConfigDict(env_prefix="PERILUNE_SANDBOX_")

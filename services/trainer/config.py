@@ -8,7 +8,7 @@ from perilune.service import ServiceSettings
 
 
 class TrainerSettings(ServiceSettings):
-    """Of the ranks that torchrun starts on one machine each has a port: the one that is set, the next, and so on."""
+    """Of the ranks that torchrun starts on one machine each has ports: the ones that are set, the next, and so on."""
 
     rank: int = Field(0, validation_alias="RANK")
     local_rank: int = Field(0, validation_alias="LOCAL_RANK")
@@ -17,6 +17,8 @@ class TrainerSettings(ServiceSettings):
     def _tell_ranks_apart(self) -> TrainerSettings:
         self.listen = _moved(self.listen, self.local_rank)
         self.advertise = _moved(self.advertise, self.local_rank) if self.advertise else None
+        if self.metrics_port:
+            self.metrics_port += self.local_rank
         if self.rank:
             self.worker_id = f"{self.worker_id}-rank-{self.rank}"
             self.ready_file = None  # the service is ready when its first rank is

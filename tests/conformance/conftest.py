@@ -17,7 +17,7 @@ from services.rollout.engines import ENGINES
 from tests.unit.rollout.tiny import Caller, tiny_llama
 
 ALWAYS_REREADS = ("sglang",)
-ENGINES["plain"] = "tests.conformance.plain_driver:plain_engine"
+PLAIN = {"plain": "tests.conformance.plain_driver:plain_engine"}
 LIBRARIES = {"vllm": "vllm", "sglang": "sglang"}  # of the engines that need one beside torch
 
 
@@ -30,7 +30,7 @@ def is_installed(engine: str) -> bool:
 
 
 def installed_engines() -> list[str]:
-    return [engine for engine in ENGINES if is_installed(engine)]
+    return [engine for engine in ENGINES | PLAIN if is_installed(engine)]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -53,6 +53,15 @@ def llama(seed: int, tied: bool = True, layers: int = 2) -> LlamaForCausalLM:
         tie_word_embeddings=tied,
         architectures=["LlamaForCausalLM"],  # as a trainer's own files say
     )
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _engines_with_plain() -> Iterator[None]:
+    """The table has the engine of these tests while they run."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, where in PLAIN.items():
+            patch.setitem(ENGINES, name, where)
+        yield
 
 
 @pytest.fixture(scope="module")

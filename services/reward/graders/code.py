@@ -13,7 +13,7 @@ from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from perilune.api.sandbox.v1.sandbox_pb2 import (
     VERDICT_CANCELLED,
@@ -28,6 +28,7 @@ from perilune.api.sandbox.v1.sandbox_pb2 import Verdict as SandboxVerdict
 from perilune.client import AsyncSandboxClient
 from perilune.codetests import judge_request
 from perilune.errors import InvalidInputError, UnavailableError
+from perilune.settings import Settings
 from services.reward.answers import without_thinking
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 
@@ -46,7 +47,7 @@ _FENCE = re.compile(r"```[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _NO_VERDICT = (VERDICT_INFRASTRUCTURE_ERROR, VERDICT_CANCELLED)
 
 
-class CodeSettings(BaseSettings):
+class CodeSettings(Settings):
     """Where the sandbox is: PERILUNE_SANDBOX_ADDRESS."""
 
     model_config = SettingsConfigDict(env_prefix="PERILUNE_")

@@ -18,10 +18,11 @@ from weakref import WeakKeyDictionary
 
 import httpx2
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from perilune.errors import InvalidInputError, OverloadedError, StateError, UnavailableError
 from perilune.judging import JudgePrompt, is_hollow, judge_prompt, read_verdict
+from perilune.settings import Settings
 from services.reward.answers import committed, without_thinking
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 
@@ -32,7 +33,7 @@ RETRY_STATUS = frozenset({408, 409, 425, 500, 502, 503, 504})
 NAMES = {True: "correct", False: "incorrect", None: "no verdict"}
 
 
-class JudgeSettings(BaseSettings):
+class JudgeSettings(Settings):
     """Who judges: PERILUNE_JUDGE_URL and so on."""
 
     model_config = SettingsConfigDict(env_prefix="PERILUNE_JUDGE_")

@@ -23,8 +23,8 @@ def main() -> int:
     commands.add_parser("list")
     commands.add_parser("remove").add_argument("name")
     arguments = parser.parse_args()
-    store = Store(JailSettings().images)
     try:
+        store = Store(JailSettings().images)
         if arguments.command == "add":
             _print([store.add(arguments.name, arguments.archive)], arguments.json)
         elif arguments.command == "remove":

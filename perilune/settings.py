@@ -1,0 +1,32 @@
+"""Settings that come from the environment, and what is said when one cannot be used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_settings import BaseSettings, SettingsError
+
+from perilune.errors import InvalidInputError
+
+
+class Settings(BaseSettings):
+    """Fields that are read from variables, with the prefix that a subclass names in `model_config`.
+
+    InvalidInputError names every variable whose value cannot be used.
+    """
+
+    def __init__(self, **given: Any) -> None:
+        """`given` values go before those of the environment."""
+        try:
+            super().__init__(**given)
+        except SettingsError as error:  # a table that is no JSON; the cause says where
+            raise InvalidInputError(f"{error}: {error.__cause__}") from error
+        except ValidationError as error:
+            raise InvalidInputError("; ".join(map(self._explain, error.errors()))) from error
+
+    @classmethod
+    def _explain(cls, detail: Any) -> str:
+        field, *inner = map(str, detail["loc"]) or ("",)
+        variable = f"{cls.model_config['env_prefix']}{field}".upper() if field in cls.model_fields else field
+        return f"{'.'.join((variable, *inner))}: {detail['msg']}, not {detail['input']!r}"
