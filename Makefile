@@ -7,7 +7,7 @@ PROTOS := $(shell find protos -name '*.proto')
 CHROMIUM := $(shell command -v chromium)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test compose-test cluster-test protos lint format bench clean
+.PHONY: help setup train test images compose-test cluster-test protos lint format bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -31,11 +31,13 @@ test: setup ## Check formatting, lint, types and stubs, then run every test
 	@$(if $(CHROMIUM),,echo "No chromium here: the web page's tests are left out. Debian and Ubuntu: apt-get install chromium")
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile $(if $(CHROMIUM),,--ignore=tests/web)
 
-compose-test: setup ## Build the images and run compose end to end: up, learn, scale, kill, TLS, down (needs Docker)
+images: ## Build the images of all services (needs Docker)
 	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || \
-	  { printf '\n*** NOT TESTED: images and compose. There is no Docker with compose here. ***\n\n'; exit 1; }
+	  { printf '\n*** NOT BUILT, NOT TESTED: images and compose. There is no Docker with compose here. ***\n\n'; exit 1; }
 	deploy/secrets/make.sh --tls
 	docker compose build
+
+compose-test: setup images ## Run compose end to end on built images: up, learn, scale, kill, TLS, down (needs Docker)
 	$(BIN)/pytest tests/compose/end_to_end.py tests/compose/observability.py
 
 cluster-test: setup ## Install the chart on the cluster of your kubeconfig: learn, scale, delete pods, upgrade, uninstall
