@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsError
 
 from perilune.errors import InvalidInputError
@@ -26,7 +27,7 @@ class Settings(BaseSettings):
             raise InvalidInputError("; ".join(map(self._explain, error.errors()))) from error
 
     @classmethod
-    def _explain(cls, detail: Any) -> str:
+    def _explain(cls, detail: ErrorDetails) -> str:
         field, *inner = map(str, detail["loc"]) or ("",)
         variable = f"{cls.model_config['env_prefix']}{field}".upper() if field in cls.model_fields else field
         return f"{'.'.join((variable, *inner))}: {detail['msg']}, not {detail['input']!r}"

@@ -9,7 +9,8 @@ import zlib
 
 import pytest
 
-from perilune.api.sandbox.v1.sandbox_pb2 import Comparison, JudgeRequest, TestCase
+from perilune.api.sandbox.v1 import sandbox_pb2
+from perilune.api.sandbox.v1.sandbox_pb2 import Comparison, JudgeRequest
 from perilune.codetests import judge_request
 from perilune.errors import InvalidInputError
 
@@ -133,7 +134,7 @@ def test_sandboxfusion() -> None:
 def test_native() -> None:
     row = {"cases": [{"id": "a", "stdio": {"stdin": "MQ==", "expectedStdout": "Mg=="}}], "comparison": {"kind": 3}}
     request = judge_request("native", row, "x", "rust")
-    assert request.cases[0] == TestCase(id="a", stdio={"stdin": b"1", "expected_stdout": b"2"})
+    assert request.cases[0] == sandbox_pb2.TestCase(id="a", stdio={"stdin": b"1", "expected_stdout": b"2"})
     assert (request.program.language, request.comparison.kind) == ("rust", Comparison.KIND_TOKENS)
 
 
