@@ -38,9 +38,9 @@ def test_a_part_of_a_setting_is_named(
 
 def test_a_setting_of_another_class_is_named_by_its_own_variable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERILUNE_SANDBOX_NUM_SLOTS", "0")
-    with pytest.raises(InvalidInputError, match="PERILUNE_SANDBOX_NUM_SLOTS: .*not '0'"):
+    with pytest.raises(InvalidInputError, match=r"PERILUNE_SANDBOX_NUM_SLOTS: .*not '0'"):
         JailSettings()
-    with pytest.raises(InvalidInputError, match="PERILUNE_SANDBOX_NUM_SLOTS: .*not '0'"):
+    with pytest.raises(InvalidInputError, match=r"PERILUNE_SANDBOX_NUM_SLOTS: .*not '0'"):
         SandboxSettings()
 
 

@@ -134,7 +134,9 @@ def test_sandboxfusion() -> None:
 def test_native() -> None:
     row = {"cases": [{"id": "a", "stdio": {"stdin": "MQ==", "expectedStdout": "Mg=="}}], "comparison": {"kind": 3}}
     request = judge_request("native", row, "x", "rust")
-    assert request.cases[0] == sandbox_pb2.TestCase(id="a", stdio={"stdin": b"1", "expected_stdout": b"2"})
+    assert request.cases[0] == sandbox_pb2.TestCase(
+        id="a", stdio=sandbox_pb2.StdioTest(stdin=b"1", expected_stdout=b"2")
+    )
     assert (request.program.language, request.comparison.kind) == ("rust", Comparison.KIND_TOKENS)
 
 
