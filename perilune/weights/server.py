@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator, Mapping
+from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,24 +61,29 @@ class Payload:
         self.given_up = True
         self._tell()
 
-    async def frames(self) -> AsyncGenerator[bytes]:
-        """All frames in order; ends early if the payload is given up."""
+    @contextmanager
+    def sending(self) -> Iterator[None]:
+        """Who will be sent this payload holds it, from before its first frame on."""
         self.num_sending += 1
         try:
-            at = 0
-            while not self.given_up:
-                frame = self._frame(at)
-                if frame is not None:
-                    yield frame
-                    at += 1
-                elif self._complete:
-                    return
-                else:
-                    await self._news.wait()
+            yield
         finally:
             self.num_sending -= 1
             if not self.num_sending and self._parts is not None:
                 self._frames.clear()  # made again for the next one who asks
+
+    async def frames(self) -> AsyncGenerator[bytes]:
+        """All frames in order; ends early if the payload is given up."""
+        at = 0
+        while not self.given_up:
+            frame = self._frame(at)
+            if frame is not None:
+                yield frame
+                at += 1
+            elif self._complete:
+                return
+            else:
+                await self._news.wait()
 
     def _frame(self, at: int) -> bytes | None:
         """The frame of that number; None if it is not there yet, or there is none. One is kept for others only."""
@@ -182,17 +187,20 @@ class Stream:
         """Frames for one subscriber, until the stream is closed."""
         while not self._closed:
             changed = self._changed
-            offers = self._plan(subscriber)
-            for offer in offers:
-                head = self._head(offer, subscriber, is_last=offer is offers[-1])
-                yield self._counted(manifest_frame(head))
-                async with aclosing(offer.payload.frames()) as frames:
-                    async for frame in frames:
-                        yield self._counted(frame)
-                if offer.payload.given_up:
-                    break
-                yield self._counted(commit_frame(head.version))
-                subscriber.have, subscriber.sequence = head.version, head.sequence
+            with ExitStack() as held:
+                offers = self._plan(subscriber)
+                for offer in offers:
+                    held.enter_context(offer.payload.sending())
+                for offer in offers:
+                    head = self._head(offer, subscriber, is_last=offer is offers[-1])
+                    yield self._counted(manifest_frame(head))
+                    async with aclosing(offer.payload.frames()) as frames:
+                        async for frame in frames:
+                            yield self._counted(frame)
+                    if offer.payload.given_up:
+                        break
+                    yield self._counted(commit_frame(head.version))
+                    subscriber.have, subscriber.sequence = head.version, head.sequence
             if not offers:
                 await changed.wait()
 

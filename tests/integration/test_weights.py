@@ -20,7 +20,7 @@ from perilune.weights import receiver as receivers
 from perilune.weights.frames import RawChunk, chunk_frame, manifest_frame, read_frame
 from perilune.weights.receiver import Receiver, StagedVersion
 from perilune.weights.relay import Relay
-from perilune.weights.server import SERVICE, Stream, WeightServer
+from perilune.weights.server import SERVICE, Stream, Subscriber, WeightServer
 from perilune.weights.shards import ShardedReceiver, assemble, assembled_versions
 from tests.unit.weights.test_shards import two_ranks
 
@@ -402,6 +402,24 @@ async def test_slow_subscribers_hold_back_nobody_and_bound_what_is_kept(world: W
         assert ends == [[0, 5], [1, 5], [5], [5], [5]]
     world.trainer.publish(state(6, size))
     assert world.trainer.stream._overtaken == []
+
+
+async def test_who_was_told_what_comes_counts_before_the_first_frame_of_it() -> None:
+    stream = Stream(leads=True)
+    async with AsyncExitStack() as stack:
+        slow = []
+        for number in range(4):
+            stream.publish(state(number), None, {})
+            frames = await stack.enter_async_context(aclosing(stream.send(Subscriber(None, 0))))
+            assert isinstance(read_frame(await anext(frames)), Manifest)
+            slow.append(frames)
+        assert len(stream._overtaken) == 2
+        nexts = [read_frame(await anext(frames)) for frames in slow]
+        assert [isinstance(frame, RawChunk) for frame in nexts] == [True, True, False, True]
+        assert isinstance(nexts[2], Manifest)
+        assert nexts[2].version.number == 3
+    stream.publish(state(4), None, {})
+    assert stream._overtaken == []
 
 
 # --- Relays ---------------------------------------------------------------------------------------------------------
