@@ -17,7 +17,7 @@ from typing import Protocol
 
 _PREFIX = "perilune-sandbox"
 _numbers = itertools.count()
-_STARVED_SHARE = 0.95  # of the limit, in memory that cannot be given back
+_STARVED_SHARE = 0.9  # of the limit, in memory that cannot be given back
 _STARVED_TIMES = 500  # that the limit was met; in 50 ms a starved group meets it some thousand times
 
 
