@@ -28,6 +28,8 @@ class Settings(BaseSettings):
 
     @classmethod
     def _explain(cls, detail: ErrorDetails) -> str:
-        field, *inner = map(str, detail["loc"]) or ("",)
+        if not detail["loc"]:  # of the settings together: their values stay unsaid, for there may be secrets among them
+            return detail["msg"]
+        field, *inner = map(str, detail["loc"])
         variable = f"{cls.model_config['env_prefix']}{field}".upper() if field in cls.model_fields else field
         return f"{'.'.join((variable, *inner))}: {detail['msg']}, not {detail['input']!r}"
