@@ -7,6 +7,8 @@ Every table below is a class here, every key a field, and the field's comment is
 from __future__ import annotations
 
 import difflib
+import functools
+import logging
 import tomllib
 import types
 import typing
@@ -27,6 +29,8 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from perilune.errors import RecipeError
+
+logger = logging.getLogger(__name__)
 
 Options = dict[str, str | int | float | bool]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -365,6 +369,32 @@ def recipe_from_json(text: str) -> Recipe:
         raise RecipeError("\n".join(["the recipe has mistakes:", *lines])) from error
 
 
+def read_stored_recipe(text: str) -> Recipe:
+    """A recipe that was checked when it was submitted, perhaps by a newer version: for the database and the wire.
+
+    Keys that this version does not know are ignored and logged, once each.
+
+    Raises:
+        RecipeError: no JSON, or a known key whose value this version cannot read.
+    """
+    try:
+        return Recipe.model_validate_json(text)
+    except ValidationError as error:
+        unknown = tuple(_key(detail) for detail in error.errors() if detail["type"] == "extra_forbidden")
+    try:
+        recipe = Recipe.model_validate_json(text, extra="ignore")
+    except ValidationError as error:
+        lines = [_explain(detail) for detail in error.errors()]
+        raise RecipeError("\n".join(["this version cannot read the stored recipe:", *lines])) from error
+    _log_ignored(recipe.name, unknown)
+    return recipe
+
+
+@functools.lru_cache(maxsize=256)  # lists of runs are asked for every second
+def _log_ignored(name: str, keys: tuple[str, ...]) -> None:
+    logger.warning("recipe %s: ignoring keys that this version does not know: %s", name, ", ".join(keys))
+
+
 def _apply_override(document: dict[str, typing.Any], override: str) -> None:
     key, equals, value = override.partition("=")
     if not equals:
@@ -381,14 +411,16 @@ def _apply_override(document: dict[str, typing.Any], override: str) -> None:
     document[last] = parsed
 
 
+def _key(detail: ErrorDetails) -> str:
+    """Where in the file a mistake is: a discriminated union puts its tag into the location, which is no key."""
+    location = list(detail["loc"])
+    if location[:1] == ["prompts"]:
+        del location[1:2]
+    return ".".join(map(str, location)) or "recipe"
+
+
 def _explain(detail: ErrorDetails) -> str:
-    # A discriminated union puts its tag into the location; it is no key of the file.
-    location = (
-        [part for part in detail["loc"] if part not in ("task", "reasoning-gym", "jsonl", "huggingface")]
-        if detail["loc"][:1] == ("prompts",)
-        else list(detail["loc"])
-    )
-    key = ".".join(str(part) for part in location) or "recipe"
+    key = _key(detail)
     if detail["type"] == "extra_forbidden":
         known = _known_keys(detail["loc"][:-1])
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.5)

@@ -19,7 +19,7 @@ from perilune.cli.masters import any_master
 from perilune.client import AsyncRunClient
 from perilune.errors import InvalidInputError, MissingDependencyError, PeriluneError, StateError
 from perilune.local import LocalCluster, local_cluster, master_of
-from perilune.recipe import Recipe, check_recipe, load_recipe, recipe_from_json
+from perilune.recipe import Recipe, check_recipe, load_recipe, read_stored_recipe
 from perilune.report import Report
 from perilune.view import MAX_WIDTH, RunView, follow
 
@@ -83,7 +83,7 @@ def evaluation_of(recipe_or_run: str, model: str | None, overrides: Sequence[str
         recipe = load_recipe(recipe_or_run, overrides)
     else:
         run = asyncio.run(_get(recipe_or_run, place))
-        recipe, model = recipe_from_json(run.recipe_json), model or run.model_path
+        recipe, model = read_stored_recipe(run.recipe_json), model or run.model_path
         if overrides:
             raise InvalidInputError("--set changes a recipe's file; a run's recipe is as it ran")
     return evaluation_recipe(recipe, model)
@@ -174,7 +174,7 @@ async def _follow_from(
 
         async def begin_here(client: AsyncRunClient) -> Run:
             run = await begin(client)
-            if any(grader.name == "code" for grader in recipe_from_json(run.recipe_json).reward.graders):
+            if any(grader.name == "code" for grader in read_stored_recipe(run.recipe_json).reward.graders):
                 cluster.start_sandbox()
             return run
 

@@ -14,7 +14,7 @@ from perilune.api.master.v1.master_pb2 import RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
 from perilune.bus import PROMPTS, Backlog, Bus, prompt_subject
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError
-from perilune.recipe import Recipe, recipe_from_json
+from perilune.recipe import Recipe, read_stored_recipe
 from services.master.controller import Controller
 from services.master.prompts import PromptSet, open_prompts
 from services.master.signal import Signal
@@ -232,7 +232,7 @@ class Registry:
     async def _activate(self, row: RunRow) -> ActiveRun | None:
         if row.id not in self._active:
             try:
-                recipe = recipe_from_json(row.recipe)
+                recipe = read_stored_recipe(row.recipe)
                 prompts = await asyncio.to_thread(open_prompts, recipe.prompts, recipe.seed)
             except PeriluneError as error:
                 await self.fail(row.id, str(error))

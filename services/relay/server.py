@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from perilune.api.master.v1.master_pb2 import RunAssignment
 from perilune.fleet import assignments, report_serving
-from perilune.recipe import recipe_from_json
+from perilune.recipe import read_stored_recipe
 from perilune.service import Service, until_stopping
 from perilune.weights.adapted import STREAM
 from perilune.weights.receiver import Receiver
@@ -67,7 +67,7 @@ class Receiving(NamedTuple):
 
 
 def _streams(run: RunAssignment) -> list[Stream]:
-    if recipe_from_json(run.recipe_json).trainer.adapter is not None:
+    if read_stored_recipe(run.recipe_json).trainer.adapter is not None:
         return [Stream(carries_versions=False), Stream(STREAM)]
     return [Stream(rank=rank) for rank in range(max(1, len(run.rank_addresses)))]
 

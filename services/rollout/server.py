@@ -23,7 +23,7 @@ from perilune.errors import InvalidInputError
 from perilune.fleet import assignments
 from perilune.http import serve_http
 from perilune.hybrid import SharedReceiver, SharedVersions
-from perilune.recipe import recipe_from_json
+from perilune.recipe import read_stored_recipe
 from perilune.service import Service, patiently, until_stopping
 from perilune.weights.relay import Relay
 from perilune.weights.server import SERVICE as WEIGHT_SERVICE
@@ -101,7 +101,7 @@ class Workers:
                 self._assigned[run.run_id].news.put_nowait(run)
 
     def _start(self, run: RunAssignment, tasks: asyncio.TaskGroup) -> _Assigned:
-        recipe = recipe_from_json(run.recipe_json)
+        recipe = read_stored_recipe(run.recipe_json)
         hybrid = self._service.settings.hybrid
         weights = (
             SharedReceiver(SharedVersions.of(hybrid, run.run_id))

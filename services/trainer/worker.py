@@ -39,7 +39,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import Event
 from perilune.bus import Bus, event_subject
 from perilune.channel import refusal
 from perilune.errors import InvalidInputError, PeriluneError, UnavailableError
-from perilune.recipe import Recipe, recipe_from_json
+from perilune.recipe import Recipe, read_stored_recipe
 from perilune.service import Service, open_channel, patiently, until_stopping
 from perilune.weights.adapted import STREAM
 from services.trainer.learner import InterruptedTraining
@@ -163,7 +163,7 @@ class Trainer:
         stop = threading.Event()
         try:
             with Turns(self._service.settings.hybrid, assignment.run_id, stop.is_set) as turns:
-                await self._train(assignment, recipe_from_json(assignment.recipe_json), stop, turns)
+                await self._train(assignment, read_stored_recipe(assignment.recipe_json), stop, turns)
         except RankLostError:
             raise  # the run can go on, from its checkpoint, when the ranks have met again
         except PeriluneError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from perilune.errors import RecipeError
-from perilune.recipe import Recipe, check_recipe, load_recipe, recipe_from_json
+from perilune.recipe import Recipe, check_recipe, load_recipe, read_stored_recipe, recipe_from_json
 
 RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"))
 
@@ -143,3 +144,27 @@ def test_evaluations_are_first_last_and_in_between() -> None:
     assert [i for i in range(26) if recipe.evaluates_at(i)] == [0, 10, 20, 25]
     ends_only = Recipe.model_validate(minimal(trainer={"num_iterations": 25}))
     assert [i for i in range(26) if ends_only.evaluates_at(i)] == [0, 25]
+
+
+def test_a_stored_recipe_may_have_keys_of_a_newer_version(caplog: pytest.LogCaptureFixture) -> None:
+    newer = minimal(
+        name="from-the-future",
+        novel={"x": 1},
+        prompts={"source": "task", "name": "search", "hue": 3},
+        reward={"graders": [{"name": "exact", "shade": 1}]},
+        trainer={"num_iterations": 3, "adapter": {"rank": 2, "twist": 1}},
+    )
+    with pytest.raises(RecipeError, match=r"prompts\.hue: no such key"):
+        recipe_from_json(json.dumps(newer))
+    for _ in range(3):
+        recipe = read_stored_recipe(json.dumps(newer))
+    assert recipe.trainer.adapter is not None
+    assert recipe.trainer.adapter.rank == 2
+    (said,) = caplog.messages
+    assert said.endswith("not know: prompts.hue, reward.graders.0.shade, trainer.adapter.twist, novel")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"name": "x"', json.dumps(minimal(rollout={"engine": "abacus"}))])
+def test_a_stored_recipe_that_cannot_be_read_is_an_error_of_ours(text: str) -> None:
+    with pytest.raises(RecipeError, match="this version cannot read the stored recipe"):
+        read_stored_recipe(text)

@@ -11,7 +11,7 @@ from perilune.api.master.v1.master_pb2_grpc import RunServiceServicer
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, ScoredTrajectory
 from perilune.codec import num_elements
 from perilune.errors import StateError
-from perilune.recipe import recipe_from_json
+from perilune.recipe import read_stored_recipe, recipe_from_json
 from perilune.service import rpc_errors
 from perilune.stats import wilson_interval
 from services.master.api.fleet import FleetService
@@ -114,7 +114,7 @@ class RunService(RunServiceServicer):
 
     async def _describe(self, run_id: str) -> m.Run:
         row = await self._store.run(run_id)
-        recipe = recipe_from_json(row.recipe)
+        recipe = read_stored_recipe(row.recipe)
         policy = await self._store.newest_version(run_id)
         unwritten_seconds = self._registry.active_seconds(run_id) if self._registry else 0.0
         return m.Run(
