@@ -427,7 +427,8 @@ class Store:
             .where(
                 SampleRow.group_id == bindparam("group"),
                 SampleRow.sample_index == bindparam("index"),
-                SampleRow.state.in_([SampleState.DISPATCHED, SampleState.PARTIAL]),
+                # Not `in_`, which SQLAlchemy refuses in a statement for several rows.
+                (SampleRow.state == SampleState.DISPATCHED) | (SampleRow.state == SampleState.PARTIAL),
             )
             .values(state=SampleState.DEAD, reason=reason)
         )

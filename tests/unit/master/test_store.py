@@ -25,3 +25,13 @@ async def test_a_cancelled_change_leaves_no_lock_behind(tmp_path: Path) -> None:
             await asyncio.gather(change, return_exceptions=True)
             await asyncio.wait_for(store.set_state("run", RUN_STATE_STOPPED), 5)
             assert len(await store.groups("run", attempt, PURPOSE_TRAIN)) in (0, 100)
+
+
+async def test_several_samples_die_at_once(tmp_path: Path) -> None:
+    async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/test.db") as store:
+        await store.add_run("run", "{}")
+        await store.add_groups([Group("g", "run", 0, PURPOSE_TRAIN, "", 0, 0, 8)])
+        await store.mark_dead([("g", index) for index in range(4)], "too long")
+        ledger = await store.ledger("run")
+        assert (ledger.dispatched, ledger.dead, ledger.in_flight, ledger.balanced) == (8, 4, 4, True)
+        assert await store.death_reasons("run") == ["too long"]
