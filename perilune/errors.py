@@ -37,6 +37,10 @@ class StateError(PeriluneError):
     """The thing exists and is in no state for this call."""
 
 
+class StaleLeaseError(PeriluneError):
+    """The call belongs to a lease that is over; it changed nothing. Acquire the next one."""
+
+
 class UnavailableError(PeriluneError):
     """A service cannot be reached or is stopping; trying again later may help."""
 
@@ -71,6 +75,7 @@ STATUS_OF_ERROR: dict[type[PeriluneError], grpc.StatusCode] = {
     NotFoundError: grpc.StatusCode.NOT_FOUND,
     AlreadyExistsError: grpc.StatusCode.ALREADY_EXISTS,
     StateError: grpc.StatusCode.FAILED_PRECONDITION,
+    StaleLeaseError: grpc.StatusCode.ABORTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
@@ -84,6 +89,7 @@ _ERROR_OF_STATUS: dict[grpc.StatusCode, type[PeriluneError]] = {
     grpc.StatusCode.NOT_FOUND: NotFoundError,
     grpc.StatusCode.ALREADY_EXISTS: AlreadyExistsError,
     grpc.StatusCode.FAILED_PRECONDITION: StateError,
+    grpc.StatusCode.ABORTED: StaleLeaseError,
     grpc.StatusCode.UNAVAILABLE: UnavailableError,
     grpc.StatusCode.DEADLINE_EXCEEDED: UnavailableError,
     grpc.StatusCode.RESOURCE_EXHAUSTED: OverloadedError,

@@ -18,7 +18,7 @@ from perilune.recipe import Recipe, read_stored_recipe
 from services.master.controller import Controller
 from services.master.prompts import PromptSet, open_prompts
 from services.master.signal import Signal
-from services.master.store import Store
+from services.master.store import LEASABLE, Store
 from services.master.tables import RunRow
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class Lease:
     trainer_id: str
     weights_address: str
     rank_addresses: Sequence[str] = ()  # of a trainer of several ranks
+    epoch: int = 0  # the fence that every call of this trainer carries
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -49,7 +50,6 @@ class ActiveRun:
     controller: Controller | None = None
     driver: asyncio.Task[None] | None = None
     lease: Lease | None = None
-    starting: bool = True  # its trainer has not committed yet
     weights_address: str = ""  # outlives the lease: the final evaluation still needs the weights
     rank_addresses: Sequence[str] = ()
     policy: PolicyVersion | None = None  # the newest that was committed since this master started
@@ -71,10 +71,10 @@ class Registry:
         """Takes up what was active when the last master ended: nothing of it is lost, all of it waits for a trainer."""
         for row in await self._store.runs():
             if row.state == RunState.RUN_STATE_STOPPING:
-                await self._store.set_state(row.id, RunState.RUN_STATE_STOPPED, "stopped")
+                await self._store.end_run(row.id, RunState.RUN_STATE_STOPPED, "stopped")
             elif row.state in (RunState.RUN_STATE_STARTING, RunState.RUN_STATE_RUNNING):
                 logger.info("taking up %s again", row.id)
-                await self._store.set_state(row.id, RunState.RUN_STATE_PENDING, "the master started again")
+                await self._store.requeue(row.id, "the master started again")
 
     # ---- for people
 
@@ -122,11 +122,9 @@ class Registry:
             seen = self._waiting.count
         try:
             active.weights_address, active.rank_addresses = weights_address, rank_addresses
-            active.starting = True
             if active.driver is None:
                 active.active_since = time.monotonic()
-            await self._set_state(active.id, RunState.RUN_STATE_STARTING, f"{trainer_id} prepares the model")
-            logger.info("%s trains %s", trainer_id, active.id)
+            logger.info("%s trains %s, by lease %d", trainer_id, active.id, lease.epoch)
             yield active, lease
         finally:
             active.lease = None
@@ -136,32 +134,40 @@ class Registry:
             await self._count_time(active)
 
     async def commit(
-        self, run_id: str, version: Version, model_path: str, refused: Mapping[tuple[str, int], str]
+        self, run_id: str, lease_epoch: int, version: Version, model_path: str, refused: Mapping[tuple[str, int], str]
     ) -> bool:
-        """Records a version and goes on from it; True if it was the last."""
-        active = self.active(run_id)
+        """Records a version and goes on from it; True if it was the last. StaleLeaseError if the lease is over."""
+        active = await self.leased(run_id, lease_epoch)
         if active.controller:
             active.controller.add_metrics(version)
-        await self._store.commit_version(run_id, version, model_path, refused)
-        if active.starting:
-            active.starting = False
-            await self._set_state(run_id, RunState.RUN_STATE_RUNNING)
-        active.policy = version.policy
-        self.fleet_changed.notify()
+        await self._store.commit_version(run_id, lease_epoch, version, model_path, refused)
+        if self._active.get(run_id) is active:  # it may have ended meanwhile
+            self._go_on(active, version.policy)
         if time.monotonic() - active.active_since > COUNT_TIME_EVERY_S:
             await self._count_time(active)
+        return version.policy.number >= active.recipe.trainer.num_iterations
+
+    async def fail(self, run_id: str, reason: str, lease_epoch: int | None = None) -> None:
+        """Ends a run as failed. StaleLeaseError if a trainer says so whose lease is over."""
+        await self._store.run(run_id)
+        if await self._end(run_id, RunState.RUN_STATE_FAILED, reason, lease_epoch):
+            logger.error("%s failed: %s", run_id, reason)
+
+    async def leased(self, run_id: str, lease_epoch: int) -> ActiveRun:
+        """The run that a trainer holds. NotFoundError, StaleLeaseError."""
+        await self._store.run(run_id)
+        await self._store.check_lease(run_id, lease_epoch)
+        return self.active(run_id)
+
+    def _go_on(self, active: ActiveRun, policy: PolicyVersion) -> None:
+        active.policy = policy
+        self.fleet_changed.notify()
         if active.driver is None:
             active.controller = Controller(
-                run_id, active.recipe, active.prompts, self._store, self._bus, active.changed
+                active.id, active.recipe, active.prompts, self._store, self._bus, active.changed
             )
             active.driver = asyncio.create_task(self._drive(active, active.controller))
         active.changed.notify()
-        return version.policy.number >= active.recipe.trainer.num_iterations
-
-    async def fail(self, run_id: str, reason: str) -> None:
-        await self._store.run(run_id)
-        logger.error("%s failed: %s", run_id, reason)
-        await self._end(run_id, RunState.RUN_STATE_FAILED, reason)
 
     # ---- for everyone
 
@@ -219,14 +225,17 @@ class Registry:
 
     async def _take_next(self, lease: Lease) -> ActiveRun | None:
         """Gives the lease to the oldest run that waits for a trainer, if there is one."""
-        waiting = (RunState.RUN_STATE_PENDING, RunState.RUN_STATE_STARTING, RunState.RUN_STATE_RUNNING)
         for row in reversed(await self._store.runs()):
-            if row.state not in waiting or not (active := await self._activate(row)):
+            if row.state not in LEASABLE or not (active := await self._activate(row)):
                 continue
             only_evaluation_left = active.controller is not None and active.controller.is_last
             if active.lease is None and not only_evaluation_left:
-                active.lease = lease
-                return active
+                active.lease = lease  # at once: another trainer looks while this one waits for the database
+                if epoch := await self._store.open_lease(row.id, f"{lease.trainer_id} prepares the model"):
+                    lease.epoch = epoch
+                    self.notify(row.id)
+                    return active
+                active.lease = None
         return None
 
     async def _activate(self, row: RunRow) -> ActiveRun | None:
@@ -262,8 +271,15 @@ class Registry:
         since, active.active_since = active.active_since, time.monotonic()
         await self._store.add_active_seconds(active.id, active.active_since - since)
 
-    async def _end(self, run_id: str, state: RunState.ValueType, reason: str = "") -> None:
-        """Lets go of a run: nobody drives it or samples for it, and what nobody has taken yet is forgotten."""
+    async def _end(
+        self, run_id: str, state: RunState.ValueType, reason: str = "", lease_epoch: int | None = None
+    ) -> bool:
+        """Lets go of a run: no one drives it or samples for it, and what no worker has taken yet is forgotten.
+
+        False if it has ended already. StaleLeaseError if the trainer that ends it has lost its lease.
+        """
+        if not await self._store.end_run(run_id, state, reason, lease_epoch):
+            return False
         active = self._active.pop(run_id, None)
         if active:
             await self._count_time(active)
@@ -274,10 +290,10 @@ class Registry:
                 active.lease.stop.set()
         self.fleet_changed.notify()
         await self._bus.purge(PROMPTS, prompt_subject(run_id))
-        await self._store.set_state(run_id, state, reason)
         logger.info("%s is %s", run_id, state_name(state))
         if active:
             active.changed.notify()
+        return True
 
 
 def state_name(state: int) -> str:

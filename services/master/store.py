@@ -21,7 +21,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from perilune.api.master.v1.master_pb2 import Ledger, RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, PolicyVersion
-from perilune.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StateError, UnavailableError
+from perilune.errors import (
+    AlreadyExistsError,
+    InvalidInputError,
+    NotFoundError,
+    StaleLeaseError,
+    StateError,
+    UnavailableError,
+)
 from perilune.telemetry import meter
 from services.master.ledger import balance
 from services.master.schedule import Progress
@@ -34,6 +41,8 @@ PART_TOKENS = 1 << 15  # of a batch, read at once
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 ENDED = (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_STOPPED)
+# States in which a trainer may lease a run.
+LEASABLE = (RunState.RUN_STATE_PENDING, RunState.RUN_STATE_STARTING, RunState.RUN_STATE_RUNNING)
 
 
 @dataclass(frozen=True)
@@ -183,10 +192,50 @@ class Store:
             await db.execute(update(RunRow).where(RunRow.id == run_id).values(state=state, reason=reason))
 
     @_whole
+    async def end_run(
+        self, run_id: str, state: RunState.ValueType, reason: str, lease_epoch: int | None = None
+    ) -> bool:
+        """Ends a run and every lease of it; False if it has ended already.
+
+        `lease_epoch`: of the trainer that says so. StaleLeaseError if its lease is over.
+        """
+        is_open = (RunRow.id == run_id) & RunRow.state.not_in(ENDED)
+        async with self._engine.begin() as db:
+            if lease_epoch is not None:
+                await _check_lease(db, run_id, lease_epoch)
+            values = {"state": state, "reason": reason, "lease_epoch": RunRow.lease_epoch + 1}
+            return (await db.execute(update(RunRow).where(is_open).values(values))).rowcount > 0
+
+    @_whole
     async def add_active_seconds(self, run_id: str, seconds: float) -> None:
         async with self._engine.begin() as db:
             total = RunRow.active_seconds + seconds
             await db.execute(update(RunRow).where(RunRow.id == run_id).values(active_seconds=total))
+
+    # ---- leases
+
+    @_whole
+    async def requeue(self, run_id: str, reason: str) -> None:
+        """Lets a run wait for a trainer, and ends every lease of it."""
+        values = {"state": RunState.RUN_STATE_PENDING, "reason": reason, "lease_epoch": RunRow.lease_epoch + 1}
+        async with self._engine.begin() as db:
+            await db.execute(update(RunRow).where(RunRow.id == run_id).values(values))
+
+    @_whole
+    async def open_lease(self, run_id: str, reason: str) -> int | None:
+        """Begins a lease, which ends every one before it; returns its epoch, or None if the run takes no trainer."""
+        leasable = (RunRow.id == run_id) & RunRow.state.in_(LEASABLE)
+        values = {"state": RunState.RUN_STATE_STARTING, "reason": reason, "lease_epoch": RunRow.lease_epoch + 1}
+        async with self._engine.begin() as db:
+            if not (await db.execute(update(RunRow).where(leasable).values(values))).rowcount:
+                return None
+            return await db.scalar(select(RunRow.lease_epoch).where(RunRow.id == run_id))
+
+    @_whole
+    async def check_lease(self, run_id: str, lease_epoch: int) -> None:
+        """StaleLeaseError if this is not the epoch of the run's newest lease."""
+        async with self._engine.begin() as db:
+            await _check_lease(db, run_id, lease_epoch)
 
     # ---- versions
 
@@ -214,26 +263,29 @@ class Store:
 
     @_whole
     async def commit_version(
-        self, run_id: str, version: Version, model_path: str, refused: Mapping[tuple[str, int], str]
+        self, run_id: str, lease_epoch: int, version: Version, model_path: str, refused: Mapping[tuple[str, int], str]
     ) -> bool:
         """Records a version and marks the batch it was made from as trained; False if that was done before.
 
         `refused`: by group and index, why a sample of the batch could not be trained on. It is dead, and says nothing
         of its prompt.
 
-        A repeated commit may bring another digest, where a lost step was repeated on hardware that does not repeat
-        itself to the bit: the newest digest is the one that is served.
+        The newest version may be repeated with another digest, where a lost step was repeated on hardware that does not
+        repeat itself to the bit: the newest digest is the one that is served.
+
+        Raises:
+            StaleLeaseError: the lease is over.
+            StateError: it is neither the newest version nor the next, or its batch is not settled.
         """
         number = version.policy.number
         async with self._engine.begin() as db:
-            newest = await db.scalar(select(func.max(VersionRow.number)).where(VersionRow.run_id == run_id))
-            if newest is not None and number <= newest:
+            await _check_lease(db, run_id, lease_epoch)
+            starting = (RunRow.id == run_id) & (RunRow.state == RunState.RUN_STATE_STARTING)
+            await db.execute(update(RunRow).where(starting).values(state=RunState.RUN_STATE_RUNNING, reason=""))
+            if not await _follows(db, run_id, number):
                 here = (VersionRow.run_id == run_id) & (VersionRow.number == number)
                 await db.execute(update(VersionRow).where(here).values(digest=version.policy.digest))
                 return False
-            expected = 0 if newest is None else newest + 1
-            if number != expected:
-                raise StateError(f"version {number} of {run_id} cannot follow: the next one is {expected}")
             row = {
                 "run_id": run_id,
                 "number": number,
@@ -653,6 +705,33 @@ def _awaited_in_round(state: SampleState = SampleState.DISPATCHED) -> tuple[Any,
         SampleRow.round == bindparam("new_round"),
         SampleRow.state == state,
     )
+
+
+async def _check_lease(db: AsyncConnection, run_id: str, lease_epoch: int) -> None:
+    """StaleLeaseError if a newer lease began or the run has ended. Holds the run's row until the transaction ends."""
+    # An update and no select: it takes the row's lock on every database, so that no lease begins before the commit.
+    newest = update(RunRow).where(RunRow.id == run_id, RunRow.lease_epoch == lease_epoch)
+    if not lease_epoch or not (await db.execute(newest.values(lease_epoch=RunRow.lease_epoch))).rowcount:
+        epoch = await db.scalar(select(RunRow.lease_epoch).where(RunRow.id == run_id))
+        raise StaleLeaseError(
+            f"lease {lease_epoch} of {run_id} is over, the newest is {epoch}: another trainer took the run over, "
+            "or it has ended; acquire a run again"
+        )
+
+
+async def _follows(db: AsyncConnection, run_id: str, number: int) -> bool:
+    """Whether a version is the next one, and not the newest repeated. StateError if it is neither, or its batch is not
+    settled."""
+    versions = select(VersionRow.number, VersionRow.closed).where(VersionRow.run_id == run_id)
+    newest = (await db.execute(versions.order_by(VersionRow.number.desc()).limit(1))).one_or_none()
+    if newest is not None and number == newest.number:
+        return False
+    expected = 0 if newest is None else newest.number + 1
+    if number != expected:
+        raise StateError(f"version {number} of {run_id} cannot follow: the next one is {expected}")
+    if newest is not None and not newest.closed:
+        raise StateError(f"version {number} of {run_id} cannot follow: the batch it is made from is not settled yet")
+    return True
 
 
 async def _known_samples(db: AsyncConnection, keys: Sequence[tuple[str, int]]) -> set[tuple[str, int]]:

@@ -47,6 +47,7 @@ class RunRow(Base):
     submitted_ns: Mapped[int]
     active_seconds: Mapped[float] = mapped_column(default=0.0)
     model_path: Mapped[str] = mapped_column(default="")
+    lease_epoch: Mapped[int] = mapped_column(default=0)  # of the newest lease; only grows
 
 
 class VersionRow(Base):

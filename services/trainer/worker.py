@@ -168,7 +168,8 @@ class Trainer:
             raise  # the run can go on, from its checkpoint, when the ranks have met again
         except PeriluneError as error:
             logger.error("run %s cannot go on: %s", assignment.run_id, error)
-            await self._master.FailRun(FailRunRequest(run_id=assignment.run_id, reason=str(error)))
+            verdict = FailRunRequest(run_id=assignment.run_id, reason=str(error), lease_epoch=assignment.lease_epoch)
+            await self._master.FailRun(verdict)
 
     async def _train(self, assignment: Assignment, recipe: Recipe, stop: threading.Event, turns: Turns) -> None:
         run_id = assignment.run_id
@@ -198,13 +199,13 @@ class Trainer:
                 self._publisher.publish(run_id, session.published)
                 if session.is_last:  # nobody would come back to write it
                     await self._in_thread(stop, session.checkpoint)
-                if await self._commit(run_id, session, waited_s):
+                if await self._commit(assignment, session, waited_s):
                     return
             # While the fleet samples. A version that is lost before it is written is made again from its batch.
             await self._in_thread(stop, session.checkpoint)
             await self._in_thread(stop, turns.leave, session.tensors())
             started = time.perf_counter()
-            batch = await self._batch(run_id, session.number)
+            batch = await self._batch(assignment, session.number)
             waited_s = time.perf_counter() - started
             await self._in_thread(stop, turns.take)
             links = [link for group in batch for link in telemetry.link_to(group.traceparent)]
@@ -257,11 +258,12 @@ class Trainer:
                 except UnavailableError as error:  # nobody sees the progress; training does not depend on that
                     logger.warning("%s", error)
 
-    async def _batch(self, run_id: str, iteration: int) -> list[ScoredGroup]:
-        parts = self._master.GetBatch(GetBatchRequest(run_id=run_id, iteration=iteration))
+    async def _batch(self, assignment: Assignment, iteration: int) -> list[ScoredGroup]:
+        request = GetBatchRequest(run_id=assignment.run_id, iteration=iteration, lease_epoch=assignment.lease_epoch)
+        parts = self._master.GetBatch(request)
         return [group async for part in parts for group in part.groups]
 
-    async def _commit(self, run_id: str, session: Session, waited_s: float) -> bool:
+    async def _commit(self, assignment: Assignment, session: Session, waited_s: float) -> bool:
         """Commits the session's version; true if it was the run's last."""
         metrics = session.metrics
         version = Version(
@@ -272,7 +274,13 @@ class Trainer:
             time_unix_ns=time.time_ns(),
         )
         refused = [RefusedSample(**vars(sample)) for sample in session.refused]
-        request = CommitVersionRequest(run_id=run_id, version=version, model_path=session.model_path, refused=refused)
+        request = CommitVersionRequest(
+            run_id=assignment.run_id,
+            version=version,
+            model_path=session.model_path,
+            refused=refused,
+            lease_epoch=assignment.lease_epoch,
+        )
         return (await self._master.CommitVersion(request)).finished
 
     def _check_repetition(self, assignment: Assignment, session: Session) -> None:

@@ -53,6 +53,14 @@ class Master:
         self.runs = RunServiceStub(channel)
         self.fleet = FleetServiceStub(channel)
         self.training = TrainingServiceStub(channel)
+        self.lease_epoch = 0  # of the lease that `acquire` got last
+
+    async def acquire(self, weights_address: str = "127.0.0.1:9") -> tuple[grpc.aio.UnaryStreamCall, m.Assignment]:
+        """Leases the next run, as a trainer that holds it until the call is cancelled."""
+        call = self.training.AcquireRun(m.AcquireRunRequest(trainer_id="t", weights_address=weights_address))
+        assignment = (await asyncio.wait_for(call.read(), 60)).assignment
+        self.lease_epoch = assignment.lease_epoch
+        return call, assignment
 
     async def submit(self, recipe: Recipe, run_id: str = "run") -> None:
         await self.runs.SubmitRun(m.SubmitRunRequest(run_id=run_id, recipe_json=recipe.model_dump_json()))
@@ -68,11 +76,11 @@ class Master:
 
     async def commit(self, number: int, num_samples: int = 0, run_id: str = "run") -> bool:
         version = m.Version(policy=policy(number), num_samples=num_samples)
-        answer = await self.training.CommitVersion(m.CommitVersionRequest(run_id=run_id, version=version))
-        return answer.finished
+        request = m.CommitVersionRequest(run_id=run_id, version=version, lease_epoch=self.lease_epoch)
+        return (await self.training.CommitVersion(request)).finished
 
     async def batch(self, iteration: int, run_id: str = "run") -> list[m.ScoredGroup]:
-        request = m.GetBatchRequest(run_id=run_id, iteration=iteration)
+        request = m.GetBatchRequest(run_id=run_id, iteration=iteration, lease_epoch=self.lease_epoch)
         return [group async for part in self.training.GetBatch(request, timeout=60) for group in part.groups]
 
 
@@ -106,9 +114,8 @@ async def master_on(nats_url: str, home: Path) -> AsyncIterator[Master]:
 @asynccontextmanager
 async def trainer_of(master: Master) -> AsyncIterator[m.Assignment]:
     """Holds the next run's lease."""
-    call = master.training.AcquireRun(m.AcquireRunRequest(trainer_id="t", weights_address="127.0.0.1:9"), timeout=60)
-    answer = await call.read()
-    yield answer.assignment
+    call, assignment = await master.acquire()
+    yield assignment
     call.cancel()
 
 
@@ -228,8 +235,7 @@ async def missing(master: Master) -> int:
 async def test_a_run_stops_and_resumes(nats_url: str, tmp_path: Path) -> None:
     async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
         await master.submit(check_recipe(RECIPE))
-        call = master.training.AcquireRun(m.AcquireRunRequest(trainer_id="t"), timeout=60)
-        await call.read()
+        call, _ = await master.acquire()
         await master.commit(0)
         stopping = asyncio.ensure_future(master.runs.StopRun(m.StopRunRequest(run_id="run")))
         assert (await call.read()).HasField("stop")
@@ -242,6 +248,63 @@ async def test_a_run_stops_and_resumes(nats_url: str, tmp_path: Path) -> None:
             assert assignment.committed == policy(0)
             await master.commit(0)
             assert len(await master.batch(0)) == 3
+
+
+async def test_a_trainer_whose_lease_is_over_changes_nothing(nats_url: str, tmp_path: Path) -> None:
+    """Every call of its is fenced off: after another trainer took over, after a stop, after the master's restart."""
+
+    async def refuses(master: Master, lease_epoch: int) -> None:
+        async def batch(request: m.GetBatchRequest) -> None:
+            await master.training.GetBatch(request).read()
+
+        forged = [m.Version(policy=PolicyVersion(number=number, digest="forged")) for number in range(3)]
+        fields = {"run_id": "run", "lease_epoch": lease_epoch}
+        calls = [
+            *((master.training.CommitVersion, m.CommitVersionRequest(version=v, **fields)) for v in forged),
+            (master.training.FailRun, m.FailRunRequest(reason="forged", **fields)),
+            (batch, m.GetBatchRequest(**fields)),
+        ]
+        before = await known(master)
+        for call, request in calls:
+            with pytest.raises(grpc.aio.AioRpcError, match=f"lease {lease_epoch} of run is over") as caught:
+                await call(request)
+            assert caught.value.code() == grpc.StatusCode.ABORTED
+        assert await known(master) == before
+
+    async def known(master: Master) -> tuple[object, ...]:
+        run = await master.run()
+        return run.state, run.reason, run.policy.number, run.policy.digest, run.ledger.balanced
+
+    async with master_on(nats_url, tmp_path) as master:
+        await master.submit(check_recipe(RECIPE))
+        await refuses(master, 0)  # of no lease at all
+        async with trainer_of(master) as first:
+            await master.commit(0)
+            with pytest.raises(grpc.aio.AioRpcError, match="not settled yet") as caught:
+                await master.commit(1)  # before anything was sampled
+            assert caught.value.code() == grpc.StatusCode.FAILED_PRECONDITION
+        async with trainer_of(master) as second:
+            await refuses(master, first.lease_epoch)
+            await refuses(master, second.lease_epoch + 1)  # of a lease to come
+            assert (await master.run()).state == m.RUN_STATE_STARTING
+            await master.commit(0)
+            await refuses(master, first.lease_epoch)
+        await master.runs.StopRun(m.StopRunRequest(run_id="run"))
+        await refuses(master, second.lease_epoch)
+        await master.runs.ResumeRun(m.ResumeRunRequest(run_id="run"))
+        async with trainer_of(master) as third:
+            await master.commit(0)
+    async with master_on(nats_url, tmp_path) as master:
+        await refuses(master, third.lease_epoch)
+        async with trainer_of(master) as fourth:
+            assert fourth.committed == policy(0)
+            assert first.lease_epoch < second.lease_epoch < third.lease_epoch < fourth.lease_epoch
+            await refuses(master, third.lease_epoch)
+            await master.training.FailRun(
+                m.FailRunRequest(run_id="run", reason="in earnest", lease_epoch=fourth.lease_epoch)
+            )
+            await refuses(master, fourth.lease_epoch)  # its verdict ended it
+            assert (await master.run()).reason == "in earnest"
 
 
 async def test_dead_samples_are_counted_and_the_run_goes_on(nats_url: str, tmp_path: Path) -> None:

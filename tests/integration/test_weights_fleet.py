@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import grpc
@@ -16,10 +16,12 @@ import pytest_asyncio
 
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.bus import Bus
 from perilune.channel import GRPC_OPTIONS
 from perilune.recipe import check_recipe
 from perilune.weights import State
 from tests.integration.test_master import RECIPE, Master, master_on
+from tests.integration.test_master import fleet as sampled
 from tests.integration.test_weights import FULL_BYTES, Trainer, state
 
 PATIENCE_S = 90
@@ -55,8 +57,11 @@ class Fleet:
         await self.commit(new.version)
 
     async def commit(self, policy: PolicyVersion) -> None:
+        if policy.number:
+            await self.master.batch(policy.number - 1)  # which a version is made from
         version = m.Version(policy=policy)
-        await self.master.training.CommitVersion(m.CommitVersionRequest(run_id=RUN, version=version))
+        request = m.CommitVersionRequest(run_id=RUN, version=version, lease_epoch=self.master.lease_epoch)
+        await self.master.training.CommitVersion(request)
 
     async def workers(self) -> dict[str, m.Worker]:
         answer = await self.master.runs.GetFleet(m.GetFleetRequest(), timeout=20)
@@ -87,7 +92,10 @@ async def fleet(nats_url: str, tmp_path: Path) -> AsyncIterator[Fleet]:
         await server.start()
         stack.push_async_callback(server.stop, None)
         await master.submit(check_recipe(RECIPE))
-        await stack.enter_async_context(_leased(master, address))
+        call, _ = await master.acquire(address)
+        stack.callback(call.cancel)
+        bus = await stack.enter_async_context(Bus.connect(nats_url, "fleet"))
+        await stack.enter_async_context(sampled(bus))
         master_address = json.loads((tmp_path / "ready.json").read_text())["address"]
         fleet = Fleet(master, master_address, trainer, tmp_path)
         try:
@@ -95,14 +103,6 @@ async def fleet(nats_url: str, tmp_path: Path) -> AsyncIterator[Fleet]:
         finally:
             for name in list(fleet.relays):
                 await fleet.kill(name)
-
-
-@asynccontextmanager
-async def _leased(master: Master, weights_address: str) -> AsyncIterator[None]:
-    call = master.training.AcquireRun(m.AcquireRunRequest(trainer_id="t", weights_address=weights_address))
-    await call.read()
-    yield
-    call.cancel()
 
 
 async def test_a_fleet_forms_a_tree_and_the_trainer_sends_once(fleet: Fleet) -> None:

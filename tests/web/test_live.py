@@ -58,10 +58,13 @@ def test_a_run_is_started_watched_stopped_and_resumed(site: Site, page: Page) ->
         lease = TrainingServiceStub(channel).AcquireRun(
             m.AcquireRunRequest(trainer_id="trainer-1", weights_address="x:1")
         )
-        assert next(lease).assignment.run_id == "watched"
+        assignment = next(lease).assignment
+        assert assignment.run_id == "watched"
         expect(state).to_have_text("starting")
         version = m.Version(policy=PolicyVersion(number=0, digest="d0"), metrics={"start_seconds": 1.5})
-        TrainingServiceStub(channel).CommitVersion(m.CommitVersionRequest(run_id="watched", version=version))
+        TrainingServiceStub(channel).CommitVersion(
+            m.CommitVersionRequest(run_id="watched", version=version, lease_epoch=assignment.lease_epoch)
+        )
         expect(state).to_have_text("running")
 
         joined = FleetServiceStub(channel).Join(m.JoinRequest(worker_id="rollout-7", kind="rollout", address="y:2"))

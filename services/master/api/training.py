@@ -30,7 +30,13 @@ class TrainingService(TrainingServiceServicer):
             committed = await self._store.newest_version(run.id)
             recipe_json = run.recipe.model_dump_json()
             versions = [version.policy for version in await self._store.versions(run.id)]
-            assignment = m.Assignment(run_id=run.id, recipe_json=recipe_json, committed=committed, versions=versions)
+            assignment = m.Assignment(
+                run_id=run.id,
+                recipe_json=recipe_json,
+                committed=committed,
+                versions=versions,
+                lease_epoch=lease.epoch,
+            )
             yield m.AcquireRunResponse(assignment=assignment)
             await lease.stop.wait()
             yield m.AcquireRunResponse(stop=m.Stop(reason="the run was stopped"))
@@ -40,7 +46,7 @@ class TrainingService(TrainingServiceServicer):
         self, request: m.GetBatchRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[m.GetBatchResponse]:
         async with rpc_errors(context):
-            active = self._registry.active(request.run_id)
+            active = await self._registry.leased(request.run_id, request.lease_epoch)
             newest = await self._store.newest_version(request.run_id)
             if newest is None or request.iteration > newest.number:
                 raise StateError(f"iteration {request.iteration} of {request.run_id} is not open yet")
@@ -48,7 +54,7 @@ class TrainingService(TrainingServiceServicer):
                 active.controller and active.controller.num_closed > request.iteration
             ):
                 await active.changed.wait(active.changed.count, 5.0)
-                self._registry.active(request.run_id)  # it may have ended meanwhile
+                await self._registry.leased(request.run_id, request.lease_epoch)  # it may be over meanwhile
             answer, num_bytes = m.GetBatchResponse(), 0
             async for group_id, traceparent, payloads in self._store.batch(request.run_id, request.iteration):
                 samples = map(ScoredTrajectory.FromString, payloads)
@@ -65,10 +71,12 @@ class TrainingService(TrainingServiceServicer):
     ) -> m.CommitVersionResponse:
         async with rpc_errors(context):
             refused = {(sample.group_id, sample.sample_index): sample.reason for sample in request.refused}
-            finished = await self._registry.commit(request.run_id, request.version, request.model_path, refused)
+            finished = await self._registry.commit(
+                request.run_id, request.lease_epoch, request.version, request.model_path, refused
+            )
             return m.CommitVersionResponse(finished=finished)
 
     async def FailRun(self, request: m.FailRunRequest, context: grpc.aio.ServicerContext) -> m.FailRunResponse:
         async with rpc_errors(context):
-            await self._registry.fail(request.run_id, request.reason)
+            await self._registry.fail(request.run_id, request.reason, request.lease_epoch)
             return m.FailRunResponse()

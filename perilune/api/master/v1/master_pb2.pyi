@@ -946,8 +946,11 @@ class Assignment(_message.Message):
     RECIPE_JSON_FIELD_NUMBER: _builtins.int
     COMMITTED_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    LEASE_EPOCH_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     recipe_json: _builtins.str
+    lease_epoch: _builtins.int
+    """Of this lease: 1 or more, and greater than that of every lease of the run before."""
     @_builtins.property
     def committed(self) -> _trajectory_pb2.PolicyVersion:
         """The newest committed version; unset for a run that has none yet."""
@@ -963,10 +966,11 @@ class Assignment(_message.Message):
         recipe_json: _builtins.str = ...,
         committed: _trajectory_pb2.PolicyVersion | None = ...,
         versions: _abc.Iterable[_trajectory_pb2.PolicyVersion] | None = ...,
+        lease_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "recipe_json", b"recipe_json", "run_id", b"run_id", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["committed", b"committed", "lease_epoch", b"lease_epoch", "recipe_json", b"recipe_json", "run_id", b"run_id", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -999,17 +1003,20 @@ class GetBatchRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     ITERATION_FIELD_NUMBER: _builtins.int
+    LEASE_EPOCH_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     iteration: _builtins.int
+    lease_epoch: _builtins.int
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         iteration: _builtins.int = ...,
+        lease_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["iteration", b"iteration", "lease_epoch", b"lease_epoch", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1074,9 +1081,11 @@ class CommitVersionRequest(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     MODEL_PATH_FIELD_NUMBER: _builtins.int
     REFUSED_FIELD_NUMBER: _builtins.int
+    LEASE_EPOCH_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     model_path: _builtins.str
     """Where this version lies as a Hugging Face model folder, as the trainer sees it; empty if not written."""
+    lease_epoch: _builtins.int
     @_builtins.property
     def version(self) -> Global___Version: ...
     @_builtins.property
@@ -1090,10 +1099,11 @@ class CommitVersionRequest(_message.Message):
         version: Global___Version | None = ...,
         model_path: _builtins.str = ...,
         refused: _abc.Iterable[Global___RefusedSample] | None = ...,
+        lease_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_path", b"model_path", "refused", b"refused", "run_id", b"run_id", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_epoch", b"lease_epoch", "model_path", b"model_path", "refused", b"refused", "run_id", b"run_id", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1152,17 +1162,20 @@ class FailRunRequest(_message.Message):
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     REASON_FIELD_NUMBER: _builtins.int
+    LEASE_EPOCH_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     reason: _builtins.str
+    lease_epoch: _builtins.int
     def __init__(
         self,
         *,
         run_id: _builtins.str = ...,
         reason: _builtins.str = ...,
+        lease_epoch: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lease_epoch", b"lease_epoch", "reason", b"reason", "run_id", b"run_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

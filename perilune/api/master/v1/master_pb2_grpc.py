@@ -579,7 +579,9 @@ class FleetService:
 
 
 class TrainingServiceStub:
-    """For the trainer.
+    """For the trainer. A lease has an epoch, which grows with every lease of the run and outlives the master: it is the
+    fence. Each call carries the epoch of the lease it acts under; one of an earlier lease, or of a run that has ended, is
+    ABORTED and changes nothing. The trainer then lets go of the run and acquires the next.
     """
 
     def __init__(self, channel):
@@ -611,7 +613,9 @@ class TrainingServiceStub:
 
 
 class TrainingServiceServicer:
-    """For the trainer.
+    """For the trainer. A lease has an epoch, which grows with every lease of the run and outlives the master: it is the
+    fence. Each call carries the epoch of the lease it acts under; one of an earlier lease, or of a run that has ended, is
+    ABORTED and changes nothing. The trainer then lets go of the run and acquires the next.
     """
 
     def AcquireRun(self, request, context):
@@ -626,7 +630,8 @@ class TrainingServiceServicer:
     def GetBatch(self, request, context):
         """The groups of one iteration, sent as soon as the iteration is complete; none if all were filtered. The same
         iteration always gives the same batch, so a trainer that lost its last step repeats it exactly.
-        NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. Safe to retry.
+        NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. ABORTED: the lease is over.
+        Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -634,16 +639,19 @@ class TrainingServiceServicer:
 
     def CommitVersion(self, request, context):
         """Records a published version: marks the samples of the batch it was made from as trained, or as dead where the
-        trainer refused them, and opens the next iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
-        anything else: repeating a commit changes nothing, but says that the weights can be had again.
-        NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version. Safe to retry.
+        trainer refused them, and opens the next iteration, in one transaction with the check of the lease. A trainer that
+        takes a run over commits the version it serves once more before anything else: repeating a commit changes nothing,
+        but says that the weights are served again.
+        NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version, or its batch is not settled. ABORTED: the lease
+        is over. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def FailRun(self, request, context):
-        """Ends the lease with a verdict: the run could not go on, and why. NOT_FOUND: no such run. Safe to retry.
+        """Ends the lease with a verdict: the run could not go on, and why. NOT_FOUND: no such run. ABORTED: the lease is over,
+        as it is once the verdict was given.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -681,7 +689,9 @@ def add_TrainingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class TrainingService:
-    """For the trainer.
+    """For the trainer. A lease has an epoch, which grows with every lease of the run and outlives the master: it is the
+    fence. Each call carries the epoch of the lease it acts under; one of an earlier lease, or of a run that has ended, is
+    ABORTED and changes nothing. The trainer then lets go of the run and acquires the next.
     """
 
     @staticmethod

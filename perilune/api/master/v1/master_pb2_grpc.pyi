@@ -224,7 +224,10 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
 class TrainingServiceStub:
-    """For the trainer."""
+    """For the trainer. A lease has an epoch, which grows with every lease of the run and outlives the master: it is the
+    fence. Each call carries the epoch of the lease it acts under; one of an earlier lease, or of a run that has ended, is
+    ABORTED and changes nothing. The trainer then lets go of the run and acquires the next.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -238,20 +241,28 @@ class TrainingServiceStub:
     GetBatch: _grpc.UnaryStreamMultiCallable[_master_pb2.GetBatchRequest, _master_pb2.GetBatchResponse]
     """The groups of one iteration, sent as soon as the iteration is complete; none if all were filtered. The same
     iteration always gives the same batch, so a trainer that lost its last step repeats it exactly.
-    NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. Safe to retry.
+    NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. ABORTED: the lease is over.
+    Safe to retry.
     """
     CommitVersion: _grpc.UnaryUnaryMultiCallable[_master_pb2.CommitVersionRequest, _master_pb2.CommitVersionResponse]
     """Records a published version: marks the samples of the batch it was made from as trained, or as dead where the
-    trainer refused them, and opens the next iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
-    anything else: repeating a commit changes nothing, but says that the weights can be had again.
-    NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version. Safe to retry.
+    trainer refused them, and opens the next iteration, in one transaction with the check of the lease. A trainer that
+    takes a run over commits the version it serves once more before anything else: repeating a commit changes nothing,
+    but says that the weights are served again.
+    NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version, or its batch is not settled. ABORTED: the lease
+    is over. Safe to retry.
     """
     FailRun: _grpc.UnaryUnaryMultiCallable[_master_pb2.FailRunRequest, _master_pb2.FailRunResponse]
-    """Ends the lease with a verdict: the run could not go on, and why. NOT_FOUND: no such run. Safe to retry."""
+    """Ends the lease with a verdict: the run could not go on, and why. NOT_FOUND: no such run. ABORTED: the lease is over,
+    as it is once the verdict was given.
+    """
 
 @_typing.type_check_only
 class TrainingServiceAsyncStub(TrainingServiceStub):
-    """For the trainer."""
+    """For the trainer. A lease has an epoch, which grows with every lease of the run and outlives the master: it is the
+    fence. Each call carries the epoch of the lease it acts under; one of an earlier lease, or of a run that has ended, is
+    ABORTED and changes nothing. The trainer then lets go of the run and acquires the next.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     AcquireRun: _aio.UnaryStreamMultiCallable[_master_pb2.AcquireRunRequest, _master_pb2.AcquireRunResponse]  # type: ignore[assignment]
@@ -262,19 +273,27 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     GetBatch: _aio.UnaryStreamMultiCallable[_master_pb2.GetBatchRequest, _master_pb2.GetBatchResponse]  # type: ignore[assignment]
     """The groups of one iteration, sent as soon as the iteration is complete; none if all were filtered. The same
     iteration always gives the same batch, so a trainer that lost its last step repeats it exactly.
-    NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. Safe to retry.
+    NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. ABORTED: the lease is over.
+    Safe to retry.
     """
     CommitVersion: _aio.UnaryUnaryMultiCallable[_master_pb2.CommitVersionRequest, _master_pb2.CommitVersionResponse]  # type: ignore[assignment]
     """Records a published version: marks the samples of the batch it was made from as trained, or as dead where the
-    trainer refused them, and opens the next iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
-    anything else: repeating a commit changes nothing, but says that the weights can be had again.
-    NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version. Safe to retry.
+    trainer refused them, and opens the next iteration, in one transaction with the check of the lease. A trainer that
+    takes a run over commits the version it serves once more before anything else: repeating a commit changes nothing,
+    but says that the weights are served again.
+    NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version, or its batch is not settled. ABORTED: the lease
+    is over. Safe to retry.
     """
     FailRun: _aio.UnaryUnaryMultiCallable[_master_pb2.FailRunRequest, _master_pb2.FailRunResponse]  # type: ignore[assignment]
-    """Ends the lease with a verdict: the run could not go on, and why. NOT_FOUND: no such run. Safe to retry."""
+    """Ends the lease with a verdict: the run could not go on, and why. NOT_FOUND: no such run. ABORTED: the lease is over,
+    as it is once the verdict was given.
+    """
 
 class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """For the trainer."""
+    """For the trainer. A lease has an epoch, which grows with every lease of the run and outlives the master: it is the
+    fence. Each call carries the epoch of the lease it acts under; one of an earlier lease, or of a run that has ended, is
+    ABORTED and changes nothing. The trainer then lets go of the run and acquires the next.
+    """
 
     @_abc_1.abstractmethod
     def AcquireRun(
@@ -295,7 +314,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_master_pb2.GetBatchResponse], _abc.AsyncIterator[_master_pb2.GetBatchResponse]]:
         """The groups of one iteration, sent as soon as the iteration is complete; none if all were filtered. The same
         iteration always gives the same batch, so a trainer that lost its last step repeats it exactly.
-        NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. Safe to retry.
+        NOT_FOUND: no such run. FAILED_PRECONDITION: the iteration lies beyond the next one. ABORTED: the lease is over.
+        Safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -305,9 +325,11 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.CommitVersionResponse, _abc.Awaitable[_master_pb2.CommitVersionResponse]]:
         """Records a published version: marks the samples of the batch it was made from as trained, or as dead where the
-        trainer refused them, and opens the next iteration, in one transaction. A trainer that takes a run over commits the version it serves once more before
-        anything else: repeating a commit changes nothing, but says that the weights can be had again.
-        NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version. Safe to retry.
+        trainer refused them, and opens the next iteration, in one transaction with the check of the lease. A trainer that
+        takes a run over commits the version it serves once more before anything else: repeating a commit changes nothing,
+        but says that the weights are served again.
+        NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version, or its batch is not settled. ABORTED: the lease
+        is over. Safe to retry.
         """
 
     @_abc_1.abstractmethod
@@ -316,6 +338,8 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _master_pb2.FailRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.FailRunResponse, _abc.Awaitable[_master_pb2.FailRunResponse]]:
-        """Ends the lease with a verdict: the run could not go on, and why. NOT_FOUND: no such run. Safe to retry."""
+        """Ends the lease with a verdict: the run could not go on, and why. NOT_FOUND: no such run. ABORTED: the lease is over,
+        as it is once the verdict was given.
+        """
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
