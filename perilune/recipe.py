@@ -6,11 +6,11 @@ Every table below is a class here, every key a field, and the field's comment is
 
 from __future__ import annotations
 
+import copy
 import difflib
 import functools
 import logging
 import tomllib
-import types
 import typing
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,25 +20,26 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
     model_validator,
 )
 from pydantic_core import ErrorDetails
 
 from perilune.errors import RecipeError
+from perilune.overrides import apply_override, known_keys, models_in, name_of
 
 logger = logging.getLogger(__name__)
 
+PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]  # what messages carry
+NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
 Options = dict[str, str | int | float | bool]
 Share = Annotated[float, Field(ge=0, le=1)]
 Correction = Literal["truncated", "masked", "sequence", "decoupled", "adaptive"]  # services/trainer/correction.py
 
 
 class Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CreateModel(Table):
@@ -56,6 +57,10 @@ class CreateModel(Table):
     def _heads_divide(self) -> CreateModel:
         if self.hidden_size % self.num_heads:
             raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}")
+        if self.hidden_size // self.num_heads % 2:
+            raise ValueError(f"hidden_size {self.hidden_size} over num_heads {self.num_heads} must be even (RoPE)")
+        if self.num_heads % (self.num_kv_heads or self.num_heads):
+            raise ValueError(f"num_heads {self.num_heads} is no multiple of num_kv_heads {self.num_kv_heads}")
         return self
 
 
@@ -180,7 +185,7 @@ class RolloutTable(Table):
 
     engine: Literal["torch", "vllm", "sglang"] = "torch"
     prompts_per_iteration: PositiveInt = 64
-    group_size: Annotated[int, Field(ge=2)] = 8  # k: responses to one prompt
+    group_size: Annotated[int, Field(ge=2, lt=2**31)] = 8  # k: responses to one prompt
     temperature: PositiveFloat = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: NonNegativeInt = 0  # 0: no truncation
@@ -304,7 +309,7 @@ class EvaluationTable(Table):
 class Recipe(Table):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
     description: str = ""
-    seed: NonNegativeInt = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     model: ModelTable
     warmup: WarmupTable | None = None
     prompts: PromptsTable
@@ -330,25 +335,46 @@ class Recipe(Table):
         return iteration in (0, self.trainer.num_iterations) or (every is not None and iteration % every == 0)
 
 
+class Mistake(typing.NamedTuple):
+    """What is wrong with a recipe, and at which key."""
+
+    key: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.text}"
+
+
+def recipe_error(name: str, mistakes: typing.Sequence[Mistake]) -> RecipeError:
+    """One error that names every mistake."""
+    heading = f"{name} has {len(mistakes)} mistake{'s' * (len(mistakes) > 1)}:"
+    return RecipeError("\n".join([heading, *(f"  {mistake}" for mistake in mistakes)]))
+
+
 def load_recipe(path: str | Path, overrides: typing.Sequence[str] = ()) -> Recipe:
     """Reads and checks a TOML recipe.
 
     Args:
         path: the file.
-        overrides: `key.path=value` in TOML's notation, applied after the file.
+        overrides: changes that apply after the file, in order; `perilune.overrides` has their rules.
 
     Raises:
         RecipeError: no such file, no TOML, or wrong keys and values, each named.
     """
+    return check_recipe(read_document(path, overrides), name=str(path))
+
+
+def read_document(path: str | Path, overrides: typing.Sequence[str] = ()) -> dict[str, typing.Any]:
+    """The tables of a TOML file with the overrides applied. RecipeError: no such file, no TOML, a wrong override."""
     try:
-        document = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        document = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise RecipeError(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecipeError(f"{path} is no valid TOML: {error}") from error
     for override in overrides:
-        _apply_override(document, override)
-    return check_recipe(document, name=str(path))
+        apply_override(document, override, Recipe)
+    return document
 
 
 def check_recipe(document: dict[str, typing.Any], name: str = "recipe") -> Recipe:
@@ -356,8 +382,7 @@ def check_recipe(document: dict[str, typing.Any], name: str = "recipe") -> Recip
     try:
         return Recipe.model_validate(document)
     except ValidationError as error:
-        lines = [_explain(detail) for detail in error.errors()]
-        raise RecipeError("\n".join([f"{name} has {len(lines)} mistake{'s' * (len(lines) > 1)}:", *lines])) from error
+        raise recipe_error(name, _explained(error)) from error
 
 
 def recipe_from_json(text: str) -> Recipe:
@@ -365,8 +390,23 @@ def recipe_from_json(text: str) -> Recipe:
     try:
         return Recipe.model_validate_json(text)
     except ValidationError as error:
-        lines = [_explain(detail) for detail in error.errors()]
-        raise RecipeError("\n".join(["the recipe has mistakes:", *lines])) from error
+        raise recipe_error("the recipe", _explained(error)) from error
+
+
+def mended(document: dict[str, typing.Any]) -> tuple[Recipe | None, list[Mistake]]:
+    """The recipe of a document, and its mistakes. What is wrong is left out of it, so that the rest can be looked at;
+    None if nothing is left to look at.
+    """
+    try:
+        return Recipe.model_validate(document), []
+    except ValidationError as error:
+        mistakes, rest = _explained(error), copy.deepcopy(document)
+        for detail in error.errors():
+            _leave_out(rest, _location(detail))
+    try:
+        return Recipe.model_validate(rest), mistakes
+    except ValidationError:
+        return None, mistakes
 
 
 def read_stored_recipe(text: str) -> Recipe:
@@ -384,7 +424,7 @@ def read_stored_recipe(text: str) -> Recipe:
     try:
         recipe = Recipe.model_validate_json(text, extra="ignore")
     except ValidationError as error:
-        lines = [_explain(detail) for detail in error.errors()]
+        lines = [f"  {mistake}" for mistake in _explained(error)]
         raise RecipeError("\n".join(["this version cannot read the stored recipe:", *lines])) from error
     _log_ignored(recipe.name, unknown)
     return recipe
@@ -395,56 +435,55 @@ def _log_ignored(name: str, keys: tuple[str, ...]) -> None:
     logger.warning("recipe %s: ignoring keys that this version does not know: %s", name, ", ".join(keys))
 
 
-def _apply_override(document: dict[str, typing.Any], override: str) -> None:
-    key, equals, value = override.partition("=")
-    if not equals:
-        raise RecipeError(f"{override!r} is no override; write key.path=value, for example trainer.tau=0.05")
-    try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value  # a bare word is text
-    *tables, last = key.strip().split(".")
-    for table in tables:
-        document = document.setdefault(table, {})
-        if not isinstance(document, dict):
-            raise RecipeError(f"{override!r}: {table} is a value, not a table")
-    document[last] = parsed
-
-
-def _key(detail: ErrorDetails) -> str:
-    """Where in the file a mistake is: a discriminated union puts its tag into the location, which is no key."""
+def _location(detail: ErrorDetails) -> list[int | str]:
+    """Where in the file a mistake is: a union puts its members' names into the location, which are no keys."""
     location = list(detail["loc"])
     if location[:1] == ["prompts"]:
         del location[1:2]
-    return ".".join(map(str, location)) or "recipe"
+    if "options" in location:
+        del location[location.index("options") + 2 :]
+    return location
+
+
+def _key(detail: ErrorDetails) -> str:
+    return name_of(_location(detail)) or "recipe"
+
+
+def _explained(error: ValidationError) -> list[Mistake]:
+    """The mistakes, one a key: a value that fits no member of a union is complained of by each."""
+    found: dict[str, Mistake] = {}
+    for detail in error.errors():
+        found.setdefault(_key(detail), Mistake(_key(detail), _explain(detail)))
+    return list(found.values())
 
 
 def _explain(detail: ErrorDetails) -> str:
-    key = _key(detail)
     if detail["type"] == "extra_forbidden":
         known = _known_keys(detail["loc"][:-1])
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known here are {', '.join(sorted(known))}"
-        return f"  {key}: no such key; {hint}"
+        return f"no such key; {hint}"
     if detail["type"] == "missing":
-        return f"  {key}: is required and missing"
+        return "is required and missing"
     message = detail["msg"].removeprefix("Value error, ")
-    return f"  {key}: {message[:1].lower()}{message[1:]} (got {detail['input']!r:.80})"
+    if "options" in detail["loc"][:-1]:
+        message = "an option is text, a number, or true or false"
+    return f"{message[:1].lower()}{message[1:]} (got {detail['input']!r:.80})"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """The keys of the table at a location, for the hint about a misspelt one."""
-    tables: list[type[BaseModel]] = [Recipe]
-    for part in location:
-        inner = [table.model_fields[part].annotation for table in tables if part in table.model_fields]
-        if inner:
-            tables = [found for annotation in inner for found in _tables_in(annotation)]
-        elif isinstance(part, str):  # the tag of a discriminated union
-            tables = [table for table in tables if part in typing.get_args(table.model_fields["source"].annotation)]
-    return [key for table in tables for key in table.model_fields]
+    if location[:1] != ("prompts",):
+        return known_keys(Recipe, location)
+    tables = models_in(Recipe.model_fields["prompts"].annotation)
+    chosen = [table for table in tables if location[1] in typing.get_args(table.model_fields["source"].annotation)]
+    return [key for table in chosen for key in known_keys(table, location[2:])]
 
 
-def _tables_in(annotation: object) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
-        return [annotation] if issubclass(annotation, BaseModel) else []
-    return [table for argument in typing.get_args(annotation) for table in _tables_in(argument)]
+def _leave_out(document: typing.Any, location: list[typing.Any]) -> None:
+    for part in location[:-1]:
+        if not isinstance(document, dict | list) or (isinstance(document, dict) and part not in document):
+            return
+        document = document[part]
+    if isinstance(document, dict) and location:
+        document.pop(location[-1], None)

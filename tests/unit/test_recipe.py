@@ -91,6 +91,11 @@ def test_a_wrong_value_is_answered_with_what_was_expected(document: dict[str, An
     assert expected in said
 
 
+def test_an_option_that_is_none_of_the_kinds_is_one_mistake() -> None:
+    (said,) = mistakes(minimal(reward={"graders": [{"name": "exact", "options": {"marker": ["x"]}}]}))
+    assert said == ("  reward.graders.0.options.marker: an option is text, a number, or true or false (got ['x'])")
+
+
 def test_every_mistake_is_named_at_once() -> None:
     document = minimal(trainer={"tau": "x"}, sead=1)
     assert mistakes(document) == [
@@ -118,17 +123,84 @@ def test_overrides_are_toml_and_apply_after_the_file(file: Path) -> None:
     assert recipe.description == "a bare text"
 
 
+LISTS = (
+    'name = "small"\nmodel.path = "somewhere"\nprompts = { source = "task", name = "search" }\n'
+    "trainer.num_iterations = 3\n"
+    '[warmup]\ntask = "search"\n[[reward.graders]]\nname = "exact"\n[[reward.graders]]\nname = "format"\nweight = 0.5\n'
+)
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    path = tmp_path / "lists.toml"
+    path.write_text(LISTS)
+    return path
+
+
+def test_an_override_reaches_into_lists_and_removes(lists: Path) -> None:
+    overrides = [
+        "reward.graders.0.weight=2",
+        'reward.graders[1].options.marker="x"',
+        "warmup=",
+        "reward.graders[0].options.marker=answer: 7",
+        "evaluation.modes.1=greedy",  # a list that the file leaves out is the default one
+        "evaluation.modes.0=",
+    ]
+    recipe = load_recipe(lists, overrides)
+    assert [(g.weight, g.options) for g in recipe.reward.graders] == [
+        (2, {"marker": "answer: 7"}),
+        (0.5, {"marker": "x"}),
+    ]
+    assert recipe.warmup is None
+    assert recipe.evaluation.modes == ["greedy"]
+    assert [g.name for g in load_recipe(lists, ["reward.graders.0=", "trainer.tau="]).reward.graders] == ["format"]
+
+
+@pytest.mark.parametrize(
+    ("override", "value"),
+    [
+        ("description=7", "7"),
+        ("description=true", "true"),
+        ("description=1979-05-27", "1979-05-27"),
+        ("description=[1, 2]", "[1, 2]"),
+        ("description={a = 1}", "{a = 1}"),
+        ("reward.graders.0.options.marker=['x']", "['x']"),
+        ("description=a = 1", "a = 1"),
+        ("description=1\nseed = 5", "1\nseed = 5"),
+        ("description='7'", "7"),
+        ('description=""', ""),
+        ("model.path=1e3", "1e3"),
+    ],
+)
+def test_what_looks_like_toml_is_text_where_the_key_takes_text(lists: Path, override: str, value: str) -> None:
+    recipe = load_recipe(lists, [override])
+    assert value in (recipe.description, recipe.model.path, recipe.reward.graders[0].options.get("marker"))
+    assert recipe.seed == 0
+
+
 @pytest.mark.parametrize(
     ("override", "said"),
     [
         ("trainer.tau", "write key.path=value"),
+        ("=3", "'' is no key"),
+        ("trainer..tau=3", "'trainer..tau' is no key"),
         ("name.first=1", "name is a value, not a table"),
         ("trainer.taw=1", "did you mean 'tau'?"),
+        ("reward.graders.2.weight=2", "reward.graders has elements 0 to 1; to add one, set the whole list"),
+        ("reward.graders.weight=2", "reward.graders is a list; write reward.graders.0.weight for its first element"),
+        ("warmupp=", "there is no warmupp to remove; did you mean 'warmup'?"),
+        ("trainer.tau=inf", "trainer.tau: input should be a finite number"),
+        ("trainer.learning_rate=nan", "trainer.learning_rate: input should be a finite number"),
+        ("reward.graders.0.weight=-inf", "reward.graders.0.weight: input should be a finite number"),
+        ("trainer.betas=[nan, 0.9]", "trainer.betas.0: input should be a finite number"),
+        ("reward.graders.0.options.soft=inf", "reward.graders.0.options.soft: "),
+        ("rollout.max_tokens=4_000_000_000", "rollout.max_tokens: input should be less than 2147483648"),
     ],
 )
-def test_a_wrong_override_says_how_to_write_it(file: Path, override: str, said: str) -> None:
-    with pytest.raises(RecipeError, match=re.escape(said)):
-        load_recipe(file, [override])
+def test_a_wrong_override_says_how_to_write_it(lists: Path, override: str, said: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(said)) as caught:
+        load_recipe(lists, [override])
+    assert len(str(caught.value).splitlines()) <= 2
 
 
 def test_a_file_that_is_none_or_no_toml_is_named(tmp_path: Path) -> None:

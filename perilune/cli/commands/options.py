@@ -11,7 +11,11 @@ RecipeArgument = Annotated[Path, typer.Argument(metavar="RECIPE", help="A TOML f
 RunArgument = Annotated[str, typer.Argument(metavar="RUN", help="The run's id; `perilune run list` shows them.")]
 Overrides = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY.PATH=VALUE", help="Change a value of the recipe; may be given often."),
+    typer.Option(
+        "--set",
+        metavar="KEY.PATH=VALUE",
+        help="Change a value of the recipe, or remove it with nothing behind the =; may be given often.",
+    ),
 ]
 Home = Annotated[
     Path, typer.Option(envvar="PERILUNE_HOME", help="The folder of runs, logs and the database.", show_default=True)
