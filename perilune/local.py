@@ -29,17 +29,16 @@ from pathlib import Path
 from typing import TypeVar
 
 from perilune.errors import InvalidInputError, MissingDependencyError, PeriluneError, StateError, UnavailableError
+from perilune.supervision import WRONG_SETTINGS, inherited, num_deaths_without_work, pause_s, restart_notice
+from perilune.supervision import reason_to_give_up as reason_to_give_up  # noqa: PLC0414
 
 T = TypeVar("T")
 
 LOOPBACK = "127.0.0.1"
-MAX_DEATHS, DEATHS_WINDOW_S = 5, 60.0
-RESTART_S = 0.5
 NATS_PATIENCE_S = 20.0
 SERVICE_PATIENCE_S = 60.0
 STOP_PATIENCE_S = 6.0
 PAGE_PORT = 7080  # of the web page, unless somebody else has it
-WRONG_SETTINGS = 2  # the exit status by which a service says that a restart would not help
 NATS_MAX_PAYLOAD_BYTES = (8 << 20) + (64 << 10)  # a message of the bus's largest size, and its headers
 LOG_TAIL_LINES = 15
 # glibc gives large freed blocks back to the kernel at once, and torch's next step asks for them again, page by page.
@@ -164,6 +163,37 @@ def free_ports(num_ports: int) -> list[int]:
 
 
 @contextlib.contextmanager
+def page_address(wanted: str | None = None) -> Iterator[str]:
+    """Where the web page is served, as host:port: where it is wanted, else at the port of `page_port`.
+
+    InvalidInputError if that is no address, or if it is in use.
+    """
+    if wanted is None:
+        with page_port() as port:
+            yield f"{LOOPBACK}:{port}"
+        return
+    host, _, number = wanted.rpartition(":")
+    if not (host and number.isascii() and number.isdigit() and int(number) < 1 << 16):
+        raise InvalidInputError(f"the page's address {wanted!r} is not HOST:PORT, such as 127.0.0.1:7080")
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), int(number), type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            number = str(probe.getsockname()[1])
+    except OSError as error:
+        raise InvalidInputError(f"the page cannot be served at {wanted}: {error.strerror}; choose another") from error
+    yield f"{host}:{number}"
+
+
+def page_url(address: str) -> str:
+    """What to type into a browser for a page that is served at host:port."""
+    host, _, port = address.rpartition(":")
+    name = socket.gethostname() if host in ("0.0.0.0", "[::]") else host
+    return f"{'https' if 'PERILUNE_TLS_CERT' in os.environ else 'http'}://{name}:{port}/"
+
+
+@contextlib.contextmanager
 def page_port() -> Iterator[int]:
     """The port of the web page: always the same where it is free, so that a bookmark finds it again.
 
@@ -187,25 +217,6 @@ def num_cores() -> int:
 
 
 # --- Decisions ----------------------------------------------------------------------------------------------------
-
-
-def reason_to_give_up(status: int, deaths: Sequence[float], now: float) -> str | None:
-    """Whether a child that died is beyond help, and why; `deaths` are the times of all its deaths, this one too."""
-    if status == WRONG_SETTINGS:
-        return "was given wrong settings"
-    recent = [death for death in deaths if now - death <= DEATHS_WINDOW_S]
-    if len(recent) > MAX_DEATHS:
-        return f"died {len(recent)} times within a minute, the last time {describe_exit(status)}"
-    return None
-
-
-def describe_exit(status: int) -> str:
-    """An exit status in words; negative ones are signals.
-
-    >>> describe_exit(-9)
-    'by SIGKILL'
-    """
-    return f"by {signal.Signals(-status).name}" if status < 0 else f"with status {status}"
 
 
 def ending_with_parent(argv: Sequence[str]) -> list[str]:
@@ -243,7 +254,14 @@ class Child:
     process: asyncio.subprocess.Process | None = None
     watches_parent: bool = True  # as the services do; NATS and torchrun cannot
     deaths: list[float] = field(default_factory=list)
+    worked_at: float | None = None  # when a life that finished some work ended, by the clock of `deaths`
+    started_ns: int = 0  # when this life began, by the clock of files
     log_start: int = 0  # where in the log this life began
+
+    @property
+    def service(self) -> str:
+        """The kind of service: the name without its number."""
+        return self.name.partition("-")[0]
 
 
 class LocalCluster:
@@ -253,18 +271,19 @@ class LocalCluster:
         self,
         home: Path,
         lock: int,
-        page_port: int,
+        page: str,
         num_rollouts: int,
         num_rewards: int,
         notify: Callable[[str], None],
         num_trainer_ranks: int = 1,
     ):
         nats_port, master_port, sandbox_port = free_ports(3)
+        elsewhere = os.environ.get("PERILUNE_SANDBOX_ADDRESS")
         self.home = home
         self.nats_url = f"nats://{LOOPBACK}:{nats_port}"
         self.master_address = f"{LOOPBACK}:{master_port}"
-        self.sandbox_address = f"{LOOPBACK}:{sandbox_port}"
-        self.page = f"http://{LOOPBACK}:{page_port}/"
+        self.sandbox_address = elsewhere or f"{LOOPBACK}:{sandbox_port}"
+        self.page = page_url(page)
         self._lock = lock
         self._notify = notify
         self._root = services_root()
@@ -276,13 +295,14 @@ class LocalCluster:
         nats = [str(find_nats_server()), "-c", str(config)]
         self._nats = Child("nats", nats, {}, self._log_of("nats"), watches_parent=False)
         self._master = self._service("master", "master", 1, f"{LOOPBACK}:{master_port}")
-        self._master.env["PERILUNE_HTTP_LISTEN"] = self.page.removeprefix("http://").rstrip("/")
+        self._master.env["PERILUNE_HTTP_LISTEN"] = page
         self._workers = [
             self._trainer(num_trainer_ranks),
             *(self._service("rollout", f"rollout-{i}", num_rollouts) for i in range(1, num_rollouts + 1)),
             *(self._service("reward", f"reward-{i}", num_rollouts) for i in range(1, num_rewards + 1)),
         ]
         self._sandbox = self._service("sandbox", "sandbox", num_rollouts, self.sandbox_address)
+        self._starts_sandbox = not elsewhere
 
     @property
     def log_dir(self) -> Path:
@@ -316,8 +336,8 @@ class LocalCluster:
         await self.run(self._until_ready(self._master, SERVICE_PATIENCE_S))
 
     def start_sandbox(self) -> None:
-        """Starts the sandbox too, once: for runs whose graders run code."""
-        if self._sandbox not in self._supervisors.values():
+        """Starts the sandbox too, once, for runs whose graders run code, unless PERILUNE_SANDBOX_ADDRESS names one."""
+        if self._starts_sandbox and self._sandbox not in self._supervisors.values():
             self._supervise(self._sandbox)
 
     async def stop(self) -> None:
@@ -389,18 +409,34 @@ class LocalCluster:
             status = await child.process.wait()
             if self._stopping:
                 return
-            child.deaths.append(time.monotonic())
-            if reason := reason_to_give_up(status, child.deaths, child.deaths[-1]):
-                self._give_up(child, status, reason)
+            if not self._may_restart(child, status):
                 return
-            self._notify(f"{child.name} ended {describe_exit(status)}; starting it again (log: {child.log})")
-            await asyncio.sleep(RESTART_S)
+            await asyncio.sleep(pause_s(num_deaths_without_work(child.deaths, child.worked_at)))
+
+    def _may_restart(self, child: Child, status: int) -> bool:
+        """Counts a death, and says what follows from it."""
+        if self._has_worked(child):
+            child.worked_at = time.monotonic()
+        child.deaths.append(time.monotonic())
+        if reason := reason_to_give_up(status, child.deaths, child.deaths[-1], child.worked_at):
+            self._give_up(child, status, reason)
+            return False
+        num_idle = num_deaths_without_work(child.deaths, child.worked_at)
+        self._notify(restart_notice(child.name, status, num_idle, child.log))
+        return True
+
+    def _has_worked(self, child: Child) -> bool:
+        """Whether the life that just ended finished some work. Those who serve the others work when the others do."""
+        workers = [child] if child in self._workers else self._workers
+        files = [worker.ready_file.with_suffix(".work") for worker in workers if worker.ready_file]
+        return any(file.exists() and file.stat().st_mtime_ns > child.started_ns for file in files)
 
     async def _spawn(self, child: Child) -> asyncio.subprocess.Process:
         child.log.parent.mkdir(parents=True, exist_ok=True)
         if child.ready_file:
             child.ready_file.unlink(missing_ok=True)
-        env = os.environ | child.env
+        child.started_ns = time.time_ns()
+        env = inherited(os.environ, child.service) | child.env
         if child.deaths and "PERILUNE_WORKER_ID" in env:  # the fleet sees a new worker, not an old one that stutters
             env["PERILUNE_WORKER_ID"] += f".{len(child.deaths) + 1}"
         with child.log.open("ab") as log:
@@ -437,6 +473,7 @@ async def local_cluster(
     num_rewards: int = 1,
     notify: Callable[[str], None] = lambda _: None,
     num_trainer_ranks: int = 1,
+    page: str | None = None,
 ) -> AsyncIterator[LocalCluster]:
     """Runs NATS, a master, a trainer, rollout and reward workers on this machine for as long as the context is open.
 
@@ -446,16 +483,18 @@ async def local_cluster(
         num_rewards: reward workers.
         notify: told in a sentence when a child died and is started again.
         num_trainer_ranks: processes that the policy is sharded over.
+        page: host and port of the web page; port 7080 of the loopback interface, or a free one, if not given.
 
     Raises:
         StateError: another cluster works in this home.
         MissingDependencyError: no nats-server, or no services.
+        InvalidInputError: the page's address cannot be used.
         InvalidInputError, UnavailableError: a service does not come up; the message ends with its log.
     """
     home = home.resolve()
-    with exclusive_home(home) as lock, page_port() as page:
+    with exclusive_home(home) as lock, page_address(page) as address:
         num_rollouts = num_rollouts or min(2, num_cores())
-        cluster = LocalCluster(home, lock, page, num_rollouts, num_rewards, notify, num_trainer_ranks)
+        cluster = LocalCluster(home, lock, address, num_rollouts, num_rewards, notify, num_trainer_ranks)
         try:
             await cluster.start()
             yield cluster
@@ -496,12 +535,14 @@ async def _short_lived(service: str, env: dict[str, str], trouble: str) -> Async
             "PYTHONPATH": _with_root(services_root()),
             **env,
         }
+        inheritance = inherited(os.environ, service)
+        inheritance.pop("PERILUNE_METRICS_PORT", None)  # it may be a running service's
         with log.open("wb") as output:
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
                 f"services.{service}",
-                env=os.environ | env,
+                env=inheritance | env,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

@@ -7,10 +7,12 @@ import contextlib
 import ipaddress
 import json
 import logging
+import math
 import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -35,6 +37,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 RETRY_S = 2.0
+NOTE_WORK_EVERY_S = 1.0
 
 
 class ServiceSettings(Credentials):
@@ -75,6 +78,7 @@ class Service:
         self.address = ""
         self.http_address = ""
         self.parent = os.getppid() if settings.exit_with_parent else None  # who takes the service along
+        self._noted_work_at = -math.inf
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
 
     async def listen(self, services: Sequence[ServiceDescriptor]) -> None:
@@ -134,6 +138,14 @@ class Service:
             facts = {"address": self.address, "http": self.http_address, "pid": os.getpid(), "parent": self.parent}
             temporary.write_text(json.dumps(facts))
             temporary.replace(self.settings.ready_file)
+
+    def worked(self) -> None:
+        """Notes that a piece of work was finished, for a supervisor that tells this from a service that only starts
+        and dies: the file beside the ready file, with the suffix `.work`, is as old as the last note."""
+        now = time.monotonic()
+        if self.settings.ready_file and now - self._noted_work_at > NOTE_WORK_EVERY_S:
+            self._noted_work_at = now
+            self.settings.ready_file.with_suffix(".work").touch()
 
 
 def _gate(settings: ServiceSettings) -> Gate | None:

@@ -7,6 +7,7 @@ import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+from perilune.channel import Credentials
 from perilune.client import AsyncRunClient
 from perilune.errors import NotFoundError, UnavailableError
 from perilune.local import master_of, reading_master
@@ -20,7 +21,7 @@ async def running_master(home: Path, master: str | None) -> AsyncIterator[AsyncR
         raise UnavailableError(
             f"no services run on {home}; `perilune run resume RUN` starts them, --master HOST:PORT names others"
         )
-    async with AsyncRunClient(address) as client:
+    async with AsyncRunClient(address, credentials=None if master else local_credentials()) as client:
         yield client
 
 
@@ -37,4 +38,12 @@ async def any_master(home: Path, master: str | None) -> AsyncIterator[AsyncRunCl
             if not (home / "perilune.db").exists() and "PERILUNE_DATABASE_URL" not in os.environ:
                 raise NotFoundError(f"there are no runs in {home}; name another folder with --home")
             address = await stack.enter_async_context(reading_master(home))
-        yield await stack.enter_async_context(AsyncRunClient(address))
+        credentials = None if master else local_credentials()
+        yield await stack.enter_async_context(AsyncRunClient(address, credentials=credentials))
+
+
+def local_credentials() -> Credentials:
+    """This process's credentials for services on the loopback interface: they have TLS only if we have a certificate
+    for them, whatever authority is trusted for services elsewhere."""
+    credentials = Credentials()
+    return credentials if credentials.tls_cert else credentials.model_copy(update={"tls_ca": None})

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from perilune import report as reports
 from perilune.api.master.v1.master_pb2 import Run, RunState
-from perilune.cli.masters import any_master
+from perilune.cli.masters import any_master, local_credentials
 from perilune.client import AsyncRunClient
 from perilune.errors import InvalidInputError, MissingDependencyError, PeriluneError, StateError
 from perilune.local import LocalCluster, local_cluster, master_of
@@ -36,6 +36,7 @@ class Place:
     num_rollouts: int | None
     num_rewards: int
     num_trainer_ranks: int = 1
+    page: str | None = None  # where the web page is served, as host:port
 
 
 @dataclass(frozen=True)
@@ -166,8 +167,10 @@ async def _follow_from(
             return await _follow(begin, client, screen, interrupts, view)
     screen.console.print(f"starting the services in {place.home}", style="dim")
     async with (
-        local_cluster(place.home, place.num_rollouts, place.num_rewards, notify, place.num_trainer_ranks) as cluster,
-        AsyncRunClient(cluster.master_address) as client,
+        local_cluster(
+            place.home, place.num_rollouts, place.num_rewards, notify, place.num_trainer_ranks, place.page
+        ) as cluster,
+        AsyncRunClient(cluster.master_address, credentials=local_credentials()) as client,
     ):
         interrupts.cluster = cluster
         screen.console.print(f"watch it in a browser: {cluster.page}", style="dim")

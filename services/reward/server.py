@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable
 
 from perilune import bus as buses
 from perilune.api.reward.v1 import reward_pb2
@@ -57,22 +58,34 @@ async def run(service: Service) -> None:
 async def _serve_runs(service: Service, settings: RewardSettings, processes: Processes) -> None:
     async with patiently(Bus.connect, settings.nats_url, service.id, patience_s=settings.patience_s) as bus:
         await service.ready()
-        scoring_work = work(bus, processes, settings.max_in_hand, settings.max_deadline_s)
+        scoring_work = work(bus, processes, settings.max_in_hand, settings.max_deadline_s, service.worked)
         await until_stopping(service, scoring_work, _be_visible(service))
 
 
-async def work(bus: Bus, processes: Processes, max_in_hand: int, deadline_s: float) -> None:
+async def work(
+    bus: Bus,
+    processes: Processes,
+    max_in_hand: int,
+    deadline_s: float,
+    on_scored: Callable[[], None] = lambda: None,
+) -> None:
     """Scores trajectories as they come, many at a time: one that needs a process holds up no other."""
     room = asyncio.Semaphore(max_in_hand)
     async with asyncio.TaskGroup() as tasks:
         async for batch in bus.deliveries(buses.REWARD_CONSUMER, Trajectory):
             for delivery in batch:
                 await room.acquire()
-                task = tasks.create_task(_score_delivery(bus, delivery, processes, deadline_s))
+                task = tasks.create_task(_score_delivery(bus, delivery, processes, deadline_s, on_scored))
                 task.add_done_callback(lambda _: room.release())
 
 
-async def _score_delivery(bus: Bus, delivery: Delivery[Trajectory], processes: Processes, deadline_s: float) -> None:
+async def _score_delivery(
+    bus: Bus,
+    delivery: Delivery[Trajectory],
+    processes: Processes,
+    deadline_s: float,
+    on_scored: Callable[[], None],
+) -> None:
     trajectory = delivery.message
     with tracer.start_as_current_span("score", context=delivery.context, attributes={"trajectory": trajectory.id}):
         score = await _score_trajectory(trajectory, processes, deadline_s)
@@ -86,6 +99,7 @@ async def _score_delivery(bus: Bus, delivery: Delivery[Trajectory], processes: P
             f"{trajectory.id}/scored-{trajectory.round}",  # what an earlier round left must not hide it
         )
         await delivery.ack()
+        on_scored()
 
 
 async def _score_trajectory(trajectory: Trajectory, processes: Processes, deadline_s: float) -> Score:

@@ -213,6 +213,7 @@ class RunWorker:
             raise
         else:
             await delivery.ack()
+            self._service.worked()
         finally:
             running_samples.add(-len(task.sample_indices), {"run": self.run_id})
             async with self._changed:

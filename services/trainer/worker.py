@@ -201,6 +201,8 @@ class Trainer:
                     await self._in_thread(stop, session.checkpoint)
                 if await self._commit(assignment, session, waited_s):
                     return
+                if committed is None or session.number > committed.number:
+                    self._service.worked()
             # While the fleet samples. A version that is lost before it is written is made again from its batch.
             await self._in_thread(stop, session.checkpoint)
             await self._in_thread(stop, turns.leave, session.tensors())

@@ -19,11 +19,13 @@ from perilune.local import (
     free_ports,
     local_cluster,
     master_of,
+    page_address,
     reading_master,
     reason_to_give_up,
     threads_of,
     write_nats_config,
 )
+from perilune.supervision import inherited, pause_s, restart_notice
 
 
 def test_wrong_settings_are_given_up_at_once_and_other_deaths_after_six_within_a_minute() -> None:
@@ -31,7 +33,63 @@ def test_wrong_settings_are_given_up_at_once_and_other_deaths_after_six_within_a
     assert reason_to_give_up(1, [10.0], 10.0) is None
     assert reason_to_give_up(-9, [0, 1, 2, 3, 4], 4.0) is None
     assert reason_to_give_up(-9, [0, 1, 2, 3, 4, 5], 5.0) == "died 6 times within a minute, the last time by SIGKILL"
-    assert reason_to_give_up(1, [0, 20, 40, 60, 80, 100], 100.0) is None
+    assert reason_to_give_up(-9, [0, 1, 2, 3, 4, 5], 5.0, worked_at=4.5) is not None
+
+
+@pytest.mark.parametrize("apart_s", [13, 20, 300, 7200])
+def test_deaths_without_work_in_between_are_given_up_however_far_apart(apart_s: float) -> None:
+    deaths = [i * apart_s for i in range(6)]
+    said = "died 6 times without finishing any work in between, the last time with status 1"
+    assert reason_to_give_up(1, deaths, deaths[-1]) == said
+    assert reason_to_give_up(1, deaths[:5], deaths[4]) is None
+    assert reason_to_give_up(1, deaths, deaths[-1], worked_at=deaths[0] + 1) is None
+    assert reason_to_give_up(1, [*deaths, 6 * apart_s], 6 * apart_s, worked_at=deaths[0] + 1) == said
+
+
+def test_restarts_back_off_and_a_repetition_is_named() -> None:
+    assert [pause_s(n) for n in (1, 2, 3, 4, 5, 8, 100)] == [0.25, 0.5, 1, 2, 4, 30, 30]
+    assert restart_notice("rollout-1", -9, 1, "x.log") == "rollout-1 ended by SIGKILL; starting it again (log: x.log)"
+    assert restart_notice("rollout-1", 1, 4, "x.log") == (
+        "rollout-1 ended with status 1 (4 times now without finishing any work); starting it again in 2 s (log: x.log)"
+    )
+
+
+def test_a_child_takes_over_what_is_meant_for_it_and_nothing_of_its_starters_own() -> None:
+    given = {
+        "HOME": "/root",
+        "PERILUNE_HTTP_LISTEN": "127.0.0.1:7",
+        "PERILUNE_LISTEN": "127.0.0.1:8",
+        "perilune_advertise": "me:9",
+        "PERILUNE_METRICS_PORT": "9464",
+        "PERILUNE_READ_ONLY": "1",
+        "PERILUNE_HYBRID": "/dev/shm/x",
+        "PERILUNE_PLUGINS": "{}",
+        "PERILUNE_KV_CACHE_GIB": "2",
+        "PERILUNE_DATABASE_URL": "postgresql+asyncpg://x",
+        "PERILUNE_TLS_CA": "ca.pem",
+    }
+    shared = {"HOME", "PERILUNE_KV_CACHE_GIB"}
+    assert inherited(given, "master").keys() == shared | {"PERILUNE_METRICS_PORT", "PERILUNE_DATABASE_URL"}
+    assert inherited(given, "trainer").keys() == shared | {"PERILUNE_HYBRID"}
+    assert inherited(given, "rollout").keys() == shared | {"PERILUNE_HYBRID"}
+    assert inherited(given, "reward").keys() == shared | {"PERILUNE_PLUGINS"}
+    assert inherited(given, "sandbox").keys() == inherited(given, "nats").keys() == shared
+    with_certificate = given | {"PERILUNE_TLS_CERT": "cert.pem"}
+    assert inherited(with_certificate, "nats").keys() == shared | {"PERILUNE_TLS_CERT", "PERILUNE_TLS_CA"}
+
+
+def test_the_pages_address_is_as_it_was_asked_for_or_refused_in_words() -> None:
+    with page_address("127.0.0.1:0") as address:
+        host, _, port = address.partition(":")
+        assert host == "127.0.0.1"
+        assert int(port) > 0
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(InvalidInputError, match=f"the page cannot be served at {taken}: Address already in use"):
+            page_address(taken).__enter__()
+    for wrong in ("7080", "localhost", "localhost:http", "127.0.0.1:99999"):
+        with pytest.raises(InvalidInputError, match=f"'{wrong}' is not HOST:PORT"):
+            page_address(wrong).__enter__()
 
 
 def test_rollout_and_training_share_the_cores_by_turns() -> None:
@@ -100,9 +158,19 @@ def test_the_nats_server_accepts_its_configuration_in_any_folder(tmp_path: Path)
     assert done.returncode == 0, done.stderr
 
 
-async def test_a_dead_child_is_replaced_and_nothing_is_left_at_the_end(tmp_path: Path) -> None:
+async def test_a_dead_child_is_replaced_and_nothing_is_left_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher's own settings, of which each could be one child's at most, harm none."""
+    page, metrics = free_ports(2)
+    monkeypatch.setenv("PERILUNE_HTTP_LISTEN", f"127.0.0.1:{page}")
+    monkeypatch.setenv("PERILUNE_ADVERTISE", "nowhere:1")
+    monkeypatch.setenv("PERILUNE_METRICS_PORT", str(metrics))
     notices: list[str] = []
-    async with local_cluster(tmp_path, num_rollouts=1, notify=notices.append) as cluster:
+    async with local_cluster(tmp_path, num_rollouts=1, notify=notices.append, page=f"127.0.0.1:{page}") as cluster:
+        assert cluster.page == f"http://127.0.0.1:{page}/"
+        for port in (page, metrics):
+            socket.create_connection(("127.0.0.1", port), timeout=5).close()
         before = cluster.pids
         assert set(before) == {"nats", "master", "trainer", "rollout-1", "reward-1"}
         os.kill(before["nats"], signal.SIGKILL)

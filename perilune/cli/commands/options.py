@@ -30,6 +30,15 @@ TrainerRanks = Annotated[
     int,
     typer.Option("--trainer-ranks", min=1, help="Processes that the policy is sharded over, and trained by together."),
 ]
+Page = Annotated[
+    str | None,
+    typer.Option(
+        "--page",
+        metavar="HOST:PORT",
+        envvar="PERILUNE_HTTP_LISTEN",
+        help="Where the web page is served; 127.0.0.1:7080, or a free port, if not given.",
+    ),
+]
 NoView = Annotated[bool, typer.Option("--no-view", help="Plain lines in place of the live view.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 RunName = Annotated[str, typer.Option(metavar="RUN", help="The run's id; made from the recipe's name if not given.")]

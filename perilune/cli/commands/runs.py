@@ -13,6 +13,7 @@ from perilune.cli.commands.options import (
     Home,
     Master,
     NoView,
+    Page,
     Rewards,
     Rollouts,
     RunArgument,
@@ -79,13 +80,14 @@ def resume(
     rewards: Rewards = 1,
     trainer_ranks: TrainerRanks = 1,
     master: Master = None,
+    page: Page = None,
     no_view: NoView = False,
     as_json: AsJson = False,
 ) -> None:
     """Continue a stopped or failed run from its last version, starting the services if none run."""
     from perilune.cli import training
 
-    place = training.Place(home, master, rollouts, rewards, trainer_ranks)
+    place = training.Place(home, master, rollouts, rewards, trainer_ranks, page)
     end(training.resume(run, place, training.Screen(not no_view, as_json)))
 
 

@@ -14,6 +14,7 @@ from perilune.cli.commands.options import (
     Master,
     NoView,
     Overrides,
+    Page,
     RecipeArgument,
     Rewards,
     Rollouts,
@@ -36,6 +37,7 @@ def train(
     rewards: Rewards = 1,
     trainer_ranks: TrainerRanks = 1,
     master: Master = None,
+    page: Page = None,
     no_view: NoView = False,
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +49,7 @@ def train(
     from perilune.cli import training
     from perilune.recipe import load_recipe
 
-    place = training.Place(home, master, rollouts, rewards, trainer_ranks)
+    place = training.Place(home, master, rollouts, rewards, trainer_ranks, page)
     end(training.submit(load_recipe(recipe, set_ or []), name, place, training.Screen(not no_view, as_json)))
 
 
@@ -63,13 +65,14 @@ def evaluate(
     rollouts: Rollouts = None,
     rewards: Rewards = 1,
     master: Master = None,
+    page: Page = None,
     no_view: NoView = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a model's held-out accuracy on a recipe's problems, without training."""
     from perilune.cli import training
 
-    place = training.Place(home, master, rollouts, rewards)
+    place = training.Place(home, master, rollouts, rewards, page=page)
     recipe = training.evaluation_of(recipe_or_run, model, set_ or [], place)
     end(training.submit(recipe, name, place, training.Screen(not no_view, as_json)))
 
