@@ -19,6 +19,7 @@ from perilune.cli.masters import any_master, local_credentials
 from perilune.client import AsyncRunClient
 from perilune.errors import InvalidInputError, MissingDependencyError, PeriluneError, StateError
 from perilune.local import LocalCluster, local_cluster, master_of
+from perilune.preflight import check_here
 from perilune.recipe import Recipe, check_recipe, load_recipe, read_stored_recipe
 from perilune.report import Report
 from perilune.view import MAX_WIDTH, RunView, follow
@@ -78,7 +79,8 @@ def resume(run_id: str, place: Place, screen: Screen) -> int:
 def evaluation_of(recipe_or_run: str, model: str | None, overrides: Sequence[str], place: Place) -> Recipe:
     """The recipe that only evaluates: no warm-up, no iteration, a model that exists.
 
-    InvalidInputError if it is not said which model; NotFoundError if there is no such run.
+    InvalidInputError if it is not said which model, or RecipeError if that cannot be evaluated here; NotFoundError if
+    there is no such run.
     """
     if recipe_or_run.endswith(".toml") or Path(recipe_or_run).is_file():
         recipe = load_recipe(recipe_or_run, overrides)
@@ -87,7 +89,10 @@ def evaluation_of(recipe_or_run: str, model: str | None, overrides: Sequence[str
         recipe, model = read_stored_recipe(run.recipe_json), model or run.model_path
         if overrides:
             raise InvalidInputError("--set changes a recipe's file; a run's recipe is as it ran")
-    return evaluation_recipe(recipe, model)
+    evaluation = evaluation_recipe(recipe, model)
+    if place.master is None:
+        check_here(evaluation, evaluation.name)
+    return evaluation
 
 
 def evaluation_recipe(recipe: Recipe, model: str | None) -> Recipe:

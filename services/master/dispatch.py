@@ -16,7 +16,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     SamplingParams,
     Trajectory,
 )
-from perilune.recipe import Recipe
+from perilune.recipe import Recipe, option_text
 from services.master.prompts import PromptSet
 from services.master.store import Group
 
@@ -79,7 +79,7 @@ def task_for(
         sampling=_sampling(group, recipe),
         policy=policy,
         graders=[
-            GraderChoice(name=g.name, weight=g.weight, options={k: _option(v) for k, v in g.options.items()})
+            GraderChoice(name=g.name, weight=g.weight, options={k: option_text(v) for k, v in g.options.items()})
             for g in recipe.reward.graders
         ],
         budget_tokens=0 if heldout else budget_tokens,
@@ -103,7 +103,3 @@ def _sampling(group: Group, recipe: Recipe) -> SamplingParams:
     if group.mode:
         params.temperature, params.top_p, params.top_k = (0.0 if group.mode == "greedy" else 1.0), 1.0, 0
     return params
-
-
-def _option(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -16,8 +16,8 @@ from perilune.bus import PROMPTS, Backlog, Bus, prompt_subject
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError
 from perilune.recipe import Recipe, read_stored_recipe
 from services.master.controller import Controller
+from services.master.preflight import check_submission
 from services.master.prompts import PromptSet, open_prompts
-from services.master.sampling import check_sampling
 from services.master.signal import Signal
 from services.master.store import LEASABLE, Store
 from services.master.tables import RunRow
@@ -80,14 +80,11 @@ class Registry:
     # ---- for people
 
     async def submit(self, run_id: str, recipe: Recipe) -> str:
-        """Queues a run. InvalidInputError if its prompts cannot be read or drawn: better now than in an hour."""
+        """Queues a run. RecipeError names all that is known to be wrong with it: better now than in an hour."""
         run_id = run_id or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if not set(run_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_") or len(run_id) > 64:
             raise InvalidInputError(f"{run_id!r} is no run id: use up to 64 of a-z, 0-9, '-' and '_'")
-        prompts = await asyncio.to_thread(open_prompts, recipe.prompts, recipe.seed)
-        await asyncio.to_thread(check_sampling, recipe.sampling, prompts)
-        for note in prompts.notes:
-            logger.warning("%s: %s", run_id, note)
+        await asyncio.to_thread(check_submission, recipe)
         await self._store.add_run(run_id, recipe.model_dump_json())
         self._waiting.notify()
         return run_id

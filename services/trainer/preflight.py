@@ -1,0 +1,152 @@
+"""What of a recipe's model, adapters and warm-up this machine cannot do. Files are looked at, no model is loaded."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from perilune.errors import InvalidInputError, NotFoundError
+from perilune.preflight import absent_targets, no_room
+from perilune.recipe import Mistake, Recipe
+from services.trainer.sources import PACKAGE_PREFIX, gguf_in_package
+
+HUB_PATIENCE_S = 5.0
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
+WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "model*.bin")
+GGUF_STRING, GGUF_LIST = 8, 9
+GGUF_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a value, by its kind
+# What configurations call the number of positions.
+CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
+
+
+def mistakes(recipe: Recipe) -> list[Mistake]:
+    """A model that is not there, a context that is too short, adapters for no layer, and examples that are none."""
+    return [*_of_model(recipe), *_of_warmup(recipe)]
+
+
+def _of_model(recipe: Recipe) -> Iterator[Mistake]:
+    path = recipe.model.path
+    if path is None:
+        return
+    try:
+        if path.startswith(PACKAGE_PREFIX):
+            context = _context_of_gguf(gguf_in_package(path.removeprefix(PACKAGE_PREFIX)))
+        else:
+            context = context_of(_config(path))
+    except NotFoundError as error:
+        yield Mistake("model.path", str(error))
+        return
+    except (OSError, struct.error, KeyError) as error:  # a GGUF file that is cut short, or is none
+        yield Mistake("model.path", f"{path} cannot be read: {error}")
+        return
+    if context is not None:
+        yield from no_room(recipe, context)
+    if recipe.trainer.adapter and (layers := matrices(Path(path))):
+        yield from absent_targets(recipe, layers)
+
+
+def _config(path: str) -> dict[str, Any]:
+    """A model's configuration. NotFoundError if there is no such model, or it lacks what is needed to be loaded."""
+    folder = Path(path)
+    if folder.is_dir():
+        _check_folder(folder)
+        file = folder / "config.json"
+    elif folder.exists():
+        raise NotFoundError(f"{path} is a file; name the folder with config.json, weights and tokenizer")
+    else:
+        file = _config_from_hub(path)
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise NotFoundError(f"{file} cannot be read: {error}") from error
+    if not isinstance(config, dict):
+        raise NotFoundError(f"{file} is no configuration of a model")
+    return config
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise NotFoundError(f"the folder {folder} has no config.json")
+    if not any(next(folder.glob(pattern), None) for pattern in WEIGHT_FILES):
+        raise NotFoundError(f"the folder {folder} has no weights, such as model.safetensors")
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise NotFoundError(f"the folder {folder} has no tokenizer, such as tokenizer.json")
+
+
+def _config_from_hub(name: str) -> Path:
+    """The configuration of a hub's model, from its cache or fetched."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(name, "config.json", etag_timeout=HUB_PATIENCE_S))
+    # What the hub's client raises for names that are none, models that are not there, and no network alike.
+    except (HFValidationError, HfHubHTTPError, OSError, ValueError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise NotFoundError(
+            f"there is no folder {name!r}, and as a Hugging Face id it cannot be had: {reason:.200}"
+        ) from error
+
+
+def context_of(config: dict[str, Any]) -> int | None:
+    """The positions of a model, by its configuration; None where it does not say."""
+    text = config.get("text_config")
+    table = {**config, **text} if isinstance(text, dict) else config
+    return next((table[key] for key in CONTEXT_KEYS if isinstance(table.get(key), int)), None)
+
+
+def _context_of_gguf(file: Path) -> int | None:
+    """The positions of a GGUF file's model. Its library would read all of the file, which takes seconds."""
+    with file.open("rb") as stream:
+        magic, _, _, num_keys = struct.unpack("<4sIQQ", stream.read(24))
+        for _ in range(num_keys if magic == b"GGUF" else 0):
+            key = stream.read(_number(stream, 8))
+            kind = _number(stream, 4)
+            if key.endswith(b".context_length"):
+                return _number(stream, GGUF_SIZES[kind])
+            if kind == GGUF_LIST:
+                kind, count = _number(stream, 4), _number(stream, 8)
+            else:
+                count = 1
+            for _ in range(count if kind == GGUF_STRING else 0):
+                stream.seek(_number(stream, 8), 1)
+            stream.seek(0 if kind == GGUF_STRING else count * GGUF_SIZES[kind], 1)
+    return None
+
+
+def _number(stream: BinaryIO, num_bytes: int) -> int:
+    return int.from_bytes(stream.read(num_bytes), "little")
+
+
+def matrices(folder: Path) -> set[str]:
+    """The last names of a folder's matrices, which adapters may be for, from the headers of its safetensors files."""
+    found = set()
+    for file in folder.glob("*.safetensors"):
+        for name, tensor in _header(file).items():
+            if name.endswith(".weight") and len(tensor.get("shape", ())) == 2:
+                found.add(name.removesuffix(".weight").rpartition(".")[2])
+    return {name for name in found if "embed" not in name}
+
+
+def _header(file: Path) -> dict[str, Any]:
+    """The header of a safetensors file: its length in eight bytes, then JSON. Empty if it is none."""
+    try:
+        with file.open("rb") as stream:
+            (length,) = struct.unpack("<Q", stream.read(8))
+            return dict(json.loads(stream.read(min(length, 100 << 20))))
+    except (OSError, ValueError, struct.error):
+        return {}  # the trainer says what is wrong with it when it loads it
+
+
+def _of_warmup(recipe: Recipe) -> Iterator[Mistake]:
+    if recipe.warmup is None or recipe.warmup.path is None:
+        return
+    warmup = importlib.import_module("services.trainer.warmup")  # imports torch
+    try:
+        warmup.read_examples(Path(recipe.warmup.path))
+    except (NotFoundError, InvalidInputError) as error:
+        yield Mistake("warmup.path", str(error))

@@ -1,0 +1,220 @@
+"""What can be known of a recipe is said before anything is started: every mistake, by its key, with a hint."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from perilune import toml
+from perilune.errors import RecipeError
+from perilune.preflight import load_checked, nearest, recipe_mistakes
+from perilune.recipe import check_recipe, load_recipe
+from services.master.preflight import check_submission
+from tests.unit.test_recipe import RECIPES, minimal
+
+CREATED = {"create": {"task": "search", "max_positions": 128}}
+SEARCH = minimal(model=CREATED, rollout={"max_tokens": 72})
+
+
+def written(folder: Path, document: dict[str, Any]) -> Path:
+    path = folder / "recipe.toml"
+    path.write_text(toml.dumps(document), encoding="utf-8")
+    return path
+
+
+def mistakes(folder: Path, **changes: Any) -> list[str]:
+    """What is said of a recipe, without the heading; nothing if it is right."""
+    try:
+        load_checked(written(folder, SEARCH | changes))
+    except RecipeError as error:
+        return [line.strip() for line in str(error).splitlines()[1:]]
+    return []
+
+
+def graders(*tables: dict[str, Any]) -> dict[str, Any]:
+    return {"graders": list(tables)}
+
+
+@pytest.mark.parametrize("path", [path for path in RECIPES if path.stem != "vllm"], ids=lambda path: path.stem)
+def test_every_shipped_recipe_passes_and_its_print_is_the_same_recipe(path: Path, tmp_path: Path) -> None:
+    recipe = load_checked(path)
+    again = tmp_path / "again.toml"
+    again.write_text(toml.dumps(recipe.model_dump(mode="json")), encoding="utf-8")
+    assert load_recipe(again) == recipe
+
+
+def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
+    assert mistakes(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"reward": graders({"name": "exakt"})},
+            "reward.graders.0.name: there is no grader 'exakt'; did you mean 'exact'",
+        ),
+        (
+            {"reward": graders({"name": "exact", "options": {"markr": "x"}})},
+            "reward.graders.0.options.markr: exact has no such option; did you mean 'marker'?",
+        ),
+        (
+            {"reward": graders({"name": "exact"}, {"name": "numeric", "options": {"tolerance": "small"}})},
+            "reward.graders.1.options.tolerance: input should be a valid number",
+        ),
+        (
+            {"reward": graders({"name": "regex", "options": {"pattern": "("}})},
+            "reward.graders.0.options.pattern: no regular expression",
+        ),
+        (
+            {"reward": graders({"name": "length", "options": {"at_least": 5, "at_most": 3}})},
+            "reward.graders.0.options: at_least 5 is more than at_most 3",
+        ),
+        (
+            {"reward": graders({"name": "judge"})},
+            "reward.graders.0.name: asks a judge, and the reward service has none",
+        ),
+        (
+            {"model": {"create": {"task": "serch"}}},
+            "model.create.task: there is no task 'serch'; did you mean 'search'",
+        ),
+        ({"model": {"create": {"task": "sums"}}}, "prompts.name: a model made for 'sums' has no words for 'search'"),
+        (
+            {"prompts": {"source": "task", "name": "serch"}},
+            "prompts.name: there is no task 'serch'; did you mean 'search'",
+        ),
+        (
+            {"prompts": {"source": "reasoning-gym", "name": "chain_summ", "num_train": 5, "num_heldout": 5}},
+            "prompts.name: reasoning-gym has no dataset 'chain_summ'; near are chain_sum",
+        ),
+        ({"prompts": {"source": "jsonl", "path": "nowhere.jsonl"}}, "nowhere.jsonl"),
+        ({"warmup": {"task": "serch"}}, "warmup.task: there is no task 'serch'"),
+        (
+            {"warmup": {"task": "search", "options": {"patienze": 3}}},
+            "warmup.options.patienze: search has no such option; did you mean 'patience'?",
+        ),
+        (
+            {"warmup": {"task": "search", "options": {"num_numbers": 99}}},
+            "warmup.options: do not fit the task 'search'",
+        ),
+        ({"warmup": {"path": "nowhere.jsonl"}}, "warmup.path: cannot read warmup.path nowhere.jsonl"),
+        ({"model": {"path": "package:llm_nowhere"}}, "model.path: the package 'llm_nowhere' is not installed"),
+        ({"model": {"path": "runs/nowhere/model"}}, "model.path: there is no folder 'runs/nowhere/model'"),
+        ({"rollout": {"max_tokens": 128}}, "rollout.max_tokens: 128 tokens of a response do not fit beside a prompt"),
+        (
+            {"rollout": {"max_tokens": 120}},
+            "rollout.max_tokens: 120 tokens of a response do not fit behind a prompt of",
+        ),
+        (
+            {"evaluation": {"num_problems": 501}},
+            "evaluation.num_problems: 501 problems are more than the 500 prompts that are held out",
+        ),
+        ({"evaluation": {"modes": ["greedy", "greedy"]}}, "evaluation.modes: names a mode twice"),
+        (
+            {"rollout": {"max_tokens": 72, "environment": {"name": "calculater"}}},
+            "rollout.environment.name: there is no environment 'calculater'; did you mean 'calculator'?",
+        ),
+        (
+            {"rollout": {"max_tokens": 72, "environment": {"name": "calculator", "options": {"cal": "x"}}}},
+            "rollout.environment.options.cal: calculator has no such option; did you mean 'call'?",
+        ),
+        (
+            {"rollout": {"max_tokens": 72, "environment": {"name": "sandbox", "options": {"max_chars": "many"}}}},
+            "rollout.environment.options.max_chars: input should be a valid integer",
+        ),
+        (
+            {"trainer": {"num_iterations": 1, "adapter": {"targets": ["q_proj", "query"]}}},
+            "trainer.adapter.targets.1: no layer is called 'query'",
+        ),
+        ({"rollout": {"max_tokens": 72, "engine": "sglang"}}, "rollout.engine: sglang is not installed for "),
+    ],
+)
+def test_what_a_recipe_asks_for_and_cannot_have_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    (line,) = mistakes(tmp_path, **changes)
+    assert said in line
+
+
+def test_all_mistakes_are_named_at_once_those_of_the_file_too(tmp_path: Path) -> None:
+    found = mistakes(
+        tmp_path,
+        reward=graders({"name": "exakt", "wait": 2}, {"name": "numeric", "options": {"tol": 1, "tolerance": "x"}}),
+        rollout={"max_tokens": "many", "environment": {"name": "no"}},
+        trainer={"num_iterations": 1, "tua": 1},
+    )
+    assert [line.partition(": ")[0] for line in found] == [
+        "rollout.max_tokens",
+        "reward.graders.0.wait",
+        "trainer.tua",
+        "rollout.environment.name",
+        "reward.graders.0.name",
+        "reward.graders.1.options.tol",
+        "reward.graders.1.options.tolerance",
+    ]
+
+
+def model_folder(folder: Path, **config: Any) -> Path:
+    (folder / "config.json").write_text(json.dumps({"model_type": "llama", "max_position_embeddings": 64} | config))
+    (folder / "tokenizer.json").write_text("{}")
+    tensors = {"model.layers.0.self_attn.q_proj.weight": np.zeros((2, 2), np.float32)}
+    save_file(tensors | {"model.norm.weight": np.zeros(2, np.float32)}, folder / "model.safetensors")
+    return folder
+
+
+def test_a_models_files_are_looked_at(tmp_path: Path) -> None:
+    model = {"path": str(model_folder(tmp_path))}
+    assert mistakes(tmp_path, model=model, rollout={"max_tokens": 63}) == []
+    (said,) = mistakes(tmp_path, model=model, rollout={"max_tokens": 64})
+    assert said.startswith("rollout.max_tokens: 64 tokens of a response do not fit beside a prompt into the model's")
+    adapted = {"num_iterations": 1, "adapter": {"targets": ["q_proj", "v_proj", "norm"]}}
+    found = mistakes(tmp_path, model=model, rollout={"max_tokens": 9}, trainer=adapted)
+    assert [line.partition(": ")[0] for line in found] == ["trainer.adapter.targets.1", "trainer.adapter.targets.2"]
+    model_folder(tmp_path, text_config={"max_position_embeddings": 32})
+    assert mistakes(tmp_path, model=model, rollout={"max_tokens": 40})
+    for name in ("tokenizer.json", "model.safetensors", "config.json"):
+        (tmp_path / name).unlink()
+        (said,) = mistakes(tmp_path, model=model, rollout={"max_tokens": 9})
+        assert said.startswith(f"model.path: the folder {tmp_path} has no ")
+
+
+def test_held_out_problems_that_are_not_numbered_are_all_there_are_up_to_500() -> None:
+    asked = check_recipe(minimal()).evaluation.num_asked
+    assert (asked(20), asked(10_000)) == (20, 500)
+
+
+def test_the_master_names_what_it_can_know() -> None:
+    document = SEARCH | {"warmup": {"task": "nothing"}, "evaluation": {"num_problems": 501}}
+    with pytest.raises(RecipeError) as caught:
+        check_submission(check_recipe(document))
+    assert [line.strip().partition(": ")[0] for line in str(caught.value).splitlines()[1:]] == [
+        "warmup.task",
+        "evaluation.num_problems",
+    ]
+
+
+def test_what_the_recipe_alone_decides_needs_nothing_heavy() -> None:
+    assert recipe_mistakes(check_recipe(SEARCH)) == []
+    assert nearest("exakt", ["exact", "math"]) == "did you mean 'exact'?"
+    assert nearest("zzz", ["exact", "math"]) == "known are exact, math"
+    assert "services.rollout.torch_engine" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "a\nb", 'q"q', "tab\t", "\x7f\x00\x1f", "ünïcødé 🙂 \u2028", "\\", "# no comment", "'''", "{x}", 0, -7, 1e-05,
+     0.1, 1e22, True, False, "true", "1"],
+)  # fmt: skip
+def test_options_come_back_from_toml_as_they_were(tmp_path: Path, value: str | float | bool) -> None:
+    document = minimal(reward=graders({"name": "exact", "options": {"a b.c": value, "plain": value}}))
+    if isinstance(value, str):
+        document["description"] = value
+    recipe = check_recipe(document)
+    read = load_recipe(written(tmp_path, recipe.model_dump(mode="json")))
+    assert read == recipe
+    options = read.reward.graders[0].options
+    assert [type(option) for option in options.values()] == [type(value)] * 2
