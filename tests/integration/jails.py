@@ -33,7 +33,7 @@ def python(
     source: str, level: str = "namespaces", *, warm: bool = True, files: tuple[File, ...] = (), **fields: Any
 ) -> Job:
     """A job that runs a Python program."""
-    main, program = File("main.py", source.encode()), interpreter(level)
+    main, program = File("main.py", source.encode("utf-8", "surrogateescape")), interpreter(level)
     argv = [str(program), "main.py"]
     return Job(argv, (main, *files), readable=readable(program), warm="python" if warm else "", **fields)
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from types import ModuleType
 
-from services.sandbox.jail import program, system
+from services.sandbox.jail import interpreter, program, system
 from services.sandbox.jail.order import NEXT, Place, Terms, decode_terms
 from services.sandbox.jail.supervisor import Channels, carry_out
 from services.sandbox.jail.understudy import Room, Understudy, prepare
@@ -119,6 +119,7 @@ def _warm_up() -> None:
     os.environ.clear()
     for name in [name for name in sys.modules if name.partition(".")[0] == "services"]:
         _OURS.append(sys.modules.pop(name))
+    interpreter.remember_names()
     gc.disable()
     gc.collect()
     gc.freeze()

@@ -188,3 +188,8 @@ def landlock_restrict(ruleset: int) -> None:
 
 def _prctl(what: str, option: int, value: int) -> None:
     _check(_libc.prctl(ctypes.c_int(option), ctypes.c_ulong(value), 0, 0, 0), f"prctl {what}")
+
+
+def flush_c_streams() -> None:
+    """Writes what a program said through the C library's own streams, by ctypes."""
+    _libc.fflush(None)

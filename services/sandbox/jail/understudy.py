@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NoReturn
 
-from services.sandbox.jail import gvisor, program, system
+from services.sandbox.jail import gvisor, interpreter, program, system
 from services.sandbox.jail.mounts import NEW_ROOT, WORK, build_room, build_root, enter_root, furnish_room
 from services.sandbox.jail.order import Order, Place, Root, Terms, decode_terms, encode_terms, read_order
 
@@ -190,8 +190,8 @@ def _program(order: Order, terms: Terms, place: Place, work: str, logs: Sequence
     if logs:
         gvisor.execute(order, terms, place, program.environment(order, WORK), *logs)
     variables = program.environment(order, work)
-    if order.warm and program.runs_warm(order.argv):
-        return partial(program.run_warm, order.argv, variables)
+    if order.warm and interpreter.runs_warm(order.argv, variables):
+        return partial(interpreter.run_warm, order.argv, variables)
     program.execute(order.argv, variables)
 
 

@@ -1,0 +1,2 @@
+import csv, sys
+csv.writer(sys.stdout).writerow([1, "a b"])

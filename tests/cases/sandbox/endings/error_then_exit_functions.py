@@ -1,0 +1,4 @@
+import atexit
+atexit.register(print, "exit function")
+print("main")
+raise RuntimeError("it failed")

@@ -1,0 +1,3 @@
+import sys
+print("main")
+sys.exit([1, 2])

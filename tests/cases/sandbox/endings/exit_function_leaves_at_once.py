@@ -1,0 +1,4 @@
+import atexit, os
+atexit.register(print, "never")
+atexit.register(lambda: os._exit(3))
+print("lost")

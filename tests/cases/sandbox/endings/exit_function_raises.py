@@ -1,0 +1,4 @@
+import atexit
+atexit.register(print, "still called")
+atexit.register(lambda: 1 // 0)
+print("main")

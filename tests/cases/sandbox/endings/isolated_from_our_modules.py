@@ -1,0 +1,2 @@
+import sys
+print([name for name in sys.modules if "services" in name or "perilune" in name])

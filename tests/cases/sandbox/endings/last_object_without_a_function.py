@@ -1,0 +1,5 @@
+class Last(list):
+    pass
+import weakref
+a = Last("abc")
+finalizer = weakref.finalize(a, print, "finalized")

@@ -1,0 +1,4 @@
+import pickle
+class P:
+    x = 1
+print(pickle.loads(pickle.dumps(P())).x)

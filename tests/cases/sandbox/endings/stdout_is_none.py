@@ -1,0 +1,4 @@
+import sys
+sys.__stdout__.write("original\n")
+sys.stdout = None
+print("nothing")

@@ -1,0 +1,3 @@
+import subprocess, sys
+print("after")
+subprocess.run([sys.executable, "-c", "print('before')"])

@@ -1,0 +1,3 @@
+import sys
+sys.stdout.write("a\udcff\n")
+print(ascii(input()))

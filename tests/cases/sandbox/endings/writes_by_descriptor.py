@@ -1,0 +1,3 @@
+import os
+print("last")
+os.write(1, b"first\n")
