@@ -26,6 +26,23 @@ FORMATS: Mapping[str, Callable[[Row, str, str], JudgeRequest]] = {
 }
 
 
+def language_of(format: str, row: Row, language: str) -> str:
+    """The program's language: what a row of a format of many languages says, else the one given."""
+    named = _SAYS_LANGUAGE[format](row) if format in _SAYS_LANGUAGE and isinstance(row, Mapping) else None
+    return named if isinstance(named, str) and named else language
+
+
+def _native_language(row: Row) -> object:
+    program = row.get("program")
+    return program.get("language") if isinstance(program, Mapping) else None
+
+
+_SAYS_LANGUAGE: Mapping[str, Callable[[Row], object]] = {
+    "multipl-e": lambda row: row.get("language"),
+    "native": _native_language,
+}
+
+
 def judge_request(format: str, row: Row, source: str, language: str = "python") -> JudgeRequest:
     """The request that judges a program by a dataset's row.
 

@@ -1,8 +1,8 @@
 """APPS and TACO: `{"inputs": […], "outputs": […], "fn_name"?}`, in the row itself or as its `input_output`.
 
-Without `fn_name` they are stdin and stdout, compared by words, numbers within the 1e-5 of APPS's own script. With it an
-input is the list of arguments, or text with one JSON value a line; outputs that are all lists of one value hold that
-value, which is how APPS wraps them.
+Without `fn_name` they are stdin and stdout, compared by words: integers exactly, other numbers within the 1e-5 of
+APPS's own script. With it an input is the list of arguments, or text with one JSON value a line; outputs that are all
+lists of one value hold that value, which is how APPS wraps them.
 """
 
 from __future__ import annotations

@@ -6,19 +6,8 @@ A program may be the completion of the prompt, cut at the stop tokens here, or t
 from __future__ import annotations
 
 from perilune.api.sandbox.v1.sandbox_pb2 import JudgeRequest
+from perilune.codetests.languages import language_called
 from perilune.codetests.row import Row, assertion, parsed, request, text
-
-LANGUAGES = {
-    "py": "python",
-    "js": "javascript",
-    "ts": "typescript",
-    "cs": "csharp",
-    "rs": "rust",
-    "rb": "ruby",
-    "pl": "perl",
-    "sh": "bash",
-    "ml": "ocaml",
-}
 
 
 def read(row: Row, source: str, language: str) -> JudgeRequest:
@@ -34,5 +23,5 @@ def read(row: Row, source: str, language: str) -> JudgeRequest:
         program = prompt + source[: min((at for at in stops if at >= 0), default=None)] + ("\n}" if closes else "")
     if closes:  # the function that the prompt opened; it belongs to the program
         tests = tests.lstrip()[1:]
-    named = str(row.get("language") or language)
-    return request(program, LANGUAGES.get(named, named), [assertion(tests)])
+    named = language_called(str(row.get("language") or language))
+    return request(program, named, [assertion(tests)])

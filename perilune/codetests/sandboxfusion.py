@@ -1,6 +1,6 @@
 """SandboxFusion: `test` is a list of `{"input": {"stdin": …, FILE: …}, "output": {"stdout": …}}`.
 
-Compared as it does: words, lower case, numbers within a relative 1e-5.
+Compared by words in lower case: integers exactly, other numbers within its relative 1e-5.
 """
 
 from __future__ import annotations

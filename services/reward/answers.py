@@ -8,7 +8,7 @@ from services.reward.equality.notation import repaired
 from services.reward.equality.numerals import english_number
 from services.reward.equality.units import leading_unit
 
-_THINKING_TAG = re.compile(r"<(/?)(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
+THINKING_TAG = re.compile(r"<(/?)(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
 _END_OF_TURN = re.compile(r"<\|(?:im_start|im_end|endoftext|eot_id|end)\|>|<｜end▁of▁sentence｜>|</s>")
 _ANSWER_TAG = re.compile(r"<answer>((?:(?!<answer>).)*?)</answer>", re.IGNORECASE | re.DOTALL)
 _BOX = re.compile(r"\\f?box(?:ed)?\s*(?:\{|([0-9a-zA-Z]+(?:\.\d+)?))")
@@ -70,7 +70,7 @@ def without_thinking(response: str) -> str:
     of the prompt), and what follows one that never closes."""
     kept: list[str] = []
     position, thinking = 0, False
-    for tag in _THINKING_TAG.finditer(response):
+    for tag in THINKING_TAG.finditer(response):
         closing = bool(tag[1])
         if not thinking and closing:
             kept.clear()

@@ -19,7 +19,9 @@ MAX_SHOWN_CHARS = 200
 # Where a comparison by floats gives no tolerance of its own.
 DEFAULT_TOLERANCE = 1e-9
 
+_EXACT_FLOATS = 2.0**53  # below it, every integer is a float
 _NUMBER = re.compile(rb"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,4})?")
+_DIGITS = re.compile(rb"[+-]?\d+")
 _Unit = Sequence[Any]
 
 
@@ -39,7 +41,8 @@ def difference(comparison: Comparison, expected: bytes, actual: bytes) -> str | 
 def value_difference(comparison: Comparison, expected: Any, actual: Any) -> str | None:
     """None if a returned JSON value is what was expected, else what differs.
 
-    Integers and floats of the same value are equal; booleans are not numbers. Floats are equal within the tolerance.
+    Integers and floats of the same value are equal; booleans are not numbers. Floats are equal within the tolerance,
+    integers have none.
     """
     kind = comparison.kind or Comparison.KIND_JSON
     if kind != Comparison.KIND_JSON:
@@ -70,9 +73,19 @@ def _tokens(_: Comparison, expected: bytes, actual: bytes) -> str | None:
 
 def _floats(comparison: Comparison, expected: bytes, actual: bytes) -> str | None:
     def same(a: bytes, b: bytes) -> bool:
-        return a == b or (bool(_NUMBER.fullmatch(a) and _NUMBER.fullmatch(b)) and _close(comparison, a, b))
+        if a == b:
+            return True
+        if _DIGITS.fullmatch(a) and _DIGITS.fullmatch(b):
+            return _integer(a) == _integer(b)
+        return bool(_NUMBER.fullmatch(a) and _NUMBER.fullmatch(b)) and _close(comparison, a, b)
 
     return _first_difference("word", expected.split(), actual.split(), same)
+
+
+def _integer(word: bytes) -> bytes:
+    """An integer in the one way to write it, however long; digits behind a leading zero stay a string of digits."""
+    sign, digits = (b"-" if word[:1] == b"-" else b""), word.lstrip(b"+-")
+    return b"0" if digits == b"0" else sign + digits
 
 
 def _unordered_lines(_: Comparison, expected: bytes, actual: bytes) -> str | None:
@@ -152,13 +165,18 @@ def _value_difference(comparison: Comparison, expected: Any, actual: Any, where:
 def _same_number(comparison: Comparison, expected: float, actual: float) -> bool:
     if expected == actual:
         return True
-    if isinstance(expected, int) and isinstance(actual, int):
+    if _is_whole(expected) and _is_whole(actual) and (isinstance(expected, int) or isinstance(actual, int)):
         return False
     relative, absolute = _tolerances(comparison)
     try:
         return abs(expected - actual) <= max(absolute, relative * abs(expected))
     except OverflowError:
         return False
+
+
+def _is_whole(number: float) -> bool:
+    """Whether it counts something: an integer, or a float that is one and holds its every digit."""
+    return isinstance(number, int) or (abs(number) < _EXACT_FLOATS and number.is_integer())
 
 
 def _excerpt(text: bytes, at: int = 0) -> str:

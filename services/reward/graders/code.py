@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
@@ -26,10 +25,11 @@ from perilune.api.sandbox.v1.sandbox_pb2 import (
 )
 from perilune.api.sandbox.v1.sandbox_pb2 import Verdict as SandboxVerdict
 from perilune.client import AsyncSandboxClient
-from perilune.codetests import judge_request
+from perilune.codetests import judge_request, language_of
+from perilune.codetests.languages import language_called
 from perilune.errors import InvalidInputError, UnavailableError
 from perilune.settings import Settings
-from services.reward.answers import without_thinking
+from services.reward.fences import read_answer
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 
 Format = Literal[
@@ -43,7 +43,6 @@ _COMPARISONS = {
     "unordered_lines": Comparison.KIND_UNORDERED_LINES,
     "json": Comparison.KIND_JSON,
 }
-_FENCE = re.compile(r"```[ \t]*([\w+#.-]*)[^\n]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _NO_VERDICT = (VERDICT_INFRASTRUCTURE_ERROR, VERDICT_CANCELLED)
 
 
@@ -71,7 +70,7 @@ class CodeOptions(GraderOptions):
 
 def grade(sample: Sample, options: CodeOptions) -> Verdict | None:
     """Nothing to run is a wrong answer; everything else is the sandbox's to say."""
-    return None if program_of(sample.response) else Verdict(0.0, {"why": "no program"})
+    return None if program_of(sample.response, options.language) else Verdict(0.0, {"why": "no program"})
 
 
 async def ask(sample: Sample, options: CodeOptions) -> Verdict:
@@ -88,7 +87,9 @@ async def ask(sample: Sample, options: CodeOptions) -> Verdict:
 
 def request_of(sample: Sample, options: CodeOptions) -> JudgeRequest:
     """What the sandbox is asked. InvalidInputError if the reference is no row of the format."""
-    request = judge_request(options.format, _row(sample.reference), program_of(sample.response), options.language)
+    row = _row(sample.reference)
+    language = language_of(options.format, row, options.language)
+    request = judge_request(options.format, row, program_of(sample.response, language), language)
     if options.comparison:
         kind = _COMPARISONS[options.comparison]
         tolerances = (options.relative_tolerance, options.absolute_tolerance)
@@ -117,13 +118,15 @@ def verdict_of(results: list[CaseResult], summary: JudgeSummary, partial: bool) 
     return Verdict(summary.num_passed / summary.num_cases, evidence)
 
 
-def program_of(response: str) -> str:
-    """The last fenced block of the answer, without the thinking; all of it where nothing is fenced."""
-    text = without_thinking(response)
-    if text != response:
-        text = text.lstrip(" \t")  # on the line of the closing tag; an indented line of code is left as it is
-    blocks = [block for _, block in _FENCE.findall(text) if block.strip()]
-    return blocks[-1] if blocks else text if text.strip() else ""
+def program_of(response: str, language: str) -> str:
+    """The last fenced block that is tagged with the language, else the last without a tag, else the last of any; all of
+    the answer where nothing is fenced. Thinking is no part of it."""
+    answer = read_answer(response)
+    blocks = [block for block in answer.blocks if block.text.strip()]
+    tagged = [block for block in blocks if block.tag and language_called(block.tag) == language_called(language)]
+    untagged = [block for block in blocks if not block.tag]
+    found = tagged or untagged or blocks
+    return found[-1].text if found else answer.text if answer.text.strip() else ""
 
 
 def _row(reference: str) -> Any:
@@ -146,7 +149,7 @@ def _sandbox() -> AsyncSandboxClient:
 
 GRADER = Grader(
     name="code",
-    version="1",
+    version="2",
     description="1 if the last program of the answer passes the reference's tests in the sandbox, else 0",
     options=CodeOptions,
     grade=grade,

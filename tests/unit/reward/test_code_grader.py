@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 
@@ -15,21 +16,98 @@ from services.reward.graders.grader import Sample
 ROW = json.dumps({"inputs": ["1"], "outputs": ["2"]})
 
 
+F = "```"
+DOCSTRING = f'def f():\n    """Doubles.\n\n    {F}\n    f(1)\n    {F}\n    """\n    return 2\n'
+FLAT_DOCSTRING = f'"""Usage:\n\n{F}\nf(1)\n{F}\n"""\nx = 1\n'
+TAG = 's = "</think>"\nprint(s)\n'
+
+
 @pytest.mark.parametrize(
     ("response", "program"),
     [
         ("```python\nprint(1)\n```", "print(1)\n"),
-        ("first\n```py\na\n```\nthen\n```\nb\n```\ndone", "b\n"),
+        ("first\n```py\na\n```\nthen\n```python\nb\n```\ndone", "b\n"),
         ("<think>```python\nwrong\n```</think>```python\nright\n```", "right\n"),
         ("```python\ncut off", "cut off"),
         ("    return 1\n", "    return 1\n"),
         ("  \n", ""),
         ("<think> a b </think> def f ( x ) : return x", "def f ( x ) : return x"),
         ("<think>a</think>\n    return x", "\n    return x"),
+        # Which block.
+        ("```python\na\n```\nIt prints:\n```\n42\n```", "a\n"),
+        ("```python\na\n```\nRun it:\n```bash\npython main.py\n```", "a\n"),
+        ("```Python3\na\n```\n```cpp\nint main(){}\n```", "a\n"),
+        ("```\na\n```\n```bash\nls\n```", "a\n"),
+        ("```\nfirst\n```\n```\nsecond\n```", "second\n"),
+        ("```text\nonly\n```", "only\n"),
+        ("```python\na\n```\n```python\n```", "a\n"),
+        ("```python title=main.py\na\n```", "a\n"),
+        ("```{.python}\na\n```", "a\n"),
+        ("``` python\na\n``` \nend", "a\n"),
+        # Which fences.
+        ("~~~python\na\n~~~\nend", "a\n"),
+        ("~~~\n```\nb\n```\n~~~", "```\nb\n```\n"),
+        ("````python\nx = '''\n```\n'''\n````\nend", "x = '''\n```\n'''\n"),
+        ("1. Do:\n   ```python\n   if a:\n       b\n\n   ```\n2. End", "if a:\n    b\n\n"),
+        ("- ```python\n  a\n  ```\n- end", "a\n"),
+        ("\t```py\n\ta\n\t```\nend", "a\n"),
+        ("   ```python\na\n```\nend", "a\n"),
+        ("> ```python\n> if a:\n>     b\n> ```\nend", "if a:\n    b\n"),
+        ("Here it is: ```python\na\n```\nend", "a\n"),
+        ("Use ```x``` or `y`:\n```python\na\n```\nend", "a\n"),
+        ("```python\r\na\r\nb\r\n```\r\nend", "a\nb\n"),
+        ("```python\na\u2028b = '\x0c'\n```", "a\u2028b = '\x0c'\n"),
+        ("```python\na\n```<|im_end|>\n", "a\n"),
+        (f"```python\n{DOCSTRING}```\nend", DOCSTRING),
+        (f"```python\n{FLAT_DOCSTRING}```\nend\n```\n1\n```", FLAT_DOCSTRING),
+        ('```python\n# an odd """\na\n```\nend', '# an odd """\na\n'),
+        ("```python\na = '''never closed\n```\nend", "a = '''never closed\n"),
+        # What is thinking.
+        (f"```python\n{TAG}```", TAG),
+        (f"<think>so</think>\n```python\n{TAG}```\nend", TAG),
+        (TAG, TAG),
+        ("```python\ns = '''\n<think>\n'''\n```\nend", "s = '''\n<think>\n'''\n"),
+        ("I close it by `</think>`, so\n```python\na\n```", "a\n"),
+        ("```python\ndraft\n```\nno\n</think>\n```python\na\n```", "a\n"),
+        ("```python\ndraft\n</think>\nHere:\n```python\na\n```", "a\n"),
+        ("<think>\n```python\ndraft\n```", ""),
     ],
 )
 def test_the_last_program_of_the_answer(response: str, program: str) -> None:
-    assert program_of(response) == program
+    assert program_of(response, "python") == program
+
+
+def test_the_language_asked_for_chooses_the_block() -> None:
+    response = "```py\na\n```\n```c++\nb\n```\n```javascript\nc\n```\n```\nd\n```"
+    asked = {"python3": "a\n", "cpp": "b\n", "js": "c\n", "rust": "d\n"}
+    assert {language: program_of(response, language) for language in asked} == asked
+    row = json.dumps({"language": "cpp", "prompt": "int f() {", "tests": "}\nint main() {}"})
+    options = find_grader("code").read_options({"format": "multipl-e"})
+    assert "b\n" in request_of(Sample("", row, response), options).program.source
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        "```\n" * 20_000,
+        "```python\na\n" * 10_000,
+        "  ```python\n```\n" * 10_000,
+        "```python\n</think>\nx\n" * 10_000,
+        "```python\n'''\n```\n" * 10_000,
+        "~" * 100_000 + "x`",
+        "`" * 100_000,
+        " " * 100_000 + "x",
+        '"' * 100_001,
+        "'\"\\" * 20_000,
+        "<think>" * 10_000,
+        "- " * 50_000 + "```",
+    ],
+)
+def test_reading_takes_linear_time(response: str) -> None:
+    before = time.process_time()
+    program_of(f"```python\n{response}", "python")
+    program_of(response, "python")
+    assert time.process_time() - before < 5.0
 
 
 def test_no_program_is_wrong_and_a_program_is_for_the_sandbox() -> None:

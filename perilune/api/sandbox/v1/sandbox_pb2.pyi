@@ -468,7 +468,7 @@ class Comparison(_message.Message):
         KIND_TOKENS: Comparison._Kind.ValueType  # 3
         """Words, however they are spaced."""
         KIND_FLOATS: Comparison._Kind.ValueType  # 4
-        """Words, numbers among them by tolerance."""
+        """Words; numbers among them by tolerance, but two integers only by value. Digits behind a leading zero are text."""
         KIND_UNORDERED_LINES: Comparison._Kind.ValueType  # 5
         """Lines in any order."""
         KIND_CHECKER: Comparison._Kind.ValueType  # 6
@@ -485,7 +485,7 @@ class Comparison(_message.Message):
     KIND_TOKENS: Comparison.Kind.ValueType  # 3
     """Words, however they are spaced."""
     KIND_FLOATS: Comparison.Kind.ValueType  # 4
-    """Words, numbers among them by tolerance."""
+    """Words; numbers among them by tolerance, but two integers only by value. Digits behind a leading zero are text."""
     KIND_UNORDERED_LINES: Comparison.Kind.ValueType  # 5
     """Lines in any order."""
     KIND_CHECKER: Comparison.Kind.ValueType  # 6
