@@ -25,6 +25,10 @@ class RecipeError(InvalidInputError):
     """A recipe has wrong keys or values; the message names each."""
 
 
+class SettingsError(InvalidInputError):
+    """What a program was given to work with cannot be used, and a restart would not help: exit status 2."""
+
+
 class NotFoundError(PeriluneError):
     """There is no such run, worker, file or model."""
 

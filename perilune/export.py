@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from perilune.api.master.v1.master_pb2 import Evaluation, Run, Version
 from perilune.errors import MissingDependencyError
+from perilune.report import recipe_of
 
 if TYPE_CHECKING:
     from perilune.client import AsyncRunClient
@@ -52,7 +53,7 @@ class TensorBoardWriter:
         for old in own.glob(EVENT_FILES):
             old.unlink()
         self._writer = SummaryWriter(str(own))
-        self._writer.add_text("recipe", f"```json\n{json.dumps(json.loads(run.recipe_json), indent=2)}\n```", 0)
+        self._writer.add_text("recipe", f"```json\n{json.dumps(recipe_of(run), indent=2)}\n```", 0)
 
     def write(self, point: Point) -> None:
         for name, value in point.values.items():
@@ -77,7 +78,7 @@ class WandbWriter:
             project=project,
             id=run.id,
             name=run.id,
-            config=json.loads(run.recipe_json),
+            config=recipe_of(run),
             resume="allow",
             dir=str(folder),
             settings=wandb.Settings(console="off", silent=True, disable_git=True, x_disable_stats=True),

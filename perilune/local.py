@@ -28,7 +28,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from perilune.errors import InvalidInputError, MissingDependencyError, PeriluneError, StateError, UnavailableError
+from perilune.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    PeriluneError,
+    SettingsError,
+    StateError,
+    UnavailableError,
+)
 from perilune.supervision import WRONG_SETTINGS, inherited, num_deaths_without_work, pause_s, restart_notice
 from perilune.supervision import reason_to_give_up as reason_to_give_up  # noqa: PLC0414
 
@@ -452,9 +459,11 @@ class LocalCluster:
             )
 
     def _give_up(self, child: Child, status: int, reason: str) -> None:
-        kind = InvalidInputError if status == WRONG_SETTINGS else UnavailableError
-        tail = _tail(child.log, child.log_start)
-        self._failure = kind(f"{child.name} {reason}. The end of {child.log}:\n{tail}")
+        if status == WRONG_SETTINGS:
+            self._failure = SettingsError(f"{child.name} {reason}: {_complaint(child.log, child.log_start)}")
+        else:
+            tail = _tail(child.log, child.log_start)
+            self._failure = UnavailableError(f"{child.name} {reason}. The end of {child.log}:\n{tail}")
         self._failed.set()
 
     async def _until_ready(self, child: Child, patience_s: float) -> None:
@@ -552,8 +561,9 @@ async def _short_lived(service: str, env: dict[str, str], trouble: str) -> Async
             deadline = time.monotonic() + SERVICE_PATIENCE_S
             while not ready_file.exists():
                 if process.returncode is not None or time.monotonic() > deadline:
-                    kind = InvalidInputError if process.returncode == WRONG_SETTINGS else UnavailableError
-                    raise kind(f"{trouble}:\n{_tail(log)}")
+                    if process.returncode == WRONG_SETTINGS:
+                        raise SettingsError(f"{trouble}: {_complaint(log)}")
+                    raise UnavailableError(f"{trouble}:\n{_tail(log)}")
                 await asyncio.sleep(0.02)
             yield json.loads(ready_file.read_text())["address"]
         finally:
@@ -586,6 +596,12 @@ async def _until_listening(port: str, patience_s: float) -> None:
 
 def _with_root(root: Path) -> str:
     return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
+
+
+def _complaint(log: Path, start: int = 0) -> str:
+    """What a service said was wrong with its settings: the last thing that it said, or the end of its log."""
+    _, found, said = log.read_bytes()[start:].decode(errors="replace").rpartition(" perilune.service: ")
+    return said.strip() if found else f"\n{_tail(log, start)}"
 
 
 def _tail(log: Path, start: int = 0) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,12 +93,23 @@ def series(versions: Iterable[Version], metric: str) -> tuple[list[int], list[fl
 
 def state_name(state: RunState.ValueType) -> str:
     """The state in a word, for example `finished`."""
-    return RunState.Name(state).removeprefix("RUN_STATE_").lower()
+    known = state in RunState.values() and state != RunState.RUN_STATE_UNSPECIFIED
+    return RunState.Name(state).removeprefix("RUN_STATE_").lower() if known else "unknown"
 
 
 def reason_of(run: Run) -> str:
     """Why the run is in its state, where that says more than the state itself."""
-    return "" if run.reason == state_name(run.state) else run.reason
+    reason = "" if run.reason == state_name(run.state) else run.reason
+    return "; ".join(filter(None, (reason, run.problem)))
+
+
+def recipe_of(run: Run) -> dict[str, Any]:
+    """The run's recipe as plain values; empty if it is no JSON object."""
+    try:
+        recipe = json.loads(run.recipe_json)
+    except (ValueError, RecursionError):
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
 
 
 def duration(seconds: float) -> str:
@@ -121,6 +133,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "id": run.id,
         "state": state_name(run.state),
         "reason": run.reason,
+        "problem": run.problem,
         "seconds": run.seconds,
         "submitted": _iso(run.submitted_unix_ns),
         "iteration": run.iteration,
@@ -167,6 +180,7 @@ def summary_as_json(run: Run) -> dict[str, Any]:
         "id": run.id,
         "state": state_name(run.state),
         "reason": run.reason,
+        "problem": run.problem,
         "seconds": run.seconds,
         "submitted": _iso(run.submitted_unix_ns),
         "iteration": run.iteration,
@@ -209,6 +223,7 @@ STATE_STYLES = {
     RunState.RUN_STATE_FAILED: "red",
     RunState.RUN_STATE_STOPPED: "yellow",
     RunState.RUN_STATE_STOPPING: "yellow",
+    RunState.RUN_STATE_INTERRUPTED: "yellow",
 }
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
@@ -33,6 +32,7 @@ from perilune.report import (
     modes_of,
     number,
     reason_of,
+    recipe_of,
     series,
     state_name,
 )
@@ -139,7 +139,7 @@ def _headline(view: RunView, now: float) -> RenderableType:
 
 
 def _description(run: Run) -> str:
-    return str(json.loads(run.recipe_json).get("description", "")) if run.recipe_json else ""
+    return str(recipe_of(run).get("description", ""))
 
 
 def _progress(view: RunView) -> RenderableType:

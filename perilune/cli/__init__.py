@@ -1,6 +1,7 @@
 """The command line: `commands` has the commands and their options, the other modules what they do.
 
-Exit status: 0, or 1 for a failure that the message on stderr explains, 2 for a wrong command line, 130 after Ctrl-C.
+Exit status: 0, or 1 for a failure that the message on stderr explains, 2 for a wrong command line or a home or setting
+that cannot be used, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ def main() -> None:
     try:
         app()
     except Exception as error:
-        from perilune.errors import PeriluneError
+        from perilune.errors import PeriluneError, SettingsError
 
         if not isinstance(error, PeriluneError):
             raise
         print(f"perilune: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(2 if isinstance(error, SettingsError) else 1)

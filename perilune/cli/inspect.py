@@ -35,6 +35,9 @@ def list_runs(home: Path, master: str | None, as_json: bool) -> None:
         print(json.dumps([reports.summary_as_json(run) for run in runs], indent=2))
     elif runs:
         console.print(_list(runs))
+        for run in runs:
+            if note := _note(run):
+                console.print(Text(f"{run.id}: {note}"))
     else:
         console.print(f"no runs in {home} yet; `perilune train RECIPE` makes one")
 
@@ -122,6 +125,11 @@ def _sentence(run: Run) -> str:
     reason = reports.reason_of(run)
     because = f": {reason}" if reason else ""
     return f"{run.id} is {reports.state_name(run.state)} at version {run.policy.number}{because}"
+
+
+def _note(run: Run) -> str:
+    """What a reader of the list has to know of a run beside its line."""
+    return reports.reason_of(run) if run.problem or run.state == RunState.RUN_STATE_INTERRUPTED else ""
 
 
 def _list(runs: list[Run]) -> Table:

@@ -15,8 +15,9 @@ from services.master.api.training import TrainingService
 from services.master.config import MasterSettings
 from services.master.gauges import keep_gauges
 from services.master.intake import take_advisories, take_dead_letters, take_events, take_partials, take_scores
+from services.master.migrate import migrate_if_older
 from services.master.registry import Registry
-from services.master.sole import sole_master
+from services.master.sole import has_master, sole_master, until_released
 from services.master.store import Store
 from services.master.web import page_routes
 
@@ -26,10 +27,11 @@ _SERVICES = master_pb2.DESCRIPTOR.services_by_name
 async def run(service: Service) -> None:
     settings = service.settings
     assert isinstance(settings, MasterSettings)
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     if settings.read_only:
+        await migrate_if_older(settings)
         async with Store.open(settings.database, migrate=False) as store:
-            await _serve_readers(service, store)
+            await _serve_readers(service, store, settings)
         return
     async with (
         patiently(sole_master, settings.database, patience_s=settings.patience_s) as lost,
@@ -39,8 +41,13 @@ async def run(service: Service) -> None:
         await _serve(service, store, bus, lost)
 
 
-async def _serve_readers(service: Service, store: Store) -> None:
-    master_pb2_grpc.add_RunServiceServicer_to_server(RunService(store, None, None), service.server)
+async def _serve_readers(service: Service, store: Store, settings: MasterSettings) -> None:
+    async def is_driven() -> bool:
+        return await has_master(settings.database)
+
+    await until_released(settings.database)  # a master whose launcher was killed still ends
+    readers = RunService(store, None, None, is_driven)
+    master_pb2_grpc.add_RunServiceServicer_to_server(readers, service.server)
     await service.listen([_SERVICES["RunService"]])
     await service.ready()
     await service.stopping.wait()

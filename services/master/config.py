@@ -8,7 +8,7 @@ from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
 from perilune.channel import read_secret
-from perilune.errors import InvalidInputError
+from perilune.errors import InvalidInputError, SettingsError
 from perilune.service import ServiceSettings
 
 
@@ -17,6 +17,13 @@ class MasterSettings(ServiceSettings):
     database_url: str | None = None  # a SQLAlchemy URL with an async driver; SQLite in `home` if not given
     database_password_file: Path | None = None  # the password for it, where it does not stand in the URL
     read_only: bool = False  # answer questions about runs and do nothing else: no bus, no fleet, no trainer
+
+    def make_home(self) -> None:
+        """Makes the home. SettingsError if it cannot be a folder."""
+        try:
+            self.home.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SettingsError(f"PERILUNE_HOME {self.home} cannot be made a folder: {error.strerror}") from error
 
     @property
     def database(self) -> str:

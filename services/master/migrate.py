@@ -12,6 +12,7 @@ import sys
 from perilune.errors import PeriluneError, UnavailableError
 from perilune.service import patiently
 from services.master.config import MasterSettings
+from services.master.schema import OlderSchemaError
 from services.master.sole import sole_master
 from services.master.store import Store
 
@@ -21,15 +22,24 @@ async def migrate(settings: MasterSettings) -> None:
 
     Raises:
         StateError: a master works on the database.
-        InvalidInputError: the database turns us away.
+        InvalidInputError: the database rejects the user, or is of a newer version.
         UnavailableError: it does not answer.
     """
-    settings.home.mkdir(parents=True, exist_ok=True)
+    settings.make_home()
     async with (
         patiently(sole_master, settings.database, patience_s=settings.patience_s),
         Store.open(settings.database),
     ):
         logging.info("the database has this version's schema")
+
+
+async def migrate_if_older(settings: MasterSettings) -> None:
+    """Brings a database that is only to be read to this version's schema, if need be. Raises as `migrate` does."""
+    try:
+        async with Store.open(settings.database, migrate=False):
+            pass
+    except OlderSchemaError:
+        await migrate(settings)
 
 
 if __name__ == "__main__":

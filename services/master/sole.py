@@ -15,11 +15,17 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from perilune.errors import InvalidInputError, StateError, UnavailableError
+from perilune.errors import InvalidInputError, SettingsError, StateError, UnavailableError
 
 LOCK_KEY = int.from_bytes(b"perilune", "big")  # of the advisory lock; the same for every master of a database
 TAKEOVER_S = 10.0  # a predecessor that is ending gets so long
 LOOK_EVERY_S = 2.0
+ENDING_S = 3.0  # a master notices within a second that its launcher is gone
+# Whether the advisory lock of a key of 64 bits is held, by its halves.
+_HELD = """
+SELECT EXISTS (SELECT 1 FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+WHERE datname = current_database() AND locktype = 'advisory' AND granted AND objsubid = 1
+AND classid = CAST(:high AS bigint) AND objid = CAST(:low AS bigint))"""
 REFUSALS = ("28", "3D")  # SQLSTATE classes: wrong user or password, no such database
 
 
@@ -38,15 +44,35 @@ async def sole_master(database: str) -> AsyncIterator[Awaitable[None]]:
         url = make_url(database)
     except ArgumentError as error:
         raise InvalidInputError(f"PERILUNE_DATABASE_URL {database!r} cannot be used: {error}") from error
-    hold = _hold_file(Path(url.database or "")) if url.get_backend_name() == "sqlite" else _hold_lock(url)
+    hold = _hold_file(_file_of(url)) if url.get_backend_name() == "sqlite" else _hold_lock(url)
     async with hold as lost:
         yield lost
+
+
+async def has_master(database: str) -> bool:
+    """Whether a master holds the database. UnavailableError if it does not answer."""
+    url = make_url(database)
+    if url.get_backend_name() == "sqlite":
+        return _is_file_held(Path(f"{_file_of(url)}.lock"))
+    return await _is_lock_held(url)
+
+
+async def until_released(database: str, patience_s: float = ENDING_S) -> None:
+    """Returns when no master holds an SQLite database, or after the patience."""
+    deadline = time.monotonic() + patience_s
+    while make_url(database).get_backend_name() == "sqlite" and await has_master(database):
+        if time.monotonic() > deadline:
+            return
+        await asyncio.sleep(0.1)
 
 
 @contextlib.asynccontextmanager
 async def _hold_file(path: Path) -> AsyncIterator[Awaitable[None]]:
     """A lock on a file beside the database; the kernel lets go of it when this process ends, however it ends."""
-    descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise SettingsError(f"{path}.lock cannot be written, beside the database: {error.strerror}") from error
     try:
         deadline = time.monotonic() + TAKEOVER_S
         while not _is_locked(descriptor):
@@ -64,6 +90,21 @@ def _is_locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _file_of(url: URL) -> Path:
+    return Path((url.database or "").removeprefix("file:"))
+
+
+def _is_file_held(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # no master has ever held it
+    return False
 
 
 @contextlib.asynccontextmanager
@@ -94,6 +135,18 @@ async def _lock(connection: AsyncConnection, shown: str) -> None:
         if time.monotonic() > deadline:
             raise _taken(shown)
         await asyncio.sleep(0.5)
+
+
+async def _is_lock_held(url: URL) -> bool:
+    engine = create_async_engine(url, poolclass=NullPool)
+    keys = {"high": LOCK_KEY >> 32, "low": LOCK_KEY & 0xFFFFFFFF}
+    try:
+        async with engine.connect() as connection:
+            return bool(await connection.scalar(text(_HELD), keys))
+    except (SQLAlchemyError, OSError) as error:
+        raise UnavailableError(f"the database {url.render_as_string()} does not answer: {error}") from error
+    finally:
+        await engine.dispose()
 
 
 async def _until_lost(connection: AsyncConnection, shown: str) -> None:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, groupby
-from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from alembic import command
-from alembic.config import Config
-from sqlalchemy import Connection, Integer, bindparam, cast, event, func, insert, select, tuple_, update
+from sqlalchemy import Integer, bindparam, cast, event, func, insert, select, tuple_, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -23,8 +21,8 @@ from perilune.api.master.v1.master_pb2 import Ledger, RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, PolicyVersion
 from perilune.errors import (
     AlreadyExistsError,
-    InvalidInputError,
     NotFoundError,
+    SettingsError,
     StaleLeaseError,
     StateError,
     UnavailableError,
@@ -32,6 +30,7 @@ from perilune.errors import (
 from perilune.telemetry import meter
 from services.master.ledger import balance
 from services.master.schedule import Progress
+from services.master.schema import bring_up_to_date, check, check_file, trouble_with_file
 from services.master.tables import EvaluationRow, GroupRow, RunRow, SampleRow, SampleState, VersionRow
 
 # The ledger's movements: how many samples came into each state.
@@ -39,7 +38,6 @@ samples_counter = meter.create_counter("perilune.master.samples", "{sample}", "S
 
 PART_TOKENS = 1 << 15  # of a batch, read at once
 
-MIGRATIONS = Path(__file__).parent / "migrations"
 ENDED = (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_STOPPED)
 # States in which a trainer may lease a run.
 LEASABLE = (RunState.RUN_STATE_PENDING, RunState.RUN_STATE_STARTING, RunState.RUN_STATE_RUNNING)
@@ -136,27 +134,34 @@ class Store:
     @staticmethod
     @contextlib.asynccontextmanager
     async def open(url: str, *, migrate: bool = True) -> AsyncIterator[Store]:
-        """Opens the database and brings its schema up to date.
+        """Opens the database and brings its schema up to date, unless it is to be read alone (`migrate=False`).
 
-        InvalidInputError for a URL that is none; UnavailableError if the database does not answer.
+        Raises:
+            OlderSchemaError: the schema is of an older version, and is not to be migrated.
+            SettingsError: the URL or the file cannot be used, or the schema is of a newer version.
+            UnavailableError: the database does not answer.
         """
         try:
             engine = create_async_engine(url)
         except (SQLAlchemyError, ModuleNotFoundError, ValueError) as error:
-            raise InvalidInputError(f"PERILUNE_DATABASE_URL {url!r} cannot be used: {error}") from error
+            raise SettingsError(f"PERILUNE_DATABASE_URL {url!r} cannot be used: {error}") from error
         if engine.dialect.name == "sqlite":
             event.listen(engine.sync_engine, "connect", _tune_sqlite)
+        shown = str(engine.url.database if engine.dialect.name == "sqlite" else engine.url)
         try:
-            if migrate:
-                async with engine.begin() as connection:
-                    await connection.run_sync(_upgrade)
+            if engine.dialect.name == "sqlite" and not shown.startswith("file:"):
+                await asyncio.to_thread(check_file, shown)
+            async with engine.begin() as connection:
+                await connection.run_sync(bring_up_to_date if migrate else check, shown)
             store = Store(engine)
             try:
                 yield store
             finally:
                 await asyncio.gather(*store.changes, return_exceptions=True)
-        except (SQLAlchemyError, ConnectionError) as error:
-            raise UnavailableError(f"the database {engine.url} failed: {error}") from error
+        except (SQLAlchemyError, sqlite3.Error, ConnectionError) as error:
+            raise trouble_with_file(error, shown) or UnavailableError(
+                f"the database {shown} failed: {error}"
+            ) from error
         finally:
             await engine.dispose()
 
@@ -738,13 +743,6 @@ async def _known_samples(db: AsyncConnection, keys: Sequence[tuple[str, int]]) -
     columns = (SampleRow.group_id, SampleRow.sample_index)
     rows = await db.execute(select(*columns).where(tuple_(*columns).in_(list(keys))))
     return {(group_id, index) for group_id, index in rows}
-
-
-def _upgrade(connection: Connection) -> None:
-    config = Config()
-    config.set_main_option("script_location", str(MIGRATIONS))
-    config.attributes["connection"] = connection
-    command.upgrade(config, "head")
 
 
 def _tune_sqlite(connection: Any, _record: object) -> None:

@@ -13,6 +13,7 @@ import pytest
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.bus import Bus
 from perilune.recipe import check_recipe
+from services.master.sole import has_master
 from tests.integration.postgres import PASSWORD, Postgres
 from tests.integration.test_master import RECIPE, fleet, master_on, trainer_of
 
@@ -68,6 +69,8 @@ async def test_a_second_master_refuses(postgres: Postgres, nats_url: str, tmp_pa
         assert second.returncode == 2
         assert b"another master works on postgresql" in log
         assert PASSWORD.encode() not in log
+        assert await has_master(postgres.url)
+    assert not await has_master(postgres.url)
 
 
 async def test_a_second_master_refuses_on_sqlite_too(nats_url: str, tmp_path: Path) -> None:

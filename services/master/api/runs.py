@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import grpc
 
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.master.v1.master_pb2_grpc import RunServiceServicer
-from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, ScoredTrajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.codec import num_elements
 from perilune.errors import StateError
-from perilune.recipe import read_stored_recipe, recipe_from_json
+from perilune.recipe import recipe_from_json
 from perilune.service import rpc_errors
-from perilune.stats import wilson_interval
+from services.master.api.description import describe
 from services.master.api.fleet import FleetService
 from services.master.registry import Registry
 from services.master.store import ENDED, Store
-from services.master.tables import EvaluationRow
+from services.master.tables import RunRow
 
 WATCH_INTERVAL_S = 0.5  # a snapshot asks the database several questions
+MAX_LISTED = 1000  # runs in one list, the newest
+
+
+async def _always() -> bool:
+    return True
 
 
 class RunService(RunServiceServicer):
     """Answers from the database; without a registry (a read-only master) it changes nothing."""
 
-    def __init__(self, store: Store, registry: Registry | None, fleet: FleetService | None) -> None:
-        self._store, self._registry, self._fleet = store, registry, fleet
+    def __init__(
+        self,
+        store: Store,
+        registry: Registry | None,
+        fleet: FleetService | None,
+        is_driven: Callable[[], Awaitable[bool]] = _always,
+    ) -> None:
+        """`is_driven`: whether another master works on the database, asked where this one has no registry."""
+        self._store, self._registry, self._fleet, self._is_driven = store, registry, fleet, is_driven
 
     async def SubmitRun(self, request: m.SubmitRunRequest, context: grpc.aio.ServicerContext) -> m.SubmitRunResponse:
         async with rpc_errors(context):
@@ -41,7 +53,8 @@ class RunService(RunServiceServicer):
 
     async def ListRuns(self, request: m.ListRunsRequest, context: grpc.aio.ServicerContext) -> m.ListRunsResponse:
         async with rpc_errors(context):
-            return m.ListRunsResponse(runs=[await self._describe(row.id) for row in await self._store.runs()])
+            rows = (await self._store.runs())[:MAX_LISTED]
+            return m.ListRunsResponse(runs=[await self._description_of(row) for row in rows])
 
     async def WatchRun(
         self, request: m.WatchRunRequest, context: grpc.aio.ServicerContext
@@ -113,24 +126,12 @@ class RunService(RunServiceServicer):
         return self._registry
 
     async def _describe(self, run_id: str) -> m.Run:
-        row = await self._store.run(run_id)
-        recipe = read_stored_recipe(row.recipe)
-        policy = await self._store.newest_version(run_id)
-        unwritten_seconds = self._registry.active_seconds(run_id) if self._registry else 0.0
-        return m.Run(
-            id=row.id,
-            state=row.state,  # type: ignore[arg-type]
-            reason=row.reason,
-            recipe_json=row.recipe,
-            iteration=policy.number if policy else 0,
-            num_iterations=recipe.trainer.num_iterations,
-            policy=policy,
-            evaluations=[_evaluation(e) for e in await self._store.evaluations(run_id)],
-            ledger=await self._store.ledger(run_id),
-            submitted_unix_ns=row.submitted_ns,
-            seconds=row.active_seconds + unwritten_seconds,
-            model_path=row.model_path,
-        )
+        return await self._description_of(await self._store.run(run_id))
+
+    async def _description_of(self, row: RunRow) -> m.Run:
+        if self._registry:
+            return await describe(self._store, row, self._registry.active_seconds(row.id))
+        return await describe(self._store, row, is_driven=await self._is_driven())
 
 
 def leave_out_tokens(sample: ScoredTrajectory) -> None:
@@ -140,17 +141,3 @@ def leave_out_tokens(sample: ScoredTrajectory) -> None:
         segment.num_tokens = num_elements(segment.tokens)
         for name in ("tokens", "logprobs", "full_logprobs"):
             segment.ClearField(name)
-
-
-def _evaluation(row: EvaluationRow) -> m.Evaluation:
-    low, high = wilson_interval(row.num_correct, row.num_problems)
-    return m.Evaluation(
-        policy=PolicyVersion(number=row.version, digest=row.digest),
-        mode=row.mode,
-        num_problems=row.num_problems,
-        num_correct=row.num_correct,
-        accuracy=row.num_correct / row.num_problems,
-        low=low,
-        high=high,
-        mean_tokens=row.mean_tokens,
-    )

@@ -36,6 +36,8 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_STOPPED: _RunState.ValueType  # 5
     RUN_STATE_FINISHED: _RunState.ValueType  # 6
     RUN_STATE_FAILED: _RunState.ValueType  # 7
+    RUN_STATE_INTERRUPTED: _RunState.ValueType  # 8
+    """Was under way when its services ended, and no master works on it now. Only a master that reads says so."""
 
 class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper): ...
 
@@ -49,6 +51,8 @@ RUN_STATE_STOPPING: RunState.ValueType  # 4
 RUN_STATE_STOPPED: RunState.ValueType  # 5
 RUN_STATE_FINISHED: RunState.ValueType  # 6
 RUN_STATE_FAILED: RunState.ValueType  # 7
+RUN_STATE_INTERRUPTED: RunState.ValueType  # 8
+"""Was under way when its services ended, and no master works on it now. Only a master that reads says so."""
 Global___RunState: _TypeAlias = RunState  # noqa: Y015
 
 @_typing.final
@@ -225,6 +229,7 @@ class Run(_message.Message):
     SUBMITTED_UNIX_NS_FIELD_NUMBER: _builtins.int
     SECONDS_FIELD_NUMBER: _builtins.int
     MODEL_PATH_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___RunState.ValueType
     reason: _builtins.str
@@ -238,6 +243,8 @@ class Run(_message.Message):
     """Wall time in which it was starting or running, in seconds."""
     model_path: _builtins.str
     """Where the weights lie, as the trainer sees it: a Hugging Face model folder."""
+    problem: _builtins.str
+    """What of the run this version cannot read, for example of a recipe that a newer one wrote; empty if it reads all."""
     @_builtins.property
     def policy(self) -> _trajectory_pb2.PolicyVersion: ...
     @_builtins.property
@@ -259,10 +266,11 @@ class Run(_message.Message):
         submitted_unix_ns: _builtins.int = ...,
         seconds: _builtins.float = ...,
         model_path: _builtins.str = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "id", b"id", "iteration", b"iteration", "ledger", b"ledger", "model_path", b"model_path", "num_iterations", b"num_iterations", "policy", b"policy", "reason", b"reason", "recipe_json", b"recipe_json", "seconds", b"seconds", "state", b"state", "submitted_unix_ns", b"submitted_unix_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "id", b"id", "iteration", b"iteration", "ledger", b"ledger", "model_path", b"model_path", "num_iterations", b"num_iterations", "policy", b"policy", "problem", b"problem", "reason", b"reason", "recipe_json", b"recipe_json", "seconds", b"seconds", "state", b"state", "submitted_unix_ns", b"submitted_unix_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -103,7 +103,7 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListRuns(self, request, context):
-        """Newest first. Safe to retry.
+        """Newest first, at most 1,000. One that cannot be read whole is there too, with its `problem`. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

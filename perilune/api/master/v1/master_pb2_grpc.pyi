@@ -41,7 +41,7 @@ class RunServiceStub:
     GetRun: _grpc.UnaryUnaryMultiCallable[_master_pb2.GetRunRequest, _master_pb2.GetRunResponse]
     """NOT_FOUND: no such run. Safe to retry."""
     ListRuns: _grpc.UnaryUnaryMultiCallable[_master_pb2.ListRunsRequest, _master_pb2.ListRunsResponse]
-    """Newest first. Safe to retry."""
+    """Newest first, at most 1,000. One that cannot be read whole is there too, with its `problem`. Safe to retry."""
     WatchRun: _grpc.UnaryStreamMultiCallable[_master_pb2.WatchRunRequest, _master_pb2.WatchRunResponse]
     """A snapshot at once and at every change, until the run ends. NOT_FOUND: no such run. Safe to retry."""
     StopRun: _grpc.UnaryUnaryMultiCallable[_master_pb2.StopRunRequest, _master_pb2.StopRunResponse]
@@ -72,7 +72,7 @@ class RunServiceAsyncStub(RunServiceStub):
     GetRun: _aio.UnaryUnaryMultiCallable[_master_pb2.GetRunRequest, _master_pb2.GetRunResponse]  # type: ignore[assignment]
     """NOT_FOUND: no such run. Safe to retry."""
     ListRuns: _aio.UnaryUnaryMultiCallable[_master_pb2.ListRunsRequest, _master_pb2.ListRunsResponse]  # type: ignore[assignment]
-    """Newest first. Safe to retry."""
+    """Newest first, at most 1,000. One that cannot be read whole is there too, with its `problem`. Safe to retry."""
     WatchRun: _aio.UnaryStreamMultiCallable[_master_pb2.WatchRunRequest, _master_pb2.WatchRunResponse]  # type: ignore[assignment]
     """A snapshot at once and at every change, until the run ends. NOT_FOUND: no such run. Safe to retry."""
     StopRun: _aio.UnaryUnaryMultiCallable[_master_pb2.StopRunRequest, _master_pb2.StopRunResponse]  # type: ignore[assignment]
@@ -118,7 +118,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _master_pb2.ListRunsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.ListRunsResponse, _abc.Awaitable[_master_pb2.ListRunsResponse]]:
-        """Newest first. Safe to retry."""
+        """Newest first, at most 1,000. One that cannot be read whole is there too, with its `problem`. Safe to retry."""
 
     @_abc_1.abstractmethod
     def WatchRun(

@@ -32,6 +32,15 @@ export const clock = (date) => date.toLocaleTimeString("en", { hour12: false });
 /** RUN_STATE_FINISHED → finished. */
 export const stateOf = (run) => (run.state ?? "RUN_STATE_UNSPECIFIED").replace("RUN_STATE_", "").toLowerCase();
 
+/** A run's recipe as an object; empty if this is no JSON object. */
+export function recipeOf(run) {
+  try {
+    return Object(JSON.parse(run.recipeJson));
+  } catch {
+    return {};
+  }
+}
+
 export const isActive = (run) => ["pending", "starting", "running", "stopping"].includes(stateOf(run));
 
 export const versionOf = (policy) => Number(policy?.number ?? 0);

@@ -3,7 +3,7 @@
 import { call } from "../api.js";
 import { h, fill, section } from "../dom.js";
 import { Curves, colourOf } from "../curves.js";
-import { duration, isActive, percent, stateOf, versionOf } from "../format.js";
+import { duration, isActive, percent, recipeOf, stateOf, versionOf } from "../format.js";
 import { chip } from "../parts.js";
 
 export async function showComparison(content, stage, ids) {
@@ -22,7 +22,7 @@ export async function showComparison(content, stage, ids) {
 }
 
 function tableOf(runs) {
-  const recipes = runs.map(({ recipeJson }) => flat(JSON.parse(recipeJson)));
+  const recipes = runs.map((run) => flat(recipeOf(run)));
   const keys = [...new Set(recipes.flatMap((recipe) => Object.keys(recipe)))];
   const differing = keys.filter((key) => new Set(recipes.map((recipe) => String(recipe[key]))).size > 1);
   const row = (heading, cells) => h("tr", {}, h("th", { scope: "row" }, heading), cells.map((cell) => h("td", {}, cell)));

@@ -96,9 +96,10 @@ class Head {
       run.policy ? [" · ", versionChip(versionOf(run.policy), run.policy.digest)] : null,
       run.modelPath ? [" · weights in ", h("code", {}, run.modelPath)] : null,
     );
-    this.reason.hidden = !run.reason || run.reason === state;
-    this.reason.textContent = run.reason;
-    this.reason.classList.toggle("bad", state === "failed");
+    const reason = [run.reason === state ? "" : run.reason, run.problem].filter(Boolean).join("; ");
+    this.reason.hidden = !reason;
+    this.reason.textContent = reason;
+    this.reason.classList.toggle("bad", state === "failed" || Boolean(run.problem));
     this.stop.hidden = !["pending", "starting", "running"].includes(state);
     this.resume.hidden = !["stopped", "failed"].includes(state);
   }

@@ -48,7 +48,7 @@ function rowOf(run, picked, pick) {
     "tr",
     { class: isActive(run) ? "active" : "" },
     h("td", { class: "pick" }, box),
-    h("th", { scope: "row" }, h("a", { href: `#/run/${run.id}` }, run.id)),
+    h("th", { scope: "row" }, h("a", { href: `#/run/${run.id}` }, run.id), run.problem ? h("div", { class: "bad" }, run.problem) : null),
     cell("State", chip(stateOf(run))),
     cell("Iteration", `${versionOf(run.policy)} of ${run.numIterations}`),
     cell("Time", duration(run.seconds)),

@@ -2,6 +2,7 @@
 
 import { call } from "../api.js";
 import { h, fill } from "../dom.js";
+import { recipeOf } from "../format.js";
 
 export async function showStart(content, stage, like) {
   const recipe = h("textarea", { id: "recipe", name: "recipe", rows: 22, spellcheck: "false", required: true });
@@ -25,7 +26,7 @@ export async function showStart(content, stage, like) {
 
   function fillFrom(id) {
     const run = runs.find((one) => one.id === id);
-    if (run) recipe.value = JSON.stringify(JSON.parse(run.recipeJson), null, 2);
+    if (run) recipe.value = JSON.stringify(recipeOf(run), null, 2);
   }
 
   async function submit(event) {
