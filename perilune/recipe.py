@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -31,10 +33,22 @@ from perilune.overrides import apply_override, known_keys, models_in, name_of
 
 logger = logging.getLogger(__name__)
 
+
+def _with_question(template: str) -> str:
+    if "{question}" not in template:
+        raise ValueError("every prompt would be the same text: write {question} where the question goes")
+    return template
+
+
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]  # what messages carry
 NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
+
 Options = dict[str, str | int | float | bool]
 Share = Annotated[float, Field(ge=0, le=1)]
+Paths = Annotated[
+    list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value), Field(min_length=1)
+]
+QuestionTemplate = Annotated[str, AfterValidator(_with_question)]
 Correction = Literal["truncated", "masked", "sequence", "decoupled", "adaptive"]  # services/trainer/correction.py
 
 
@@ -115,25 +129,40 @@ class ReasoningGymPrompts(Table):
     num_train: PositiveInt = 10_000
     num_heldout: PositiveInt = 500
     options: Options = {}
-    template: str = "{question}"
+    template: QuestionTemplate = "{question}"
     system: str | None = None
 
 
-class JsonlPrompts(Table):
+class RowPrompts(Table):
+    """Prompts that are rows of data. A key `a.b` is the key `b` of the object under `a`."""
+
+    num_heldout: PositiveInt = 100  # the last so many rows are held out, unless held-out ones are named
+    question: str = "question"  # the key of the question: text, or a list of {role, content}
+    answer: str = "answer"  # the key of the reference answer: text, or a number, which is taken as it is written
+    labels: list[str] = []  # keys that are kept as labels, for curricula
+    template: QuestionTemplate = "{question}"  # around questions that are text
+    system: str | None = None  # the first message, of conversations that have no system message of their own
+    skip_invalid: bool = False  # leave rows out that cannot be used, count them and say why; else they are errors
+
+
+class JsonlPrompts(RowPrompts):
     """One's own prompts: a JSON object a line."""
 
     source: Literal["jsonl"]
     path: str
     heldout_path: str | None = None  # if not given, the last num_heldout lines of `path` are held out
-    num_heldout: PositiveInt = 100
-    question: str = "question"  # the key of the question: text, or a list of {role, content}
-    answer: str = "answer"  # the key of the reference answer
-    labels: list[str] = []  # keys that are kept as labels, for curricula
-    template: str = "{question}"
-    system: str | None = None
 
 
-class HuggingFacePrompts(Table):
+class FilePrompts(RowPrompts):
+    """Files of rows: Parquet, JSON, JSON lines or CSV, several in the order given, a pattern's in that of names."""
+
+    source: Literal["file"]
+    path: Paths  # a path, a pattern such as data/*.parquet, or a list of them
+    heldout_path: Paths | None = None  # if not given, the last num_heldout rows of `path` are held out
+    format: Literal["parquet", "json", "jsonl", "csv", "tsv"] | None = None  # if not given, by the file's suffix
+
+
+class HuggingFacePrompts(RowPrompts):
     """A Hugging Face dataset, from the hub or from a folder on disk."""
 
     source: Literal["huggingface"]
@@ -141,16 +170,10 @@ class HuggingFacePrompts(Table):
     config: str | None = None
     split: str = "train"
     heldout_split: str | None = None  # if not given, the last num_heldout rows of `split` are held out
-    num_heldout: PositiveInt = 100
-    question: str = "question"
-    answer: str = "answer"
-    labels: list[str] = []
-    template: str = "{question}"
-    system: str | None = None
 
 
 PromptsTable = Annotated[
-    TaskPrompts | ReasoningGymPrompts | JsonlPrompts | HuggingFacePrompts, Field(discriminator="source")
+    TaskPrompts | ReasoningGymPrompts | JsonlPrompts | HuggingFacePrompts | FilePrompts, Field(discriminator="source")
 ]
 
 
@@ -160,7 +183,7 @@ class SamplingTable(Table):
     strategy: Literal["uniform", "prioritized", "curriculum"] = "uniform"
     # curriculum: draw from the whole set for so many iterations, then only from prompts at least so hard.
     warmup_iterations: NonNegativeInt = 0
-    difficulty_label: str = "difficulty"
+    difficulty_label: str = "difficulty"  # one of prompts.labels; a number in every row
     min_difficulty: float = 0.5
 
 
@@ -334,6 +357,17 @@ class Recipe(Table):
                 f"trainer.segments = {self.trainer.segments!r} trains on tokens of earlier iterations, and "
                 "rollout.max_staleness = 0 forbids them; raise it, or train on the 'current' ones"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _has_difficulties(self) -> Recipe:
+        if self.sampling.strategy != "curriculum":
+            return self
+        label = self.sampling.difficulty_label
+        if not isinstance(self.prompts, RowPrompts):
+            raise ValueError(f"sampling.strategy = 'curriculum' needs labels, and {self.prompts.source} has none")
+        if label not in self.prompts.labels:
+            raise ValueError(f"sampling.difficulty_label = {label!r} is none of prompts.labels: add it there")
         return self
 
     def evaluates_at(self, iteration: int) -> bool:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from opentelemetry.context import Context
 
@@ -27,7 +28,7 @@ from perilune.telemetry import headers_of, tracer
 from services.master import schedule
 from services.master.dispatch import evaluation_groups, task_for, training_groups
 from services.master.prompts import PromptSet
-from services.master.sampling import draw
+from services.master.sampling import difficulty_of, draw
 from services.master.schedule import Progress
 from services.master.signal import Signal
 from services.master.store import Awaited, Group, Store
@@ -158,19 +159,8 @@ class Controller:
             num_prompts=self._prompts.num_train,
             seed=recipe.seed,
             success_rates=await self._store.success_rates(self._run_id) if needs_rates else {},
-            difficulty=self._difficulty,
+            difficulty=partial(difficulty_of, self._prompts, label=recipe.sampling.difficulty_label),
         )
-
-    def _difficulty(self, index: int) -> float:
-        label = self._recipe.sampling.difficulty_label
-        value = self._prompts.train(index).labels.get(label)
-        try:
-            return float(value or "")
-        except ValueError as error:
-            raise StateError(
-                f"sampling.difficulty_label: prompt {index} has no number under {label!r} (it has {value!r}); "
-                "name the key in prompts.labels"
-            ) from error
 
     async def _dispatch_new(self, policy: PolicyVersion) -> None:
         """Writes what a version lets out, then publishes it, part by part; nothing of what was sent out before."""

@@ -3,29 +3,49 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from perilune.errors import InvalidInputError, MissingDependencyError
 from perilune.preflight import NUM_LOOKED_AT, first_of_each_key, recipe_mistakes
 from perilune.recipe import Mistake, Recipe, recipe_error
 from services.master.prompts import PromptSet, open_prompts
+from services.master.sampling import check_sampling
 
-_KEY = re.compile(r"(prompts(?:\.\w+)+): ")
+_KEY = re.compile(r"((?:prompts|sampling)(?:\.\w+)+): ")
 
 
 def mistakes(recipe: Recipe) -> list[Mistake]:
-    """Data that cannot be read, more problems asked for than there are, and prompts that leave no room to answer."""
+    """Data that cannot be read, more problems asked for than there are, a curriculum with nothing to draw, and prompts
+    that leave no room to answer.
+    """
+    return _look(recipe)[0]
+
+
+def check_submission(recipe: Recipe) -> Sequence[str]:
+    """Raises a RecipeError that names all that the master knows to be wrong with a recipe.
+
+    Returns:
+        What a reader should know of the prompts: rows that were left out, and why.
+    """
+    found, notes = _look(recipe)
+    if wrong := first_of_each_key([*recipe_mistakes(recipe), *found]):
+        raise recipe_error(recipe.name, wrong)
+    return notes
+
+
+def _look(recipe: Recipe) -> tuple[list[Mistake], Sequence[str]]:
     try:
         prompts = open_prompts(recipe.prompts, recipe.seed)
     except (InvalidInputError, MissingDependencyError) as error:
-        return [_named(str(error))]
-    return [*_counts(recipe, prompts), *_room(recipe, prompts)]
+        return [_named(str(error))], ()
+    return [*_counts(recipe, prompts), *_curriculum(recipe, prompts), *_room(recipe, prompts)], prompts.notes
 
 
-def check_submission(recipe: Recipe) -> None:
-    """Raises a RecipeError that names all that the master knows to be wrong with a recipe."""
-    if found := first_of_each_key([*recipe_mistakes(recipe), *mistakes(recipe)]):
-        raise recipe_error(recipe.name, found)
+def _curriculum(recipe: Recipe, prompts: PromptSet) -> Iterator[Mistake]:
+    try:
+        check_sampling(recipe.sampling, prompts)
+    except InvalidInputError as error:
+        yield _named(str(error))
 
 
 def _named(text: str) -> Mistake:

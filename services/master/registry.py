@@ -84,7 +84,8 @@ class Registry:
         run_id = run_id or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if not set(run_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_") or len(run_id) > 64:
             raise InvalidInputError(f"{run_id!r} is no run id: use up to 64 of a-z, 0-9, '-' and '_'")
-        await asyncio.to_thread(check_submission, recipe)
+        for note in await asyncio.to_thread(check_submission, recipe):
+            logger.warning("%s: %s", run_id, note)
         await self._store.add_run(run_id, recipe.model_dump_json())
         self._waiting.notify()
         return run_id

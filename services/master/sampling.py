@@ -6,10 +6,46 @@ Nothing is carried from call to call, so a run that resumes draws what it would 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Mapping, Sequence
+import itertools
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from random import Random
+from types import MappingProxyType
 
+from perilune.errors import InvalidInputError, StateError
 from perilune.recipe import SamplingTable
+from services.master.prompts import PromptSet
+
+MAX_DEAD_GROUPS = 2
+"""A prompt is set aside when so many of its groups came to nothing. One may have been others' fault."""
+
+
+def check_sampling(sampling: SamplingTable, prompts: PromptSet) -> None:
+    """Checks before a run begins that its curriculum will have something to draw: InvalidInputError if not."""
+    if sampling.strategy != "curriculum":
+        return
+    hardest = max(difficulty_of(prompts, index, sampling.difficulty_label) for index in range(prompts.num_train))
+    if hardest < sampling.min_difficulty:
+        raise InvalidInputError(
+            f"sampling.min_difficulty = {sampling.min_difficulty:g}: no training prompt is so hard; the hardest has "
+            f"{sampling.difficulty_label} {hardest:g}"
+        )
+
+
+def difficulty_of(prompts: PromptSet, index: int, label: str) -> float:
+    """The number that a training prompt has as its label. InvalidInputError names the prompt if there is none."""
+    prompt = prompts.train(index)
+    text = prompt.labels.get(label, "")
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not math.isfinite(found):
+        raise InvalidInputError(
+            f"sampling.difficulty_label: training prompt {index} ({prompt.messages[-1].content!r:.60}) has {text!r} "
+            f"under {label!r}, and a curriculum needs a number"
+        )
+    return found
 
 
 def draw(
@@ -20,6 +56,7 @@ def draw(
     seed: int,
     success_rates: Mapping[int, float],
     difficulty: Callable[[int], float],
+    dead_groups: Mapping[int, int] = MappingProxyType({}),
 ) -> list[int]:
     """Indices of the prompts of one iteration.
 
@@ -29,15 +66,43 @@ def draw(
         num_prompts: size of the training set.
         success_rates: share of right samples of each prompt that was tried, by index.
         difficulty: the data's own label of a prompt, only asked for by a curriculum.
+        dead_groups: how many groups of a prompt were given up, by index, where no sample of it ever came to anything.
+
+    StateError if no prompt is left that can be sampled.
     """
+    aside = {index for index, count in dead_groups.items() if count >= MAX_DEAD_GROUPS}
+    usable = [index for index in range(num_prompts) if index not in aside]
+    past, random = iteration, Random(f"{seed}/{sampling.strategy}/{iteration}")
     if sampling.strategy == "prioritized":
-        weights = [1 - success_rates.get(index, 0.0) for index in range(num_prompts)]
-        return prioritized(weights, num_draws, Random(f"{seed}/prioritized/{iteration}"))
+        _check_usable(usable, num_prompts)
+        # What was given up once has not shown that it can be learnt from: it comes when no other is left.
+        weights = [0.0 if index in dead_groups else 1 - success_rates.get(index, 0.0) for index in usable]
+        return [usable[place] for place in prioritized(weights, num_draws, random)]
+    candidates: Sequence[int] = range(num_prompts)
     if sampling.strategy == "curriculum" and iteration >= sampling.warmup_iterations:
-        hard = [index for index in range(num_prompts) if difficulty(index) >= sampling.min_difficulty]
+        candidates = [index for index in candidates if difficulty(index) >= sampling.min_difficulty]
+        usable = [index for index in candidates if index not in aside]
         past = iteration - sampling.warmup_iterations
-        return [hard[i] for i in uniform(past * num_draws, num_draws, len(hard), seed)] if hard else []
-    return uniform(iteration * num_draws, num_draws, num_prompts, seed)
+    _check_usable(usable, len(candidates))
+    drawn = [candidates[place] for place in uniform(past * num_draws, num_draws, len(candidates), seed)]
+    return replaced(drawn, aside, usable, random)
+
+
+def _check_usable(usable: Sequence[int], num_candidates: int) -> None:
+    if not usable:
+        raise StateError(f"none of the {num_candidates} prompts that may be drawn can be sampled")
+
+
+def replaced(drawn: Sequence[int], aside: Collection[int], usable: Sequence[int], random: Random) -> list[int]:
+    """The draw with others, at random, in place of prompts that were set aside; distinct as long as there are so many.
+
+    So every usable prompt keeps its place in its epoch, and the batch its size.
+    """
+    kept = set(drawn) - set(aside)
+    others = [index for index in usable if index not in kept] or list(usable)
+    random.shuffle(others)
+    fresh = itertools.cycle(others)
+    return [next(fresh) if index in aside else index for index in drawn]
 
 
 def uniform(first: int, num_draws: int, num_prompts: int, seed: int) -> list[int]:

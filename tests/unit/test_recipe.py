@@ -12,6 +12,7 @@ import pytest
 from perilune.errors import RecipeError
 from perilune.recipe import Recipe, check_recipe, load_recipe, read_stored_recipe, recipe_from_json
 
+JSONL = {"source": "jsonl", "path": "prompts.jsonl"}
 RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"))
 
 
@@ -82,7 +83,14 @@ def test_a_key_like_no_other_is_answered_with_the_known_ones() -> None:
         (minimal(name="Not A Name"), "name", "pattern"),
         (minimal(model={"create": {"task": "t", "hidden_size": 10}}), "model.create", "no multiple of num_heads 4"),
         (minimal(model={}), "model", "model.path or a [model.create] table"),
-        (minimal(prompts={"source": "nowhere"}), "prompts", "'task', 'reasoning-gym', 'jsonl', 'huggingface'"),
+        (minimal(prompts={"source": "nowhere"}), "prompts", "'task', 'reasoning-gym', 'jsonl', 'huggingface', 'file'"),
+        (minimal(prompts=JSONL | {"template": "Think."}), "prompts.template", "{question}"),
+        (
+            minimal(prompts=JSONL, sampling={"strategy": "curriculum"}),
+            "recipe",
+            "'difficulty' is none of prompts.labels",
+        ),
+        (minimal(sampling={"strategy": "curriculum"}), "recipe", "needs labels, and task has none"),
     ],
 )
 def test_a_wrong_value_is_answered_with_what_was_expected(document: dict[str, Any], key: str, expected: str) -> None:

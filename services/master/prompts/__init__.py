@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
-from perilune.recipe import HuggingFacePrompts, JsonlPrompts, PromptsTable, ReasoningGymPrompts, TaskPrompts
-from services.master.prompts import huggingface, jsonl, reasoning_gym, task
+from perilune.recipe import (
+    FilePrompts,
+    HuggingFacePrompts,
+    JsonlPrompts,
+    PromptsTable,
+    ReasoningGymPrompts,
+    TaskPrompts,
+)
+from services.master.prompts import files, huggingface, reasoning_gym, task
 
 
 class PromptSet(Protocol):
@@ -19,6 +26,11 @@ class PromptSet(Protocol):
     @property
     def num_heldout(self) -> int: ...
 
+    @property
+    def notes(self) -> Sequence[str]:
+        """What a reader should know of how the set was made: rows that were left out, and why."""
+        ...
+
     def train(self, index: int) -> Prompt: ...
 
     def heldout(self, index: int) -> Prompt: ...
@@ -27,7 +39,8 @@ class PromptSet(Protocol):
 SOURCES: dict[type, Callable[[Any, int], PromptSet]] = {
     TaskPrompts: task.open_prompts,
     ReasoningGymPrompts: reasoning_gym.open_prompts,
-    JsonlPrompts: jsonl.open_prompts,
+    JsonlPrompts: files.open_prompts,
+    FilePrompts: files.open_prompts,
     HuggingFacePrompts: huggingface.open_prompts,
 }
 

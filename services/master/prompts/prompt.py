@@ -1,4 +1,4 @@
-"""How a question and its reference answer become a prompt."""
+"""How a question and its reference answer become a prompt, and how held-out prompts are kept apart."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from blake3 import blake3
 
 from perilune.api.trajectory.v1.trajectory_pb2 import ChatMessage, Prompt
+from perilune.errors import InvalidInputError
+
+QuestionKey = tuple[tuple[str, str], ...]
 
 
 def make_prompt(
@@ -18,16 +21,25 @@ def make_prompt(
     system: str | None = None,
     labels: Mapping[str, str] | None = None,
 ) -> Prompt:
-    """A prompt from a question's text (put into the template) or from a whole conversation (taken as it is)."""
+    """A prompt from a question's text (put into the template) or from a whole conversation (taken as it is).
+
+    The system message is for conversations that have none of their own.
+    """
     if isinstance(question, str):
         messages = [ChatMessage(role="user", content=template.replace("{question}", question))]
     else:
         messages = [ChatMessage(role=turn["role"], content=turn["content"]) for turn in question]
-    if system is not None:
+    if system is not None and not any(message.role == "system" for message in messages):
         messages.insert(0, ChatMessage(role="system", content=system))
     prompt = Prompt(messages=messages, reference=reference, labels=labels)
     prompt.id = blake3(prompt.SerializeToString(deterministic=True)).hexdigest(8)
     return prompt
+
+
+def question_key(prompt: Prompt) -> QuestionKey:
+    """What makes two prompts the same question: what is said, but for spaces, the system, and a response begun."""
+    said = [(turn.role, " ".join(turn.content.split())) for turn in prompt.messages if turn.role != "system"]
+    return tuple(said[:-1] if said and said[-1][0] == "assistant" else said)
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,7 @@ class ListedPrompts:
 
     train_prompts: Sequence[Prompt]
     heldout_prompts: Sequence[Prompt]
+    notes: Sequence[str] = ()
 
     @property
     def num_train(self) -> int:
@@ -50,3 +63,36 @@ class ListedPrompts:
 
     def heldout(self, index: int) -> Prompt:
         return self.heldout_prompts[index]
+
+
+def keep_apart(
+    train: Sequence[Prompt], heldout: Sequence[Prompt], name: str, notes: Sequence[str] = ()
+) -> ListedPrompts:
+    """A set in which no question is both trained on and held out: those that are held out leave the training prompts.
+
+    InvalidInputError if none are left to train on.
+    """
+    keys = set(map(question_key, heldout))
+    kept = [prompt for prompt in train if question_key(prompt) not in keys]
+    if not kept:
+        raise InvalidInputError(
+            f"prompts: the questions of all {len(train)} training prompts of {name} are held out too: none are left to "
+            "train on; hold other ones out"
+        )
+    if len(kept) < len(train):
+        left_out = (
+            f"{len(train) - len(kept)} of {len(train)} training prompts are left out, for their questions are held out"
+        )
+        notes = [*notes, f"{name}: {left_out}"]
+    return ListedPrompts(kept, heldout, notes)
+
+
+def hold_out(prompts: Sequence[Prompt], num_heldout: int, name: str, notes: Sequence[str] = ()) -> ListedPrompts:
+    """Holds the last prompts out. InvalidInputError if none are left to train on."""
+    num_train = len(prompts) - num_heldout
+    if num_train <= 0:
+        raise InvalidInputError(
+            f"{name} has {len(prompts)} prompts, of which {num_heldout} are to be held out: none are left to train on; "
+            f"set prompts.num_heldout to less than {len(prompts)}"
+        )
+    return keep_apart(prompts[:num_train], prompts[num_train:], name, notes)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from perilune.errors import InvalidInputError, NotFoundError
-from perilune.recipe import TaskPrompts
+from perilune.recipe import Options, TaskPrompts
 from perilune.tasks import Task, find_task
 from services.master.prompts.prompt import make_prompt
 
@@ -17,6 +19,8 @@ class GeneratedPrompts:
     seed: int
     num_train: int
     num_heldout: int
+    options: Options
+    notes: Sequence[str] = ()
 
     def train(self, index: int) -> Prompt:
         return self._prompt(index, held_out=False)
@@ -25,12 +29,27 @@ class GeneratedPrompts:
         return self._prompt(index, held_out=True)
 
     def _prompt(self, index: int, *, held_out: bool) -> Prompt:
-        problem = self.task.problem(self.seed, index, held_out=held_out)
+        problem = self.task.problem(self.seed, index, held_out=held_out, **self.options)
         return make_prompt(self.task.question(problem), problem.answer)
 
 
 def open_prompts(table: TaskPrompts, seed: int) -> GeneratedPrompts:
+    """The task's endless set. InvalidInputError: no such task, or options that it does not take."""
     try:
-        return GeneratedPrompts(find_task(table.name), seed, table.num_train, table.num_heldout)
+        task = find_task(table.name)
     except NotFoundError as error:
         raise InvalidInputError(f"prompts.name: {error}") from error
+    _check_options(task, table)
+    return GeneratedPrompts(task, seed, table.num_train, table.num_heldout, table.options)
+
+
+def _check_options(task: Task, table: TaskPrompts) -> None:
+    known = [name for name in inspect.signature(task.problem).parameters if name not in ("seed", "index", "held_out")]
+    unknown = [name for name in table.options if name not in known]
+    if unknown:
+        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        raise InvalidInputError(f"prompts.options: {table.name} has no option {unknown[0]!r}; {takes}")
+    try:
+        task.problem(0, 0, **table.options)  # type: ignore[arg-type]  # checked by calling it
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"prompts.options do not fit task {table.name!r}: {error}") from error

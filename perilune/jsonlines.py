@@ -1,0 +1,105 @@
+"""JSON as people write it into files: numbers keep their spelling, and what is wrong is named by its line."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from perilune.errors import InvalidInputError, NotFoundError
+
+BOM = b"\xef\xbb\xbf"
+# First bytes of files that are taken for text by mistake, and what to do with each.
+FOREIGN = {
+    b"\x1f\x8b": "is compressed by gzip: unpack it first",
+    b"\x28\xb5\x2f\xfd": "is compressed by zstd: unpack it first",
+    b"PK\x03\x04": "is a zip archive: unpack it first",
+    b"PAR1": "is a Parquet file",
+    b"\xff\xfe": "is UTF-16 text: save it as UTF-8",
+    b"\xfe\xff": "is UTF-16 text: save it as UTF-8",
+}
+
+
+@dataclass(frozen=True)
+class Number:
+    """A number of a JSON text, as it is written there: 1.0 is not 1, and no digit is rounded away."""
+
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | InvalidInputError]]:
+    """The object of every line that is not blank, with the line's number from 1; for a line that holds none, why.
+
+    Lines end with a line feed alone: U+2028, U+2029 and U+0085 are characters of a text. A byte order mark is skipped.
+    NotFoundError: the file cannot be opened. InvalidInputError: it is no file of text.
+    """
+    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
+        if line.strip():
+            yield number, _object_or_error(line, f"{path}, line {number}")
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The content of a regular file of text, without a byte order mark; errors as `read_json_lines`."""
+    with open_file(path) as file:
+        content = file.read()
+    for start, advice in FOREIGN.items():
+        if content.startswith(start):
+            raise InvalidInputError(f"{path} {advice}")
+    return content.removeprefix(BOM)
+
+
+@contextlib.contextmanager
+def open_file(path: str | Path) -> Iterator[BinaryIO]:
+    """Opens a regular file. NotFoundError: it cannot be read. InvalidInputError: a pipe or a device: no end is sure."""
+    try:
+        with open(path, "rb", opener=_open_at_once) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise InvalidInputError(f"{path} is no regular file")
+            yield file
+    except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        raise NotFoundError(f"cannot read {path}: {reason}") from error
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)  # a named pipe is not waited for
+
+
+def parse_json(content: bytes, where: str) -> Any:
+    """One JSON value; its numbers are `Number`s, except NaN and infinities. InvalidInputError says where it is none."""
+    try:
+        return json.loads(
+            content.decode("utf-8"), parse_int=Number, parse_float=Number, object_pairs_hook=_without_repeats
+        )
+    except UnicodeDecodeError as error:
+        raise InvalidInputError(f"{where} is no UTF-8 text: {error}") from error
+    except RecursionError as error:
+        raise InvalidInputError(f"{where} is nested too deeply") from error
+    except ValueError as error:  # json.JSONDecodeError, and a repeated key
+        raise InvalidInputError(f"{where} is no JSON: {error}") from error
+
+
+def _object_or_error(line: bytes, where: str) -> dict[str, Any] | InvalidInputError:
+    try:
+        row = parse_json(line, where)
+    except InvalidInputError as error:
+        return error
+    if not isinstance(row, dict):
+        return InvalidInputError(f"{where} is no JSON object: {line.decode('utf-8'):.60}")
+    return row
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)!r} occurs twice in one object")
+    return found
