@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 
+from services.reward.doubts import Outcome, is_doubted, outcome
 from services.reward.equality.notation import repaired
 from services.reward.equality.numerals import english_number
+from services.reward.equality.structure import contradicts
 from services.reward.equality.units import leading_unit
 
 THINKING_TAG = re.compile(r"<(/?)(?:think|thinking|reasoning|thought)>", re.IGNORECASE)
@@ -36,7 +38,7 @@ _SPAN = re.compile(
 )
 _NUMBER = re.compile(
     r"(?<![A-Za-z0-9_.\\/'])([-+−]?\s?\\?[$€£¥₹]?\s?(?:\d+(?:,\d{3})*(?:[.,]\d+)?(?:\s\d+/\d+|/\d+)?|\.\d+)(?:[eE][-+]?\d+)?)"
-    r"(?![A-Za-z_]*[\d'\"])(\s?(?:%|\^\\circ|°|€|£)|\s?[^\W\d_]+(?:/[a-z]+)?(?:\^?[23²³])?)?"
+    r"(?![A-Za-z_]*[\d'\"]|[xyznk](?![a-zA-Z]))(\s?(?:%|\^\\circ|°|€|£)|\s?[^\W\d_]+(?:/[a-z]+)?(?:\^?[23²³])?)?"
 )
 _WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
 _NO_PROSE = frozenset("and or sqrt pi sin cos tan log ln exp cm mm km kg ft in mi hr min mod gcd lcm percent".split())
@@ -53,6 +55,12 @@ _CODE = re.compile(r"\b(?!(?:sin|cos|tan|log|exp|ln|gcd|lcm|max|min)\b)[A-Za-z_]
 _CONTINUES = re.compile(r"\s*[-=+*/×÷:]")
 _JOINS = re.compile(r"\s*(?:,|,?\s*(?:and|or)\b|、|[和或])\s*")
 _AND_MORE = re.compile(r"\s*[^\W\d_]+,?\s+and\s+")
+_NO = re.compile(r"^\s*(?:no\b|不是?)\s*[,，:;-]\s*", re.IGNORECASE)
+_CHAIN = re.compile(
+    r"(?:(?<![a-zA-Z])[a-zA-Z]\s*=|^|\b(?:is|are|so|thus|hence|therefore|get|gives|have)\b:?|[:,])\s*"
+    r"([-+]?[\d(][\d\s.+\-*/×÷·^()=]*=\s*)$",
+    re.IGNORECASE,
+)
 _NOT_THAT = re.compile(r"[,;]?\s+(?:and\s+)?not\s+[^\s,]+\.?$")
 _LETTER = re.compile(
     r"(?<![A-Za-z0-9'\\+*/^_])\(?([A-J])\)?(?![A-Za-z0-9'_^=+*(]|\s+(?!and\b|or\b|is\b|because\b|since\b|are\b)[a-z]{2,})"
@@ -140,21 +148,37 @@ def committed(response: str, marker: str = "") -> str | None:
     if marker:
         after = after_marker(text, marker)
         return after and (boxed(after) or after)
-    if tags := _ANSWER_TAG.findall(text):
-        text = tags[-1].strip()
-        return boxed(text) or text or None
+    if tags := list(_ANSWER_TAG.finditer(text)):
+        said = tags[-1][1].strip()
+        return boxed(said) or said or None
     boxes = _boxes(text)
     announcements = list(_ANNOUNCEMENT.finditer(text))
     if boxes:
         last = announcements[-1] if announcements else None
         if last is None or last.start() < boxes[-1][0] or not _CAN_BE_ANSWER.match(text, last.end()):
-            return boxed(text)
+            return _standing(boxed(text), outcome(text[: boxes[-1][0]], text[boxes[-1][2] :]))
     if announcements and (answer := announced(text)):
-        return answer
+        start = text.index(answer, announcements[-1].end())
+        before = text[: announcements[-1].start()]
+        return _standing(answer, outcome(before, text[start + len(answer) :], answer))
+    return _last_line(text)
+
+
+def _standing(answer: str | None, found: Outcome) -> str | None:
+    return answer if found.stands else found.instead
+
+
+def _last_line(text: str) -> str | None:
     lines = [line.strip() for line in text[-MAX_PROSE:].split("\n") if line.strip()]
     if len(lines) > 1 and lines[-1] in (r"\]", "$$", r"\end{align*}"):
         return lines[-2]
-    return lines[-1] if lines else None
+    if not lines or is_doubted(lines[-1]):
+        return None
+    first = _SENTENCE_END.search(lines[-1])
+    if first is None or first[0] in "?？" or not _NUMBER.search(lines[-1], 0, first.end()):
+        return lines[-1]
+    found = outcome("", lines[-1][first.start() :])
+    return lines[-1] if found.stands else found.instead
 
 
 def is_statement(reference: str) -> bool:
@@ -181,7 +205,7 @@ def value_in_prose(text: str, with_noun: bool) -> str:
     with_noun: keep the word behind the number, whatever it is; else only where it is a unit.
     """
     text = _NOT_THAT.sub("", text[-MAX_PROSE:])
-    for sentence in reversed(_SENTENCE_END.split(text)):
+    for sentence in reversed(_statements(text)):
         outside = _SPAN.sub(lambda match: " " * len(match[0]), sentence)
         found = sorted([*_SPAN.finditer(sentence), *_NUMBER.finditer(outside)], key=lambda match: match.start())
         if not found:
@@ -207,8 +231,23 @@ def value_in_prose(text: str, with_noun: bool) -> str:
             or _DOUBTED.search(outside[_end(chosen) :])
         ):
             return text
+        if (chain := _CHAIN.search(sentence, 0, chosen.start())) and contradicts(chain[1] + _value_of(chosen, False)):
+            return text
         return _value_of(chosen, with_noun)
     return text
+
+
+def _statements(text: str) -> list[str]:
+    """The sentences that are no questions; `No,` as the answer to one is left away."""
+    statements, start, asked = [], 0, False
+    for end in [*_SENTENCE_END.finditer(text), None]:
+        sentence = text[start : end.start() if end else len(text)]
+        if end and end[0] in "?？":
+            asked = True
+        else:
+            statements.append(_NO.sub("", sentence) if asked else sentence)
+        start = end.end() if end else start
+    return statements
 
 
 def _end(match: re.Match[str]) -> int:

@@ -77,7 +77,7 @@ def same_relation(left: tuple[Node, Node], right: tuple[Node, Node], directed: b
         return None
     if not all(_near(ratio, ratios[0]) for ratio in ratios):
         return False
-    return not directed or (is_real(ratios[0]) and _real(ratios[0]) > 0)
+    return not directed or (is_real(ratios[0]) and real(ratios[0]) > 0)
 
 
 def same_progression(reference: Node, answer: Node, parameter: str) -> bool:
@@ -114,7 +114,7 @@ def high(number: Fraction) -> Value:
 
 def order(left: Value, right: Value) -> int:
     """-1, 0 or 1 for how two real values stand to each other."""
-    return 0 if _near(left, right) else -1 if _high(_real(left)) < _high(_real(right)) else 1
+    return 0 if _near(left, right) else -1 if _high(real(left)) < _high(real(right)) else 1
 
 
 def unknowns(node: Node) -> set[str]:
@@ -210,7 +210,8 @@ def is_real(value: Value) -> bool:
     return isinstance(value, Fraction) or abs(_context.im(value)) <= _TOLERANCE * abs(value)
 
 
-def _real(value: Value) -> Value:
+def real(value: Value) -> Value:
+    """A value without its imaginary part."""
     return value if isinstance(value, Fraction) else _context.re(value)
 
 
@@ -286,15 +287,15 @@ def _power(a: Value, b: Value) -> Value:
 
 
 def _zero_power(b: Value) -> Value:
-    if is_real(b) and _real(b) > 0:
+    if is_real(b) and real(b) > 0:
         return Fraction(0)
     raise UndefinedError("a power of zero")
 
 
 def _root(a: Value, degree: Value) -> Value:
     odd = isinstance(degree, Fraction) and degree.denominator == 1 and degree % 2 == 1
-    if odd and is_real(a) and _real(a) < 0:
-        return -_power(-_real(a), 1 / degree)
+    if odd and is_real(a) and real(a) < 0:
+        return -_power(-real(a), 1 / degree)
     return _power(a, _divide(Fraction(1), degree))
 
 
@@ -395,7 +396,7 @@ def _floor(value: Value, up: bool = False) -> Value:
         raise UndefinedError("of real numbers only")
     if abs(value) > MAX_ARGUMENT:
         raise TooLargeError("a number of that size")
-    return Fraction(int(_context.ceil(_high(_real(value))) if up else _context.floor(_high(_real(value)))))
+    return Fraction(int(_context.ceil(_high(real(value))) if up else _context.floor(_high(real(value)))))
 
 
 _EXACT: dict[str, Any] = {
@@ -405,8 +406,8 @@ _EXACT: dict[str, Any] = {
     "abs": abs,
     "floor": _floor,
     "ceil": lambda value: _floor(value, up=True),
-    "max": lambda *values: max(values, key=_real),
-    "min": lambda *values: min(values, key=_real),
+    "max": lambda *values: max(values, key=real),
+    "min": lambda *values: min(values, key=real),
     "gcd": _whole_fold(math.gcd),
     "lcm": _whole_fold(math.lcm),
     "conjugate": lambda value: value if isinstance(value, Fraction) else _context.conj(value),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
+from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 from services.reward.equality import evaluation
 from services.reward.equality.evaluation import UndefinedError, UnknownError
@@ -12,6 +16,10 @@ from services.reward.equality.numbers import read_number
 
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|[a-zA-Z])\^\\circ")
 _CONSTANT_OF_INTEGRATION = re.compile(r"(?<=\+)[Kc]$|^[Kc](?=\+)")
+
+
+class NoValueError(Exception):
+    """A formula that cannot be read, or evaluated here."""
 
 
 def equal(reference: str, answer: str) -> bool | None:
@@ -66,6 +74,44 @@ def sign(left: str, right: str) -> int | None:
             return None
         values.append(value)
     return evaluation.order(*values)
+
+
+def exact(text: str) -> Fraction | None:
+    """The rational value of a constant; None if it has none."""
+    node = _read(text)
+    value = None if node is None else evaluation.constant(node)
+    return value if isinstance(value, Fraction) else None
+
+
+def approximate(text: str) -> Fraction | None:
+    """The value of a real constant, to some fifteen digits; None if it has none."""
+    node = _read(text)
+    value = None if node is None else evaluation.constant(node)
+    if value is None or isinstance(value, Fraction):
+        return value
+    number = float(evaluation.real(value)) if evaluation.is_real(value) else math.inf
+    return Fraction(number) if math.isfinite(number) else None
+
+
+def same_at(reference: str | None, answer: str | None, point: Mapping[str, Fraction]) -> bool:
+    """Whether two formulas have the same value at a point, or neither has one. NoValueError."""
+    wanted, found = (None if text is None else _value_at(text, point) for text in (reference, answer))
+    if wanted is None or found is None:
+        return wanted is found
+    return evaluation.order(wanted, found) == 0 if evaluation.is_real(wanted) and evaluation.is_real(found) else False
+
+
+def _value_at(text: str, point: Mapping[str, Fraction]) -> Any:
+    node = _read(text)
+    if node is None:
+        raise NoValueError(text)
+    others = {name: Fraction(sum(map(ord, name)), 7) for name in evaluation.unknowns(node)}
+    try:
+        return evaluation.evaluate(node, {**others, **point})
+    except UndefinedError:
+        return None
+    except UnknownError as error:
+        raise NoValueError(text) from error
 
 
 def is_constant(text: str) -> bool:

@@ -23,6 +23,13 @@ _TIME = re.compile(
     r"(\d{1,2}):(\d{2})(?::(\d{2}))?\s*(?:([ap])\.?\s?m\.?)?|(\d{1,2})\s*([ap])\.?\s?m\.?", re.IGNORECASE
 )
 _CHINESE_TIME = re.compile(r"(上午|早上|凌晨|下午|晚上)?(\d{1,2})[点时](?:(\d{1,2})分|(半)|整)?")
+_WORDS = "one two three four five six seven eight nine ten eleven twelve".split()
+_HOURS = {word: hour for hour, word in enumerate(_WORDS, 1)}
+_MINUTES = {"half": 30, "quarter": 15, "five": 5, "ten": 10, "twenty": 20, "twenty-five": 25, "twenty five": 25}
+_SPOKEN = re.compile(
+    rf"(?:a )?({'|'.join(_MINUTES)}|\d{{1,2}})(?: minutes?)? (past|after|to|before|till) ({'|'.join(_WORDS)}|\d{{1,2}})"
+    r"(?: o'clock)?(?: ([ap])\.?\s?m\.?)?"
+)
 _NAMED = {"noon": (12, 0, 0, "p"), "midnight": (0, 0, 0, "a")}
 
 
@@ -45,7 +52,13 @@ def read_time(text: str) -> tuple[int, int, int, bool] | None:
     if chinese := _CHINESE_TIME.fullmatch(text):
         half = "p" if chinese[1] in ("下午", "晚上") else "a" if chinese[1] else ""
         text = f"{chinese[2]}:{30 if chinese[4] else int(chinese[3] or 0):02}{half and half + 'm'}"
-    match = _TIME.fullmatch(text.replace(" o'clock", ":00"))
+    if spoken := _SPOKEN.fullmatch(text):
+        text = _written(*spoken.groups())
+    if text.endswith(" o'clock"):
+        hour_word = text.removesuffix(" o'clock")
+        text = f"{_HOURS.get(hour_word, hour_word)}:00"
+    text = re.sub(r"(?<=:00) noon$", " pm", re.sub(r"(?<=:00) midnight$", " am", text))
+    match = _TIME.fullmatch(text)
     if not match:
         return None
     hour, half = int(match[1] or match[5]), (match[4] or match[6] or "").lower()
@@ -55,6 +68,14 @@ def read_time(text: str) -> tuple[int, int, int, bool] | None:
     if half:
         hour = hour % 12 + 12 * (half == "p")
     return hour, minute, second, bool(half) or hour > 12
+
+
+def _written(minutes: str, side: str, hour: str, half: str | None) -> str:
+    """`quarter to five` as 4:45."""
+    total = 60 * int(_HOURS.get(hour, hour)) + (1 if side in ("past", "after") else -1) * int(
+        _MINUTES.get(minutes, minutes)
+    )
+    return f"{(total // 60 - 1) % 12 + 1}:{total % 60:02}{f'{half}m' if half else ''}"
 
 
 def _month(name: str) -> int:

@@ -24,7 +24,7 @@ _SYMBOLS = str.maketrans(
         "±": r"\pm ", "∓": r"\mp ", "∅": r"\emptyset ", "⟨": r"\langle ", "⟩": r"\rangle ", "〈": r"\langle ",
         "〉": r"\rangle ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}", "ℚ": r"\mathbb{Q}",
         "∠": r"\angle ", "≈": r"\approx ", "∴": " ", "∑": r"\sum ", "∫": r"\int ", "∛": r"\sqrt[3]", "∜": r"\sqrt[4]",
-        "≡": r"\equiv ", "∶": ":",
+        "≡": r"\equiv ", "∶": ":", "：": ":",
         "、": ",", "“": '"', "”": '"', "’": "'", "′": "'", "。": ". ", "；": ";", "→": r"\to ", "Ω": r"\Omega ",
     }
 )  # fmt: skip
@@ -52,6 +52,19 @@ def _needs_backslash(pattern: str) -> bool:
 _REWRITES = [
     (re.compile(pattern), replacement, _needs_backslash(pattern))
     for pattern, replacement in (
+        (r"\\text(?:rm|bf)?\{\s*:\s*\}|\\colon(?![a-zA-Z])|\{:\}", ":"),
+        (r"\\(?:textdollar|mathdollar)(?![a-zA-Z])", r"\\$"),
+        (r"\\(?:euro|texteuro)(?![a-zA-Z])", "€"),
+        (r"\\(?:pounds|textsterling)(?![a-zA-Z])", "£"),
+        (r"\\(?:yen|textyen)(?![a-zA-Z])", "¥"),
+        (r"\\(?:cent|textcent)(?![a-zA-Z])", "¢"),
+        (r"\\(?:text|mathrm|textbf|mbox)\{\s*(?:US)?\s*(\\?[$€£¥₹])\s*([\d.,]*)\s*\}", r"\1\2"),
+        (r"\\(?:text|mathrm)\{\s*(USD?|EUR|GBP|CNY|RMB|JPY|INR|Rs\.?)\s*\}\s*(?=\\?[\d$])", r"\1 "),
+        (r"(?<![a-zA-Z])US\s*(?=\\\$)", ""),
+        (r"\\textcircled\s*\{?(\d+)\}?(?=\s*\\textcircled)", r"\1,"),
+        (r"\\textcircled\s*\{?(\d+)\}?", r"\1"),
+        (r"\\overset\s*\{\s*(?:\.|\\cdot\s*|\\bullet\s*)\}\s*\{?(\d)\}?", r"\\dot{\1}"),
+        (r"\+\s*/\s*-|(?<![\w)}\]+])\+-(?=\d)", r"\\pm "),
         (r"\\{4}", r"\\\\"),
         (
             r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|begin|end|left|right|text|pi|infty|cdot|times|pm|sin|cos|tan|ln|log|leq?|geq?|lt|gt"
@@ -87,6 +100,11 @@ _REWRITES = [
         (
             r"[(\[]?\s*\\begin\{pmatrix\}(.*?)\\end\{(?:[bpB]?matrix|smallmatrix|array)\}\s*[)\]]?",
             r"\\begin{pmatrix}\1\\end{pmatrix}",
+        ),
+        (
+            r"(?<=[\d)n])\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?<=[\d^{)\s])(?:st|nd|rd|th)(?![a-zA-Z]))\s*\}?"
+            r"(?:(?<=\})|(?![\w}]))",
+            "",
         ),
         (r"\\text\{\s*(-?[\d.,/]+)\s*\}", r"\1"),
         (r"\\text\{\s*(-?\d[\d.,/]*) ([^{}]*)\}", r"\1\\text{ \2}"),
@@ -128,15 +146,29 @@ _REWRITES = [
         (r"\\(?:therefore|implies|Rightarrow)(?![a-zA-Z])", " "),
     )
 ]
+# Recurring decimals: a period with a bar over it or in brackets, with dots over its ends, or written out a few times.
 _REPEATING = re.compile(
-    r"(?<!\d)(\d*)\.(\d*)\\overline\s*\{?(\d+)\}?|\b(\d+)\.(\d*)\((\d+)\)|\b(\d+)\.(\d*?)((\d)\10{2,})\.\.\."
+    r"(?<![\d.])(?P<whole>\d*)\.(?P<fixed>\d*?)"
+    r"(?:\\(?:overline|bar)\s*\{?(?P<barred>\d+)\}?|\((?P<bracketed>\d+)\)"
+    r"|\\dot\s*\{?(?P<first>\d)\}?(?:(?P<middle>\d*)\\dot\s*\{?(?P<last>\d)\}?)?"
+    r"|(?P<once>(?P<digit>\d)(?P=digit){2,}|(?P<group>\d{2,6}?)(?P=group)+)(?=\.\.\.)"
+    r"|(?<=\.)(?P<twice>(?P<double>\d)(?P=double))(?=\.\.\.))(?:\.\.\.)?"
 )
 _VULGAR = re.compile(r"(\d?)\s*([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒])")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:[ \u00a0\u202f']\d{3})+(?![\d,/])")
 _THOUSANDS = re.compile(r"^[^\d,()\[\]]*[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?[^\d,()\[\]]*(?:\^\{?\d\}?)?$")
 _POINT_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.])")
+_SETS_OF_NOTHING = re.compile(r"^\{(?:[{}, ]|\\emptyset ?)*\}$")
 _PLAIN_SETS = re.compile(r"^\{[^{}]*\}(?:\s*\\c[ua]p\s*\{[^{}]*\})*$")
-_CASES = re.compile(r"\\begin\{(?:cases|aligned|align\*?)\}(.*?)\\end\{(?:cases|aligned|align\*?)\}", re.DOTALL)
+_BRACED_ARRAY = re.compile(
+    r"(?:\\left\s*)?\\\{\s*\\begin\{(array|aligned|matrix)\}(?:\{[lcr|\s]*\})?(.*?)\\end\{\1\}(?:\s*\\right\s*\.)?(?!\s*(?:\\right)?\s*\\\})",
+    re.DOTALL,
+)
+_CASES = re.compile(
+    r"\\begin\{(?:[dr]?cases|aligned|align\*?)\}(.*?)\\end\{(?:[dr]?cases|aligned|align\*?)\}", re.DOTALL
+)
+# A second cell that is a condition, and not the rest of an aligned equation.
+_CONDITION = re.compile(r"&\s*(?!=|\\[lgn]e(?![a-z])|<|>)\S|\\text\{\s*,?\s*(?:if|for|when|otherwise|else)\b")
 
 
 def normalise(text: str) -> str:
@@ -145,7 +177,8 @@ def normalise(text: str) -> str:
     if not text.isascii():
         text = _ascii(text)
     text = _without_delimiters(text)
-    text = _CASES.sub(lambda match: match[1].replace("&", "").replace(r"\\", ";").strip("; \n"), text)
+    if "\\begin" in text:
+        text = _CASES.sub(_system, _BRACED_ARRAY.sub(r"\\begin{cases}\2\\end{cases}", text))
     for pattern, replacement, needs_backslash in _REWRITES:
         if not needs_backslash or "\\" in text:
             text = pattern.sub(replacement, text)
@@ -157,6 +190,13 @@ def normalise(text: str) -> str:
     return _tidy(text)
 
 
+def _system(match: re.Match[str]) -> str:
+    """A system of equations as a list; the pieces of a function keep their conditions (`piecewise`)."""
+    if _CONDITION.search(match[1]):
+        return rf"\begin{{cases}}{match[1]}\end{{cases}}"
+    return match[1].replace("&", "").replace(r"\\", ";").strip("; \n")
+
+
 def repaired(text: str) -> str:
     """The text with the backslashes of LaTeX that a string literal has eaten."""
     for sign, escape, letter in _ESCAPES:
@@ -166,6 +206,9 @@ def repaired(text: str) -> str:
 
 
 def _ascii(text: str) -> str:
+    text = re.sub(r"(?:\d\u0305)+", lambda match: rf"\overline{{{match[0].replace(chr(0x305), '')}}}", text)
+    text = re.sub(r"(\d)\u0307", r"\\dot{\1}", text)
+    text = re.sub(r"[①-⑳](?=\s*[①-⑳])", r"\g<0>,", text)
     text = "".join(character for character in text if unicodedata.category(character) not in ("Cf", "Co"))
     text = _VULGAR.sub(_vulgar, text)
     text = re.sub(r"[⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁿ]+", lambda match: "^{" + match[0].translate(_SUPERSCRIPTS) + "}", text)
@@ -182,12 +225,19 @@ def _vulgar(match: re.Match[str]) -> str:
 
 
 def _exact(match: re.Match[str]) -> str:
-    """A repeating decimal as the fraction it is."""
-    whole, fixed, period = next(
-        (match[i] or "0", match[i + 1] or "", match[i + 2]) for i in (1, 4, 7) if match[i + 2] is not None
+    """A recurring decimal as the fraction it is."""
+    parts = match.groupdict(default="")
+    period = (
+        parts["barred"]
+        or parts["bracketed"]
+        or parts["first"] + parts["middle"] + parts["last"]
+        or parts["group"]
+        or parts["digit"]
+        or parts["double"]
     )
-    scale = 10 ** len(fixed)
-    value = Fraction(int(whole + fixed), scale) + Fraction(int(period), scale * (10 ** len(period) - 1))
+    scale = 10 ** len(parts["fixed"])
+    value = Fraction(int((parts["whole"] or "0") + parts["fixed"]), scale)
+    value += Fraction(int(period), scale * (10 ** len(period) - 1))
     return rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
 
 
@@ -220,6 +270,6 @@ def _tidy(text: str) -> str:
     text = re.sub(
         r"(?<!\.)\.$|[,;。!]+$" if not re.search(r"[\da-zA-Z)]!$", text) else r"(?<!\.)\.$|[,;。]+$", "", text
     ).strip()
-    if _PLAIN_SETS.match(text) and ("," in text or "\\c" in text):
+    if (_PLAIN_SETS.match(text) and ("," in text or "\\c" in text)) or _SETS_OF_NOTHING.match(text):
         text = text.replace("{", r"\{").replace("}", r"\}")
     return text

@@ -13,6 +13,18 @@ _VALUES = {word: value for value, word in enumerate(_UNITS)} | {word: 20 + 10 * 
 _SCALES = {"hundred": 100, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _PARTS = {"half": 2, "halves": 2, "third": 3, "thirds": 3, "quarter": 4, "quarters": 4, "fourth": 4, "fourths": 4}
 _PARTS |= {"fifth": 5, "fifths": 5, "sixth": 6, "sixths": 6, "eighth": 8, "eighths": 8, "tenth": 10, "tenths": 10}
+_ORDINALS = dict(
+    zip(
+        "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth".split(),
+        _UNITS[1:],
+        strict=False,
+    )
+) | {f"{word}th": word for word in (*_UNITS[13:], *_SCALES)}
+_ORDINALS |= {word.removesuffix("y") + "ieth": word for word in _TENS}
+_NUMBERED = re.compile(
+    r"(?:the )?((?:[a-z]+[ -])?[a-z]*(?:first|second|third|th)) (term|number|place|position|day|digit|row|column|floor"
+    r"|week|month|year|person|student|one|step|page|time|power)"
+)
 _SCALED = re.compile(
     r"(?<![\d,])(\d[\d,]*(?:\.\d+)?)\s*(?:\\text\{\s*)?(thousand|million|billion|trillion)\b\s*\}?", re.IGNORECASE
 )
@@ -36,6 +48,11 @@ MAX_CHARS = 60
 def english_number(text: str) -> str | None:
     """Digits for a whole text that is a number in English words; None if it is not."""
     words = re.findall(r"[a-z]+", text.lower()) if len(text) <= MAX_CHARS else []
+    if len(words) > 1 and words[0] in ("a", "an") and words[-1] in _PARTS:
+        words[0] = "one"  # `a third`
+    words = words[words[:1] == ["the"] :]
+    if words and words[-1] in _ORDINALS and (len(words) == 1 or _cardinal(words[:-1]) is None or words[-2] in _TENS):
+        words[-1] = _ORDINALS[words[-1]]
     if not words or not re.fullmatch(r"[a-zA-Z\s-]+", text.strip()):
         return None
     negative = words[0] in ("minus", "negative")
@@ -48,6 +65,13 @@ def english_number(text: str) -> str | None:
         return "1/2"
     value = _cardinal(words)
     return None if value is None else f"{'-' * negative}{value}"
+
+
+def numbered(text: str) -> str | None:
+    """`the fifth term` as `5 term`; None for other text."""
+    match = _NUMBERED.fullmatch(text)
+    number = english_number(match[1]) if match else None
+    return f"{number} {match[2]}" if match and number else None
 
 
 def _cardinal(words: list[str]) -> int | None:

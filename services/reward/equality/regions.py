@@ -47,13 +47,27 @@ def read_region(text: str, sign: Sign) -> list[Interval] | None:
     if both := _intersection(text, sign):
         return [both]
     intervals: list[Interval] = []
-    pieces = [piece.strip() for piece in _OR.split(text)]
+    pieces = [piece.strip(" ,;") for piece in _OR.split(text)]
+    if RELATION.search(text) or any(mark in text for mark in "([]"):
+        pieces = [part for piece in pieces for part in _values_apart(piece)]
     for piece in pieces:
         read = _read_piece(piece)
         if read is None:
             return None
         intervals += read
     return intervals
+
+
+def _values_apart(text: str) -> list[str]:
+    """`x = 1, 2` and `x \\le -1, x = 0` in parts, a value as the set that holds it."""
+    parts = split(text, ",;")
+    if not any("=" in part for part in parts):
+        return [text]
+    sides = [(part, *(side.strip() for side in part.partition("=")[::2])) for part in parts]
+    return [
+        rf"\{{{value}\}}" if is_unknown(name) and value else rf"\{{{name}\}}" if is_unknown(value) else part
+        for part, name, value in sides
+    ]
 
 
 def _intersection(text: str, sign: Sign) -> Interval | None:

@@ -13,6 +13,8 @@ from functools import lru_cache
 from services.reward.equality import formulas
 from services.reward.equality.bases import same_in_base
 from services.reward.equality.brackets import closes_at_end, split, split_at
+from services.reward.equality.chains import contradicts_itself
+from services.reward.equality.marks import read_marks, read_parts, split_option
 from services.reward.equality.matrices import matrix_of, without_determinants
 from services.reward.equality.moments import read_date, read_time
 from services.reward.equality.names import (
@@ -26,7 +28,9 @@ from services.reward.equality.names import (
 )
 from services.reward.equality.notation import MAX_CHARS, normalise
 from services.reward.equality.numbers import Number, agree, read_number
-from services.reward.equality.numerals import english_number
+from services.reward.equality.numerals import english_number, numbered
+from services.reward.equality.piecewise import read_pieces, same_as_formula, same_function
+from services.reward.equality.progressions import is_list_of, read_progression, same_progression, up_to
 from services.reward.equality.regions import (
     MIRRORED,
     RELATION,
@@ -35,7 +39,8 @@ from services.reward.equality.regions import (
     read_region,
     same_region,
 )
-from services.reward.equality.sequences import JOINT, as_vector, elements, sequence_of
+from services.reward.equality.remarks import letters_of, with_letter, without_remark
+from services.reward.equality.sequences import JOINT, as_vector, elements, holds_sets, sequence_of, set_of
 from services.reward.equality.units import Unit, split_glued, split_quantity
 from services.reward.equality.words import (
     choice_letter,
@@ -60,8 +65,13 @@ _PARAMETER = re.compile(
     r"[,;]? ?(?:\\text\{[ ,]*)?(?:where|with|for)?(?: (?:all|any|every|some))? ?(?:integers? )?\}?\(?([a-z])(?:\}? ?"
     r"(?:\\in\\mathbb\{([ZN])\}|\\text\{ ?is (?:an|any) integer\}|is (?:an|any) integer)|(?<=integer [a-z])\}?)\)?$"
 )
+_OR = re.compile(rf"{JOINT.pattern}|\\lor(?![a-z])")
 _LETTERS = re.compile(r"^[A-J](?:[,; ]*(?:and )?[A-J])+$")
 _COMMA_DECIMAL = re.compile(r"^-?(?:\d{1,3}(?:\.\d{3})+,\d+|\d+,\d{1,2}|0,\d+|\d{4,},\d+)$")
+# `x \in` before an interval or a set.
+_MEMBER = re.compile(
+    r"(?<![a-zA-Z\\{])(?<!\\forall )(?:[a-zA-Z]|\\[a-z]+)(?:_\w)?(?:\([a-z]\))? ?\\in(?= ?(?:[(\[\]]|\\\{|\\emptyset))"
+)
 _PHRASES = [
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -88,7 +98,15 @@ def equal(reference: str, answer: str, algebra: Algebra | None = None) -> bool |
     parts that are too large to look at."""
     if len(answer) > MAX_CHARS or len(reference) > MAX_CHARS:
         return reference.strip() == answer.strip() and bool(answer.strip())
-    return _Comparison(algebra).equal(_canonical(reference), _canonical(answer))
+    wanted, found = _canonical(reference), _canonical(answer)
+    if wanted != found and contradicts_itself(found, _Comparison(None).equal):
+        return False
+    return _Comparison(algebra).equal(wanted, found)
+
+
+def contradicts(answer: str) -> bool:
+    """Whether an answer is a chain of equalities that does not hold: `2 + 2 = 5`."""
+    return contradicts_itself(_canonical(answer), _Comparison(None).equal)
 
 
 def is_choice(reference: str) -> bool:
@@ -113,10 +131,13 @@ def _canonical(text: str) -> str:
     for pattern, replacement in _PHRASES:
         text = pattern.sub(replacement, text)
     text = text.strip()
+    if r"\equiv" in text and "mod" not in text:
+        text = text.replace(r"\equiv", "=")
     if text[:1] == "(" and closes_at_end(text) and len(split(text[1:-1], ",;")) == 1 and len(text) > 3:
         text = text[1:-1].strip()
+    text = _MEMBER.sub("", text)
     words = plain(text)
-    return english_number(words) or symbol_of(words) or text
+    return english_number(words) or symbol_of(words) or numbered(words) or text
 
 
 class _Comparison:
@@ -137,9 +158,16 @@ class _Comparison:
             _verdicts,
             _moments,
             _letters,
+            _marks,
+            self._options,
+            self._parts,
             _decimal_commas,
             _congruences,
+            self._pieces,
             self._families,
+            self._remarks,
+            self._progressions,
+            self._sets,
             self._names,
             self._regions,
             self._ratios,
@@ -169,6 +197,34 @@ class _Comparison:
             return False  # no formula, and nothing that a LaTeX parser would read
         return self._algebra(reference, answer) if self._algebra else None
 
+    # Marks: `(B) 12` and `12`, `(1) 3; (2) 4` and `3, 4`.
+
+    def _options(self, reference: str, answer: str) -> bool | None:
+        wanted, found = split_option(reference), split_option(answer)
+        if wanted is None:
+            return NotImplemented
+        if found:
+            return found[0] == wanted[0] and self.equal(wanted[1], found[1])
+        letter = choice_letter(answer)
+        return letter == wanted[0] if letter else self.equal(wanted[1], answer)
+
+    def _parts(self, reference: str, answer: str) -> bool | None:
+        wanted, found = read_parts(reference), read_parts(answer)
+        if wanted is None and found is None:
+            return NotImplemented
+        wanted, found = wanted or split(reference, ",;"), found or split(answer, ",;")
+        return len(wanted) == len(found) and self._in_order(wanted, found)
+
+    # Functions in pieces.
+
+    def _pieces(self, reference: str, answer: str) -> bool | None:
+        wanted, found = read_pieces(reference), read_pieces(answer)
+        if wanted and found:
+            return same_function(wanted, found, self.equal)
+        if wanted or found:
+            return same_as_formula(wanted or found or [], value_of(answer if wanted else reference))
+        return NotImplemented
+
     # Families: `\pi/4 + n\pi, n \in \mathbb{Z}`.
 
     def _families(self, reference: str, answer: str) -> bool | None:
@@ -187,9 +243,55 @@ class _Comparison:
         assert stated
         return stated[2] != "N" and formulas.same_progression(value_of(body), value_of(other), (left or stated)[1])
 
+    # Remarks: `2x \text{ for all } x`.
+
+    def _remarks(self, reference: str, answer: str) -> bool | None:
+        left, right = without_remark(reference), without_remark(answer)
+        if (left.body, right.body) == (reference, answer):
+            return NotImplemented
+        if left.condition and right.condition and self.equal(left.condition, right.condition) is False:
+            return False
+        verdict = self.equal(left.body, right.body)
+        if verdict is not False:
+            return verdict
+        # A constant by another name.
+        letters = letters_of(left.body) - letters_of(right.body)
+        others = {with_letter(right.body, old, new) for old in right.declares() for new in letters} - {right.body}
+        return any(self.equal(left.body, other) for other in others)
+
+    # Lists that go on, and sets of sets.
+
+    def _progressions(self, reference: str, answer: str) -> bool | None:
+        left, right = read_progression(reference), read_progression(answer)
+        if left and right:
+            verdict = same_progression(left, right)
+            return NotImplemented if verdict is None else verdict
+        if (wanted := up_to(reference)) and (found := up_to(answer)):
+            same = same_progression(wanted[0], found[0])
+            return self.equal(wanted[1], found[1]) if same else NotImplemented if same is None else False
+        if left and not left.is_endless:
+            return is_list_of(left, elements(value_of(answer)))
+        if right and not right.is_endless:
+            return is_list_of(right, elements(value_of(reference)))
+        return NotImplemented
+
+    def _sets(self, reference: str, answer: str) -> bool | None:
+        left, right = set_of(reference), set_of(answer)
+        if not holds_sets(left) and not holds_sets(right):
+            return NotImplemented
+        if left is None or right is None:
+            return NotImplemented if r"\cup" in reference + answer else False
+        sides = [
+            ([m for m in members if set_of(m) is not None], [m for m in members if set_of(m) is None])
+            for members in (left, right)
+        ]
+        return _every(self._unordered(wanted, found) for wanted, found in zip(*sides, strict=True))
+
     # Names: `x = e` and `e`, `f(x) = e` and `f(t) = e`, `x = a = b`, `e \approx 0.3`.
 
     def _names(self, reference: str, answer: str) -> bool | None:
+        if _is_mixed(reference) or _is_mixed(answer):
+            return NotImplemented
         left, right = without_approximation(reference), without_approximation(answer)
         (name, value), (other_name, other) = split_name(left), split_name(right)
         if name is None and other_name is None:
@@ -300,9 +402,9 @@ class _Comparison:
     ) -> tuple[list[str], list[str]] | None:
         """A pair in brackets against one without, or in braces: in order."""
         one, other = sequence_of(reference), sequence_of(answer)
-        if one and not other and len(one[1]) == len(right):
+        if one and not other and len(left) == 1 and len(one[1]) == len(right):
             return one[1], right
-        if other and not one and len(other[1]) == len(left):
+        if other and not one and len(right) == 1 and len(other[1]) == len(left):
             return left, other[1]
         return None
 
@@ -442,6 +544,20 @@ def _letters(reference: str, answer: str) -> bool | None:
     return sorted(left) == sorted(right)
 
 
+def _marks(reference: str, answer: str) -> bool | None:
+    """`I and III` and `(i), (iii)`."""
+    left, right = read_marks(reference), read_marks(answer)
+    return left == right if left and right else NotImplemented
+
+
+def _is_mixed(text: str) -> bool:
+    """Whether it is values and inequalities: `x = 3 or x > 5`."""
+    if "=" not in text or not RELATION.search(text):
+        return False
+    parts = [part for joined in _OR.split(text) for part in split(joined, ",;")]
+    return any("=" in part for part in parts) and any("=" not in part and RELATION.search(part) for part in parts)
+
+
 def _moments(reference: str, answer: str) -> bool | None:
     dates = read_date(reference), read_date(answer)
     if dates[0] and dates[1]:
@@ -501,6 +617,8 @@ def _same_currency(reference: str, answer: str) -> bool:
 
 def _in_base_unit(value: str, unit: Unit) -> str:
     number: Number | None = read_number(value)
+    if number and number.half_unit and unit.factor == Fraction(1, 100) and not unit.dimensions:
+        return f"{value.replace(',', '')}e-2"  # a rounded percentage is a rounded fraction
     pi = r"\cdot\pi/180" if unit.is_angle and unit.dimensions[0][0] != "rad" else ""
     if number and not pi:
         result = number.value * unit.factor + unit.offset

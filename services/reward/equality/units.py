@@ -290,7 +290,9 @@ def _compound(text: str) -> tuple[str, Unit] | None:
         match = _COMPOUND.match(text, position)
         if match is None:
             return None
-        name = {"^\\circ": "\\degree", "'": "arcmin"}.get(match[2], _TEXT_UNIT.sub(r"\1", match[2]).strip())
+        name = {"^\\circ": "\\degree", "'": "arcmin"}.get(
+            match[2], _TEXT_UNIT.sub(r"\1", match[2]).strip().removesuffix(" and")
+        )
         unit = _UNITS.get(name) or _UNITS.get(name.removesuffix("s"))
         if unit is None:
             return None

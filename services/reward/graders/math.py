@@ -81,7 +81,7 @@ def _readings(answer: str, reference: str) -> list[str]:
 
 GRADER = Grader(
     name="math",
-    version="3",
+    version="4",
     description="1 if the answer has the value of the reference in whatever notation, else 0",
     options=MathOptions,
     grade=grade,

@@ -42,7 +42,7 @@ def hostile_response(case: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize(
     ("name", "least_accuracy", "most_false_positives"),
-    [("math", 0.995, 0), ("math_hard", 0.98, 0), ("math_heldout", 0.98, 1)],
+    [("math", 0.995, 0), ("math_hard", 0.98, 0), ("math_heldout", 0.98, 1), ("math_kinds", 0.995, 0)],
 )
 def test_labelled_pairs(name: str, least_accuracy: float, most_false_positives: int) -> None:
     """math_heldout is not to be tuned on: if it falls, look for the reason in pairs of your own."""
