@@ -8,6 +8,7 @@ randomness  none: the same weights, optimiser state and groups give the same res
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -243,9 +244,10 @@ class Learner:
 
 
 def _shares(groups: Sequence[Group], num_shares: int) -> list[Sequence[Group]]:
-    """Consecutive whole groups for each step; fewer steps if there are fewer groups."""
-    size = max(1, math.ceil(len(groups) / num_shares))
-    return [groups[start : start + size] for start in range(0, len(groups), size)]
+    """Consecutive whole groups for each step: no share has two more than another, and there are no empty ones."""
+    num_groups, num_shares = len(groups), min(len(groups), num_shares)
+    ends = [num_groups * number // num_shares for number in range(num_shares + 1)] if num_shares else []
+    return [groups[start:end] for start, end in itertools.pairwise(ends)]
 
 
 def _compare(minibatch: Minibatch, row: PackedRow, logprobs_S: Tensor, tally: _Tally) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from services.trainer import objective
 from services.trainer.batch import Group
-from services.trainer.learner import InterruptedTraining, Learner
+from services.trainer.learner import InterruptedTraining, Learner, _shares
 from services.trainer.optimization import DivergedError
 from tests.unit.trainer.models import groups, plain_logprobs, recipe, same_bits, sample, state, tiny_policy
 
@@ -164,3 +164,20 @@ def test_bf16_autocast_stays_close_and_keeps_fp32_weights() -> None:
         assert parameter.dtype == torch.float32
         torch.testing.assert_close(parameter, dict(exact.model.named_parameters())[name], atol=0.02, rtol=0)
     assert not same_bits(state(exact), state(rounded))
+
+
+@pytest.mark.parametrize(
+    ("num_groups", "num_steps", "sizes"), [(10, 4, [2, 3, 2, 3]), (8, 4, [2] * 4), (3, 5, [1] * 3), (0, 4, [])]
+)
+def test_groups_are_spread_over_as_many_steps_as_the_recipe_says(
+    num_groups: int, num_steps: int, sizes: list[int]
+) -> None:
+    batch = groups(seed=0, num_groups=num_groups, size=2)
+    shares = _shares(batch, num_steps)
+    assert [len(share) for share in shares] == sizes
+    assert [group for share in shares for group in share] == batch
+
+
+def test_the_number_of_steps_is_that_of_the_recipe() -> None:
+    learner = Learner(tiny_policy(), recipe(steps_per_iteration=5, epochs_per_iteration=2, optimizer="sgd"))
+    assert learner.train(0, groups(seed=1, num_groups=7, size=2))["num_steps"] == 10
