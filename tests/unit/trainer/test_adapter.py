@@ -162,3 +162,11 @@ def answered(prompt: np.ndarray, token: int) -> Sample:
     unknown = np.full(len(tokens), np.nan, np.float32)
     right = bool(token >= 20)
     return Sample("s", tokens, np.arange(len(tokens)) == len(prompt), unknown, float(right), right)
+
+
+def test_a_weight_that_is_tied_gets_no_adapter() -> None:
+    policy = tiny_policy()  # whose lm_head is its embedding
+    with pytest.raises(InvalidInputError, match=r"'lm_head' is another layer's too"):
+        adapt(policy.model, AdapterTable(targets=["q_proj", "lm_head"]), seed=0)
+    assert not factors(policy.model)
+    assert all(parameter.requires_grad for parameter in policy.model.parameters())
