@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
+from perilune.chat import check_tokenizer, prompt_ids
 from perilune.errors import InvalidInputError
 
 
@@ -36,12 +38,20 @@ def model_folder(model_files: Mapping[str, bytes]) -> Iterator[Path]:
 
 
 def build_tokenizer(model_files: Mapping[str, bytes]) -> Any:
-    """The model's own tokenizer. InvalidInputError if the files hold none."""
+    """The model's own tokenizer. InvalidInputError if the files hold none, or one that does not fit the model."""
     with model_folder(model_files) as folder:
         try:
-            return AutoTokenizer.from_pretrained(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder)
         except (OSError, ValueError) as error:
             raise InvalidInputError(f"the model's files hold no tokenizer that can be read: {error}") from error
+    config = json.loads(model_files["config.json"])
+    check_tokenizer(tokenizer, num_embeddings(config), config.get("model_type", "the model"))
+    return tokenizer
+
+
+def num_embeddings(config: Mapping[str, Any]) -> int:
+    """Token ids that a model's configuration (config.json) has embeddings for."""
+    return int(config.get("text_config", config)["vocab_size"])
 
 
 def prompt_tokens(prompt: Prompt, tokenizer: Any, max_context: int) -> NDArray[np.int32]:
@@ -52,10 +62,7 @@ def prompt_tokens(prompt: Prompt, tokenizer: Any, max_context: int) -> NDArray[n
     if prompt.images:
         raise InvalidInputError(f"prompt {prompt.id} has images, and this engine reads text only")
     messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-    if tokenizer.chat_template:
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True)["input_ids"]
-    else:
-        ids = tokenizer("\n".join(message["content"] for message in messages))["input_ids"]
+    ids = prompt_ids(tokenizer, messages)
     if not ids:
         raise InvalidInputError(f"prompt {prompt.id} is empty")
     if len(ids) >= max_context:

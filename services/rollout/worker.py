@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from perilune.api.rollout.v1.rollout_pb2 import RolloutTask, RunStatus
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.bus import Bus, Delivery
+from perilune.chat import check_ids
 from perilune.codec import unpack
 from perilune.errors import InvalidInputError, OverloadedError, UnavailableError, WeightStreamError
 from perilune.fleet import report_serving
@@ -34,7 +36,7 @@ from services.rollout.engines import engine_factory
 from services.rollout.engines.base import Engine, EngineFactory, Generated, Sample
 from services.rollout.engines.turns import TurnTakingEngine
 from services.rollout.environments import make_environment
-from services.rollout.prompts import build_tokenizer, prompt_tokens
+from services.rollout.prompts import build_tokenizer, num_embeddings, prompt_tokens
 from services.rollout.rollout import Rollout, trajectory_id
 
 logger = logging.getLogger(__name__)
@@ -72,6 +74,7 @@ class RunWorker:
         self._loop = asyncio.get_running_loop()
         self._engine: Engine | None = None
         self._tokenizer: Any = None
+        self._num_embeddings = 0
         self._policy: PolicyVersion | None = None
         self._num_in_hand = 0  # samples of groups that were taken and are not yet acked
         self._results: dict[str, asyncio.Future[Generated]] = {}
@@ -137,6 +140,8 @@ class RunWorker:
             try:
                 await self._swap(replace(staged, tensors=await asyncio.to_thread(dequantized, staged.tensors)))
             except WeightStreamError as error:
+                if self._engine is None:  # there is nothing to go on with
+                    raise InvalidInputError(f"the weights are not those of the model's config.json: {error}") from error
                 logger.error("%s: the version before goes on serving: %s", self.run_id, error)
                 continue
             logger.info("%s: serves version %d", self.run_id, staged.manifest.version.number)
@@ -156,6 +161,7 @@ class RunWorker:
     def _build(self, staged: StagedVersion) -> None:
         files = dict(staged.model_files)
         self._tokenizer = build_tokenizer(files)
+        self._num_embeddings = num_embeddings(json.loads(files["config.json"]))
         # Only the torch engine has this one.
         options: dict[str, Any] = (
             {} if self._recipe.quantization == "none" else {"quantization": self._recipe.quantization}
@@ -229,6 +235,7 @@ class RunWorker:
             prompt = unpack(task.unfinished.prompt_tokens)
         else:
             prompt = prompt_tokens(task.prompt, self._tokenizer, self._engine.max_context)
+            check_ids(prompt.tolist(), self._num_embeddings, f"prompt {task.prompt.id}")
         rollouts = [self._rollout(task, index, prompt) for index in task.sample_indices]
         publishing = asyncio.gather(*(self._publish_sample(rollout) for rollout in rollouts))
         self._publishing.add(publishing)

@@ -46,6 +46,7 @@ def packed_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention within each sequence.
@@ -55,6 +56,7 @@ def packed_attention(
         query: (1, H, T, D); key and value may have fewer heads, as many queries sharing each.
         attention_mask: always None: models make no mask for an attention function that they don't know.
         blocks: the row's layout.
+        s_aux: (H,) attention sinks: a score beside those of the keys, which takes its share and gives nothing.
 
     Returns:
         (1, T, H, D), and no attention weights.
@@ -66,6 +68,8 @@ def packed_attention(
     for block in blocks:
         q, k, v = (_pad(tensor[0, :, block.begin : block.end].transpose(0, 1), block) for tensor in (query, key, value))
         mask = _window_mask(block.length, sliding_window, query.device)
+        if s_aux is not None:
+            k, v, mask = _with_sink(k, v, mask, s_aux)
         out = F.scaled_dot_product_attention(
             q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
         )
@@ -84,6 +88,17 @@ def _pad(tokens_THD: Tensor, block: Block) -> Tensor:
 def _unpad(padded_NHLD: Tensor, block: Block) -> Tensor:
     tokens = padded_NHLD.transpose(1, 2).flatten(0, 1)
     return tokens if block.slots is None else tokens.index_select(0, block.slots)
+
+
+def _with_sink(key: Tensor, value: Tensor, mask: Tensor | None, sinks_H: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A sink as one more key: zeros, which score 0 with every query, so that the mask there is the sink's score."""
+    length = key.shape[2]
+    if mask is None:
+        mask = torch.ones(length, length, dtype=torch.bool, device=key.device).tril()
+    hidden = torch.zeros(mask.shape, dtype=key.dtype, device=key.device).masked_fill(~mask, -torch.inf)
+    sinks = sinks_H.to(key.dtype)[:, None, None].expand(-1, length, 1)
+    scores = torch.cat([hidden.expand(len(sinks_H), -1, -1), sinks], -1)
+    return F.pad(key, (0, 0, 0, 1)), F.pad(value, (0, 0, 0, 1)), scores
 
 
 def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:

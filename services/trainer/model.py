@@ -24,11 +24,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from perilune.chat import check_tokenizer, closing_token
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.recipe import CreateModel, Recipe
 from perilune.tasks import find_task
 from services.trainer.attention import use_packed_attention
-from services.trainer.packing import Block
+from services.trainer.probe import check_packing
 from services.trainer.sources import PACKAGE_PREFIX, gguf_in_package
 
 SPECIAL_TOKENS = ("<pad>", "<bos>", "<eos>", "<unk>")
@@ -54,10 +55,13 @@ class Policy:
     tokenizer: PreTrainedTokenizerBase
 
     def __post_init__(self) -> None:
+        """InvalidInputError for a model whose log-probabilities the trainer would compute wrongly."""
+        config = self.model.config.get_text_config()
+        check_tokenizer(self.tokenizer, config.vocab_size, type(self.model).__name__)
         self.model.eval()
         use_packed_attention(self.model)
         if self.model.device.type != "meta":  # without weights there is nothing to look at
-            self._check_head()
+            check_packing(self.model)
 
     def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Writes a Hugging Face model folder, loadable by AutoModelForCausalLM; of these weights, if they are given."""
@@ -76,27 +80,17 @@ class Policy:
             self.tokenizer.save_pretrained(folder)
             return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
 
-    @property
+    @cached_property
     def eos_token_id(self) -> int:
-        """What a response ends with, by the generation config or else the tokenizer."""
+        """What a response ends with: of the model's and the tokenizer's end tokens, the one with which the
+        chat template ends what the assistant says, else the first."""
         configured = self.model.generation_config.eos_token_id if self.model.generation_config else None
-        found = configured[0] if isinstance(configured, list) else configured
-        found = self.tokenizer.eos_token_id if found is None else found
-        if found is None:
+        ends = configured if isinstance(configured, list) else [configured]
+        known = [token for token in (*ends, self.tokenizer.eos_token_id) if token is not None]
+        if not known:
             raise InvalidInputError("the model has no end-of-sequence token; set eos_token_id in its config")
-        return found
-
-    @torch.no_grad()
-    def _check_head(self) -> None:
-        """Log-probabilities are made from the last hidden state and the output embedding; some models do more."""
-        tokens = torch.full((1, 1), self.model.config.get_text_config().vocab_size - 1, device=self.model.device)
-        layout = {"use_cache": False, "blocks": [Block(1, 1, 0, 1, None)]}
-        hidden = self.model.base_model(tokens, **layout).last_hidden_state
-        if not torch.allclose(self.model.get_output_embeddings()(hidden), self.model(tokens, **layout).logits):
-            raise InvalidInputError(
-                f"{type(self.model).__name__} scales or caps its logits after the output embedding, which the trainer "
-                "does not do; choose another model"
-            )
+        closing = closing_token(self.tokenizer, known)
+        return known[0] if closing is None else closing
 
 
 def make_policy(recipe: Recipe) -> Policy:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.optim import AdamW
 
+from perilune.chat import prompt_ids
 from perilune.errors import InvalidInputError, NotFoundError, RecipeError
 from perilune.recipe import Recipe, WarmupTable
 from perilune.tasks import find_task
@@ -137,7 +138,7 @@ def tokenize(policy: Policy, examples: list[Example]) -> tuple[list[NDArray[np.i
     """Token ids of prompt, response and end of sequence, and for each token whether it is learnt."""
     questions, answers = zip(*examples, strict=True)
     tokenizer: Any = policy.tokenizer
-    prompts = tokenizer.apply_chat_template(list(questions), add_generation_prompt=True, return_dict=True)["input_ids"]
+    prompts = [prompt_ids(tokenizer, question) for question in questions]
     responses = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
     tokens, learnt = [], []
     for prompt, response in zip(prompts, responses, strict=True):

@@ -36,15 +36,23 @@ def build_model(model_files: Mapping[str, bytes], tensors: Sequence[RawTensor], 
         InvalidInputError: the model does not use transformers' attention interface.
         WeightStreamError: the tensors are not this model's.
     """
-    with model_folder(model_files) as folder:
-        config = AutoConfig.from_pretrained(folder)
     dtype = next((TORCH_DTYPE[t.dtype] for t in tensors if TORCH_DTYPE[t.dtype].is_floating_point), torch.float32)
-    model = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention).eval()
+    with model_folder(model_files) as folder:
+        try:
+            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=dtype).eval()
+        # What transformers raises for a config.json that it does not know, or that is of no language model.
+        except (OSError, ValueError, KeyError) as error:
+            raise InvalidInputError(f"the model's config.json makes no causal language model: {error}") from error
     if not model._supports_attention_backend:
         raise InvalidInputError(
             f"{type(model).__name__} has its own attention code, which the torch engine cannot give a key-value cache; "
             "use another engine, or a model of an architecture that supports transformers' attention interface"
         )
+    if getattr(model.config.get_text_config(), "max_position_embeddings", None) is None:
+        raise InvalidInputError(
+            f"{type(model).__name__} does not say how long its context is; set max_position_embeddings in config.json"
+        )
+    model.set_attn_implementation(attention)
     model.requires_grad_(False)
     swap_tensors(model, stage_tensors(model, tensors))
     _lay_out_for_decoding(model)

@@ -14,7 +14,7 @@ from services.rollout.engines import sampling
 from services.rollout.engines.base import Generated, Sample, Span
 from services.rollout.engines.model import end_tokens
 from services.rollout.engines.stopping import StopTexts
-from services.rollout.prompts import build_tokenizer
+from services.rollout.prompts import build_tokenizer, num_embeddings
 from services.rollout.repetition import Cycle, RepetitionDetector
 
 
@@ -22,8 +22,7 @@ class Endings:
     """What ends the responses of one model, besides their limit and their repeating themselves."""
 
     def __init__(self, model_files: Mapping[str, bytes]) -> None:
-        config = json.loads(model_files["config.json"])
-        self._vocab_size = int(config.get("text_config", config)["vocab_size"])
+        self._vocab_size = num_embeddings(json.loads(model_files["config.json"]))
         self._tokenizer = build_tokenizer(model_files)
         self._stop_texts: dict[tuple[str, ...], StopTexts] = {}
         self.tokens = end_tokens(model_files, self._tokenizer)

@@ -11,13 +11,15 @@ Shapes: R rows, H query heads, G key-value heads, D head size, S positions, N pa
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn import functional
 from transformers import AttentionInterface
 
 from perilune.errors import InvalidInputError
@@ -115,6 +117,13 @@ class Slots:
             keys[targets, :, :, :num_positions] = keys[sources, :, :, :num_positions]
             values[targets, :, :num_positions] = values[sources, :, :num_positions]
 
+    @property
+    def elements_per_token(self) -> int:
+        """Of the keys and values of all layers that wrote so far."""
+        return sum(
+            keys.shape[1] * keys.shape[2] + values.shape[1] * values.shape[3] for keys, values in self._layers.values()
+        )
+
     def layer(self, index: int, key_like: Tensor, value_like: Tensor) -> tuple[Tensor, Tensor]:
         if index not in self._layers:
             (rows, positions), (_, heads, _, size) = self._shape, key_like.shape
@@ -133,6 +142,39 @@ def _resized(old: Tensor, shape: tuple[int, int]) -> Tensor:
     return new
 
 
+def forward(
+    model: Any,
+    slots: Slots,
+    prompts: Mapping[bytes, Sequence[int]],
+    newest: Sequence[int],
+    positions: NDArray[np.int64],
+) -> Tensor:
+    """One forward pass: reads new prompts into their rows, and gives running samples' next logits, float32, [B, V].
+
+    Args:
+        model: set to ATTENTION.
+        slots: with room for it.
+        prompts: token ids (int32), each with the rows that begin with it; without their samples' last tokens.
+        newest: each running sample's last token, which is read now.
+        positions: where it goes, [B].
+    """
+    tokens: list[int] = []
+    spans: list[Prefill] = []
+    for prefix, rows in prompts.items():
+        prompt = np.frombuffer(prefix, dtype=np.int32).tolist()
+        spans.append(Prefill(len(tokens), len(tokens) + len(prompt), torch.tensor(rows)))
+        tokens += prompt
+    places = [place for span in spans for place in range(span.end - span.start)]
+    logits: Tensor = model(
+        input_ids=torch.tensor([tokens + list(newest)]),
+        position_ids=torch.from_numpy(np.append(np.array(places, dtype=np.int64), positions))[None],
+        use_cache=False,
+        logits_to_keep=len(newest),
+        step=Step(slots, spans, positions),
+    ).logits[0]
+    return logits.float()
+
+
 def attend(
     module: nn.Module,
     query: Tensor,
@@ -144,6 +186,7 @@ def attend(
     *,
     step: Step,
     sliding_window: int | None = None,
+    s_aux: Tensor | None = None,
     **others: object,
 ) -> tuple[Tensor, None]:
     """Attention of one layer over one packed row. See transformers.AttentionInterface.
@@ -151,11 +194,12 @@ def attend(
     Args:
         query: [1, H, N, D]; key and value: [1, G, N, D]; positions are already in them.
         step: passed to the model's forward, and by it to every layer.
+        s_aux: [H], attention sinks: a score beside those of the keys, which takes its share and gives nothing.
 
     Returns:
         [1, N, H, D], and no attention weights.
     """
-    for name in ("softcap", "s_aux", "position_bias"):
+    for name in ("softcap", "position_bias"):
         if others.get(name) is not None:
             raise InvalidInputError(f"the torch engine has no attention with {name}; use another engine for this model")
     keys, values = step.slots.layer(module.layer_idx, key, value)  # type: ignore[arg-type]
@@ -166,22 +210,34 @@ def attend(
         keys[prompt.rows, :, :, :length] = key[:, :, span].mT
         values[prompt.rows, :, :length] = value[:, :, span]
         attended[span] = _attend_to_itself(
-            query[:, :, span], key[:, :, span], value[:, :, span], scaling, sliding_window
+            query[:, :, span], key[:, :, span], value[:, :, span], scaling, sliding_window, s_aux
         )
     decoded = slice(num_tokens - len(step.positions_B), num_tokens)
     keys[step.rows_B, :, :, step.positions_B] = key[0, :, decoded].transpose(0, 1)
     values[step.rows_B, :, step.positions_B] = value[0, :, decoded].transpose(0, 1)
-    _attend_to_slots(query[0, :, decoded], keys, values, step, scaling, sliding_window, out=attended[decoded])
+    _attend_to_slots(query[0, :, decoded], keys, values, step, scaling, sliding_window, s_aux, out=attended[decoded])
     return attended[None], None
 
 
-def _attend_to_itself(query: Tensor, key: Tensor, value: Tensor, scaling: float | None, window: int | None) -> Tensor:
+def _attend_to_itself(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    scaling: float | None,
+    window: int | None,
+    sinks_H: Tensor | None,
+) -> Tensor:
     """Causal attention inside one prompt of length T: [T, H, D]."""
-    mask = None
-    if window is not None and query.shape[2] > window:
-        places = torch.arange(query.shape[2])
-        mask = (places <= places[:, None]) & (places > places[:, None] - window)
-    attended = scaled_dot_product_attention(
+    mask, length = None, query.shape[2]
+    if sinks_H is not None or (window is not None and length > window):
+        places = torch.arange(length)
+        mask = (places <= places[:, None]) & (places > places[:, None] - (window or length))
+    if mask is not None and sinks_H is not None:  # one more key, of zeros, which scores what the mask says
+        hidden = torch.zeros(length, length, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
+        sinks = sinks_H.to(query.dtype)[:, None, None].expand(-1, length, 1)
+        mask = torch.cat([hidden.expand(len(sinks_H), -1, -1), sinks], -1)
+        key, value = (functional.pad(tensor, (0, 0, 0, 1)) for tensor in (key, value))
+    attended = functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
     )
     return attended[0].transpose(0, 1)
@@ -194,6 +250,7 @@ def _attend_to_slots(
     step: Step,
     scaling: float | None,
     window: int | None,
+    sinks_H: Tensor | None,
     out: Tensor,
 ) -> None:
     """Attention of one token a running sample to its slot, into `out`, [B, H, D].
@@ -207,7 +264,11 @@ def _attend_to_slots(
     queries = scaled_HBD.view(kv_heads, num_heads // kv_heads, num_samples, size).permute(2, 0, 1, 3)
     for block, mask in zip(step.blocks, step.masks(window, queries.dtype), strict=True):
         scores = queries[block.rows] @ keys[block.rows, :, :, : block.length]
-        weights = scores.add_(mask).softmax(-1)
+        scores.add_(mask)
+        if sinks_H is not None:
+            sinks = sinks_H.to(scores.dtype).view(1, kv_heads, -1, 1).expand(len(scores), -1, -1, 1)
+            scores = torch.cat([scores, sinks], -1)
+        weights = scores.softmax(-1)[..., : block.length]
         out[block.rows] = (weights @ values[block.rows, :, : block.length]).flatten(1, 2)
 
 

@@ -19,7 +19,6 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -33,8 +32,9 @@ from perilune.weights import RawTensor
 from services.rollout.engines import sampling
 from services.rollout.engines.base import Capacity, Deliver, Sample, promise
 from services.rollout.engines.model import build_model, round_to_int8, stage_tensors, swap_tensors
+from services.rollout.engines.probe import check_decoding
 from services.rollout.engines.running import Endings, Running
-from services.rollout.engines.slots import ATTENTION, Prefill, Slots, Step, num_read
+from services.rollout.engines.slots import ATTENTION, Slots, forward, num_read
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,7 @@ class TorchEngine:
         quantization: str = "none",
     ) -> None:
         self._model = build_model(model_files, tensors, ATTENTION)
+        token_bytes = check_decoding(self._model) * self._model.dtype.itemsize
         self._keep_context = keep_context
         self._quantization = quantization
         self._quantize()
@@ -93,7 +94,7 @@ class TorchEngine:
         self._policy = policy
         self._deliver = deliver
         self._max_running = max_running
-        self._max_cached_tokens = kv_cache_bytes // _kv_bytes_per_token(self._model)
+        self._max_cached_tokens = kv_cache_bytes // token_bytes
         self._slots = Slots(max_running, self._max_cached_tokens)
         self._rows: list[_Row] = []
         self._wanted = _Wanted.of([])
@@ -254,22 +255,10 @@ class TorchEngine:
 
     def _step(self, prefills: dict[bytes, list[int]]) -> None:
         """One forward pass: reads the new prompts and writes a token of every running sample."""
-        tokens: list[int] = []
-        spans: list[Prefill] = []
-        for prefix, rows in prefills.items():
-            prompt = np.frombuffer(prefix, dtype=np.int32).tolist()
-            spans.append(Prefill(len(tokens), len(tokens) + len(prompt), torch.tensor(rows)))
-            tokens += prompt
         positions = self._positions()
-        places = [place for span in spans for place in range(span.end - span.start)]
-        logits_BV = self._model(
-            input_ids=torch.tensor([tokens + [running.tokens[-1] for running in self._rows]]),
-            position_ids=torch.from_numpy(np.append(np.array(places, dtype=np.int64), positions))[None],
-            use_cache=False,
-            logits_to_keep=len(self._rows),
-            step=Step(self._slots, spans, positions),
-        ).logits[0]
-        self._record(*self._draw(logits_BV.float(), positions))
+        newest = [running.tokens[-1] for running in self._rows]
+        logits_BV = forward(self._model, self._slots, prefills, newest, positions)
+        self._record(*self._draw(logits_BV, positions))
         self._put_in_order()
 
     def _draw(self, logits_BV: Tensor, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
@@ -302,11 +291,3 @@ class TorchEngine:
             self._slots.copy([(source, row) for row, source in enumerate(live)], int(lengths.max()))
             self._rows = [self._rows[source] for source in live]
             self._num_wasted = 0
-
-
-def _kv_bytes_per_token(model: Any) -> int:
-    """Of keys and values in all layers, by the config's usual names."""
-    config = model.config.get_text_config()
-    heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-    size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    return 2 * config.num_hidden_layers * heads * size * model.dtype.itemsize

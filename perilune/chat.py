@@ -1,0 +1,94 @@
+"""A model's tokenizer and its chat template: how messages become token ids, the same in warm-up and in rollouts.
+
+Needs no transformers of its own: it is handed the tokenizer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from perilune.errors import InvalidInputError
+
+Message = Mapping[str, str]
+
+ANSWER = "perilune"  # stands for a response, where only what comes after it is looked at
+
+
+def check_tokenizer(tokenizer: Any, num_embeddings: int, name: str) -> None:
+    """InvalidInputError if a model cannot use its tokenizer.
+
+    It may have several chat templates, of which one must be the default, and no token of its text that the model has no
+    embedding for. Only special tokens that no template writes may lie beyond: placeholders of images, in a model that
+    reads text. `name` is the model's.
+    """
+    templates = tokenizer.chat_template
+    if isinstance(templates, dict) and templates and "default" not in templates:
+        raise InvalidInputError(
+            f"the tokenizer of {name} has several chat templates and none is called 'default': there are "
+            f"{', '.join(sorted(templates))}; rename the one to use, in chat_template of tokenizer_config.json"
+        )
+    beyond = _tokens_beyond(tokenizer, num_embeddings)
+    if beyond:
+        raise InvalidInputError(
+            f"the tokenizer has {len(beyond)} tokens beyond the {num_embeddings} that {name} has embeddings for, the "
+            f"first is {beyond[0]!r}; take the tokenizer that belongs to the model, or save the model with its "
+            "embeddings resized (resize_token_embeddings)"
+        )
+
+
+def check_ids(ids: Sequence[int], num_embeddings: int, what: str) -> None:
+    """InvalidInputError if a text has tokens that the model has no embedding for; `what` says which text."""
+    if ids and max(ids) >= num_embeddings:
+        raise InvalidInputError(
+            f"{what} has token {max(ids)}, and the model has embeddings for 0 to {num_embeddings - 1}: is there a "
+            "placeholder of an image in it?"
+        )
+
+
+def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+    """A prompt in the tokenizer's chat template, up to where the response begins; plain text if it has none.
+
+    InvalidInputError if the template or the tokenizer refuses it.
+    """
+    try:
+        if tokenizer.chat_template:
+            encoded = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
+        else:
+            encoded = tokenizer("\n".join(message["content"] for message in messages))
+    except Exception as error:  # a template is a program, and a text may be any: what they raise is theirs
+        roles = ", ".join(message["role"] for message in messages)
+        raise InvalidInputError(
+            f"the model's chat template or tokenizer refuses the messages (roles: {roles}): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    ids: list[int] = encoded["input_ids"]
+    return ids
+
+
+def closing_token(tokenizer: Any, end_tokens: Collection[int]) -> int | None:
+    """Of the tokens that end a response, the one with which the chat template ends what the assistant says.
+
+    None without a template, or if the template ends it with none of them.
+    """
+    if not tokenizer.chat_template:
+        return None
+    chat = [{"role": "user", "content": "?"}, {"role": "assistant", "content": ANSWER}]
+    try:
+        text: str = tokenizer.apply_chat_template(chat, tokenize=False)
+    except Exception:  # noqa: BLE001 - a template is a program; if it renders no such turn, it does not say how one ends
+        return None
+    after = text.rpartition(ANSWER)[2] if ANSWER in text else ""
+    ids = tokenizer(after, add_special_tokens=False)["input_ids"]
+    return next((token for token in ids if token in end_tokens), None)
+
+
+def _tokens_beyond(tokenizer: Any, num_embeddings: int) -> list[str]:
+    """In the order of their ids; without special ones that come from nowhere but a prompt's own text."""
+    templates = tokenizer.chat_template
+    written = "".join(templates.values()) if isinstance(templates, dict) else templates or ""
+    named = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token}
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    idle = {token for token in special if token not in named and token not in written}
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    return [token for token, number in vocabulary if number >= num_embeddings and token not in idle]
