@@ -242,6 +242,14 @@ class Bus:
         except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
             raise UnavailableError(f"the bus does not say how many dead letters there are: {error!r}") from error
 
+    async def answers(self, patience_s: float = 2.0) -> bool:
+        """Whether the server answers now."""
+        try:  # not by a ping: the client's reader dies of an answer to one that was given up
+            await self._client.request(f"$JS.API.STREAM.INFO.{EVENTS}", timeout=patience_s)
+        except (nats.errors.Error, TimeoutError, OSError):
+            return False
+        return True
+
     async def num_unfinished(self, consumer: Consumer) -> int:
         """Messages of a consumer that were not acknowledged yet, delivered or not."""
         try:

@@ -21,6 +21,7 @@ from perilune.api.master.v1.master_pb2 import GetFleetResponse, Run
 from perilune.client import RunClient
 from perilune.errors import MissingDependencyError, PeriluneError
 from perilune.local import find_nats_server, free_ports, num_cores, services_root
+from perilune.report import clock_time
 
 SERVICES = ("master", "rollout", "trainer", "reward")
 WORKERS = ("rollout", "reward")  # a trainer is a member only while it trains
@@ -81,6 +82,11 @@ def _workers(fleet: GetFleetResponse) -> Iterator[Finding]:
         serving = sorted({f"v{worker.policy.number}" for worker in members if worker.HasField("policy")})
         detail = f"{len(members)} in the fleet{', serving ' + ', '.join(serving) if serving else ''}"
         yield Finding("fleet", kind, bool(members), detail, f"start one: `perilune serve {kind} --master …`")
+    for worker in fleet.workers:
+        if worker.trouble:
+            detail = f"{worker.trouble} since {clock_time(worker.trouble_since_unix_ns)}"
+            where = f"process {worker.pid} on {worker.host}" if worker.pid else worker.address
+            yield Finding("fleet", worker.id, False, detail, f"look at its log, or start it again: {where}")
 
 
 def _queues(fleet: GetFleetResponse) -> Iterator[Finding]:

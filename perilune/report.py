@@ -135,7 +135,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "reason": run.reason,
         "problem": run.problem,
         "seconds": run.seconds,
-        "submitted": _iso(run.submitted_unix_ns),
+        "submitted": iso_time(run.submitted_unix_ns),
         "iteration": run.iteration,
         "num_iterations": run.num_iterations,
         "evaluations": [
@@ -159,7 +159,7 @@ def as_json(report: Report) -> dict[str, Any]:
                 "digest": v.policy.digest,
                 "num_samples": v.num_samples,
                 "num_tokens": v.num_tokens,
-                "committed": _iso(v.time_unix_ns),
+                "committed": iso_time(v.time_unix_ns),
                 "metrics": dict(sorted(v.metrics.items())),
             }
             for v in report.versions
@@ -182,7 +182,7 @@ def summary_as_json(run: Run) -> dict[str, Any]:
         "reason": run.reason,
         "problem": run.problem,
         "seconds": run.seconds,
-        "submitted": _iso(run.submitted_unix_ns),
+        "submitted": iso_time(run.submitted_unix_ns),
         "iteration": run.iteration,
         "num_iterations": run.num_iterations,
         "accuracy": {mode: evaluations_of(run, mode)[-1].accuracy for mode in modes_of(run)},
@@ -190,7 +190,13 @@ def summary_as_json(run: Run) -> dict[str, Any]:
     }
 
 
-def _iso(unix_ns: int) -> str | None:
+def clock_time(unix_ns: int) -> str:
+    """Hours, minutes and seconds of a moment, in the reader's time zone."""
+    return datetime.datetime.fromtimestamp(unix_ns / 1e9).astimezone().strftime("%H:%M:%S")
+
+
+def iso_time(unix_ns: int) -> str | None:
+    """A moment in UTC; none for one that has not come."""
     if not unix_ns:
         return None
     return datetime.datetime.fromtimestamp(unix_ns / 1e9, datetime.UTC).isoformat(timespec="seconds")

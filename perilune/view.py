@@ -26,6 +26,7 @@ from perilune.api.master.v1.master_pb2 import Evaluation, Run, RunState, Version
 from perilune.errors import UnavailableError
 from perilune.report import (
     STATE_STYLES,
+    clock_time,
     duration,
     evaluations_of,
     ledger_text,
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 REFRESH_S = 0.5
 RECONNECT_S = 0.5
 MASTER_PATIENCE_S = 60.0  # a master that was killed is started again and finds its runs in the database
+SILENT_S = 12.0  # a master sends a snapshot at least every six
+SAID_EVERY_S = 15.0  # where there is no terminal: so long without a word is too long
 MAX_WIDTH = 100
 SPARK_WIDTH = 32
 LINES_PER_RUN = 10  # of iterations, where there is no terminal
@@ -72,7 +75,7 @@ class RunView:
     versions: dict[int, Version] = field(default_factory=dict)
     fleet: list[Worker] = field(default_factory=list)
     warmup: dict[str, float] = field(default_factory=dict)  # step, num_steps, loss
-    notice: str = ""  # the last thing that went wrong and was mended
+    notices: list[str] = field(default_factory=list)  # what went wrong and was mended
     seen_at: float = 0.0  # when `run` was as it is here
 
     def absorb(self, snapshot: WatchRunResponse, now: float) -> None:
@@ -82,6 +85,25 @@ class RunView:
         for event in snapshot.events:
             if event.kind == "warmup":
                 self.warmup = dict(event.metrics)
+
+    @property
+    def notice(self) -> str:
+        """The last thing that went wrong and was mended."""
+        return self.notices[-1] if self.notices else ""
+
+    @notice.setter
+    def notice(self, text: str) -> None:
+        self.notices.append(text)
+
+    def troubles(self, now: float) -> dict[str, str]:
+        """The services that are silent or stuck, each with a sentence that says since when; the master too."""
+        silent_s = now - self.seen_at
+        if self.seen_at and silent_s > SILENT_S and not self.ended:
+            # Of the others nothing is known then.
+            return {"master": f"the master has been silent since {clock_time(int((time.time() - silent_s) * 1e9))}"}
+        return {
+            w.id: f"{w.id} {w.trouble} since {clock_time(w.trouble_since_unix_ns)}" for w in self.fleet if w.trouble
+        }
 
     @property
     def ended(self) -> bool:
@@ -111,11 +133,13 @@ class RunView:
 
 def render(view: RunView, now: float) -> RenderableType:
     """The view as it is at a moment. Depends on nothing else, so that it can be drawn into a recording."""
+    troubles = view.troubles(now).values()
     parts = [
         _headline(view, now),
         _progress(view),
         _curves(view),
         _facts(view),
+        Text("\n").join(Text(text, style="bold yellow") for text in troubles) if troubles else None,
         Text(view.notice, style="yellow") if view.notice else None,
     ]
     body = [part for part in parts if part is not None]
@@ -221,7 +245,7 @@ def _fleet(fleet: Iterable[Worker]) -> Text:
     line = Text()
     for worker in sorted(fleet, key=lambda worker: (worker.kind, worker.id)):
         line.append(" · " if line else "", style="dim")
-        line.append(worker.id)
+        line.append(worker.id, style="bold yellow" if worker.trouble else "")
         line.append(f" v{worker.policy.number}" if worker.HasField("policy") else "", style="dim")
     return line or Text("nobody has joined yet", style="dim")
 
@@ -236,22 +260,35 @@ def percent(share: float) -> str:
 
 @dataclass
 class News:
-    """Turns snapshots into the few lines that a log needs: each state, each evaluation, about ten iterations."""
+    """Turns snapshots into the few lines that a log needs: each state, each evaluation, about ten iterations, what is
+    in trouble; and where the run is, if there was nothing else to say for a while."""
 
     state: RunState.ValueType = RunState.RUN_STATE_UNSPECIFIED
     evaluations: set[tuple[int, str]] = field(default_factory=set)
     version: int = 0
     warmup_quarter: int = -1
-    notice: str = ""
+    num_notices: int = 0
+    troubles: dict[str, str] = field(default_factory=dict)
+    said_at: float | None = None
 
     def lines(self, view: RunView, now: float) -> list[str]:
         """What is new since the last call."""
         found = [*self._state(view), *self._warmup(view), *self._evaluations(view), *self._iteration(view)]
-        if view.notice != self.notice:
-            self.notice = view.notice
-            found.append(view.notice)
+        found += view.notices[self.num_notices :]
+        self.num_notices = len(view.notices)
+        found += self._troubles(view, now)
+        if not found and self.said_at is not None and now - self.said_at >= SAID_EVERY_S and not view.ended:
+            found = [_whereabouts(view)]
+        if found or self.said_at is None:
+            self.said_at = now
         clock = duration(view.elapsed_s(now))
         return [f"{clock:>6}  {line}" for line in found if line]
+
+    def _troubles(self, view: RunView, now: float) -> list[str]:
+        before, self.troubles = self.troubles, view.troubles(now)
+        began = [text for name, text in self.troubles.items() if name not in before]
+        ended = [f"{name} is back" for name in before if name not in self.troubles and "master" not in self.troubles]
+        return [*began, *ended]
 
     def _state(self, view: RunView) -> list[str]:
         if view.run.state == self.state:
@@ -285,6 +322,24 @@ class News:
             f"{name} {number(version.metrics[key])}{unit}" for key, name, _, unit, _ in CURVES if key in version.metrics
         ]
         return [f"iteration {newest} of {view.run.num_iterations}: " + ", ".join(figures)]
+
+
+def _whereabouts(view: RunView) -> str:
+    """Where the run is, in a line."""
+    run, ledger = view.run, view.run.ledger
+    if not run.id:
+        return "waiting for the master"
+    if run.HasField("policy"):
+        where = f"iteration {run.policy.number + 1} of {run.num_iterations}"
+        if run.policy.number >= run.num_iterations:
+            where = "the last evaluation"
+        evaluating = ledger.evaluation_dispatched - ledger.evaluation_scored - ledger.evaluation_dead
+        counts = [(ledger.in_flight, "samples in flight"), (evaluating, "held-out answers awaited")]
+    else:
+        where = f"warm-up step {view.warmup['step']:.0f} of {view.warmup['num_steps']:.0f}" if view.warmup else ""
+        counts = []
+    known = [where, *(f"{count:,} {what}" for count, what in counts if count), f"{len(view.fleet)} in the fleet"]
+    return f"still {state_name(run.state)}: " + ", ".join(filter(None, known))
 
 
 def _evaluation_line(e: Evaluation) -> str:

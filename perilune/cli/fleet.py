@@ -17,6 +17,7 @@ from perilune.api.weights.v1.weights_pb2 import ListVersionsResponse
 from perilune.cli.masters import running_master
 from perilune.client import AsyncWeightsClient
 from perilune.errors import MissingDependencyError, NotFoundError
+from perilune.report import clock_time, iso_time
 
 console = Console(highlight=False)
 
@@ -168,11 +169,15 @@ def _as_json(member: Member) -> dict[str, object]:
         "digest": served.digest if served else None,
         "versions_behind": member.num_behind,
         "weights_from": member.source or None,
+        "host": worker.host or None,
+        "pid": worker.pid or None,
+        "trouble": worker.trouble or None,
+        "trouble_since": iso_time(worker.trouble_since_unix_ns),
     }
 
 
 def _table(found: Sequence[Member]) -> Table:
-    table = _new_table("worker", "run", "version", "digest", "", "weights from")
+    table = _new_table("worker", "run", "version", "digest", "", "weights from", "where", "trouble")
     for member in found:
         worker = member.worker
         has = worker.HasField("policy")
@@ -183,8 +188,22 @@ def _table(found: Sequence[Member]) -> Table:
             worker.policy.digest[:8] if has else "",
             f"[yellow]{member.num_behind} behind[/]" if member.num_behind else "",
             member.source,
+            _place(worker),
+            Text(
+                f"{worker.trouble} since {clock_time(worker.trouble_since_unix_ns)}" if worker.trouble else "", "yellow"
+            ),
         )
     return table
+
+
+def _trouble(worker: Worker) -> str:
+    return f"{worker.trouble} since {clock_time(worker.trouble_since_unix_ns)}" if worker.trouble else ""
+
+
+def _place(worker: Worker) -> str:
+    """As `docker ps` and `ps` name it."""
+    process = f"{worker.host} process {worker.pid}" if worker.pid else ""
+    return ", ".join(filter(None, [process, worker.address]))
 
 
 def _new_table(*headings: str) -> Table:

@@ -15,6 +15,7 @@ from services.master.api.training import TrainingService
 from services.master.config import MasterSettings
 from services.master.gauges import keep_gauges
 from services.master.intake import take_advisories, take_dead_letters, take_events, take_partials, take_scores
+from services.master.liveness import watch_fleet
 from services.master.migrate import migrate_if_older
 from services.master.registry import Registry
 from services.master.sole import has_master, sole_master, until_released
@@ -74,6 +75,7 @@ async def _serve(service: Service, store: Store, bus: Bus, lost: Awaitable[None]
                 take_dead_letters(bus, store, registry.notify),
                 take_events(bus, registry.hear),
                 take_advisories(bus),
+                watch_fleet(registry.liveness, bus.answers, registry.tell_of),
                 *([keep_gauges(store, registry, fleet)] if is_exporting() else []),
             )
         finally:

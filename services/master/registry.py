@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 from perilune.api.master.v1.master_pb2 import RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
-from perilune.bus import PROMPTS, Backlog, Bus, prompt_subject
-from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError
+from perilune.bus import PROMPTS, Backlog, Bus, event_subject, prompt_subject
+from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError, UnavailableError
 from perilune.recipe import Recipe, read_stored_recipe
 from services.master.controller import Controller
+from services.master.liveness import BUS, Change, Liveness
 from services.master.preflight import check_submission
 from services.master.prompts import PromptSet, open_prompts
 from services.master.signal import Signal
@@ -67,6 +68,7 @@ class Registry:
         self._active: dict[str, ActiveRun] = {}
         self._waiting = Signal()  # a run waits for a trainer
         self.fleet_changed = Signal()  # the runs to serve, or where their weights are, changed
+        self.liveness = Liveness()
 
     async def recover(self) -> None:
         """Takes up what was active when the last master ended: nothing of it is lost, all of it waits for a trainer."""
@@ -213,6 +215,19 @@ class Registry:
         active.changed.notify()
         if event.kind == "rollout_failed":
             await self.fail(event.run_id, f"{event.source} cannot sample it: {event.text}")
+
+    async def tell_of(self, change: Change) -> None:
+        """An event of each run that a service's trouble, or its end, concerns; past the bus where that is away."""
+        worker = change.worker
+        kind = "back" if change.is_well else "silent"
+        for run_id in [worker.run_id] if worker.run_id in self._active else list(self._active):
+            event = Event(run_id=run_id, time_unix_ns=time.time_ns(), source=worker.id, kind=kind, text=change.text)
+            try:
+                if worker.kind == BUS:
+                    raise UnavailableError(change.text)
+                await self._bus.publish(event_subject(run_id), event, f"{run_id}/{worker.id}/{event.time_unix_ns}")
+            except UnavailableError:
+                await self.hear(event)
 
     def active_seconds(self, run_id: str) -> float:
         """Wall time since it was last written to the database."""

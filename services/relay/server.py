@@ -10,6 +10,7 @@ from perilune.api.master.v1.master_pb2 import RunAssignment
 from perilune.fleet import assignments, report_serving
 from perilune.recipe import read_stored_recipe
 from perilune.service import Service, until_stopping
+from perilune.vitals import beat
 from perilune.weights.adapted import STREAM
 from perilune.weights.receiver import Receiver
 from perilune.weights.relay import Relay
@@ -25,7 +26,7 @@ async def run(service: Service) -> None:
     relay.add_to(service.server)
     await service.listen([SERVICE])
     await service.ready()
-    await until_stopping(service, follow_assignments(service, relay))
+    await until_stopping(service, follow_assignments(service, relay), beat(service))
 
 
 async def follow_assignments(service: Service, relay: Relay) -> None:

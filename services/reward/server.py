@@ -18,9 +18,11 @@ from perilune.fleet import assignments
 from perilune.http import serve_http
 from perilune.service import Service, patiently, until_stopping
 from perilune.telemetry import tracer
+from perilune.vitals import beat
 from services.reward import scoring, webhooks
 from services.reward.config import RewardSettings
 from services.reward.deadlines import score_until
+from services.reward.graders.code import CodeSettings
 from services.reward.graders.grader import Sample
 from services.reward.kept import KeptAnswers
 from services.reward.plugins import plugged_in
@@ -59,7 +61,8 @@ async def _serve_runs(service: Service, settings: RewardSettings, processes: Pro
     async with patiently(Bus.connect, settings.nats_url, service.id, patience_s=settings.patience_s) as bus:
         await service.ready()
         scoring_work = work(bus, processes, settings.max_in_hand, settings.max_deadline_s, service.worked)
-        await until_stopping(service, scoring_work, _be_visible(service))
+        sandbox = "sandbox", CodeSettings().sandbox_address
+        await until_stopping(service, scoring_work, _be_visible(service), beat(service, dependency=sandbox))
 
 
 async def work(

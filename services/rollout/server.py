@@ -25,6 +25,7 @@ from perilune.http import serve_http
 from perilune.hybrid import SharedReceiver, SharedVersions
 from perilune.recipe import read_stored_recipe
 from perilune.service import Service, patiently, until_stopping
+from perilune.vitals import Vitals, beat
 from perilune.weights.relay import Relay
 from perilune.weights.server import SERVICE as WEIGHT_SERVICE
 from services.rollout.config import RolloutSettings
@@ -52,7 +53,7 @@ async def run(service: Service) -> None:
         await service.listen([descriptor, WEIGHT_SERVICE])
         async with serve_http(service, {descriptor: servicer}, Endpoint(workers.all, service.gate).routes()):
             await service.ready()
-            await until_stopping(service, workers.follow_assignments())
+            await until_stopping(service, workers.follow_assignments(), beat(service, workers.vitals))
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,12 @@ class Workers:
 
     def all(self) -> list[RunWorker]:
         return [assigned.worker for assigned in self._assigned.values()]
+
+    def vitals(self) -> Vitals:
+        """How the engines' work gets on: of several runs the first that something is done for speaks for all."""
+        busy = [worker for worker in self.all() if worker.doing]
+        progress = sum(worker.progress for worker in self.all())
+        return Vitals(busy[0].doing, progress, busy[0].run_id) if busy else Vitals(progress=progress)
 
     async def follow_assignments(self) -> None:
         """Starts a worker for a run that was assigned, and ends that of a run that no longer is.

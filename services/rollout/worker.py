@@ -76,6 +76,8 @@ class RunWorker:
         self._tokenizer: Any = None
         self._num_embeddings = 0
         self._policy: PolicyVersion | None = None
+        self._loads: PolicyVersion | None = None  # the version that the engine is being given
+        self._num_swaps = 0
         self._num_in_hand = 0  # samples of groups that were taken and are not yet acked
         self._results: dict[str, asyncio.Future[Generated]] = {}
         self._to_submit: list[Sample] = []
@@ -111,6 +113,21 @@ class RunWorker:
             status.num_generated_tokens = capacity.num_generated_tokens
             status.busy_seconds = capacity.busy_s
         return status
+
+    @property
+    def doing(self) -> str:
+        """What the engine is at work on, for a reader; empty while it waits."""
+        if self._loads:
+            return f"loads version {self._loads.number} of {self.run_id}"
+        capacity = self._engine.capacity() if self._engine else None
+        # An engine that takes turns has nothing running while the device is the trainer's.
+        is_busy = capacity and (capacity.num_running or (capacity.num_waiting and not self._settings.hybrid))
+        return f"samples {self.run_id}" if is_busy else ""
+
+    @property
+    def progress(self) -> int:
+        """Tokens drawn, and versions served."""
+        return self._num_swaps + (self._engine.capacity().num_generated_tokens if self._engine else 0)
 
     # What other callers of the engine need (`openai/`): None before the first version.
 
@@ -149,11 +166,15 @@ class RunWorker:
 
     async def _swap(self, staged: StagedVersion) -> None:
         """WeightStreamError if the tensors are not this model's; what was served before then goes on."""
-        policy = staged.manifest.version
-        if self._engine is None:
-            await asyncio.to_thread(self._build, staged)
-        else:
-            await asyncio.wrap_future(self._engine.load(policy, staged.tensors))
+        policy = self._loads = staged.manifest.version
+        try:
+            if self._engine is None:
+                await asyncio.to_thread(self._build, staged)
+            else:
+                await asyncio.wrap_future(self._engine.load(policy, staged.tensors))
+        finally:
+            self._loads = None
+            self._num_swaps += 1
         async with self._changed:
             self._policy = policy
             self._changed.notify_all()

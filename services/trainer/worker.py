@@ -41,6 +41,7 @@ from perilune.channel import refusal
 from perilune.errors import InvalidInputError, PeriluneError, UnavailableError
 from perilune.recipe import Recipe, read_stored_recipe
 from perilune.service import Service, open_channel, patiently, until_stopping
+from perilune.vitals import Vitals, beat
 from perilune.weights.adapted import STREAM
 from services.trainer.learner import InterruptedTraining
 from services.trainer.publisher import SERVICE, Publisher
@@ -91,7 +92,8 @@ async def run(service: Service) -> None:
             open_channel(service.settings.master_address) as channel,
         ):
             await service.ready()
-            await until_stopping(service, Trainer(service, bus, publisher, channel, ranks, addresses, thread).work())
+            trainer = Trainer(service, bus, publisher, channel, ranks, addresses, thread)
+            await until_stopping(service, trainer.work(), beat(service, trainer.vitals))
     finally:
         with contextlib.suppress(RankLostError):  # they end by themselves then
             await loop.run_in_executor(thread, ranks.order, END)
@@ -118,6 +120,13 @@ class Trainer:
         self._ranks = ranks
         self._addresses = addresses
         self._thread = thread
+        self._run_id = ""
+        self._doing = ""  # in torch's thread
+        self._num_steps = 0
+
+    def vitals(self) -> Vitals:
+        """What torch's thread does: nothing while the trainer waits for a run, or for the fleet."""
+        return Vitals(self._doing, self._num_steps, self._run_id)
 
     async def work(self) -> None:
         """Leases runs for ever; whatever ends a lease, the next one starts from the run's last checkpoint."""
@@ -160,7 +169,7 @@ class Trainer:
     async def _train_or_fail(self, assignment: Assignment) -> None:
         """Trains, and tells the master where our own error says that trying again would not help."""
         logger.info("training run %s", assignment.run_id)
-        stop = threading.Event()
+        stop, self._run_id = _Stop(self._step), assignment.run_id
         try:
             with Turns(self._service.settings.hybrid, assignment.run_id, stop.is_set) as turns:
                 await self._train(assignment, read_stored_recipe(assignment.recipe_json), stop, turns)
@@ -299,6 +308,9 @@ class Trainer:
     async def _in_thread(self, stop: threading.Event, work: Callable[..., T], *arguments: object) -> T:
         """Runs blocking work in torch's thread. When cancelled, asks it to stop and returns after it has."""
         future = asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+        self._doing = getattr(work, "__name__", "work").replace("_", " ")
+        self._num_steps += 1
+        future.add_done_callback(self._rest)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -307,6 +319,25 @@ class Trainer:
             if not future.cancelled() and (error := future.exception()) and not isinstance(error, InterruptedTraining):
                 logger.warning("while stopping: %s", error)
             raise
+
+    def _rest(self, _: asyncio.Future[T]) -> None:
+        self._doing = ""
+
+    def _step(self) -> None:
+        """On torch's thread, between two steps."""
+        self._num_steps += 1
+
+
+class _Stop(threading.Event):
+    """Asks torch's thread to stop. It looks between steps, which is the sign that it gets on."""
+
+    def __init__(self, on_look: Callable[[], None]) -> None:
+        super().__init__()
+        self._on_look = on_look
+
+    def is_set(self) -> bool:
+        self._on_look()
+        return super().is_set()
 
 
 async def follow(ranks: Ranks, publisher: Publisher, thread: Executor) -> None:

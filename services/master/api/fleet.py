@@ -32,7 +32,12 @@ class FleetService(FleetServiceServicer):
             for run in self._registry.served()
             if run.lease
         ]
-        return trainers + list(self._workers.values())
+        return self._registry.liveness.described([*trainers, *self._workers.values()])
+
+    async def Heartbeat(self, request: m.HeartbeatRequest, context: grpc.aio.ServicerContext) -> m.HeartbeatResponse:
+        async with rpc_errors(context):
+            self._registry.liveness.hear(request)
+            return m.HeartbeatResponse()
 
     async def Join(self, request: m.JoinRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[m.JoinResponse]:
         worker = m.Worker(id=request.worker_id, kind=request.kind, address=request.address)
@@ -42,15 +47,16 @@ class FleetService(FleetServiceServicer):
             self._nodes = joined(self._nodes, node)
             self._registry.fleet_changed.notify()
         try:
-            sent = None
-            while True:
-                seen = self._registry.fleet_changed.count
-                runs = [self._assignment(run, request.worker_id) for run in self._registry.served()]
-                answer = m.JoinResponse(runs=runs)
-                if answer != sent:
-                    yield answer
-                    sent = answer
-                await self._registry.fleet_changed.wait(seen)
+            with self._registry.liveness.belonging(request.worker_id):
+                sent = None
+                while True:
+                    seen = self._registry.fleet_changed.count
+                    runs = [self._assignment(run, request.worker_id) for run in self._registry.served()]
+                    answer = m.JoinResponse(runs=runs)
+                    if answer != sent:
+                        yield answer
+                        sent = answer
+                    await self._registry.fleet_changed.wait(seen)
         finally:
             if self._workers.get(request.worker_id) is worker:  # it may have joined again already
                 del self._workers[request.worker_id]

@@ -26,21 +26,22 @@ class TrainingService(TrainingServiceServicer):
         self, request: m.AcquireRunRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[m.AcquireRunResponse]:
         addresses = request.weights_address, list(request.rank_addresses)
-        async with self._registry.lease(request.trainer_id, *addresses) as (run, lease):
-            committed = await self._store.newest_version(run.id)
-            recipe_json = run.recipe.model_dump_json()
-            versions = [version.policy for version in await self._store.versions(run.id)]
-            assignment = m.Assignment(
-                run_id=run.id,
-                recipe_json=recipe_json,
-                committed=committed,
-                versions=versions,
-                lease_epoch=lease.epoch,
-            )
-            yield m.AcquireRunResponse(assignment=assignment)
-            await lease.stop.wait()
-            yield m.AcquireRunResponse(stop=m.Stop(reason="the run was stopped"))
-            await asyncio.sleep(STOP_PATIENCE_S)  # the trainer closes the stream when it has stopped
+        with self._registry.liveness.belonging(request.trainer_id):
+            async with self._registry.lease(request.trainer_id, *addresses) as (run, lease):
+                committed = await self._store.newest_version(run.id)
+                recipe_json = run.recipe.model_dump_json()
+                versions = [version.policy for version in await self._store.versions(run.id)]
+                assignment = m.Assignment(
+                    run_id=run.id,
+                    recipe_json=recipe_json,
+                    committed=committed,
+                    versions=versions,
+                    lease_epoch=lease.epoch,
+                )
+                yield m.AcquireRunResponse(assignment=assignment)
+                await lease.stop.wait()
+                yield m.AcquireRunResponse(stop=m.Stop(reason="the run was stopped"))
+                await asyncio.sleep(STOP_PATIENCE_S)  # the trainer closes the stream when it has stopped
 
     async def GetBatch(
         self, request: m.GetBatchRequest, context: grpc.aio.ServicerContext

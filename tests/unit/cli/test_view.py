@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from perilune.api.master.v1.master_pb2 import Run, RunState, WatchRunResponse, Worker
 from perilune.api.trajectory.v1.trajectory_pb2 import Event
 from perilune.view import News, RunView, render
@@ -65,6 +67,45 @@ def test_what_was_mended_is_said() -> None:
     view = half_way()
     view.notice = "rollout-2 ended by SIGKILL; starting it again"
     assert view.notice in seen(view)
+
+
+def in_trouble() -> RunView:
+    view = half_way()
+    view.fleet[1].trouble = "has been silent"
+    view.fleet[1].trouble_since_unix_ns = int(time.mktime((2026, 1, 2, 14, 3, 22, 0, 0, -1)) * 1e9)
+    return view
+
+
+def test_a_silent_service_is_named_with_since_when_and_so_is_a_silent_master() -> None:
+    view = in_trouble()
+    assert "rollout-2 has been silent since 14:03:22" in seen(view)
+    assert "the master has been silent since " not in seen(view, now=111.0)
+    assert "the master has been silent since " in seen(view, now=113.0)
+
+
+def test_lines_say_what_falls_silent_and_what_is_back() -> None:
+    news, view = News(), half_way()
+    news.lines(view, 100.0)
+    assert news.lines(in_trouble(), 101.0) == ["  2:06  rollout-2 has been silent since 14:03:22"]
+    assert news.lines(in_trouble(), 102.0) == []
+    assert news.lines(half_way(), 103.0) == ["  2:08  rollout-2 is back"]
+
+
+def test_lines_say_where_the_run_is_when_nothing_else_happens() -> None:
+    news, view = News(), half_way()
+    news.lines(view, 100.0)
+    assert news.lines(view, 110.0) == []
+    view.seen_at = 114.0
+    assert news.lines(view, 115.0) == ["  2:06  still running: iteration 3 of 4, 512 samples in flight, 3 in the fleet"]
+    assert news.lines(view, 116.0) == []
+
+
+def test_no_notice_is_lost_between_two_looks() -> None:
+    news, view = News(), half_way()
+    news.lines(view, 100.0)
+    view.notice = "rollout-1 ended"
+    view.notice = "rollout-2 ended"
+    assert [line[8:] for line in news.lines(view, 100.5)] == ["rollout-1 ended", "rollout-2 ended"]
 
 
 def test_an_unbalanced_ledger_stands_out() -> None:

@@ -721,13 +721,23 @@ class Worker(_message.Message):
     RUN_ID_FIELD_NUMBER: _builtins.int
     POLICY_FIELD_NUMBER: _builtins.int
     WEIGHTS_FROM_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    TROUBLE_SINCE_UNIX_NS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     kind: _builtins.str
-    """`rollout`, `reward`, `relay` or `trainer`."""
+    """`rollout`, `reward`, `relay`, `trainer` or `sandbox`; `nats` where the bus is in trouble."""
     address: _builtins.str
     run_id: _builtins.str
     weights_from: _builtins.str
     """The WeightService that it got this version from."""
+    host: _builtins.str
+    """The machine or container that it runs on, and its process there."""
+    pid: _builtins.int
+    trouble: _builtins.str
+    """What is wrong with it, such as `has been silent` or `has made no progress (samples search)`; empty if it is well."""
+    trouble_since_unix_ns: _builtins.int
     @_builtins.property
     def policy(self) -> _trajectory_pb2.PolicyVersion: ...
     def __init__(
@@ -739,14 +749,83 @@ class Worker(_message.Message):
         run_id: _builtins.str = ...,
         policy: _trajectory_pb2.PolicyVersion | None = ...,
         weights_from: _builtins.str = ...,
+        host: _builtins.str = ...,
+        pid: _builtins.int = ...,
+        trouble: _builtins.str = ...,
+        trouble_since_unix_ns: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "id", b"id", "kind", b"kind", "policy", b"policy", "run_id", b"run_id", "weights_from", b"weights_from"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "host", b"host", "id", b"id", "kind", b"kind", "pid", b"pid", "policy", b"policy", "run_id", b"run_id", "trouble", b"trouble", "trouble_since_unix_ns", b"trouble_since_unix_ns", "weights_from", b"weights_from"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Worker: _TypeAlias = Worker  # noqa: Y015
+
+@_typing.final
+class HeartbeatRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    WORKER_ID_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ADDRESS_FIELD_NUMBER: _builtins.int
+    HOST_FIELD_NUMBER: _builtins.int
+    PID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    DOING_FIELD_NUMBER: _builtins.int
+    PROGRESS_FIELD_NUMBER: _builtins.int
+    CPU_SECONDS_FIELD_NUMBER: _builtins.int
+    REPORTER_ID_FIELD_NUMBER: _builtins.int
+    worker_id: _builtins.str
+    kind: _builtins.str
+    address: _builtins.str
+    host: _builtins.str
+    pid: _builtins.int
+    run_id: _builtins.str
+    doing: _builtins.str
+    """What it works on, for a reader; empty while it waits for others."""
+    progress: _builtins.int
+    """Differs after every piece of work, however small."""
+    cpu_seconds: _builtins.float
+    """Processor time that it and the processes below it have used: where one step takes long, the other sign of work."""
+    reporter_id: _builtins.str
+    """Of a service that knows no master, a sandbox: the worker that needs it and says that it answers."""
+    def __init__(
+        self,
+        *,
+        worker_id: _builtins.str = ...,
+        kind: _builtins.str = ...,
+        address: _builtins.str = ...,
+        host: _builtins.str = ...,
+        pid: _builtins.int = ...,
+        run_id: _builtins.str = ...,
+        doing: _builtins.str = ...,
+        progress: _builtins.int = ...,
+        cpu_seconds: _builtins.float = ...,
+        reporter_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "cpu_seconds", b"cpu_seconds", "doing", b"doing", "host", b"host", "kind", b"kind", "pid", b"pid", "progress", b"progress", "reporter_id", b"reporter_id", "run_id", b"run_id", "worker_id", b"worker_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatRequest: _TypeAlias = HeartbeatRequest  # noqa: Y015
+
+@_typing.final
+class HeartbeatResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HeartbeatResponse: _TypeAlias = HeartbeatResponse  # noqa: Y015
 
 @_typing.final
 class JoinRequest(_message.Message):

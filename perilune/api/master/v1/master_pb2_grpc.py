@@ -477,6 +477,11 @@ class FleetServiceStub:
                 request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ReportServingRequest.SerializeToString,
                 response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ReportServingResponse.FromString,
                 _registered_method=True)
+        self.Heartbeat = channel.unary_unary(
+                '/perilune.api.master.v1.FleetService/Heartbeat',
+                request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.HeartbeatRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.HeartbeatResponse.FromString,
+                _registered_method=True)
 
 
 class FleetServiceServicer:
@@ -498,6 +503,14 @@ class FleetServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Heartbeat(self, request, context):
+        """Says that a service lives and how its work gets on, every few seconds: one that falls silent, or that makes no
+        progress, is named. INVALID_ARGUMENT: it does not say whose it is. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_FleetServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -510,6 +523,11 @@ def add_FleetServiceServicer_to_server(servicer, server):
                     servicer.ReportServing,
                     request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ReportServingRequest.FromString,
                     response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ReportServingResponse.SerializeToString,
+            ),
+            'Heartbeat': grpc.unary_unary_rpc_method_handler(
+                    servicer.Heartbeat,
+                    request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.HeartbeatRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.HeartbeatResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -567,6 +585,33 @@ class FleetService:
             '/perilune.api.master.v1.FleetService/ReportServing',
             perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ReportServingRequest.SerializeToString,
             perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ReportServingResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Heartbeat(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.master.v1.FleetService/Heartbeat',
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.HeartbeatRequest.SerializeToString,
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.HeartbeatResponse.FromString,
             options,
             channel_credentials,
             insecure,

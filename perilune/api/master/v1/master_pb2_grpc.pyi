@@ -187,6 +187,10 @@ class FleetServiceStub:
     """
     ReportServing: _grpc.UnaryUnaryMultiCallable[_master_pb2.ReportServingRequest, _master_pb2.ReportServingResponse]
     """Says which version this worker serves now. NOT_FOUND: no such worker; join first. Safe to retry."""
+    Heartbeat: _grpc.UnaryUnaryMultiCallable[_master_pb2.HeartbeatRequest, _master_pb2.HeartbeatResponse]
+    """Says that a service lives and how its work gets on, every few seconds: one that falls silent, or that makes no
+    progress, is named. INVALID_ARGUMENT: it does not say whose it is. Safe to retry.
+    """
 
 @_typing.type_check_only
 class FleetServiceAsyncStub(FleetServiceStub):
@@ -199,6 +203,10 @@ class FleetServiceAsyncStub(FleetServiceStub):
     """
     ReportServing: _aio.UnaryUnaryMultiCallable[_master_pb2.ReportServingRequest, _master_pb2.ReportServingResponse]  # type: ignore[assignment]
     """Says which version this worker serves now. NOT_FOUND: no such worker; join first. Safe to retry."""
+    Heartbeat: _aio.UnaryUnaryMultiCallable[_master_pb2.HeartbeatRequest, _master_pb2.HeartbeatResponse]  # type: ignore[assignment]
+    """Says that a service lives and how its work gets on, every few seconds: one that falls silent, or that makes no
+    progress, is named. INVALID_ARGUMENT: it does not say whose it is. Safe to retry.
+    """
 
 class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
     """For workers: the open stream is the worker's membership of the fleet."""
@@ -220,6 +228,16 @@ class FleetServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.ReportServingResponse, _abc.Awaitable[_master_pb2.ReportServingResponse]]:
         """Says which version this worker serves now. NOT_FOUND: no such worker; join first. Safe to retry."""
+
+    @_abc_1.abstractmethod
+    def Heartbeat(
+        self,
+        request: _master_pb2.HeartbeatRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.HeartbeatResponse, _abc.Awaitable[_master_pb2.HeartbeatResponse]]:
+        """Says that a service lives and how its work gets on, every few seconds: one that falls silent, or that makes no
+        progress, is named. INVALID_ARGUMENT: it does not say whose it is. Safe to retry.
+        """
 
 def add_FleetServiceServicer_to_server(servicer: FleetServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

@@ -1,7 +1,7 @@
 // Pieces that several views show.
 
 import { h } from "./dom.js";
-import { count, words } from "./format.js";
+import { clock, count, dateOf, words } from "./format.js";
 
 /** A state as a coloured word. */
 export const chip = (state) => h("span", { class: `chip ${state}` }, state);
@@ -33,10 +33,21 @@ export function ledgerOf(ledger) {
   ];
 }
 
-/** The workers of a fleet, with the version that each serves. */
+/** Where a worker runs, as `docker ps` and `ps` name it, and what is wrong with it. */
+function placeOf({ host, pid, address }) {
+  const process = Number(pid) ? ` process ${pid}` : "";
+  return [host ? h("code", {}, host) : null, process, host || process ? " · " : null, address];
+}
+
+function healthOf({ trouble, troubleSinceUnixNs }) {
+  if (!trouble) return "–";
+  return h("span", { class: "bad" }, `${trouble} since ${clock(dateOf(troubleSinceUnixNs))}`);
+}
+
+/** The workers of a fleet, with the version that each serves, where each runs, and what is wrong with it. */
 export function workersOf(workers, { withRun }) {
   if (!workers.length) return h("p", { class: "quiet" }, "Nobody has joined.");
-  const headings = ["Worker", "Kind", ...(withRun ? ["Run"] : []), "Serves", "Address"];
+  const headings = ["Worker", "Kind", ...(withRun ? ["Run"] : []), "Serves", "Trouble", "Where"];
   const rows = workers.map((worker) =>
     h(
       "tr",
@@ -45,7 +56,8 @@ export function workersOf(workers, { withRun }) {
       h("td", {}, worker.kind),
       withRun && h("td", {}, worker.runId ? h("a", { href: `#/run/${worker.runId}` }, worker.runId) : "–"),
       h("td", {}, worker.policy ? versionChip(Number(worker.policy.number), worker.policy.digest) : "–"),
-      h("td", { class: "quiet" }, worker.address),
+      h("td", {}, healthOf(worker)),
+      h("td", { class: "quiet" }, placeOf(worker)),
     ),
   );
   return h(
