@@ -9,16 +9,18 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.request import urlopen
 
 import grpc
 import pytest
 from playwright.sync_api import Page, expect
 
 from perilune.api.master.v1 import master_pb2 as m
-from perilune.api.master.v1.master_pb2_grpc import FleetServiceStub, TrainingServiceStub
+from perilune.api.master.v1.master_pb2_grpc import FleetServiceStub, RunServiceStub, TrainingServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
 from perilune.auth import digest_of
 from perilune.bus import Bus, event_subject
+from perilune.local import free_ports
 from tests.conftest import start_nats
 from tests.web.conftest import Site, start_master
 from tests.web.made import recipe_json
@@ -88,6 +90,42 @@ def test_a_run_is_started_watched_stopped_and_resumed(site: Site, page: Page) ->
         page.get_by_role("button", name="Resume").click()
         expect(state).to_have_text("pending")
         joined.cancel()
+
+
+def test_a_service_that_falls_silent_is_named_on_page_event_and_metric(tmp_path: Path, page: Page) -> None:
+    """Within 30 s, and for as long as it lasts; with the container and process to look at."""
+    nats, nats_url = start_nats(tmp_path)
+    (port,) = free_ports(1)
+    master, ready = start_master(tmp_path, nats_url, PERILUNE_METRICS_PORT=str(port))
+    heartbeat = m.HeartbeatRequest(
+        worker_id="rollout-7", kind="rollout", address="y:2", host="c0ffee", pid=42, run_id="watched"
+    )
+    try:
+        with grpc.insecure_channel(ready["address"]) as channel:
+            RunServiceStub(channel).SubmitRun(m.SubmitRunRequest(run_id="watched", recipe_json=recipe_json(4)))
+            lease = TrainingServiceStub(channel).AcquireRun(m.AcquireRunRequest(trainer_id="trainer-1"))
+            next(lease)
+            joined = FleetServiceStub(channel).Join(m.JoinRequest(worker_id="rollout-7", kind="rollout", address="y:2"))
+            next(joined)
+            FleetServiceStub(channel).Heartbeat(heartbeat)
+            page.goto(f"{ready['http']}/#/run/watched")
+            worker = page.get_by_role("row", name=re.compile("^rollout-7 "))
+            expect(worker).to_contain_text("c0ffee process 42 · y:2")
+            expect(worker).to_contain_text(re.compile(r"has been silent since \d\d:\d\d:\d\d"))
+            event = page.get_by_role("log").locator("li").first
+            expect(event).to_contain_text("rollout-7 has been silent since")
+            silent = re.compile(r'^perilune_master_silent_seconds\{.*worker="rollout-7".*\} ([\d.]+)$', re.MULTILINE)
+            metrics = urlopen(f"http://127.0.0.1:{port}/metrics").read().decode()
+            assert 12 < float(silent.search(metrics)[1]) < 30  # type: ignore[index]
+            FleetServiceStub(channel).Heartbeat(heartbeat)
+            expect(event).to_contain_text("rollout-7 is back after")
+            expect(worker).not_to_contain_text("silent")
+            joined.cancel()
+            lease.cancel()
+    finally:
+        for process in (master, nats):
+            process.terminate()
+            process.wait()
 
 
 async def publish_event(nats_url: str) -> None:
