@@ -3,16 +3,21 @@
 Rules that make redelivery harmless: every message has a deterministic id, a publisher acks its input only after its
 output was acknowledged, and the database's unique keys make an effect happen once. The master declares the streams
 and consumers; every other service only binds to them.
+
+Whatever a message holds, it ends no service and does not come back for ever: it is handled, or it is rejected, with the
+reason in words, to the dead letters (`settled`). A failure outside the message is no fault of the message: it is
+delivered again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
@@ -31,21 +36,29 @@ from opentelemetry.context import Context
 from perilune import telemetry
 from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter
 from perilune.channel import Credentials, read_pem, read_secret
-from perilune.errors import InvalidInputError, UnavailableError
+from perilune.errors import InvalidInputError, OverloadedError, PeriluneError, TooLargeError, UnavailableError
 
 logger = logging.getLogger(__name__)
 
 ACK_WAIT_S = 10.0  # a worker that is silent for so long is taken for dead, and its messages go to another
-MAX_DELIVERIES = 5
+MAX_DELIVERIES = 40  # the server's last resort: deaths of workers are counted too, and are no fault of the message
 PULL_WAIT_S = 1.0  # a request that is open across a server restart is only missed when this is over
 PUBLISH_PATIENCE_S = 60.0
 MAX_PAYLOAD_BYTES = 8 << 20
+MAX_BATCH_BYTES = 64 << 20  # of messages that are taken together
+MAX_NAME_BYTES = 512  # of a subject, and of a message's id
+MAX_REASON_CHARS = 4000
+_LETTER_ROOM_BYTES = 4096  # of a dead letter, for its headers
 
 PROMPTS, TRAJECTORIES, EVENTS, DEAD, ADVISORIES = "PROMPTS", "TRAJECTORIES", "EVENTS", "DEAD", "ADVISORIES"
+TRIALS = "TRIALS"
 DEAD_SUBJECT = "perilune.dead"
 _MAX_DELIVERIES_ADVISORY = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 
 M = TypeVar("M", bound=Message)
+
+# Failures outside a message: it is delivered again.
+_OUTAGES = (UnavailableError, OverloadedError, nats.errors.Error, APIError, ConnectionError, TimeoutError)
 
 
 def prompt_subject(run_id: str) -> str:
@@ -66,6 +79,40 @@ def scored_subject(run_id: str) -> str:
 
 def event_subject(run_id: str) -> str:
     return f"perilune.{run_id}.event"
+
+
+def run_of(subject: str) -> str:
+    """The run that a subject belongs to; empty for one of no run."""
+    match subject.split("."):
+        case ["perilune", run_id, _, *_]:
+            return run_id
+    return ""
+
+
+def check_subject(subject: str) -> None:
+    """InvalidInputError if no message can be published there: an id in it is empty, too long, or has characters that
+    mean something else to the server."""
+    is_plain = subject.isprintable() and not set(subject) & set(" *>") and all(subject.split("."))
+    if not is_plain or len(subject.encode(errors="replace")) > MAX_NAME_BYTES:
+        raise InvalidInputError(
+            f"{subject[:200]!r} is no subject to publish on: a run's id has printable characters other than space, "
+            f"'*' and '>', and the whole has at most {MAX_NAME_BYTES} bytes"
+        )
+
+
+def safe_id(message_id: str) -> str:
+    """A message's id as its header can carry it; what is long or not plain ASCII ends in a digest of the whole."""
+    if message_id.isascii() and message_id.isprintable() and len(message_id) <= MAX_NAME_BYTES:
+        return message_id
+    digest = hashlib.sha256(message_id.encode(errors="surrogatepass")).hexdigest()[:32]
+    plain = "".join(c for c in message_id[:200] if c.isascii() and c.isprintable())
+    return f"{plain}~{digest}"
+
+
+def in_words(error: Exception) -> str:
+    """The reason for a rejection: our own errors as they are, others with their kind."""
+    text = str(error) if isinstance(error, PeriluneError) else f"{type(error).__name__}: {error}"
+    return text[:MAX_REASON_CHARS]
 
 
 @dataclass(frozen=True)
@@ -104,6 +151,8 @@ _STREAMS = [
     api.StreamConfig(TRAJECTORIES, subjects=["perilune.*.trajectory.*"], retention=api.RetentionPolicy.WORK_QUEUE),
     api.StreamConfig(EVENTS, subjects=["perilune.*.event"], max_age=24 * 3600, max_bytes=256 << 20),
     api.StreamConfig(DEAD, subjects=[DEAD_SUBJECT], max_age=30 * 24 * 3600),
+    # How often a message was tried alone and ended the worker that tried it, by its number: the last count of each.
+    api.StreamConfig(TRIALS, subjects=["perilune.*.trial.*"], max_msgs_per_subject=1, max_age=24 * 3600),
     # The server says only once that it gave a message up; without this stream nobody might be listening.
     api.StreamConfig(ADVISORIES, subjects=[f"{_MAX_DELIVERIES_ADVISORY}.>"], max_age=7 * 24 * 3600),
 ]
@@ -113,34 +162,104 @@ _STANDING_CONSUMERS = [
 ]
 
 
+def _always() -> bool:
+    return True
+
+
 @dataclass(eq=False)
 class Delivery(Generic[M]):
-    """A message in hand. It is kept from redelivery until exactly one of ack, retry and reject is called."""
+    """A message in hand, until exactly one of ack, retry and reject is called.
+
+    It is kept from redelivery for as long as `progresses` says that the work on it goes on.
+    """
 
     message: M
     raw: Msg
     bus: Bus = field(repr=False)
+    progresses: Callable[[], bool] = field(default=_always, repr=False)
+    is_over: bool = False  # acknowledged or rejected: it does not come again
 
     @property
     def context(self) -> Context:
         """The trace context that the publisher sent along."""
         return telemetry.context_of(self.raw.headers)
 
+    @property
+    def run_id(self) -> str:
+        """The run whose subject it came on."""
+        return run_of(self.raw.subject)
+
+    @property
+    def num_deliveries(self) -> int:
+        """How often it was delivered, this time included."""
+        return self.raw.metadata.num_delivered
+
     async def ack(self) -> None:
         """Its effect is durable; the server may forget it."""
-        self.bus._in_hand.pop(self.raw.reply, None)
-        await self.raw.ack()
+        self.is_over = True
+        await self._answer(self.raw.ack)
 
     async def retry(self, delay_s: float = 1.0) -> None:
-        """Something outside failed: deliver again later, to anyone."""
-        self.bus._in_hand.pop(self.raw.reply, None)
-        await self.raw.nak(delay=delay_s)
+        """Something outside failed: deliver again later, to any worker."""
+        await self._answer(lambda: self.raw.nak(delay=delay_s))
 
-    async def reject(self, reason: str, run_id: str = "", trajectory_ids: list[str] | None = None) -> None:
+    async def reject(self, reason: str, run_id: str = "", trajectory_ids: Sequence[str] = ()) -> None:
         """It can never succeed: move it to the dead-letter stream, with the reason."""
-        await self.bus.bury(self.raw, reason, run_id, trajectory_ids or [])
+        if self.raw.subject == DEAD_SUBJECT:  # it stays in that stream; a letter about it would be read no better
+            logger.error("a dead letter cannot be handled: %s", reason)
+        else:
+            try:
+                await self.bus.bury(self.raw, reason, run_id, trajectory_ids)
+            except UnavailableError as error:
+                logger.warning("%s; the message is rejected when it comes again", error)
+                return await self.retry()
+        self.is_over = True
+        await self._answer(self.raw.term)
+
+    async def _answer(self, answer: Callable[[], Awaitable[None]]) -> None:
         self.bus._in_hand.pop(self.raw.reply, None)
-        await self.raw.term()
+        try:
+            await answer()
+        except nats.errors.Error as error:  # it comes again, and its effect happens once
+            logger.warning("the server was not told what became of a message on %s: %r", self.raw.subject, error)
+
+
+@contextlib.asynccontextmanager
+async def settled(
+    delivery: Delivery[M], run_id: str = "", trajectory_ids: Sequence[str] = (), delay_s: float = 1.0
+) -> AsyncIterator[None]:
+    """Settles a delivery by how its handling, the body, ends: acknowledged, delivered again after a failure outside of
+    it, or rejected with the reason and the samples that end with it."""
+    try:
+        yield
+    except _OUTAGES as error:
+        logger.warning("%s; it will be delivered again", error or repr(error))
+        await delivery.retry(delay_s)
+    except Exception as error:  # what the message holds decides what it raises
+        if not isinstance(error, PeriluneError):
+            logger.warning("a message on %s could not be handled", delivery.raw.subject, exc_info=True)
+        await delivery.reject(in_words(error), run_id, trajectory_ids)
+    else:
+        await delivery.ack()
+
+
+class _Client(NATS):
+    """The library's client, but no message ends its reading.
+
+    It decodes subjects and headers in its read loop, which a byte that is not UTF-8 would end, in silence and for good.
+    """
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        readable = subject.decode(errors="backslashreplace").encode()
+        return super()._build_message(sid, readable, reply, data, headers)
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except (ValueError, LookupError):
+            return None
 
 
 class Bus:
@@ -149,7 +268,7 @@ class Bus:
     def __init__(self, client: NATS) -> None:
         self._client = client
         self._jetstream: JetStreamContext = client.jetstream()
-        self._in_hand: dict[str, Msg] = {}  # by the reply subject, which is a delivery's own
+        self._in_hand: dict[str, Delivery[Any]] = {}  # by the reply subject, which is a delivery's own
 
     @staticmethod
     @contextlib.asynccontextmanager
@@ -173,11 +292,12 @@ class Bus:
 
         options = _secrets_for(url)
         await _try(url, options)
-        client = await nats.connect(
+        client = _Client()
+        await client.connect(
             url,
             name=name,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=0.5,
+            reconnect_time_wait=0.5,  # type: ignore[arg-type]  # seconds, which it only sleeps for
             connect_timeout=5,
             error_cb=on_error,
             disconnected_cb=on_disconnect,
@@ -263,13 +383,16 @@ class Bus:
     ) -> None:
         """Publishes, and returns when the server has stored it. The same id twice is stored once.
 
-        Retries with the same id through a server restart; UnavailableError after a minute of trying. `headers` are
-        those of the trace to go on with, the current one if not given.
+        Retries with the same id through a server restart; UnavailableError after a minute of trying. InvalidInputError
+        if it can never be published: the subject is none, or (TooLargeError) the message is over the limit. `headers`
+        are those of the trace to go on with, the current one if not given.
         """
-        headers = (telemetry.headers_of() if headers is None else headers) | {"Nats-Msg-Id": message_id}
+        check_subject(subject)
+        headers = (telemetry.headers_of() if headers is None else headers) | {"Nats-Msg-Id": safe_id(message_id)}
         payload = message.SerializeToString()
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise ValueError(f"{message_id} has {len(payload)} bytes; the bus takes {MAX_PAYLOAD_BYTES}")
+        room = min(MAX_PAYLOAD_BYTES, self._client.max_payload - _num_header_bytes(headers))
+        if len(payload) > room:
+            raise TooLargeError(f"{message_id[:200]!r} has {len(payload):,} bytes; the bus takes {room:,}")
         deadline = asyncio.get_running_loop().time() + PUBLISH_PATIENCE_S
         while True:
             try:
@@ -282,14 +405,19 @@ class Bus:
         _heed_cancellation()
 
     async def deliveries(
-        self, consumer: Consumer, message_type: type[M], max_batch: int = 64
+        self,
+        consumer: Consumer,
+        message_type: type[M],
+        max_batch: int = 64,
+        progresses: Callable[[], bool] = _always,
     ) -> AsyncIterator[list[Delivery[M]]]:
         """Batches of messages, for as long as the caller iterates; an empty batch when there was nothing for a while.
 
-        What cannot be read as `message_type` goes to the dead-letter stream.
+        What cannot be read as `message_type` goes to the dead-letter stream. What was delivered is kept for the caller
+        while `progresses` is true; else it goes to another.
         """
         async for raws in self.raw_deliveries(consumer, max_batch):
-            yield [d for raw in raws if (d := await self._open(raw, message_type))]
+            yield [d for raw in raws if (d := await self._open(raw, message_type, progresses))]
 
     async def raw_deliveries(self, consumer: Consumer, max_batch: int = 64) -> AsyncIterator[list[Msg]]:
         """The same for messages that are no protobuf; the caller acks each."""
@@ -312,7 +440,8 @@ class Bus:
             await self._ask(inbox, consumer, {"batch": 1, "expires": int(PULL_WAIT_S * 1e9)})
             messages = await self._answers(inbox, 1, PULL_WAIT_S + 1.0)
             if messages and max_batch > 1:
-                await self._ask(inbox, consumer, {"batch": max_batch - 1, "no_wait": True})
+                more = {"batch": max_batch - 1, "no_wait": True, "max_bytes": MAX_BATCH_BYTES}
+                await self._ask(inbox, consumer, more)
                 messages += await self._answers(inbox, max_batch - 1, 1.0)
         except (nats.errors.Error, OSError) as error:
             if self._client.is_closed:
@@ -331,37 +460,47 @@ class Bus:
         with contextlib.suppress(nats.errors.TimeoutError):
             while len(messages) < num_wanted:
                 raw = await inbox.next_msg(timeout_s)
-                status = JetStreamContext.is_status_msg(raw)
-                if status:  # 404: none there; 408: none came; 503: no such consumer yet
+                # A message has where to acknowledge it, whatever its publisher wrote into the headers.
+                status = None if raw.reply else JetStreamContext.is_status_msg(raw)
+                if status:  # 404: none there; 408: none came; 409: enough bytes; 503: no such consumer yet
                     if status == api.StatusCode.SERVICE_UNAVAILABLE:
                         await asyncio.sleep(0.5)
                     break
                 messages.append(raw)
         return messages
 
-    async def _open(self, raw: Msg, message_type: type[M]) -> Delivery[M] | None:
+    async def _open(self, raw: Msg, message_type: type[M], progresses: Callable[[], bool]) -> Delivery[M] | None:
         try:
             message = message_type.FromString(raw.data)
         except DecodeError as error:
             await Delivery(message_type(), raw, self).reject(f"not a {message_type.DESCRIPTOR.name}: {error}")
             return None
-        self._in_hand[raw.reply] = raw
-        return Delivery(message, raw, self)
+        self._in_hand[raw.reply] = delivery = Delivery(message, raw, self, progresses)
+        return delivery
 
-    async def bury(self, raw: Msg, reason: str, run_id: str = "", trajectory_ids: list[str] | None = None) -> None:
-        """Publishes a dead letter for a message; the message itself is left as it is."""
+    async def bury(self, raw: Msg, reason: str, run_id: str = "", trajectory_ids: Sequence[str] = ()) -> None:
+        """Publishes a dead letter for a message, whose payload is cut to fit; the message itself is left as it is."""
         logger.error("gave up a message on %s: %s", raw.subject, reason)
-        message_id = (raw.headers or {}).get("Nats-Msg-Id", "")
-        letter = DeadLetter(
-            subject=raw.subject,
-            message_id=message_id,
-            reason=reason,
-            payload=raw.data,
-            num_deliveries=raw.metadata.num_delivered or 0 if raw.reply else 0,
-            trajectory_ids=trajectory_ids or [],
-            run_id=run_id,
-        )
-        await self.publish(DEAD_SUBJECT, letter, f"dead/{raw.subject}/{message_id}")
+        letter = dead_letter(raw, reason, run_id, trajectory_ids)
+        await self.publish(DEAD_SUBJECT, letter, f"dead/{_place_of(raw) or raw.subject + '/' + letter.message_id}")
+
+    # How often a message was tried alone and ended its worker: what it is given up for, at last.
+
+    async def num_trials(self, delivery: Delivery[Any]) -> int:
+        """Trials that were noted and not taken back. UnavailableError if the server does not answer."""
+        try:
+            return int((await self._jetstream.get_last_msg(TRIALS, _trial_subject(delivery))).data or 0)
+        except (StreamNotFoundError, ValueError):
+            return 0
+        except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"the bus does not say how often a message was tried: {error!r}") from error
+
+    async def note_trials(self, delivery: Delivery[Any], count: int) -> None:
+        """Notes, durably, how often a message was tried alone. UnavailableError if the server does not answer."""
+        try:
+            await self._jetstream.publish(_trial_subject(delivery), str(count).encode(), timeout=5)
+        except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"the bus does not take note of a message that is tried: {error!r}") from error
 
     async def stored(self, stream: str, sequence: int) -> Msg | None:
         """A message that still lies in a stream, by its sequence number."""
@@ -369,6 +508,8 @@ class Bus:
             stored = await self._jetstream.get_msg(stream, sequence)
         except StreamNotFoundError:
             return None
+        except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"the bus does not give message {sequence} of {stream}: {error!r}") from error
         return Msg(self._client, subject=stored.subject or "", data=stored.data or b"", headers=stored.headers)
 
     async def delete(self, stream: str, sequence: int) -> None:
@@ -376,12 +517,46 @@ class Bus:
             await self._jetstream.delete_msg(stream, sequence)
 
     async def _keep_in_hand(self) -> None:
-        """Tells the server, while this process lives, that what it holds is being worked on."""
+        """Tells the server, while the work on what is in hand goes on, to keep it from others."""
         while True:
             await asyncio.sleep(ACK_WAIT_S / 3)
-            for raw in list(self._in_hand.values()):
-                with contextlib.suppress(nats.errors.Error, OSError):
-                    await raw.in_progress()
+            for delivery in list(self._in_hand.values()):
+                if delivery.progresses():
+                    with contextlib.suppress(nats.errors.Error, OSError):
+                        await delivery.raw.in_progress()
+
+
+def dead_letter(raw: Msg, reason: str, run_id: str = "", trajectory_ids: Sequence[str] = ()) -> DeadLetter:
+    """The letter about a message that is given up. What is long is cut, the payload to what is left of the limit."""
+    letter = DeadLetter(
+        subject=raw.subject[:MAX_NAME_BYTES],
+        message_id=_message_id(raw)[:MAX_NAME_BYTES],
+        reason=reason[:MAX_REASON_CHARS],
+        num_deliveries=raw.metadata.num_delivered or 0 if raw.reply else 0,
+        trajectory_ids=[each[:MAX_NAME_BYTES] for each in trajectory_ids[:4096]],
+        run_id=(run_id or run_of(raw.subject))[:MAX_NAME_BYTES],
+    )
+    letter.payload = raw.data[: MAX_PAYLOAD_BYTES - _LETTER_ROOM_BYTES - letter.ByteSize()]
+    return letter
+
+
+def _message_id(raw: Msg) -> str:
+    """As its publisher wrote it; what is no text is replaced."""
+    return str((raw.headers or {}).get("Nats-Msg-Id", "")).encode(errors="replace").decode()
+
+
+def _place_of(raw: Msg) -> str:
+    """The stream and number that a delivered message lies at."""
+    return f"{raw.metadata.stream}/{raw.metadata.sequence.stream}" if raw.reply else ""
+
+
+def _trial_subject(delivery: Delivery[Any]) -> str:
+    return f"perilune.{delivery.run_id}.trial.{delivery.raw.metadata.sequence.stream}"
+
+
+def _num_header_bytes(headers: dict[str, str]) -> int:
+    """Headers count towards the server's limit: a line each, after one that says what they are."""
+    return len("NATS/1.0\r\n\r\n") + sum(len(f"{key}: {value}\r\n".encode()) for key, value in headers.items())
 
 
 def _heed_cancellation() -> None:

@@ -55,6 +55,31 @@ def num_elements(packed: trajectory.PackedArray) -> int:
     return len(packed.data) // size
 
 
+def check_arrays(sample: trajectory.Trajectory) -> None:
+    """InvalidInputError if an array of a trajectory is damaged: its bytes are no whole number of elements, its dtype is
+    not the contract's, or a segment has more or fewer log-probabilities than tokens."""
+    if sample.prompt_tokens.data:
+        _check_dtype(sample.prompt_tokens, trajectory.DTYPE_INT32, "prompt_tokens")
+    for place, segment in enumerate(sample.segments):
+        num_tokens = _check_dtype(segment.tokens, trajectory.DTYPE_INT32, f"segments[{place}].tokens")
+        for name, packed in (("logprobs", segment.logprobs), ("full_logprobs", segment.full_logprobs)):
+            if not packed.data:
+                continue
+            num_logprobs = _check_dtype(packed, trajectory.DTYPE_FLOAT32, f"segments[{place}].{name}")
+            if num_logprobs != num_tokens:
+                raise InvalidInputError(f"segments[{place}] has {num_tokens} tokens and {num_logprobs} {name}")
+
+
+def _check_dtype(packed: trajectory.PackedArray, dtype: trajectory.Dtype.ValueType, name: str) -> int:
+    """The number of elements. InvalidInputError names the array."""
+    if packed.dtype != dtype:
+        raise InvalidInputError(f"{name} has dtype {packed.dtype}, and must have {trajectory.Dtype.Name(dtype)}")
+    try:
+        return num_elements(packed)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"{name}: {error}") from error
+
+
 def num_response_tokens(sample: trajectory.Trajectory) -> int:
     """Tokens of all segments, the environment's included; reads lengths only, not the arrays."""
     return sum(num_elements(segment.tokens) for segment in sample.segments)

@@ -21,6 +21,10 @@ class InvalidInputError(PeriluneError):
     """What the caller gave is wrong; trying again without a change cannot help."""
 
 
+class TooLargeError(InvalidInputError, ValueError):
+    """A message is over the bus's limit."""
+
+
 class RecipeError(InvalidInputError):
     """A recipe has wrong keys or values; the message names each."""
 

@@ -22,7 +22,7 @@ from perilune.bus import (
     prompt_subject,
     rollout_consumer,
 )
-from perilune.errors import StateError
+from perilune.errors import InvalidInputError, StateError
 from perilune.recipe import Recipe
 from perilune.telemetry import headers_of, tracer
 from services.master import schedule
@@ -231,7 +231,12 @@ class Controller:
     ) -> None:
         budget = schedule.budget_tokens(self._recipe, group.iteration, policy.number)
         task = task_for(group, sample_indices, policy, self._recipe, self._prompts, budget, unfinished)
-        await self._bus.publish(prompt_subject(self._run_id), task, message_id, headers=trace)
+        try:
+            await self._bus.publish(prompt_subject(self._run_id), task, message_id, headers=trace)
+        except InvalidInputError as error:  # over the bus's limit: these samples end, and the run goes on
+            logger.error("%s cannot be sent out: %s", group.id, error)
+            await self._store.mark_dead([(group.id, index) for index in sample_indices], str(error))
+            self._changed.notify()
 
     async def _nothing_on_the_bus(self) -> bool:
         consumers = (rollout_consumer(self._run_id), REWARD_CONSUMER, MASTER_CONSUMER, PARTIAL_CONSUMER)

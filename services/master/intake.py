@@ -5,12 +5,20 @@ Insert before ack: a message is forgotten by the bus only when its effect is in 
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+import math
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Generic, Literal, TypeVar
+
+from google.protobuf.message import Message
+from pydantic import BaseModel, Field, ValidationError
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, Score, ScoreStatus
 from perilune.api.trajectory.v1.trajectory_pb2 import (
+    ENDING_ABORTED,
+    ENDING_BUDGET,
     PURPOSE_EVALUATE,
     DeadLetter,
     Event,
@@ -22,56 +30,140 @@ from perilune.bus import (
     DEAD_CONSUMER,
     EVENT_CONSUMER,
     MASTER_CONSUMER,
+    MAX_REASON_CHARS,
     PARTIAL_CONSUMER,
     Bus,
+    Delivery,
+    in_words,
+    run_of,
+    settled,
 )
-from perilune.codec import num_response_tokens
+from perilune.codec import check_arrays, num_response_tokens
+from perilune.errors import InvalidInputError
 from services.master.store import Partial, Scored, Store
 from services.master.tables import SampleState
 
 logger = logging.getLogger(__name__)
 
+M = TypeVar("M", bound=Message)
+L = TypeVar("L")  # a line of the ledger
+R = TypeVar("R")
+SampleKey = tuple[str, int, int]  # group, index, round
+
+MAX_DELAY_S = 15.0  # between tries of a database that fails
 Notify = Callable[[str], None]  # told the id of a run that something came for
 
 
 async def take_scores(bus: Bus, store: Store, notify: Notify) -> None:
     async for deliveries in bus.deliveries(MASTER_CONSUMER, ScoredTrajectory, max_batch=256):
-        if not deliveries:
-            continue
-        by_sample = {}
-        for delivery in deliveries:
-            sample = delivery.message.trajectory
-            by_sample[sample.group_id, sample.sample_index, sample.round] = delivery
-        unknown = await store.record_scores([scored_of(d.message, d.raw.data) for d in by_sample.values()])
-        for delivery in deliveries:
-            sample = delivery.message.trajectory
-            if (sample.group_id, sample.sample_index) in unknown:
-                await delivery.reject("no run asked for this sample", sample.run_id, [sample.id])
-            else:
-                await delivery.ack()
-        for run_id in {delivery.message.trajectory.run_id for delivery in deliveries}:
+        samples = [(delivery, delivery.message.trajectory) for delivery in deliveries]
+        await _keep(samples, lambda d: scored_of(d.message, d.raw.data), store.record_scores, store)
+        for run_id in {sample.run_id for _, sample in samples}:
             notify(run_id)
 
 
 async def take_partials(bus: Bus, store: Store, notify: Notify) -> None:
     """Saves unfinished trajectories; they may be long, so few are taken at once."""
     async for deliveries in bus.deliveries(PARTIAL_CONSUMER, Trajectory, max_batch=16):
-        if not deliveries:
-            continue
-        by_sample = {(d.message.group_id, d.message.sample_index, d.message.round): d for d in deliveries}
-        unknown = await store.record_partials([partial_of(d.message, d.raw.data) for d in by_sample.values()])
-        for delivery in deliveries:
-            sample = delivery.message
-            if (sample.group_id, sample.sample_index) in unknown:
-                await delivery.reject("no run asked for this sample", sample.run_id, [sample.id])
-            else:
-                await delivery.ack()
-        for run_id in {delivery.message.run_id for delivery in deliveries}:
+        samples = [(delivery, delivery.message) for delivery in deliveries]
+        await _keep(samples, lambda d: partial_of(d.message, d.raw.data), store.record_partials, store)
+        for run_id in {sample.run_id for _, sample in samples}:
             notify(run_id)
 
 
+async def _keep(
+    samples: Sequence[tuple[Delivery[M], Trajectory]],
+    line_of: Callable[[Delivery[M]], L],
+    record: Callable[[Sequence[L]], Awaitable[set[tuple[str, int]]]],
+    store: Store,
+) -> None:
+    """Writes what came of samples and acknowledges it; a message that cannot be read or written is rejected alone."""
+    lines: dict[SampleKey, Line[M, L]] = {}
+    for delivery, sample in samples:
+        try:
+            check_sample(delivery.run_id, sample)
+            line = line_of(delivery)
+        except InvalidInputError as error:
+            await delivery.reject(str(error), *_ends_with(delivery, sample))
+            continue
+        key = sample.group_id, sample.sample_index, sample.round
+        before = lines[key].deliveries if key in lines else []
+        lines[key] = Line([*before, delivery], line)
+    await _write(lines, record, store)
+
+
+@dataclass(frozen=True)
+class Line(Generic[M, L]):
+    """What is to be written of a sample, and the messages that say so."""
+
+    deliveries: list[Delivery[M]]
+    value: L
+
+
+async def _write(
+    lines: Mapping[SampleKey, Line[M, L]],
+    record: Callable[[Sequence[L]], Awaitable[set[tuple[str, int]]]],
+    store: Store,
+) -> None:
+    """In one transaction; one by one if the database refuses what one of them holds."""
+    if not lines:
+        return
+    refused: Exception | None = None
+    unknown: set[tuple[str, int]] = set()
+    try:
+        unknown = await while_database_fails(store, lambda: record([line.value for line in lines.values()]))
+    except Exception as error:  # what a message holds decides what a database driver raises
+        if len(lines) > 1:
+            for key, line in lines.items():
+                await _write({key: line}, record, store)
+            return
+        logger.warning("a message cannot be written", exc_info=True)
+        refused = error
+    for (group_id, index, _), line in lines.items():
+        for delivery in line.deliveries:
+            if refused:
+                reason = f"the database refuses it: {getattr(refused, 'orig', None) or in_words(refused)}"
+                await delivery.reject(reason, delivery.run_id, [f"{group_id}/{index}"])
+            elif (group_id, index) in unknown:
+                await delivery.reject("no run asked for this sample", delivery.run_id, [f"{group_id}/{index}"])
+            else:
+                await delivery.ack()
+
+
+async def while_database_fails(store: Store, change: Callable[[], Awaitable[R]]) -> R:
+    """Tries a change until the database takes it. What the change itself is at fault for is raised."""
+    delay_s = 0.5
+    while True:
+        try:
+            return await change()
+        except Exception as error:  # what a message holds decides what a database driver raises
+            if not await store.is_fault_of(error):
+                raise
+            logger.warning("the database failed: %s; trying again", error)
+        await asyncio.sleep(delay_s)
+        delay_s = min(2 * delay_s, MAX_DELAY_S)
+
+
+def check_sample(run_id: str, sample: Trajectory) -> None:
+    """InvalidInputError if a trajectory that came on a run's subject is damaged, or is of another run."""
+    if sample.run_id != run_id or not sample.group_id.startswith(f"{run_id}."):
+        raise InvalidInputError(
+            f"it came on a subject of the run {run_id!r}, and says that it is sample {sample.sample_index} of group "
+            f"{sample.group_id[:200]!r} of the run {sample.run_id[:200]!r}"
+        )
+    check_arrays(sample)
+
+
+def _ends_with(delivery: Delivery[M], sample: Trajectory) -> tuple[str, list[str]]:
+    """The run and the samples that end with a message that is rejected: none of another run's."""
+    is_of_run = sample.run_id == delivery.run_id and sample.group_id.startswith(f"{sample.run_id}.")
+    return delivery.run_id, [f"{sample.group_id}/{sample.sample_index}"] if is_of_run else []
+
+
 def partial_of(sample: Trajectory, payload: bytes) -> Partial:
-    """An unfinished trajectory as a line of the ledger."""
+    """An unfinished trajectory as a line of the ledger. InvalidInputError if it is finished."""
+    if sample.ending not in (ENDING_BUDGET, ENDING_ABORTED):
+        raise InvalidInputError(f"a trajectory that ended with {sample.ending} is not unfinished")
     num_tokens = num_response_tokens(sample)
     return Partial(sample.group_id, sample.sample_index, sample.round, sample.ending, num_tokens, payload)
 
@@ -79,7 +171,7 @@ def partial_of(sample: Trajectory, payload: bytes) -> Partial:
 def scored_of(message: ScoredTrajectory, payload: bytes) -> Scored:
     """A scored trajectory as a line of the ledger. A grader that failed makes the sample dead, never worth 0."""
     sample, score = message.trajectory, message.score
-    ok = score.status == SCORE_STATUS_OK and score.HasField("value")
+    ok = score.status == SCORE_STATUS_OK and score.HasField("value") and math.isfinite(score.value)
     final = SampleState.EVALUATED if sample.purpose == PURPOSE_EVALUATE else SampleState.SCORED
     return Scored(
         group_id=sample.group_id,
@@ -103,21 +195,37 @@ def is_correct(score: Score) -> bool:
 def reason_of(score: Score) -> str:
     failed = [c for c in score.components if c.status != SCORE_STATUS_OK]
     if not failed:
-        return f"no score: {ScoreStatus.Name(score.status)}"
+        value = f", value {score.value}" if score.HasField("value") else ""
+        return f"no score: {_status_name(score.status)}{value}"
     evidence = "; ".join(f"{key}: {value}" for key, value in sorted(failed[0].evidence.items()))
-    return f"grader {failed[0].grader}: {ScoreStatus.Name(failed[0].status)} {evidence}".strip()
+    return f"grader {failed[0].grader}: {_status_name(failed[0].status)} {evidence}".strip()[:MAX_REASON_CHARS]
+
+
+def _status_name(status: int) -> str:
+    """Its name, or the number of one that this version does not know."""
+    return ScoreStatus.Name(status) if status in ScoreStatus.values() else f"status {status}"  # type: ignore[arg-type]
 
 
 async def take_dead_letters(bus: Bus, store: Store, notify: Notify) -> None:
     async for deliveries in bus.deliveries(DEAD_CONSUMER, DeadLetter):
         for delivery in deliveries:
-            letter = delivery.message
-            samples, group_id = lost_by(letter)
-            await store.mark_dead(samples, letter.reason)
-            if group_id:
-                await store.mark_group_dead(group_id, letter.reason)
-            await delivery.ack()
-            notify(letter.run_id or letter.subject.split(".")[1])
+            async with settled(delivery):
+                letter = delivery.message
+                await while_database_fails(store, lambda letter=letter: _end_samples(store, letter))  # type: ignore[misc]
+                notify(letter.run_id or run_of(letter.subject))
+
+
+async def _end_samples(store: Store, letter: DeadLetter) -> None:
+    samples, group_id = lost_by(letter)
+    reason = readable(letter.reason)
+    await store.mark_dead(samples, reason)
+    if group_id:
+        await store.mark_group_dead(group_id, reason)
+
+
+def readable(text: str) -> str:
+    """A text as every database takes it: PostgreSQL's know no NUL."""
+    return text.replace("\0", "\\0")[:MAX_REASON_CHARS]
 
 
 def lost_by(letter: DeadLetter) -> tuple[list[tuple[str, int]], str]:
@@ -129,31 +237,55 @@ def lost_by(letter: DeadLetter) -> tuple[list[tuple[str, int]], str]:
     """
     if letter.trajectory_ids:
         pairs = [trajectory_id.rsplit("/", 1) for trajectory_id in letter.trajectory_ids]
-        return [(group_id, int(index)) for group_id, index in pairs if index.isdigit()], ""
+        return [(pair[0], int(pair[1])) for pair in pairs if len(pair) == 2 and _is_index(pair[1])], ""
     match letter.message_id.split("/"):
-        case [group_id, dispatch] if dispatch.isdigit() and letter.subject.endswith(".prompt"):
+        case [group_id, dispatch] if _is_index(dispatch) and letter.subject.endswith(".prompt"):
             return [], group_id
-        case [group_id, index, _stage] if index.isdigit():
+        case [group_id, index, _stage] if _is_index(index):
             return [(group_id, int(index))], ""
     return [], ""
+
+
+def _is_index(text: str) -> bool:
+    """Whether it is a number that a sample may have: uint32 in the contract."""
+    return len(text) <= 10 and text.isascii() and text.isdigit() and int(text) < 1 << 32
 
 
 async def take_advisories(bus: Bus) -> None:
     """Moves what the server stopped delivering from its queue, where nobody would see it, to the dead letters."""
     async for raws in bus.raw_deliveries(ADVISORY_CONSUMER):
         for raw in raws:
-            advisory = json.loads(raw.data)
-            stream, sequence = advisory["stream"], advisory["stream_seq"]
-            message = await bus.stored(stream, sequence)
-            if message is not None:
-                reason = f"given up after {advisory['deliveries']} deliveries to {advisory['consumer']}"
-                await bus.bury(message, reason)
-                await bus.delete(stream, sequence)
-            await raw.ack()
+            async with settled(Delivery(DeadLetter(), raw, bus)):
+                await _bury_undelivered(bus, raw.data)
+
+
+async def _bury_undelivered(bus: Bus, advisory: bytes) -> None:
+    """InvalidInputError if it is no advisory of ours. Only work queues keep what is not delivered."""
+    try:
+        read = Advisory.model_validate_json(advisory)
+    except ValidationError as error:
+        raise InvalidInputError(f"not an advisory: {error.errors(include_url=False, include_input=False)}") from error
+    message = await bus.stored(read.stream, read.stream_seq)
+    if message is not None:
+        await bus.bury(message, f"given up after {read.deliveries} deliveries to {read.consumer}")
+        await bus.delete(read.stream, read.stream_seq)
+
+
+class Advisory(BaseModel):
+    """What the server says of a message that it has delivered as often as it may, as far as it is used."""
+
+    stream: Literal["PROMPTS", "TRAJECTORIES"]
+    stream_seq: Annotated[int, Field(gt=0, lt=1 << 63)]
+    deliveries: int = 0
+    consumer: str = ""
 
 
 async def take_events(bus: Bus, hear: Callable[[Event], Awaitable[None]]) -> None:
     async for deliveries in bus.deliveries(EVENT_CONSUMER, Event):
         for delivery in deliveries:
-            await hear(delivery.message)
-            await delivery.ack()
+            async with settled(delivery):
+                if delivery.message.run_id != delivery.run_id:
+                    raise InvalidInputError(
+                        f"an event of the run {delivery.message.run_id[:200]!r} on another's subject"
+                    )
+                await hear(delivery.message)

@@ -14,7 +14,7 @@ from itertools import accumulate, groupby
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Integer, bindparam, cast, event, func, insert, select, tuple_, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from perilune.api.master.v1.master_pb2 import Ledger, RunState, Version
@@ -164,6 +164,17 @@ class Store:
             ) from error
         finally:
             await engine.dispose()
+
+    async def is_fault_of(self, error: Exception) -> bool:
+        """Whether the database itself failed, not the statement that it was given: locked, full, or not answering."""
+        if isinstance(error, OperationalError | ConnectionError):
+            return True
+        try:
+            async with self._engine.connect() as db:
+                await db.execute(select(1))
+        except (SQLAlchemyError, OSError):
+            return True
+        return False
 
     # ---- runs
 
@@ -513,7 +524,8 @@ class Store:
         )
         async with self._engine.connect() as db:
             groups = [Group(**row._mapping) for row in await db.execute(complete)]
-            scored = SampleRow.group_id.in_([group.id for group in groups]), SampleRow.state == SampleState.SCORED
+            ids = complete.with_only_columns(GroupRow.id).order_by(None)  # there may be more than a statement takes
+            scored = SampleRow.group_id.in_(ids), SampleRow.state == SampleState.SCORED
             values: dict[str, list[float]] = {}
             for group_id, value in await db.execute(select(SampleRow.group_id, SampleRow.value).where(*scored)):
                 assert value is not None  # a scored sample has its score

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from perilune import bus as buses
 from perilune.api.reward.v1 import reward_pb2
@@ -13,7 +15,7 @@ from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_UNAVAILABLE, Image, M
 from perilune.api.reward.v1.reward_pb2_grpc import add_RewardServiceServicer_to_server
 from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory, Trajectory
 from perilune.bus import Bus, Delivery
-from perilune.errors import InvalidInputError
+from perilune.errors import InvalidInputError, UnavailableError
 from perilune.fleet import assignments
 from perilune.http import serve_http
 from perilune.service import Service, patiently, until_stopping
@@ -31,6 +33,7 @@ from services.reward.requests import Limits
 from services.reward.servicer import RewardServicer
 
 REWARD_SERVICE = reward_pb2.DESCRIPTOR.services_by_name["RewardService"]
+STUCK_S = 30.0  # beyond a score's deadline, after which the work on it is taken for stuck
 MAX_TRIES = 4  # of a trajectory whose grader's sandbox or judge is away; then it is set aside with that status
 
 
@@ -74,35 +77,50 @@ async def work(
 ) -> None:
     """Scores trajectories as they come, many at a time: one that needs a process holds up no other."""
     room = asyncio.Semaphore(max_in_hand)
+    worker = _Worker(bus, processes, deadline_s, on_scored)
     async with asyncio.TaskGroup() as tasks:
         async for batch in bus.deliveries(buses.REWARD_CONSUMER, Trajectory):
             for delivery in batch:
                 await room.acquire()
-                task = tasks.create_task(_score_delivery(bus, delivery, processes, deadline_s, on_scored))
+                task = tasks.create_task(worker.score(delivery))
                 task.add_done_callback(lambda _: room.release())
 
 
-async def _score_delivery(
-    bus: Bus,
-    delivery: Delivery[Trajectory],
-    processes: Processes,
-    deadline_s: float,
-    on_scored: Callable[[], None],
-) -> None:
-    trajectory = delivery.message
-    with tracer.start_as_current_span("score", context=delivery.context, attributes={"trajectory": trajectory.id}):
-        score = await _score_trajectory(trajectory, processes, deadline_s)
-        num_deliveries = delivery.raw.metadata.num_delivered
-        if score.status == SCORE_STATUS_UNAVAILABLE and num_deliveries < MAX_TRIES:
-            await delivery.retry(delay_s=2.0**num_deliveries)
-            return
-        await bus.publish(
+@dataclass
+class _Worker:
+    bus: Bus
+    processes: Processes
+    deadline_s: float
+    on_scored: Callable[[], None]
+    num_tries: Counter[int] = field(default_factory=Counter)  # of what needs a grader that is away, by its number
+
+    async def score(self, delivery: Delivery[Trajectory]) -> None:
+        """Scores a trajectory, and publishes that. Work that outlives its deadline is stuck: another worker gets it."""
+        trajectory, number = delivery.message, delivery.raw.metadata.sequence.stream
+        stuck_at = time.monotonic() + self.deadline_s + STUCK_S
+        delivery.progresses = lambda: time.monotonic() < stuck_at
+        ids = [f"{trajectory.group_id}/{trajectory.sample_index}"] if trajectory.run_id == delivery.run_id else []
+        async with buses.settled(delivery, delivery.run_id, ids, delay_s=2.0 ** (self.num_tries[number] + 1)):
+            if trajectory.run_id != delivery.run_id:
+                raise InvalidInputError(f"a trajectory of the run {trajectory.run_id[:200]!r} on another run's subject")
+            attributes = {"trajectory": trajectory.id}
+            with tracer.start_as_current_span("score", context=delivery.context, attributes=attributes):
+                await self._publish_score(trajectory, number)
+        if delivery.is_over:
+            del self.num_tries[number]
+            self.on_scored()
+
+    async def _publish_score(self, trajectory: Trajectory, number: int) -> None:
+        """UnavailableError if a grader's sandbox or judge is away, and it was tried less often than it may be."""
+        score = await _score_trajectory(trajectory, self.processes, self.deadline_s)
+        self.num_tries[number] += 1
+        if score.status == SCORE_STATUS_UNAVAILABLE and self.num_tries[number] < MAX_TRIES:
+            raise UnavailableError(f"a grader of {trajectory.id} is away")
+        await self.bus.publish(
             buses.scored_subject(trajectory.run_id),
             ScoredTrajectory(trajectory=trajectory, score=score),
             f"{trajectory.id}/scored-{trajectory.round}",  # what an earlier round left must not hide it
         )
-        await delivery.ack()
-        on_scored()
 
 
 async def _score_trajectory(trajectory: Trajectory, processes: Processes, deadline_s: float) -> Score:

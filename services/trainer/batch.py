@@ -178,4 +178,6 @@ def _logprobs(segment: Segment, name: Literal["logprobs", "full_logprobs", ""], 
     logprobs = unpack(getattr(segment, name))
     if len(logprobs) != num_tokens:
         raise InvalidInputError(f"a segment has {num_tokens} tokens and {len(logprobs)} log-probabilities")
+    if not np.isfinite(logprobs).all():
+        raise InvalidInputError(f"a segment has {name} that are not finite")
     return logprobs.astype(np.float32)

@@ -17,7 +17,7 @@ from perilune.bus import (
     Delivery,
     finished_subject,
 )
-from perilune.errors import UnavailableError
+from perilune.errors import InvalidInputError, UnavailableError
 
 SUBJECT = finished_subject("run")
 
@@ -131,3 +131,22 @@ async def test_no_server_is_an_error_that_says_what_to_do() -> None:
 async def test_a_message_over_the_limit_is_refused_before_it_is_sent(bus: Bus) -> None:
     with pytest.raises(ValueError, match="the bus takes"):
         await bus.publish(SUBJECT, Event(text="x" * (perilune.bus.MAX_PAYLOAD_BYTES + 1)), "large")
+
+
+@pytest.mark.parametrize("run_id", ["", "*", "a b", "a\r\nPUB x 0\r\n", "\0", "x" * 600, "a..b", ">"])
+async def test_an_id_that_is_no_part_of_a_subject_is_refused_before_it_is_sent(bus: Bus, run_id: str) -> None:
+    with pytest.raises(InvalidInputError, match="no subject"):
+        await bus.publish(finished_subject(run_id), Event(), "id")
+
+
+async def test_any_message_id_is_an_id(bus: Bus) -> None:
+    ids = ["a\r\nb", "a\0b", "ä", "x" * 5000, "x" * 5001]
+    await publish(bus, *ids, *ids)
+    assert len(await take(bus, len(ids))) == len(ids)
+
+
+async def test_the_largest_message_fits_with_its_headers(bus: Bus) -> None:
+    room = perilune.bus.MAX_PAYLOAD_BYTES - 500
+    await bus.publish(SUBJECT, Event(text="x" * room), "large")
+    with pytest.raises(InvalidInputError, match="the bus takes"):
+        await bus.publish(SUBJECT, Event(text="x" * (perilune.bus.MAX_PAYLOAD_BYTES - 8)), "larger")

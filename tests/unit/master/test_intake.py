@@ -44,6 +44,11 @@ def test_a_failed_grader_is_dead_and_never_worth_zero() -> None:
         (DeadLetter(subject="perilune.r.prompt", message_id="r.0.1/0"), ([], "r.0.1")),
         (DeadLetter(subject="perilune.r.trajectory.finished", message_id="r.0.1/7/finished"), ([("r.0.1", 7)], "")),
         (DeadLetter(subject="perilune.r.prompt", message_id="from elsewhere"), ([], "")),
+        (
+            DeadLetter(trajectory_ids=["r.0.1/²", f"r.0.1/{10**30}", "r.0.1/-1", "r.0.1", "", "r.0.1/4"]),
+            ([("r.0.1", 4)], ""),
+        ),
+        (DeadLetter(subject="perilune.r.prompt", message_id="r.0.1/²"), ([], "")),
     ],
 )
 def test_a_dead_letter_says_which_samples_end(letter: DeadLetter, expected: tuple[list[object], str]) -> None:
@@ -55,3 +60,13 @@ def test_what_can_be_trained_on() -> None:
     assert is_trainable([1.0, 1.0], drop_uniform=False)
     assert not is_trainable([1.0, 1.0], drop_uniform=True)
     assert is_trainable([1.0, 0.0], drop_uniform=True)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_score_that_is_no_number_is_dead(value: float) -> None:
+    line = scored_of(scored(PURPOSE_TRAIN, Score(status=SCORE_STATUS_OK, value=value)), b"")
+    assert (line.state, line.value, line.reason) == (
+        SampleState.DEAD,
+        None,
+        f"no score: SCORE_STATUS_OK, value {value}",
+    )
