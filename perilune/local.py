@@ -36,11 +36,13 @@ from perilune.errors import (
     StateError,
     UnavailableError,
 )
+from perilune.needs import Needs, is_address
 from perilune.supervision import WRONG_SETTINGS, inherited, num_deaths_without_work, pause_s, restart_notice
 from perilune.supervision import reason_to_give_up as reason_to_give_up  # noqa: PLC0414
 
 T = TypeVar("T")
 
+NOTHING_MORE = Needs()
 LOOPBACK = "127.0.0.1"
 NATS_PATIENCE_S = 20.0
 SERVICE_PATIENCE_S = 60.0
@@ -303,11 +305,13 @@ class LocalCluster:
         self._nats = Child("nats", nats, {}, self._log_of("nats"), watches_parent=False)
         self._master = self._service("master", "master", 1, f"{LOOPBACK}:{master_port}")
         self._master.env["PERILUNE_HTTP_LISTEN"] = page
+        self._rewards = [self._service("reward", f"reward-{i}", num_rollouts) for i in range(1, num_rewards + 1)]
         self._workers = [
             self._trainer(num_trainer_ranks),
             *(self._service("rollout", f"rollout-{i}", num_rollouts) for i in range(1, num_rollouts + 1)),
-            *(self._service("reward", f"reward-{i}", num_rollouts) for i in range(1, num_rewards + 1)),
+            *self._rewards,
         ]
+        self._plugins: list[Child] = []
         self._sandbox = self._service("sandbox", "sandbox", num_rollouts, self.sandbox_address)
         self._starts_sandbox = not elsewhere
 
@@ -318,7 +322,7 @@ class LocalCluster:
     @property
     def pids(self) -> dict[str, int]:
         """The children that live, by name."""
-        children = [self._nats, self._master, *self._workers, self._sandbox]
+        children = [self._nats, self._master, *self._workers, self._sandbox, *self._plugins]
         return {c.name: c.process.pid for c in children if c.process and c.process.returncode is None}
 
     async def run(self, work: Awaitable[T]) -> T:
@@ -334,18 +338,44 @@ class LocalCluster:
                 unfinished.cancel()
             await asyncio.gather(task, failure, return_exceptions=True)
 
-    async def start(self) -> None:
-        """Starts everything; returns when the master answers, while the workers may still be loading."""
+    async def start(self, needs: Needs | None) -> None:
+        """Starts everything, but what `provide` does only if it is known what runs need. Returns when the master
+        answers, while workers may still be loading.
+        """
         self._supervise(self._nats)
         await self.run(_until_listening(self.nats_url.rpartition(":")[2], NATS_PATIENCE_S))
         for child in [self._master, *self._workers]:
-            self._supervise(child)
+            if child not in self._rewards:
+                self._supervise(child)
+        if needs is not None:
+            self.provide(needs)
         await self.run(self._until_ready(self._master, SERVICE_PATIENCE_S))
 
-    def start_sandbox(self) -> None:
-        """Starts the sandbox too, once, for runs whose graders run code, unless PERILUNE_SANDBOX_ADDRESS names one."""
-        if self._starts_sandbox and self._sandbox not in self._supervisors.values():
+    def provide(self, needs: Needs) -> None:
+        """Starts the reward workers, and what else a run needs; once. Where a variable of the user names a service
+        (PERILUNE_SANDBOX_ADDRESS, PERILUNE_PLUGINS), that is taken and none is started.
+        """
+        if needs.sandbox and self._starts_sandbox and self._sandbox not in self._supervisors.values():
             self._supervise(self._sandbox)
+        if self._rewards[0] in self._supervisors.values():
+            return
+        plugins = {
+            name: place if is_address(place) else self._serve_function(name, place)
+            for name, place in needs.plugins.items()
+        }
+        for child in self._rewards:
+            if plugins:
+                child.env["PERILUNE_PLUGINS"] = json.dumps(plugins | plugins_of_user())
+            self._supervise(child)
+
+    def _serve_function(self, name: str, place: str) -> str:
+        """Starts a process for a grader that is a function of a file; gives its address."""
+        address = f"{LOOPBACK}:{free_ports(1)[0]}"
+        argv = [sys.executable, "-m", "perilune.plugin", place, "--listen", address, "--name", name]
+        child = Child(f"plugin-{name}", argv, {}, self._log_of(f"plugin-{name}"), watches_parent=False)
+        self._plugins.append(child)
+        self._supervise(child)
+        return address
 
     async def stop(self) -> None:
         """Asks the services to end, then NATS; who does not within a few seconds is killed."""
@@ -475,6 +505,18 @@ class LocalCluster:
             await asyncio.sleep(0.05)
 
 
+def plugins_of_user() -> dict[str, str]:
+    """PERILUNE_PLUGINS, name to address. InvalidInputError if it is no such table."""
+    text = os.environ.get("PERILUNE_PLUGINS", "{}")
+    try:
+        plugins = json.loads(text)
+    except ValueError as error:
+        raise InvalidInputError(f"PERILUNE_PLUGINS: {error}, in {text!r}") from error
+    if not isinstance(plugins, dict) or not all(isinstance(place, str) for place in plugins.values()):
+        raise InvalidInputError(f'PERILUNE_PLUGINS: expected names to addresses, {{"NAME": "HOST:PORT"}}, not {text}')
+    return plugins
+
+
 @contextlib.asynccontextmanager
 async def local_cluster(
     home: Path,
@@ -483,6 +525,7 @@ async def local_cluster(
     notify: Callable[[str], None] = lambda _: None,
     num_trainer_ranks: int = 1,
     page: str | None = None,
+    needs: Needs | None = NOTHING_MORE,
 ) -> AsyncIterator[LocalCluster]:
     """Runs NATS, a master, a trainer, rollout and reward workers on this machine for as long as the context is open.
 
@@ -493,6 +536,7 @@ async def local_cluster(
         notify: told in a sentence when a child died and is started again.
         num_trainer_ranks: processes that the policy is sharded over.
         page: host and port of the web page; port 7080 of the loopback interface, or a free one, if not given.
+        needs: what the runs need beside; None if that is not known yet: reward workers then wait for `provide`.
 
     Raises:
         StateError: another cluster works in this home.
@@ -505,7 +549,7 @@ async def local_cluster(
         num_rollouts = num_rollouts or min(2, num_cores())
         cluster = LocalCluster(home, lock, address, num_rollouts, num_rewards, notify, num_trainer_ranks)
         try:
-            await cluster.start()
+            await cluster.start(needs)
             yield cluster
         finally:
             await cluster.stop()

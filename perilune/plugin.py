@@ -8,14 +8,22 @@
 
     serve_grader(polite, version="1", listen="127.0.0.1:7100")
 
-The reward service takes it up with PERILUNE_PLUGINS='{"polite": "127.0.0.1:7100"}'.
+The reward service takes it up with PERILUNE_PLUGINS='{"polite": "127.0.0.1:7100"}', or a recipe names it:
+`plugin = "127.0.0.1:7100"`, or `plugin = "graders.py:polite"` for `perilune train` to serve the function.
+
+    python -m perilune.plugin FILE.py:FUNCTION [--listen HOST:PORT] [--name NAME]
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import hashlib
+import importlib.util
 import inspect
-from collections.abc import Awaitable, Callable, Mapping
+import sys
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -24,7 +32,8 @@ from perilune.api.reward.v1.grader_pb2 import DescribeRequest, DescribeResponse,
 from perilune.api.reward.v1.grader_pb2_grpc import GraderServiceServicer, add_GraderServiceServicer_to_server
 from perilune.api.reward.v1.reward_pb2 import GraderInfo
 from perilune.channel import GRPC_OPTIONS
-from perilune.errors import InvalidInputError, rpc_errors
+from perilune.errors import InvalidInputError, PeriluneError, rpc_errors
+from perilune.needs import function_of
 
 # A value, nothing where it could not decide, or either with evidence.
 Graded = float | None | tuple[float | None, Mapping[str, str]]
@@ -101,3 +110,45 @@ class GraderServicer(GraderServiceServicer):
         if inspect.iscoroutinefunction(self._function):
             return await self._function(**given, **request.options)
         return await asyncio.to_thread(self._function, **given, **request.options)  # type: ignore[arg-type]
+
+
+def load_function(place: str) -> tuple[GradeFunction, str]:
+    """The function that FILE.py:FUNCTION names, and a digest of the file as its version. InvalidInputError if none."""
+    named = function_of(place)
+    if named is None:
+        raise InvalidInputError(f"{place!r} names no function: write FILE.py:FUNCTION")
+    file, name = Path(named[0]), named[1]
+    try:
+        version = hashlib.sha256(file.read_bytes()).hexdigest()[:12]
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {file}: {error.strerror}") from error
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.path.insert(0, str(file.resolve().parent))  # for what lies beside it
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise InvalidInputError(f"{file} has no function {name!r}")
+    return function, version
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves FILE.py:FUNCTION; the exit status is 2 where that cannot be."""
+    parser = argparse.ArgumentParser(prog="python -m perilune.plugin", description="Serve a function as a grader.")
+    parser.add_argument("place", metavar="FILE.py:FUNCTION")
+    parser.add_argument("--listen", default="127.0.0.1:0", metavar="HOST:PORT")
+    parser.add_argument("--name", default="", help="of the grader; the function's, if not given")
+    given = parser.parse_args(arguments)
+    try:
+        function, version = load_function(given.place)
+        serve_grader(function, version, given.listen, given.name)
+    except PeriluneError as error:
+        print(f"perilune.plugin: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

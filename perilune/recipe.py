@@ -248,6 +248,9 @@ class GraderTable(Table):
     name: str
     weight: float = 1.0
     options: Options = {}
+    # A grader of one's own (perilune.plugin): HOST:PORT where it answers, or FILE.py:FUNCTION, which `perilune train`
+    # serves. Other reward services must have it under its name (PERILUNE_PLUGINS).
+    plugin: str | None = None
 
 
 class LengthRewardTable(Table):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from pydantic import ValidationError
@@ -22,7 +23,9 @@ class Settings(BaseSettings):
         try:
             super().__init__(**given)
         except SettingsError as error:  # a table that is no JSON; the cause says where
-            raise InvalidInputError(f"{error}: {error.__cause__}") from error
+            named = re.search(r'field "(\w+)"', str(error))
+            where = self._variable(named[1]) if named else str(error)
+            raise InvalidInputError(f"{where}: no JSON: {error.__cause__}") from error
         except ValidationError as error:
             raise InvalidInputError("; ".join(map(self._explain, error.errors()))) from error
 
@@ -31,5 +34,10 @@ class Settings(BaseSettings):
         if not detail["loc"]:  # of the settings together: their values stay unsaid, for there may be secrets among them
             return detail["msg"]
         field, *inner = map(str, detail["loc"])
-        variable = f"{cls.model_config['env_prefix']}{field}".upper() if field in cls.model_fields else field
+        variable = cls._variable(field) if field in cls.model_fields else field
         return f"{'.'.join((variable, *inner))}: {detail['msg']}, not {detail['input']!r}"
+
+    @classmethod
+    def _variable(cls, field: str) -> str:
+        alias = cls.model_fields[field].validation_alias
+        return alias if isinstance(alias, str) else f"{cls.model_config['env_prefix']}{field}".upper()

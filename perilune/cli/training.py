@@ -19,6 +19,7 @@ from perilune.cli.masters import any_master, local_credentials
 from perilune.client import AsyncRunClient
 from perilune.errors import InvalidInputError, MissingDependencyError, PeriluneError, StateError
 from perilune.local import LocalCluster, local_cluster, master_of
+from perilune.needs import needs
 from perilune.preflight import check_here
 from perilune.recipe import Recipe, check_recipe, load_recipe, read_stored_recipe
 from perilune.report import Report
@@ -173,7 +174,7 @@ async def _follow_from(
     screen.console.print(f"starting the services in {place.home}", style="dim")
     async with (
         local_cluster(
-            place.home, place.num_rollouts, place.num_rewards, notify, place.num_trainer_ranks, place.page
+            place.home, place.num_rollouts, place.num_rewards, notify, place.num_trainer_ranks, place.page, needs=None
         ) as cluster,
         AsyncRunClient(cluster.master_address, credentials=local_credentials()) as client,
     ):
@@ -182,8 +183,7 @@ async def _follow_from(
 
         async def begin_here(client: AsyncRunClient) -> Run:
             run = await begin(client)
-            if any(grader.name == "code" for grader in read_stored_recipe(run.recipe_json).reward.graders):
-                cluster.start_sandbox()
+            cluster.provide(needs(read_stored_recipe(run.recipe_json)))
             return run
 
         report = await cluster.run(_follow(begin_here, client, screen, interrupts, view))

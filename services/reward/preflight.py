@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from perilune.local import plugins_of_user
+from perilune.needs import function_of, is_address
 from perilune.preflight import nearest
 from perilune.recipe import GraderTable, Mistake, Recipe, option_text
 from services.reward.graders import GRADERS
@@ -24,6 +28,9 @@ def mistakes(recipe: Recipe) -> list[Mistake]:
 
 
 def _of_grader(table: GraderTable) -> Iterator[Mistake]:
+    if table.plugin is not None or table.name in plugins_of_user():
+        yield from _of_plugin(table)
+        return
     grader = GRADERS.get(table.name)
     if grader is None:
         yield Mistake("name", f"there is no grader {table.name!r}; {nearest(table.name, GRADERS)}")
@@ -37,6 +44,33 @@ def _of_grader(table: GraderTable) -> Iterator[Mistake]:
     yield from _wrong_values(grader, {key: text for key, text in given.items() if key not in unknown})
     if _asks_judge(table) and not JudgeSettings().url:
         yield Mistake("name", "asks a judge, and the reward service has none: set PERILUNE_JUDGE_URL")
+
+
+def _of_plugin(table: GraderTable) -> Iterator[Mistake]:
+    """What is wrong with a grader of one's own. One that answers at an address is not asked: it may come later."""
+    if table.name in GRADERS:
+        yield Mistake("name", f"there is a grader {table.name!r} already; give the plug-in another name")
+    place = table.plugin
+    if place is None or is_address(place):
+        return
+    named = function_of(place)
+    if named is None:
+        yield Mistake("plugin", f"{place!r} is neither HOST:PORT nor FILE.py:FUNCTION")
+        return
+    try:
+        tree = ast.parse(Path(named[0]).read_text(encoding="utf-8"))
+    except (OSError, ValueError, SyntaxError) as error:
+        yield Mistake("plugin", f"cannot read {named[0]}: {error}")
+        return
+    functions = {each.name: each for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
+    if named[1] not in functions:
+        yield Mistake("plugin", f"{named[0]} has no function {named[1]!r}; {nearest(named[1], functions)}")
+        return
+    taken = functions[named[1]].args
+    known = {each.arg for each in (*taken.posonlyargs, *taken.args, *taken.kwonlyargs)}
+    for key in table.options if taken.kwarg is None else ():
+        if key not in known:
+            yield Mistake(f"options.{key}", f"{place} has no such parameter; {nearest(key, known)}")
 
 
 def _wrong_values(grader: Grader[Any], given: dict[str, str]) -> Iterator[Mistake]:

@@ -25,7 +25,7 @@ def test_all_wrong_variables_are_named_at_once(monkeypatch: pytest.MonkeyPatch) 
     ("variable", "value", "complaint"),
     [
         ("PERILUNE_SANDBOX_LEVELS", "gvisr", "PERILUNE_SANDBOX_LEVELS.0: .*'gvisor'.*not 'gvisr'"),
-        ("PERILUNE_TOOLS", "{lean", '"tools".*Expecting property name'),
+        ("PERILUNE_TOOLS", "{lean", "PERILUNE_TOOLS: no JSON: Expecting property name"),
     ],
 )
 def test_a_part_of_a_setting_is_named(
