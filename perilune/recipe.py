@@ -85,6 +85,10 @@ class ModelTable(Table):
     path: str | None = None
     create: CreateModel | None = None
     dtype: Literal["float32", "bfloat16"] = "float32"  # what rollout workers hold and compute in
+    chat_template: str | None = None  # a Jinja file, or its text, in place of the tokenizer's own
+    # What the chat template is given beside the messages, such as enable_thinking = false. It becomes part of the
+    # template: the warm-up, all engines and whoever loads the trained model render alike.
+    template_arguments: dict[str, str | int | float | bool | list[str]] = {}
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelTable:

@@ -199,6 +199,8 @@ async def _follow(
 ) -> Report:
     run = await begin(client)
     interrupts.run_id = run.id
+    for note in run.prompts.notes:
+        screen.console.print(note, style="yellow", markup=False)
     following = asyncio.create_task(follow(client, run.id, screen.console, live=screen.live, view=view))
     asking = asyncio.create_task(interrupts.asked.wait())
     try:

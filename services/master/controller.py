@@ -28,7 +28,7 @@ from perilune.telemetry import headers_of, tracer
 from services.master import schedule
 from services.master.dispatch import evaluation_groups, task_for, training_groups
 from services.master.prompts import PromptSet
-from services.master.sampling import difficulty_of, draw
+from services.master.sampling import MAX_DEAD_GROUPS, difficulty_of, draw
 from services.master.schedule import Progress
 from services.master.signal import Signal
 from services.master.store import Awaited, Group, Store
@@ -55,6 +55,7 @@ class Controller:
         self.num_closed = 0  # iterations whose batch can be trained on
         self.is_last = False  # all iterations are trained and only the final evaluation is left
         self._rollout_seconds: dict[int, float] = {}
+        self._num_set_aside = 0  # prompts that are no longer drawn
         # Made ready while the trainer works:
         self._planned: tuple[int, list[Group]] | None = None
         self._lengths: Mapping[str, Mapping[int, int]] = {}
@@ -93,6 +94,8 @@ class Controller:
         seconds = self._rollout_seconds.pop(version.policy.number - 1, None)
         if seconds is not None:
             version.metrics["rollout_seconds"] = seconds
+        if self._num_set_aside:
+            version.metrics["prompts_set_aside"] = self._num_set_aside
         for name, lengths in self._lengths.items():
             if lengths:
                 version.metrics[f"{name}_length_mean"] = mean_length(lengths)
@@ -152,6 +155,8 @@ class Controller:
         """Prompts of the draw of that number: the same whenever it is asked for, once all before it are scored."""
         recipe = self._recipe
         needs_rates = recipe.sampling.strategy == "prioritized"
+        dead_groups = await self._store.dead_groups(self._run_id)
+        self._note_set_aside(sum(count >= MAX_DEAD_GROUPS for count in dead_groups.values()))
         return draw(
             recipe.sampling,
             number,
@@ -160,7 +165,18 @@ class Controller:
             seed=recipe.seed,
             success_rates=await self._store.success_rates(self._run_id) if needs_rates else {},
             difficulty=partial(difficulty_of, self._prompts, label=recipe.sampling.difficulty_label),
+            dead_groups=dead_groups,
         )
+
+    def _note_set_aside(self, count: int) -> None:
+        if count > self._num_set_aside:
+            logger.warning(
+                "%s: %d of %d prompts are set aside, for none of their samples came to anything",
+                self._run_id,
+                count,
+                self._prompts.num_train,
+            )
+        self._num_set_aside = count
 
     async def _dispatch_new(self, policy: PolicyVersion) -> None:
         """Writes what a version lets out, then publishes it, part by part; nothing of what was sent out before."""

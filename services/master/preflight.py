@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from perilune.errors import InvalidInputError, MissingDependencyError
 from perilune.preflight import NUM_LOOKED_AT, first_of_each_key, recipe_mistakes
@@ -18,27 +18,25 @@ def mistakes(recipe: Recipe) -> list[Mistake]:
     """Data that cannot be read, more problems asked for than there are, a curriculum with nothing to draw, and prompts
     that leave no room to answer.
     """
-    return _look(recipe)[0]
+    return _look(recipe)[1]
 
 
-def check_submission(recipe: Recipe) -> Sequence[str]:
-    """Raises a RecipeError that names all that the master knows to be wrong with a recipe.
-
-    Returns:
-        What a reader should know of the prompts: rows that were left out, and why.
-    """
-    found, notes = _look(recipe)
-    if wrong := first_of_each_key([*recipe_mistakes(recipe), *found]):
+def check_submission(recipe: Recipe) -> PromptSet:
+    """Opens a recipe's prompts. RecipeError names all that the master knows to be wrong with the recipe."""
+    prompts, found = _look(recipe)
+    wrong = first_of_each_key([*recipe_mistakes(recipe), *found])
+    if wrong or prompts is None:
         raise recipe_error(recipe.name, wrong)
-    return notes
+    return prompts
 
 
-def _look(recipe: Recipe) -> tuple[list[Mistake], Sequence[str]]:
+def _look(recipe: Recipe) -> tuple[PromptSet | None, list[Mistake]]:
+    """The prompts, if they can be opened, and what is wrong with them."""
     try:
         prompts = open_prompts(recipe.prompts, recipe.seed)
     except (InvalidInputError, MissingDependencyError) as error:
-        return [_named(str(error))], ()
-    return [*_counts(recipe, prompts), *_curriculum(recipe, prompts), *_room(recipe, prompts)], prompts.notes
+        return None, [_named(str(error))]
+    return prompts, [*_counts(recipe, prompts), *_curriculum(recipe, prompts), *_room(recipe, prompts)]
 
 
 def _curriculum(recipe: Recipe, prompts: PromptSet) -> Iterator[Mistake]:

@@ -9,16 +9,18 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from perilune.api.master.v1.master_pb2 import RunState, Version
+from perilune.api.master.v1.master_pb2 import PromptSummary, RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
 from perilune.bus import PROMPTS, Backlog, Bus, event_subject, prompt_subject
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError, UnavailableError
 from perilune.recipe import Recipe, read_stored_recipe
+from perilune.recipe_files import settled
 from services.master.controller import Controller
 from services.master.liveness import BUS, Change, Liveness
 from services.master.preflight import check_submission
-from services.master.prompts import PromptSet, open_prompts
+from services.master.prompts import PromptSet, check_unchanged, open_prompts, summary_of
 from services.master.signal import Signal
 from services.master.store import LEASABLE, Store
 from services.master.tables import RunRow
@@ -86,9 +88,13 @@ class Registry:
         run_id = run_id or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if not set(run_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_") or len(run_id) > 64:
             raise InvalidInputError(f"{run_id!r} is no run id: use up to 64 of a-z, 0-9, '-' and '_'")
-        for note in await asyncio.to_thread(check_submission, recipe):
+        recipe = settled(recipe, Path.cwd())
+        prompts = await asyncio.to_thread(check_submission, recipe)
+        summary = await asyncio.to_thread(summary_of, prompts)
+        for note in prompts.notes:
             logger.warning("%s: %s", run_id, note)
-        await self._store.add_run(run_id, recipe.model_dump_json())
+        if not await self._store.add_run(run_id, recipe.model_dump_json(), summary.SerializeToString()):
+            await self._check_prompts(await self._store.run(run_id), recipe, summary)
         self._waiting.notify()
         return run_id
 
@@ -105,10 +111,13 @@ class Registry:
         await self._end(run_id, RunState.RUN_STATE_STOPPED, "stopped")
 
     async def resume(self, run_id: str) -> None:
+        """Queues a run again. StateError: it cannot be resumed, or its prompts have changed since."""
         row = await self._store.run(run_id)
         if row.state in (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_STOPPING):
             raise StateError(f"{run_id} cannot be resumed: it is {state_name(row.state)}")
         if row.state in (RunState.RUN_STATE_STOPPED, RunState.RUN_STATE_FAILED):
+            recipe = read_stored_recipe(row.recipe)
+            await self._check_prompts(row, recipe, (await asyncio.to_thread(_open, recipe))[1])
             await self._set_state(run_id, RunState.RUN_STATE_PENDING, "resumed")
             self._waiting.notify()
 
@@ -259,12 +268,20 @@ class Registry:
         if row.id not in self._active:
             try:
                 recipe = read_stored_recipe(row.recipe)
-                prompts = await asyncio.to_thread(open_prompts, recipe.prompts, recipe.seed)
+                prompts, summary = await asyncio.to_thread(_open, recipe)
+                await self._check_prompts(row, recipe, summary)
             except PeriluneError as error:
                 await self.fail(row.id, str(error))
                 return None
             self._active.setdefault(row.id, ActiveRun(row.id, recipe, prompts))
         return self._active[row.id]
+
+    async def _check_prompts(self, row: RunRow, recipe: Recipe, summary: PromptSummary) -> None:
+        """StateError if the prompts are others than at submission; what an older version did not keep is kept now."""
+        if row.prompts is None:
+            await self._store.set_prompts(row.id, summary.SerializeToString())
+        else:
+            check_unchanged(recipe.prompts, PromptSummary.FromString(row.prompts), summary)
 
     async def _drive(self, active: ActiveRun, controller: Controller) -> None:
         try:
@@ -311,6 +328,11 @@ class Registry:
         if active:
             active.changed.notify()
         return True
+
+
+def _open(recipe: Recipe) -> tuple[PromptSet, PromptSummary]:
+    prompts = open_prompts(recipe.prompts, recipe.seed)
+    return prompts, summary_of(prompts)
 
 
 def state_name(state: int) -> str:

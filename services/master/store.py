@@ -31,7 +31,7 @@ from perilune.telemetry import meter
 from services.master.ledger import balance
 from services.master.schedule import Progress
 from services.master.schema import bring_up_to_date, check, check_file, trouble_with_file
-from services.master.tables import EvaluationRow, GroupRow, RunRow, SampleRow, SampleState, VersionRow
+from services.master.tables import OPEN, EvaluationRow, GroupRow, RunRow, SampleRow, SampleState, VersionRow
 
 # The ledger's movements: how many samples came into each state.
 samples_counter = meter.create_counter("perilune.master.samples", "{sample}", "Samples that came into a state.")
@@ -179,16 +179,25 @@ class Store:
     # ---- runs
 
     @_whole
-    async def add_run(self, run_id: str, recipe: str) -> bool:
-        """Adds a run that waits for a trainer; False if it exists with the same recipe already."""
+    async def add_run(self, run_id: str, recipe: str, prompts: bytes | None = None) -> bool:
+        """Adds a run that waits for a trainer; False if it exists with the same recipe already.
+
+        `prompts`: the PromptSummary.
+        """
         async with self._engine.begin() as db:
             existing = await db.scalar(select(RunRow.recipe).where(RunRow.id == run_id))
             if existing is None:
-                values = {"id": run_id, "state": RunState.RUN_STATE_PENDING, "recipe": recipe}
+                values = {"id": run_id, "state": RunState.RUN_STATE_PENDING, "recipe": recipe, "prompts": prompts}
                 await db.execute(insert(RunRow).values(**values, submitted_ns=time.time_ns()))
             elif existing != recipe:
                 raise AlreadyExistsError(f"a run {run_id!r} exists with another recipe; choose another name")
             return existing is None
+
+    @_whole
+    async def set_prompts(self, run_id: str, prompts: bytes) -> None:
+        """Keeps the PromptSummary of a run that an older version added."""
+        async with self._engine.begin() as db:
+            await db.execute(update(RunRow).where(RunRow.id == run_id).values(prompts=prompts))
 
     async def run(self, run_id: str) -> RunRow:
         async with self._engine.connect() as db:
@@ -395,7 +404,7 @@ class Store:
 
     async def progress(self, run_id: str, iteration: int, due_version: int) -> Progress:
         """What is under way; samples dispatched at `due_version` or before are those that the batch waits for."""
-        awaited = SampleRow.state.in_([SampleState.DISPATCHED, SampleState.PARTIAL])
+        awaited = SampleRow.state.in_(OPEN)
         by_age = (
             select(SampleRow.purpose, SampleRow.iteration, SampleRow.state, func.count())
             .where(SampleRow.run_id == run_id, awaited)
@@ -514,7 +523,7 @@ class Store:
 
     async def complete_groups(self, run_id: str) -> list[tuple[Group, list[float]]]:
         """Groups in no batch yet of which nothing is awaited, the oldest first, with their samples' scores."""
-        awaited = SampleRow.state.in_([SampleState.DISPATCHED, SampleState.PARTIAL])
+        awaited = SampleRow.state.in_(OPEN)
         open_ids = select(SampleRow.group_id).where(SampleRow.run_id == run_id, awaited)
         complete = (
             select(GroupRow.__table__)
@@ -615,6 +624,30 @@ class Store:
         )
         async with self._engine.connect() as db:
             return {index: int(right) / total for index, right, total in await db.execute(query)}
+
+    async def dead_groups(self, run_id: str) -> dict[int, int]:
+        """How many training groups of a prompt were given up whole, by its index; only of prompts no sample of which
+        ever came to anything else.
+        """
+        num_dead = func.sum(cast(SampleRow.state == SampleState.DEAD, Integer))
+        num_useful = func.sum(cast(SampleRow.state.not_in([SampleState.DEAD, *OPEN]), Integer))
+        is_training = (SampleRow.run_id == run_id) & (SampleRow.purpose == PURPOSE_TRAIN)
+        touched = select(SampleRow.group_id).where(is_training, SampleRow.state == SampleState.DEAD).distinct()
+        indices = select(GroupRow.prompt_index).where(GroupRow.id.in_(touched))
+        query = (
+            select(GroupRow.prompt_index, num_dead, num_useful, func.count())
+            .join(SampleRow, SampleRow.group_id == GroupRow.id)
+            .where(GroupRow.run_id == run_id, is_training, GroupRow.prompt_index.in_(indices))
+            .group_by(GroupRow.prompt_index, GroupRow.id)
+        )
+        dead: Counter[int] = Counter()
+        useful: set[int] = set()
+        async with self._engine.connect() as db:
+            for index, group_dead, group_useful, num_samples in await db.execute(query):
+                dead[index] += int(group_dead) == num_samples
+                if group_useful:
+                    useful.add(index)
+        return {index: count for index, count in dead.items() if count and index not in useful}
 
     async def samples(
         self, run_id: str, iteration: int, purpose: int, mode: str, limit: int, offset: int = 0

@@ -37,6 +37,10 @@ class SampleState(StrEnum):
     EVALUATED = "evaluated"
 
 
+OPEN = (SampleState.DISPATCHED, SampleState.PARTIAL)
+"""States of samples that may still come to something."""
+
+
 class RunRow(Base):
     __tablename__ = "runs"
 
@@ -48,6 +52,7 @@ class RunRow(Base):
     active_seconds: Mapped[float] = mapped_column(default=0.0)
     model_path: Mapped[str] = mapped_column(default="")
     lease_epoch: Mapped[int] = mapped_column(default=0)  # of the newest lease; only grows
+    prompts: Mapped[bytes | None] = mapped_column(LargeBinary)  # the PromptSummary at submission
 
 
 class VersionRow(Base):

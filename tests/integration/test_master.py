@@ -250,6 +250,35 @@ async def test_a_run_stops_and_resumes(nats_url: str, tmp_path: Path) -> None:
             assert len(await master.batch(0)) == 3
 
 
+async def test_a_run_whose_prompts_have_changed_is_not_resumed(nats_url: str, tmp_path: Path) -> None:
+    """An index must mean the same prompt for as long as the run lives; the master names the file, once and for all."""
+    lines = [json.dumps({"question": str(number), "answer": "1"}) for number in range(8)]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("\n".join(lines))
+    prompts = {"source": "jsonl", "path": os.path.relpath(file), "num_heldout": 3}
+    resume = m.ResumeRunRequest(run_id="run")
+    async with master_on(nats_url, tmp_path) as master:
+        await master.submit(check_recipe(RECIPE | {"prompts": prompts, "evaluation": {"num_problems": 3}}))
+        before = await master.run()
+        assert (before.prompts.num_train, before.prompts.num_heldout) == (5, 3)
+        assert json.loads(before.recipe_json)["prompts"]["path"] == str(file.parent.absolute() / file.name)
+        await master.runs.StopRun(m.StopRunRequest(run_id="run"))
+        for changed in (lines[1:] + lines[:1], lines[:-1]):
+            file.write_text("\n".join(changed))
+            with pytest.raises(grpc.aio.AioRpcError, match=rf"{file.name} has changed .* was 5 rows and 3 held out"):
+                await master.runs.ResumeRun(resume)
+        assert (await master.run()).state == m.RUN_STATE_STOPPED
+        file.write_text("\n".join(lines))
+        await master.runs.ResumeRun(resume)
+        file.write_text("\n".join(lines[::-1]))
+    async with master_on(nats_url, tmp_path) as master:
+        call = master.training.AcquireRun(m.AcquireRunRequest(trainer_id="t", weights_address="127.0.0.1:9"))
+        reading = asyncio.ensure_future(call.read())
+        assert f"{file} has changed since the run was submitted" in (await master.until(m.RUN_STATE_FAILED)).reason
+        call.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+
+
 async def test_a_trainer_whose_lease_is_over_changes_nothing(nats_url: str, tmp_path: Path) -> None:
     """Every call of its is fenced off: after another trainer took over, after a stop, after the master's restart."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+from google.protobuf.message import DecodeError
 from sqlalchemy.exc import SQLAlchemyError
 
 from perilune.api.master.v1 import master_pb2 as m
@@ -33,7 +34,8 @@ async def describe(store: Store, row: RunRow, unwritten_seconds: float = 0.0, *,
         seconds=row.active_seconds + unwritten_seconds,
         model_path=row.model_path,
     )
-    problems = [_fill_state(run, row.state, is_driven), _fill_iterations(run), await _fill_results(store, run)]
+    problems = [_fill_state(run, row.state, is_driven), _fill_iterations(run), _fill_prompts(run, row.prompts)]
+    problems.append(await _fill_results(store, run))
     run.problem = "; ".join(filter(None, problems))
     return run
 
@@ -53,6 +55,15 @@ def _fill_iterations(run: m.Run) -> str:
     except RecipeError as error:
         run.num_iterations = _num_iterations(run.recipe_json)
         return " ".join(str(error).split())
+    return ""
+
+
+def _fill_prompts(run: m.Run, summary: bytes | None) -> str:
+    try:
+        if summary is not None:
+            run.prompts.ParseFromString(summary)
+    except DecodeError:
+        return "what its prompts were cannot be read"
     return ""
 
 

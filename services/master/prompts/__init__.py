@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from perilune.api.master.v1.master_pb2 import PromptSummary
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
+from perilune.errors import StateError
 from perilune.recipe import (
     FilePrompts,
     HuggingFacePrompts,
@@ -31,6 +33,11 @@ class PromptSet(Protocol):
         """What a reader should know of how the set was made: rows that were left out, and why."""
         ...
 
+    @property
+    def digest(self) -> str:
+        """Differs where any prompt does; an endless set's is made of some of them."""
+        ...
+
     def train(self, index: int) -> Prompt: ...
 
     def heldout(self, index: int) -> Prompt: ...
@@ -48,3 +55,37 @@ SOURCES: dict[type, Callable[[Any, int], PromptSet]] = {
 def open_prompts(table: PromptsTable, seed: int) -> PromptSet:
     """Opens a recipe's prompt set. InvalidInputError says what is wrong with the data and where."""
     return SOURCES[type(table)](table, seed)
+
+
+def summary_of(prompts: PromptSet) -> PromptSummary:
+    """What is kept of a set with its run."""
+    return PromptSummary(
+        num_train=prompts.num_train, num_heldout=prompts.num_heldout, digest=prompts.digest, notes=prompts.notes
+    )
+
+
+def check_unchanged(table: PromptsTable, before: PromptSummary, now: PromptSummary) -> None:
+    """Checks that an index still means the same prompt. StateError names what has changed since the submission."""
+    if before.digest != now.digest:
+        raise StateError(
+            f"{_origin(table)} has changed since the run was submitted: was {_in_words(before)}, now {_in_words(now)}. "
+            "Put it back as it was, or submit a new run: its model.path may be this run's model"
+        )
+
+
+def _origin(table: PromptsTable) -> str:
+    match table:
+        case JsonlPrompts():
+            return f"the prompt file {' or '.join(filter(None, [table.path, table.heldout_path]))}"
+        case FilePrompts():
+            return f"the prompt file {' or '.join([*table.path, *(table.heldout_path or [])])}"
+        case HuggingFacePrompts():
+            return f"the data set {table.dataset}"
+        case ReasoningGymPrompts():
+            return f"{table.name} of reasoning-gym, the library or its options,"
+        case TaskPrompts():
+            return f"what the task {table.name} makes"
+
+
+def _in_words(summary: PromptSummary) -> str:
+    return f"{summary.num_train} rows and {summary.num_heldout} held out, digest {summary.digest}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from blake3 import blake3
@@ -42,6 +42,11 @@ def question_key(prompt: Prompt) -> QuestionKey:
     return tuple(said[:-1] if said and said[-1][0] == "assistant" else said)
 
 
+def digest_of(prompts: Iterable[Prompt]) -> str:
+    """A digest of prompts in their order, with their references and labels: their ids are digests of all these."""
+    return blake3("\n".join(prompt.id for prompt in prompts).encode()).hexdigest(16)
+
+
 @dataclass(frozen=True)
 class ListedPrompts:
     """A prompt set that fits in memory."""
@@ -57,6 +62,10 @@ class ListedPrompts:
     @property
     def num_heldout(self) -> int:
         return len(self.heldout_prompts)
+
+    @property
+    def digest(self) -> str:
+        return digest_of([*self.train_prompts, *self.heldout_prompts])
 
     def train(self, index: int) -> Prompt:
         return self.train_prompts[index]

@@ -10,7 +10,9 @@ from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.recipe import Options, TaskPrompts
 from perilune.tasks import Task, find_task
-from services.master.prompts.prompt import make_prompt
+from services.master.prompts.prompt import digest_of, make_prompt
+
+NUM_DIGESTED = 256  # problems that stand for an endless set
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,12 @@ class GeneratedPrompts:
     num_heldout: int
     options: Options
     notes: Sequence[str] = ()
+
+    @property
+    def digest(self) -> str:
+        """Of some of the problems, from the first to the last."""
+        train = [self.train(index) for index in _spread(self.num_train)]
+        return digest_of([*train, *(self.heldout(index) for index in _spread(self.num_heldout))])
 
     def train(self, index: int) -> Prompt:
         return self._prompt(index, held_out=False)
@@ -53,3 +61,8 @@ def _check_options(task: Task, table: TaskPrompts) -> None:
         task.problem(0, 0, **table.options)  # type: ignore[arg-type]  # checked by calling it
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"prompts.options do not fit task {table.name!r}: {error}") from error
+
+
+def _spread(size: int) -> list[int]:
+    """Some indices of so many, from the first to the last."""
+    return sorted({place * (size - 1) // (NUM_DIGESTED - 1) for place in range(NUM_DIGESTED)})

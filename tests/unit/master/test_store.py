@@ -6,8 +6,9 @@ import asyncio
 from pathlib import Path
 
 from perilune.api.master.v1.master_pb2 import RUN_STATE_STOPPED
-from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_TRAIN
-from services.master.store import Group, Store
+from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN
+from services.master.store import Group, Scored, Store
+from services.master.tables import SampleState
 
 
 def groups(iteration: int) -> list[Group]:
@@ -35,3 +36,16 @@ async def test_several_samples_die_at_once(tmp_path: Path) -> None:
         ledger = await store.ledger("run")
         assert (ledger.dispatched, ledger.dead, ledger.in_flight, ledger.balanced) == (8, 4, 4, True)
         assert await store.death_reasons("run") == ["too long"]
+
+
+async def test_prompts_are_counted_as_dead_as_long_as_nothing_came_of_them(tmp_path: Path) -> None:
+    """Prompt 0: two groups dead; 1: one dead, one open; 2: one dead, one scored; 3: one half dead; 4: an evaluation."""
+    async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/test.db") as store:
+        await store.add_run("run", "{}")
+        for number, index in enumerate([0, 0, 1, 1, 2, 2, 3]):
+            await store.add_groups([Group(f"g{number}", "run", 0, PURPOSE_TRAIN, "", number, index, 2)])
+        await store.add_groups([Group("e", "run", 0, PURPOSE_EVALUATE, "greedy", 0, 4, 1)])
+        dead = [(f"g{number}", sample) for number in (0, 1, 2, 4) for sample in range(2)]
+        await store.mark_dead([*dead, ("g6", 0), ("e", 0)], "too long")
+        await store.record_scores([Scored("g5", 0, SampleState.SCORED, b"", 1, value=1.0, correct=True)])
+        assert await store.dead_groups("run") == {0: 2, 1: 1}

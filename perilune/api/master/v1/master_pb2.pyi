@@ -230,6 +230,7 @@ class Run(_message.Message):
     SECONDS_FIELD_NUMBER: _builtins.int
     MODEL_PATH_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___RunState.ValueType
     reason: _builtins.str
@@ -251,6 +252,10 @@ class Run(_message.Message):
     def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Evaluation]: ...
     @_builtins.property
     def ledger(self) -> Global___Ledger: ...
+    @_builtins.property
+    def prompts(self) -> Global___PromptSummary:
+        """Unset for a run that was submitted to an older version and has not been taken up since."""
+
     def __init__(
         self,
         *,
@@ -267,14 +272,49 @@ class Run(_message.Message):
         seconds: _builtins.float = ...,
         model_path: _builtins.str = ...,
         problem: _builtins.str = ...,
+        prompts: Global___PromptSummary | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger", "policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger", "policy", b"policy", "prompts", b"prompts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "id", b"id", "iteration", b"iteration", "ledger", b"ledger", "model_path", b"model_path", "num_iterations", b"num_iterations", "policy", b"policy", "problem", b"problem", "reason", b"reason", "recipe_json", b"recipe_json", "seconds", b"seconds", "state", b"state", "submitted_unix_ns", b"submitted_unix_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "id", b"id", "iteration", b"iteration", "ledger", b"ledger", "model_path", b"model_path", "num_iterations", b"num_iterations", "policy", b"policy", "problem", b"problem", "prompts", b"prompts", "reason", b"reason", "recipe_json", b"recipe_json", "seconds", b"seconds", "state", b"state", "submitted_unix_ns", b"submitted_unix_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class PromptSummary(_message.Message):
+    """What a run's prompt set was when it was submitted: as long as the run lives it must stay so."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUM_TRAIN_FIELD_NUMBER: _builtins.int
+    NUM_HELDOUT_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    NOTES_FIELD_NUMBER: _builtins.int
+    num_train: _builtins.int
+    num_heldout: _builtins.int
+    digest: _builtins.str
+    """Of all prompts in their order; of endless sets, of some hundreds."""
+    @_builtins.property
+    def notes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What was left out of it, and why, for a reader."""
+
+    def __init__(
+        self,
+        *,
+        num_train: _builtins.int = ...,
+        num_heldout: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        notes: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "notes", b"notes", "num_heldout", b"num_heldout", "num_train", b"num_train"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PromptSummary: _TypeAlias = PromptSummary  # noqa: Y015
 
 @_typing.final
 class SubmitRunRequest(_message.Message):
