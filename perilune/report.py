@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the client brings gRPC along, which drawing does not need
 NUM_SAMPLES_SHOWN = 3
 MAX_RESPONSE_CHARS = 400
 CHART_WIDTH, CHART_HEIGHT = 28, 6  # two charts fit side by side in eighty columns
+UNBROKEN = 10_000  # columns, for what is to be copied whole
 LEDGER_FIELDS = ("dispatched", "trained", "filtered", "stale", "dead", "in_flight")
 
 
@@ -110,6 +111,11 @@ def recipe_of(run: Run) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return recipe if isinstance(recipe, dict) else {}
+
+
+def percent(share: float) -> str:
+    """A share as people read it, for example `78.4 %`."""
+    return f"{share * 100:.1f} %"
 
 
 def duration(seconds: float) -> str:
@@ -202,19 +208,33 @@ def iso_time(unix_ns: int) -> str | None:
     return datetime.datetime.fromtimestamp(unix_ns / 1e9, datetime.UTC).isoformat(timespec="seconds")
 
 
+def print_unbroken(console: Console, drawn: RenderableType) -> None:
+    """Prints a table whose cells are for copying: a line that is wider than the terminal is not broken by us."""
+    width, console.width = console.width, UNBROKEN
+    try:
+        console.print(drawn, crop=False)
+    finally:
+        console.width = width
+
+
 # --- For readers --------------------------------------------------------------------------------------------------
 
 
+def print_report(console: Console, report: Report) -> None:
+    """Prints the whole report; its paths and commands, at the end, in lines that can be copied whole."""
+    console.print(render(report))
+    for line in places(report):
+        console.print(line, soft_wrap=True)
+
+
 def render(report: Report) -> RenderableType:
-    """The whole report, section by section; what there is nothing to say about is left out."""
+    """What is drawn of the report, section by section; what there is nothing to say about is left out."""
     parts = [
         _headline(report.run),
         _accuracy(report.run),
         _charts(report.versions),
         _samples(report.pairs),
-        _weights(report.run),
         _section("Ledger", ledger_text(report.run.ledger)) if report.run.ledger.dispatched else None,
-        _places(report),
     ]
     return Group(*(Padding(part, (0, 0, 1, 1)) for part in parts if part is not None))
 
@@ -360,16 +380,6 @@ def _verdict(score: Score) -> Text:
     return Text(number(score.value))
 
 
-def _weights(run: Run) -> RenderableType | None:
-    if not run.model_path:
-        return None
-    return _section(
-        "Weights",
-        Text(run.model_path, overflow="fold"),
-        Text(f'AutoModelForCausalLM.from_pretrained("{run.model_path}")', style="dim", overflow="fold"),
-    )
-
-
 def ledger_text(ledger: Ledger) -> Text:
     """The ledger's equation without its zero terms, and whether it holds."""
     counts = [(name.replace("_", " "), getattr(ledger, name)) for name in LEDGER_FIELDS[1:]]
@@ -378,10 +388,12 @@ def ledger_text(ledger: Ledger) -> Text:
     return Text.assemble(f"{ledger.dispatched:,} dispatched = {terms}", "  ", mark)
 
 
-def _places(report: Report) -> RenderableType | None:
-    rows = [("curves", report.curves), ("logs", report.log_dir)]
-    lines = [Text.assemble((f"{word:<8}", "dim"), str(path)) for word, path in rows if path]
-    return Group(*lines) if lines else None
+def places(report: Report) -> list[Text]:
+    """Where the run's files lie, and how its weights are loaded: a line each."""
+    path = report.run.model_path
+    load = f'AutoModelForCausalLM.from_pretrained("{path}")' if path else None
+    rows = [("weights", path), ("", load), ("curves", report.curves), ("logs", report.log_dir)]
+    return [Text.assemble((f" {word:<8}", "dim"), str(place)) for word, place in rows if place]
 
 
 def save_curves(report: Report, path: Path) -> bool:

@@ -32,6 +32,7 @@ from perilune.report import (
     ledger_text,
     modes_of,
     number,
+    percent,
     reason_of,
     recipe_of,
     series,
@@ -248,11 +249,6 @@ def _fleet(fleet: Iterable[Worker]) -> Text:
         line.append(worker.id, style="bold yellow" if worker.trouble else "")
         line.append(f" v{worker.policy.number}" if worker.HasField("policy") else "", style="dim")
     return line or Text("nobody has joined yet", style="dim")
-
-
-def percent(share: float) -> str:
-    """A share as people read it, for example `78.4 %`."""
-    return f"{share * 100:.1f} %"
 
 
 # --- In plain lines -----------------------------------------------------------------------------------------------

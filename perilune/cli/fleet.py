@@ -17,7 +17,7 @@ from perilune.api.weights.v1.weights_pb2 import ListVersionsResponse
 from perilune.cli.masters import running_master
 from perilune.client import AsyncWeightsClient
 from perilune.errors import MissingDependencyError, NotFoundError
-from perilune.report import clock_time, iso_time
+from perilune.report import clock_time, iso_time, print_unbroken
 
 console = Console(highlight=False)
 
@@ -66,9 +66,11 @@ def show(home: Path, master: str | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps([_as_json(member) for member in found], indent=2))
     elif found:
-        console.print(_table(found))
+        print_unbroken(console, _table(found))
     else:
-        console.print("nobody has joined the fleet; `perilune serve rollout --master HOST:PORT` starts a worker")
+        console.print(
+            "nobody has joined the fleet; `perilune serve rollout --master HOST:PORT` starts a worker", soft_wrap=True
+        )
 
 
 def versions(run_id: str, home: Path, master: str | None, as_json: bool) -> None:
@@ -103,7 +105,7 @@ def versions(run_id: str, home: Path, master: str | None, as_json: bool) -> None
             f"{each.num_bytes:,}",
             ", ".join(notes),
         )
-    console.print(table)
+    print_unbroken(console, table)
 
 
 def serve(run_id: str, number: int | None, home: Path, master: str | None) -> None:
@@ -114,11 +116,12 @@ def serve(run_id: str, number: int | None, home: Path, master: str | None) -> No
             served = await client.serve(run_id, number)
             return f"{run_id}: the fleet is sent version {served.number} ({served.digest[:8]})"
 
-    console.print(asyncio.run(ask()))
+    console.print(asyncio.run(ask()), soft_wrap=True)
     if number is not None:
         console.print(
             f"newer versions are held back, and what needs samples of them waits; `perilune fleet serve {run_id}` "
-            "goes back to the newest"
+            "goes back to the newest",
+            soft_wrap=True,
         )
 
 
@@ -142,7 +145,7 @@ def export(run_id: str, number: int, out: Path, home: Path) -> None:
             f"reading weights needs the package {error.name}; try: pip install 'perilune[rollout]'"
         ) from error
     VersionStore(home / run_id / "versions").export(number, out)
-    console.print(f"{run_id}: version {number} is in {out}")
+    console.print(f"{run_id}: version {number} is in {out}", soft_wrap=True)
 
 
 async def _workers(home: Path, master: str | None) -> list[Worker]:

@@ -15,31 +15,11 @@ from perilune import export as exporting
 from perilune import report as reports
 from perilune.api.master.v1.master_pb2 import Ledger, Run, RunState
 from perilune.cli.masters import any_master, running_master
-from perilune.errors import InvalidInputError, NotFoundError
+from perilune.errors import InvalidInputError
 from perilune.report import Report
-from perilune.view import MAX_WIDTH, RunView, follow, percent
+from perilune.view import MAX_WIDTH, RunView, follow
 
 console = Console(highlight=False)
-
-
-def list_runs(home: Path, master: str | None, as_json: bool) -> None:
-    async def ask() -> list[Run]:
-        async with any_master(home, master) as client:
-            return list(await client.list())
-
-    try:
-        runs = asyncio.run(ask())
-    except NotFoundError:  # a home that was never used has no runs, which is an answer
-        runs = []
-    if as_json:
-        print(json.dumps([reports.summary_as_json(run) for run in runs], indent=2))
-    elif runs:
-        console.print(_list(runs))
-        for run in runs:
-            if note := _note(run):
-                console.print(Text(f"{run.id}: {note}"))
-    else:
-        console.print(f"no runs in {home} yet; `perilune train RECIPE` makes one")
 
 
 def show(run_id: str, home: Path, master: str | None, as_json: bool) -> None:
@@ -54,7 +34,7 @@ def show(run_id: str, home: Path, master: str | None, as_json: bool) -> None:
     places = [home / run_id / "curves.png", home / "logs"]
     curves, log_dir = (path if path.exists() else None for path in places)
     console.width = min(console.width, MAX_WIDTH)
-    console.print(reports.render(Report(report.run, report.versions, report.pairs, curves, log_dir)))
+    reports.print_report(console, Report(report.run, report.versions, report.pairs, curves, log_dir))
 
 
 def watch(run_id: str, home: Path, master: str | None, live: bool) -> int:
@@ -69,9 +49,9 @@ def watch(run_id: str, home: Path, master: str | None, live: bool) -> int:
     try:
         run = asyncio.run(ask())
     except KeyboardInterrupt:
-        console.print(f"{run_id} goes on; `perilune run stop {run_id}` stops it")
+        console.print(f"{run_id} goes on; `perilune run stop {run_id}` stops it", soft_wrap=True)
         return 0
-    console.print(_sentence(run))
+    console.print(_sentence(run), soft_wrap=True)
     return int(run.state == RunState.RUN_STATE_FAILED)
 
 
@@ -94,7 +74,7 @@ def export(
 
     num_points = asyncio.run(write())
     places = [f"{tensorboard}/{run_id}"] * bool(tensorboard) + [f"the project {wandb}"] * bool(wandb)
-    console.print(f"{num_points} points of {run_id} written to {' and '.join(places)}")
+    console.print(f"{num_points} points of {run_id} written to {' and '.join(places)}", soft_wrap=True)
 
 
 def stop(run_id: str, home: Path, master: str | None) -> None:
@@ -103,7 +83,7 @@ def stop(run_id: str, home: Path, master: str | None) -> None:
             with contextlib.nullcontext() if not console.is_terminal else console.status("stopping …"):
                 return await client.stop(run_id)
 
-    console.print(_sentence(asyncio.run(ask())))
+    console.print(_sentence(asyncio.run(ask())), soft_wrap=True)
 
 
 def ledger(run_id: str, home: Path, master: str | None, as_json: bool) -> int:
@@ -125,27 +105,6 @@ def _sentence(run: Run) -> str:
     reason = reports.reason_of(run)
     because = f": {reason}" if reason else ""
     return f"{run.id} is {reports.state_name(run.state)} at version {run.policy.number}{because}"
-
-
-def _note(run: Run) -> str:
-    """What a reader of the list has to know of a run beside its line."""
-    return reports.reason_of(run) if run.problem or run.state == RunState.RUN_STATE_INTERRUPTED else ""
-
-
-def _list(runs: list[Run]) -> Table:
-    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for heading in ("run", "state", "iteration", "time", "held-out accuracy"):
-        table.add_column(heading, justify="right" if heading in ("iteration", "time") else "left")
-    for run in runs:
-        latest = [(mode, reports.evaluations_of(run, mode)[-1].accuracy) for mode in reports.modes_of(run)]
-        table.add_row(
-            Text(run.id, style="bold"),
-            Text(reports.state_name(run.state), style=reports.STATE_STYLES.get(run.state, "cyan")),
-            f"{run.policy.number}/{run.num_iterations}",
-            reports.duration(run.seconds),
-            ", ".join(f"{mode} {percent(accuracy)}" for mode, accuracy in latest),
-        )
-    return table
 
 
 def _ledger(found: Ledger) -> Table:

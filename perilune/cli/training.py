@@ -154,7 +154,7 @@ def _see_through(begin: Callable[[AsyncRunClient], Awaitable[Run]], place: Place
         print(f"perilune: interrupted{'; ' + _how_to_resume(run_id, place) if run_id else ''}", file=sys.stderr)
         return INTERRUPTED
     report = replace(report, curves=_draw_curves(report, place))
-    screen.console.print(reports.render(report))
+    reports.print_report(screen.console, report)
     if screen.as_json:
         print(json.dumps(reports.as_json(report), indent=2))
     return _verdict(report, place, interrupted=started[0].asked.is_set())
@@ -171,7 +171,7 @@ async def _follow_from(
     if place.master:
         async with AsyncRunClient(place.master) as client:
             return await _follow(begin, client, screen, interrupts, view)
-    screen.console.print(f"starting the services in {place.home}", style="dim")
+    screen.console.print(f"starting the services in {place.home}", style="dim", soft_wrap=True)
     async with (
         local_cluster(
             place.home, place.num_rollouts, place.num_rewards, notify, place.num_trainer_ranks, place.page, needs=None
@@ -179,7 +179,7 @@ async def _follow_from(
         AsyncRunClient(cluster.master_address, credentials=local_credentials()) as client,
     ):
         interrupts.cluster = cluster
-        screen.console.print(f"watch it in a browser: {cluster.page}", style="dim")
+        screen.console.print(f"watch it in a browser: {cluster.page}", style="dim", soft_wrap=True)
 
         async def begin_here(client: AsyncRunClient) -> Run:
             run = await begin(client)

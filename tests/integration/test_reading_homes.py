@@ -18,6 +18,7 @@ from perilune.api.master.v1 import master_pb2 as m
 from perilune.local import reading_master
 from perilune.recipe import check_recipe
 from perilune.service import open_channel
+from perilune.stored import stored_runs
 from services.master.sole import has_master, sole_master
 from services.master.store import Store
 from tests.integration.test_master import RECIPE, Master, master_on
@@ -125,6 +126,38 @@ async def test_a_reader_brings_an_older_database_up_to_date(tmp_path: Path) -> N
     change(tmp_path, "UPDATE alembic_version SET version_num = '0004'")
     async with reader_of(tmp_path) as reader:
         assert (await reader.run("old")).num_iterations == 2
+
+
+async def test_a_dead_homes_list_is_read_from_its_file_and_is_what_a_reader_says(tmp_path: Path) -> None:
+    await make_home(tmp_path, done=GOOD, under_way=GOOD)
+    change(tmp_path, "UPDATE runs SET state = ?, reason = 'finished', model_path = 'x' WHERE id = 'done'", 6)
+    columns = "(run_id, number, digest, num_samples, num_tokens, metrics, committed_ns, model_path, closed)"
+    for number in (0, 1):
+        row = ("done", number, f"d{number}", 4, 9, "{}", 5, "", True)
+        change(tmp_path, f"INSERT INTO versions {columns} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", *row)
+    for mode, num_correct in (("sampled", 5), ("greedy", 7)):
+        change(tmp_path, "INSERT INTO evaluations VALUES ('done', 1, ?, 'd1', 10, ?, 3.5)", mode, num_correct)
+    found = stored_runs(tmp_path)
+    async with reader_of(tmp_path) as reader:
+        asked = list((await reader.runs.ListRuns(m.ListRunsRequest())).runs)
+    for run in asked:
+        run.ClearField("ledger")
+    assert found == asked
+    assert [(run.id, run.state) for run in asked] == [
+        ("under_way", m.RUN_STATE_INTERRUPTED),
+        ("done", m.RUN_STATE_FINISHED),
+    ]
+
+
+async def test_what_does_not_read_plainly_is_left_to_a_master(tmp_path: Path) -> None:
+    assert stored_runs(tmp_path) is None
+    await make_home(tmp_path, run=GOOD)
+    async with sole_master(url_of(tmp_path)):
+        assert stored_runs(tmp_path) is None
+    assert len(stored_runs(tmp_path) or []) == 1
+    for state in (99, "running"):
+        change(tmp_path, "UPDATE runs SET state = ?", state)
+        assert stored_runs(tmp_path) is None
 
 
 def start(home: Path, **settings: str) -> subprocess.CompletedProcess[str]:

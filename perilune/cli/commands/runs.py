@@ -28,9 +28,9 @@ run_app = typer.Typer(no_args_is_help=True, help="Look at runs, stop them, conti
 @run_app.command("list")
 def list_runs(home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = False) -> None:
     """List all runs, newest first."""
-    from perilune.cli import inspect
+    from perilune.cli import listing
 
-    inspect.list_runs(home, master, as_json)
+    listing.list_runs(home, master, as_json)
 
 
 @run_app.command()

@@ -12,11 +12,9 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import RecipeError
 from perilune.recipe import read_stored_recipe
 from perilune.stats import wilson_interval
-from services.master.store import LEASABLE, Store
+from perilune.stored import INTERRUPTED, UNDER_WAY
+from services.master.store import Store
 from services.master.tables import EvaluationRow, RunRow
-
-UNDER_WAY = (*LEASABLE, m.RUN_STATE_STOPPING)
-INTERRUPTED = "its services have ended; `perilune run resume {}` goes on from its last version"
 
 
 async def describe(store: Store, row: RunRow, unwritten_seconds: float = 0.0, *, is_driven: bool = True) -> m.Run:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+
+from rich.console import Console
 
 from perilune.api.master.v1.master_pb2 import Ledger, Run, RunState
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_TIMEOUT
-from perilune.report import Pair, Report, as_json, match, render, save_curves, summary_as_json
+from perilune.report import Pair, Report, as_json, match, print_report, render, save_curves, summary_as_json
 from tests.unit.cli.messages import drawn, run, sample, versions
 
 PAIRS = [Pair(sample("a", "no answer: none", 0.0), sample("a", "9 + 12 = 21 yes answer: 9 12", 1.0))]
@@ -19,7 +22,10 @@ def finished() -> Report:
 
 def lines_of(report: Report) -> list[str]:
     """What is shown, line by line, with one space between words."""
-    return [" ".join(line.split()) for line in drawn(render(report)).splitlines()]
+    console = Console(width=100, highlight=False)
+    with console.capture() as capture:
+        print_report(console, report)
+    return [" ".join(line.split()) for line in capture.get().splitlines()]
 
 
 def test_accuracy_before_and_after_with_intervals_and_everything_between() -> None:
@@ -29,6 +35,23 @@ def test_accuracy_before_and_after_with_intervals_and_everything_between() -> No
     assert "v2 40.0 % [35.8, 44.4] 12 50.0 % [45.6, 54.4] 16" in lines
     assert "after v4 92.0 % [89.3, 94.1] 14 86.0 % [82.7, 88.8] 18" in lines
     assert "greedy +77.0 points sampled +56.0 points" in lines
+
+
+def test_paths_and_commands_can_be_copied_from_a_narrow_terminal_and_from_a_pipe() -> None:
+    long = "/a/very-long/" + 30 * "folder-" + "end"
+    report = finished()
+    report.run.model_path = long
+    console = Console(width=40, highlight=False)
+    with console.capture() as capture:
+        print_report(console, replace(report, curves=Path(long, "curves.png"), log_dir=Path(long, "logs")))
+    lines = [" ".join(line.split()) for line in capture.get().splitlines()]
+    for expected in (
+        f"weights {long}",
+        f'AutoModelForCausalLM.from_pretrained("{long}")',
+        f"curves {long}/curves.png",
+        f"logs {long}/logs",
+    ):
+        assert expected in lines
 
 
 def test_samples_weights_ledger_and_places() -> None:

@@ -1,0 +1,74 @@
+"""`perilune run list`: it imports little and starts nothing where it can, for it is asked often."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from perilune import report as reports
+from perilune.api.master.v1.master_pb2 import Run, RunState
+from perilune.local import master_of
+from perilune.report import percent, print_unbroken
+from perilune.stored import stored_runs
+
+console = Console(highlight=False)
+
+
+def list_runs(home: Path, master: str | None, as_json: bool) -> None:
+    """Prints all runs; of a home whose services have ended without starting any."""
+    runs = None
+    if not (master or "PERILUNE_DATABASE_URL" in os.environ or master_of(home)):
+        runs = stored_runs(home)
+    if runs is None:
+        runs = _asked(home, master)
+    if as_json:
+        print(json.dumps([reports.summary_as_json(run) for run in runs], indent=2))
+    elif runs:
+        print_unbroken(console, _list(runs))
+        for run in runs:
+            if note := _note(run):
+                console.print(Text(f"{run.id}: {note}"), soft_wrap=True)
+    else:
+        console.print(f"no runs in {home} yet; `perilune train RECIPE` makes one", soft_wrap=True)
+
+
+def _asked(home: Path, master: str | None) -> list[Run]:
+    import asyncio
+
+    from perilune.cli.masters import any_master
+    from perilune.errors import NotFoundError
+
+    async def ask() -> list[Run]:
+        async with any_master(home, master) as client:
+            return list(await client.list())
+
+    try:
+        return asyncio.run(ask())
+    except NotFoundError:  # a home that was never used has no runs, which is an answer
+        return []
+
+
+def _note(run: Run) -> str:
+    """What a reader of the list has to know of a run beside its line."""
+    return reports.reason_of(run) if run.problem or run.state == RunState.RUN_STATE_INTERRUPTED else ""
+
+
+def _list(runs: list[Run]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for heading in ("run", "state", "iteration", "time", "held-out accuracy"):
+        table.add_column(heading, justify="right" if heading in ("iteration", "time") else "left")
+    for run in runs:
+        latest = [(mode, reports.evaluations_of(run, mode)[-1].accuracy) for mode in reports.modes_of(run)]
+        table.add_row(
+            Text(run.id, style="bold"),
+            Text(reports.state_name(run.state), style=reports.STATE_STYLES.get(run.state, "cyan")),
+            f"{run.policy.number}/{run.num_iterations}",
+            reports.duration(run.seconds),
+            ", ".join(f"{mode} {percent(accuracy)}" for mode, accuracy in latest),
+        )
+    return table
