@@ -218,6 +218,9 @@ class RolloutTable(Table):
     top_k: NonNegativeInt = 0  # 0: no truncation
     max_tokens: PositiveInt = 256  # of a response
     stop: list[str] = []
+    # Whether graders, environments and the page see the model's special tokens in a response, such as `<think>` or
+    # `<|tool_call|>` where they are ones; the token that ends a response is never shown.
+    keep_special_tokens: bool = False
     max_running: PositiveInt = 256  # samples that one engine decodes at once
     # The torch engine only: weights rounded to int8, a scale for each output, and computed with in `model.dtype`. It
     # shows what a quantised engine does to learning, and is no faster.

@@ -21,6 +21,7 @@ from services.rollout.engines.base import Generated, Sample, Sampling, Span
 from services.rollout.environments.base import Environment
 from services.rollout.prompts import Tokenizer
 from services.rollout.repetition import Rule
+from services.rollout.response_text import ResponseText
 
 
 class Rollout:
@@ -33,9 +34,13 @@ class Rollout:
         prompt: NDArray[np.int32],
         tokenizer: Tokenizer,
         max_context: int,
+        text_of: ResponseText | None = None,
     ) -> None:
-        """A new sample of the task, or its unfinished one. `max_context` is the model's, in tokens."""
+        """A new sample of the task, or its unfinished one. `max_context` is the model's, in tokens; `text_of` makes the
+        text that others read, by default without special tokens.
+        """
         self._task, self._index, self._prompt, self._tokenizer = task, index, prompt, tokenizer
+        self._text_of = text_of or ResponseText(tokenizer)
         self._environment: Environment | None = None
         self._max_turns = 0
         self.segments: list[Segment] = list(task.unfinished.segments)
@@ -125,7 +130,7 @@ class Rollout:
         assert self.ending is not None
         task, response = self._task, self._tokens[len(self._prompt) :].tolist()
         is_final = self.ending not in (trajectory.ENDING_BUDGET, trajectory.ENDING_ABORTED)
-        text = self._tokenizer.decode(response, skip_special_tokens=True) if is_final else ""
+        text = self._text_of(response) if is_final else ""
         if is_final and len(self.segments) > 1:
             self._count_characters(response, len(text))
         return Trajectory(
@@ -153,7 +158,7 @@ class Rollout:
         num_tokens = counted = 0
         for segment in self.segments:
             num_tokens += len(unpack(segment.tokens))
-            so_far = len(self._tokenizer.decode(response[:num_tokens], skip_special_tokens=True))
+            so_far = len(self._text_of(response[:num_tokens]))
             end = max(counted, min(so_far, num_characters))
             segment.num_chars, counted = end - counted, end
 
@@ -172,7 +177,7 @@ class Rollout:
                 turns.append([])
             else:
                 turns[-1] += unpack(segment.tokens).tolist()
-        return [self._tokenizer.decode(turn, skip_special_tokens=True) for turn in turns]
+        return [self._text_of(turn) for turn in turns]
 
 
 def trajectory_id(task: RolloutTask, index: int) -> str:

@@ -34,9 +34,11 @@ from perilune.weights.shards import ShardedReceiver
 from services.rollout.config import RolloutSettings
 from services.rollout.engines import engine_factory
 from services.rollout.engines.base import Engine, EngineFactory, Generated, Sample
+from services.rollout.engines.model import end_tokens
 from services.rollout.engines.turns import TurnTakingEngine
 from services.rollout.environments import make_environment
 from services.rollout.prompts import build_tokenizer, num_embeddings, prompt_tokens
+from services.rollout.response_text import ResponseText
 from services.rollout.rollout import Rollout, trajectory_id
 
 logger = logging.getLogger(__name__)
@@ -74,6 +76,7 @@ class RunWorker:
         self._loop = asyncio.get_running_loop()
         self._engine: Engine | None = None
         self._tokenizer: Any = None
+        self._text_of: ResponseText | None = None
         self._num_embeddings = 0
         self._policy: PolicyVersion | None = None
         self._loads: PolicyVersion | None = None  # the version that the engine is being given
@@ -182,6 +185,8 @@ class RunWorker:
     def _build(self, staged: StagedVersion) -> None:
         files = dict(staged.model_files)
         self._tokenizer = build_tokenizer(files)
+        ends = end_tokens(files, self._tokenizer)
+        self._text_of = ResponseText(self._tokenizer, self._recipe.keep_special_tokens, ends)
         self._num_embeddings = num_embeddings(json.loads(files["config.json"]))
         # Only the torch engine has this one.
         options: dict[str, Any] = (
@@ -310,7 +315,7 @@ class RunWorker:
 
     def _rollout(self, task: RolloutTask, index: int, prompt: NDArray[np.int32]) -> Rollout:
         assert self._engine is not None
-        rollout = Rollout(task, index, prompt, self._tokenizer, self._engine.max_context)
+        rollout = Rollout(task, index, prompt, self._tokenizer, self._engine.max_context, self._text_of)
         if table := self._recipe.environment:
             rollout.meet(make_environment(table, self._settings), table.max_turns)
         return rollout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
@@ -12,6 +13,7 @@ from perilune.codec import unpack
 from services.rollout.config import RolloutSettings
 from services.rollout.engines.base import Generated, Sample, Span
 from services.rollout.environments.calculator import Calculator, evaluate
+from services.rollout.response_text import ResponseText
 from services.rollout.rollout import Rollout
 from tests.unit.rollout.tiny import EOS, WORDS, tiny_tokenizer
 
@@ -64,6 +66,33 @@ def test_the_limit_counts_all_segments_and_the_budget_this_rounds() -> None:
     assert [unpack(segment.tokens).tolist() for segment in done.segments] == [[10] * 5, [11] * 5, [12] * 2]
     assert done.response == " ".join([WORDS[10]] * 5 + [WORDS[11]] * 5 + [WORDS[12]] * 2)
     assert done.round == 1
+
+
+def special_tokenizer() -> PreTrainedTokenizerFast:
+    """Words 40 and 41 are special tokens."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.add_special_tokens({"additional_special_tokens": [WORDS[40], WORDS[41]]})
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("keep", "tokens", "text"),
+    [
+        (False, [40, 10, 41, 11, EOS], "w6 w7"),
+        (True, [40, 10, 41, 11, EOS], "w36 w6 w37 w7"),
+        (True, [40, 10, 41], "w36 w6 w37"),  # it ended by its limit, or by a stop text
+        (True, [EOS], ""),
+        (True, [], ""),
+    ],
+)
+def test_special_tokens_are_seen_where_the_recipe_says_so_and_the_end_of_a_response_never(
+    keep: bool, tokens: list[int], text: str
+) -> None:
+    tokenizer = special_tokenizer()
+    text_of = ResponseText(tokenizer, keep, {EOS})  # type: ignore[arg-type]
+    sample = Rollout(task(max_tokens=20), 0, PROMPT, tokenizer, 64, text_of)  # type: ignore[arg-type]
+    sample.take(wrote(sample.next_sample(), tokens, trajectory.ENDING_STOP))
+    assert sample.trajectory().response == text
 
 
 class Echo:

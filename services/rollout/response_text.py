@@ -1,0 +1,23 @@
+"""What graders, environments and people read of a response: its text, with or without the model's special tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from services.rollout.prompts import Tokenizer
+
+
+@dataclass(frozen=True)
+class ResponseText:
+    """Makes text of response tokens."""
+
+    tokenizer: Tokenizer
+    keep_special: bool = False  # show special tokens, such as `<think>` or `<|tool_call|>` where they are ones
+    end_tokens: Collection[int] = ()  # that end a response: the last one is no part of what it says
+
+    def __call__(self, tokens: list[int]) -> str:
+        if not self.keep_special:
+            return self.tokenizer.decode(tokens, skip_special_tokens=True)
+        has_end = bool(tokens) and tokens[-1] in self.end_tokens
+        return self.tokenizer.decode(tokens[:-1] if has_end else tokens, skip_special_tokens=False)
