@@ -213,7 +213,8 @@ class RolloutTable(Table):
     engine: Literal["torch", "vllm", "sglang"] = "torch"
     prompts_per_iteration: PositiveInt = 64
     group_size: Annotated[int, Field(ge=2, lt=2**31)] = 8  # k: responses to one prompt
-    temperature: PositiveFloat = 1.0
+    temperature: PositiveFloat = 1.0  # what is trained is the policy at this temperature
+    # These two are for runs that only evaluate: what is trained on is drawn from all of the vocabulary.
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: NonNegativeInt = 0  # 0: no truncation
     max_tokens: PositiveInt = 256  # of a response
@@ -367,6 +368,17 @@ class Recipe(Table):
                 f"trainer.segments = {self.trainer.segments!r} trains on tokens of earlier iterations, and "
                 "rollout.max_staleness = 0 forbids them; raise it, or train on the 'current' ones"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _is_trained_on_what_is_sampled(self) -> Recipe:
+        for key, is_cut in (("top_p", self.rollout.top_p < 1), ("top_k", self.rollout.top_k > 0)):
+            if is_cut and self.trainer.num_iterations:
+                raise ValueError(
+                    f"rollout.{key} cuts off what the policy may say, and the trainer computes with all of it: the "
+                    f"gradient would be another one's; leave {key} out, and lower rollout.temperature to sample more "
+                    "surely"
+                )
         return self
 
     @model_validator(mode="after")

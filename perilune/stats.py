@@ -1,10 +1,27 @@
-"""The little statistics that reports need."""
+"""The little statistics that reports need, and numbers that JSON can write."""
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
+
+
+def finite(value: Any) -> Any:
+    """The same document with None for every number that JSON cannot write: NaN and the infinities.
+
+    >>> finite({"loss": float("nan"), "reward": [0.5]})
+    {'loss': None, 'reward': [0.5]}
+    """
+    match value:
+        case float():
+            return value if math.isfinite(value) else None
+        case dict():
+            return {key: finite(item) for key, item in value.items()}
+        case list():
+            return [finite(item) for item in value]
+    return value
 
 
 def wilson_interval(num_correct: int, num_problems: int) -> tuple[float, float]:

@@ -17,6 +17,7 @@ from perilune.api.master.v1.master_pb2 import Ledger, Run, RunState
 from perilune.cli.masters import any_master, running_master
 from perilune.errors import InvalidInputError
 from perilune.report import Report
+from perilune.stats import finite
 from perilune.view import MAX_WIDTH, RunView, follow
 
 console = Console(highlight=False)
@@ -29,7 +30,7 @@ def show(run_id: str, home: Path, master: str | None, as_json: bool) -> None:
 
     report = asyncio.run(ask())
     if as_json:
-        print(json.dumps(reports.as_json(report), indent=2))
+        print(json.dumps(finite(reports.as_json(report)), indent=2))
         return
     places = [home / run_id / "curves.png", home / "logs"]
     curves, log_dir = (path if path.exists() else None for path in places)

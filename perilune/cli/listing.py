@@ -14,6 +14,7 @@ from perilune import report as reports
 from perilune.api.master.v1.master_pb2 import Run, RunState
 from perilune.local import master_of
 from perilune.report import percent, print_unbroken
+from perilune.stats import finite
 from perilune.stored import stored_runs
 
 console = Console(highlight=False)
@@ -27,7 +28,7 @@ def list_runs(home: Path, master: str | None, as_json: bool) -> None:
     if runs is None:
         runs = _asked(home, master)
     if as_json:
-        print(json.dumps([reports.summary_as_json(run) for run in runs], indent=2))
+        print(json.dumps(finite([reports.summary_as_json(run) for run in runs]), indent=2))
     elif runs:
         print_unbroken(console, _list(runs))
         for run in runs:

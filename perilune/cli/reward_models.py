@@ -11,6 +11,7 @@ from dataclasses import asdict
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, GraderChoice, Score, ScoreStatus
 from perilune.client import RewardClient, score_request
 from perilune.labelled import Agreement, Labelled, agreement
+from perilune.stats import finite
 
 
 def evaluate(
@@ -23,7 +24,7 @@ def evaluate(
     values = [score.value if score.status == SCORE_STATUS_OK else None for score in scores]
     found = agreement(values, [row.correct for row in rows])
     without = Counter(_status(score) for score in scores if score.status != SCORE_STATUS_OK)
-    print(json.dumps(asdict(found) | {"accuracy": found.accuracy}) if as_json else _as_text(found))
+    print(json.dumps(finite(asdict(found) | {"accuracy": found.accuracy})) if as_json else _as_text(found))
     if without:
         told = ", ".join(f"{count} {status}" for status, count in without.items())
         print(f"without a score: {told}", file=sys.stderr)

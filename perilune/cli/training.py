@@ -23,6 +23,7 @@ from perilune.needs import needs
 from perilune.preflight import check_here
 from perilune.recipe import Recipe, check_recipe, load_recipe, read_stored_recipe
 from perilune.report import Report
+from perilune.stats import finite
 from perilune.view import MAX_WIDTH, RunView, follow
 
 INTERRUPTED = 130
@@ -156,7 +157,7 @@ def _see_through(begin: Callable[[AsyncRunClient], Awaitable[Run]], place: Place
     report = replace(report, curves=_draw_curves(report, place))
     reports.print_report(screen.console, report)
     if screen.as_json:
-        print(json.dumps(reports.as_json(report), indent=2))
+        print(json.dumps(finite(reports.as_json(report)), indent=2))
     return _verdict(report, place, interrupted=started[0].asked.is_set())
 
 

@@ -13,7 +13,7 @@ from opentelemetry.context import Context
 
 from perilune.api.master.v1.master_pb2 import Version
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
-from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, Trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_REPETITION, PolicyVersion, Trajectory
 from perilune.bus import (
     MASTER_CONSUMER,
     PARTIAL_CONSUMER,
@@ -23,7 +23,8 @@ from perilune.bus import (
     rollout_consumer,
 )
 from perilune.errors import InvalidInputError, StateError
-from perilune.recipe import Recipe
+from perilune.recipe import Recipe, RewardTable
+from perilune.rewards import group_rewards
 from perilune.telemetry import headers_of, tracer
 from services.master import schedule
 from services.master.dispatch import evaluation_groups, task_for, training_groups
@@ -31,7 +32,7 @@ from services.master.prompts import PromptSet
 from services.master.sampling import MAX_DEAD_GROUPS, difficulty_of, draw
 from services.master.schedule import Progress
 from services.master.signal import Signal
-from services.master.store import Awaited, Group, Store
+from services.master.store import Awaited, Graded, Group, Store
 from services.master.tables import SampleState
 
 logger = logging.getLogger(__name__)
@@ -263,19 +264,20 @@ class Controller:
         complete = await self._store.complete_groups(self._run_id)
         ages = [group.iteration for group, _ in complete]
         groups = complete[: schedule.batch_size(self._recipe, version, ages)]
-        if not any(scores for _, scores in groups):
+        if not any(samples for _, samples in groups):
             reasons = await self._store.death_reasons(self._run_id)
             if groups and reasons:
                 raise StateError(f"every sample of iteration {version} was given up; most often: {reasons[0]}")
         await self._store.close_batch(
-            self._run_id, version, {group.id: self._why_left_out(group, scores, version) for group, scores in groups}
+            self._run_id, version, {group.id: self._why_left_out(group, samples, version) for group, samples in groups}
         )
 
-    def _why_left_out(self, group: Group, scores: list[float], version: int) -> SampleState | None:
+    def _why_left_out(self, group: Group, samples: list[Graded], version: int) -> SampleState | None:
         if schedule.is_stale(self._recipe, group.iteration, version):
             return SampleState.STALE
+        rewards = rewards_of(samples, self._recipe.reward, version)
         drop_uniform = self._recipe.trainer.drop_uniform_groups
-        return None if is_trainable(scores, drop_uniform=drop_uniform) else SampleState.FILTERED
+        return None if is_trainable(rewards, drop_uniform=drop_uniform) else SampleState.FILTERED
 
     async def _commit_after(self, policy: PolicyVersion) -> PolicyVersion:
         """Waits for a newer version, and gives it."""
@@ -308,6 +310,20 @@ def new_trace(group_id: str) -> dict[str, str]:
         return headers_of()
 
 
-def is_trainable(scores: list[float], *, drop_uniform: bool) -> bool:
-    """A group of one has nothing to be compared with; one of equal scores prefers none of its samples."""
-    return len(scores) > 1 and not (drop_uniform and max(scores) == min(scores))
+def rewards_of(samples: list[Graded], table: RewardTable, version: int) -> list[float]:
+    """The rewards of a group's samples, as the trainer will have them at this version."""
+    if not samples:
+        return []
+    return group_rewards(
+        [sample.value for sample in samples],
+        [sample.num_tokens for sample in samples],
+        [sample.correct for sample in samples],
+        [sample.ending == ENDING_REPETITION for sample in samples],
+        table,
+        version,
+    )
+
+
+def is_trainable(rewards: list[float], *, drop_uniform: bool) -> bool:
+    """A group of one has nothing to be compared with; one of equal rewards prefers none of its samples."""
+    return len(rewards) > 1 and not (drop_uniform and max(rewards) == min(rewards))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import math
 import sqlite3
 import time
 from collections import Counter
@@ -80,6 +81,16 @@ class Partial:
     ending: int
     num_tokens: int
     payload: bytes
+
+
+@dataclass(frozen=True)
+class Graded:
+    """What decides the reward of a sample that has its score."""
+
+    value: float
+    correct: bool
+    num_tokens: int  # that the policy wrote
+    ending: int
 
 
 @dataclass(frozen=True)
@@ -317,7 +328,7 @@ class Store:
                 "digest": version.policy.digest,
                 "num_samples": version.num_samples,
                 "num_tokens": version.num_tokens,
-                "metrics": dict(version.metrics),
+                "metrics": {name: value for name, value in version.metrics.items() if math.isfinite(value)},
                 "committed_ns": version.time_unix_ns or time.time_ns(),
                 "model_path": model_path,
             }
@@ -521,8 +532,8 @@ class Store:
         async with self._engine.begin() as db:
             await db.execute(statement.values(state=SampleState.DEAD, reason=reason))
 
-    async def complete_groups(self, run_id: str) -> list[tuple[Group, list[float]]]:
-        """Groups in no batch yet of which nothing is awaited, the oldest first, with their samples' scores."""
+    async def complete_groups(self, run_id: str) -> list[tuple[Group, list[Graded]]]:
+        """Groups in no batch yet of which nothing is awaited, the oldest first, with their scored samples."""
         awaited = SampleRow.state.in_(OPEN)
         open_ids = select(SampleRow.group_id).where(SampleRow.run_id == run_id, awaited)
         complete = (
@@ -535,11 +546,14 @@ class Store:
             groups = [Group(**row._mapping) for row in await db.execute(complete)]
             ids = complete.with_only_columns(GroupRow.id).order_by(None)  # there may be more than a statement takes
             scored = SampleRow.group_id.in_(ids), SampleRow.state == SampleState.SCORED
-            values: dict[str, list[float]] = {}
-            for group_id, value in await db.execute(select(SampleRow.group_id, SampleRow.value).where(*scored)):
+            graded: dict[str, list[Graded]] = {}
+            columns = (SampleRow.value, SampleRow.correct, SampleRow.num_tokens, SampleRow.ending)
+            for group_id, value, correct, num_tokens, ending in await db.execute(
+                select(SampleRow.group_id, *columns).where(*scored)
+            ):
                 assert value is not None  # a scored sample has its score
-                values.setdefault(group_id, []).append(value)
-        return [(group, values.get(group.id, [])) for group in groups]
+                graded.setdefault(group_id, []).append(Graded(value, bool(correct), num_tokens or 0, ending or 0))
+        return [(group, graded.get(group.id, [])) for group in groups]
 
     @_whole
     async def close_batch(self, run_id: str, iteration: int, left_out: Mapping[str, SampleState | None]) -> None:

@@ -29,8 +29,8 @@ class Sample:
     id: str
     tokens: NDArray[np.int64]
     in_loss: NDArray[np.bool_]  # true for the tokens that are trained on
-    # The engine's log-probability of each token under the full distribution, in nats; NaN where it has none or
-    # where another version than the batch's own wrote it.
+    # The engine's log-probability of each token, of the distribution that the trainer computes, in nats; NaN where it
+    # has none or where another version than the batch's own wrote it.
     engine_logprobs: NDArray[np.float32]
     score: float
     correct: bool
@@ -70,10 +70,17 @@ class Ages:
     current: PolicyVersion  # that opens this iteration
     max_staleness: int = 0
     skips_older: bool = True  # older tokens are only context; if not, they must not occur
+    # Which of an engine's log-probabilities are the trainer's: at temperature 1 those of the whole distribution.
+    engine_logprobs: Literal["logprobs", "full_logprobs"] = "full_logprobs"
 
     @staticmethod
     def of(recipe: Recipe, current: PolicyVersion) -> Ages:
-        return Ages(current, recipe.rollout.max_staleness, recipe.trainer.segments == "current")
+        return Ages(
+            current,
+            recipe.rollout.max_staleness,
+            skips_older=recipe.trainer.segments == "current",
+            engine_logprobs="full_logprobs" if recipe.rollout.temperature == 1 else "logprobs",
+        )
 
 
 def read_group(
@@ -123,7 +130,7 @@ def _read_sample(
         tokens.append(written)
         in_loss.append(np.full(len(written), is_trained))
         is_current = segment.policy.digest == ages.current.digest
-        engine.append(_logprobs(segment, "full_logprobs" if is_current else "", len(written)))
+        engine.append(_logprobs(segment, ages.engine_logprobs if is_current else "", len(written)))
         behaviour.append(_logprobs(segment, "logprobs", len(written)))
         num_written += 0 if segment.environment else len(written)
         staleness = max(staleness, age if is_trained else 0)

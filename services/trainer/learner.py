@@ -20,13 +20,13 @@ from torch import Tensor
 
 from perilune.errors import InvalidInputError
 from perilune.recipe import Recipe
+from perilune.rewards import group_rewards
 from services.trainer import correction, objective, optimization
 from services.trainer.batch import Group, Sample
 from services.trainer.logprobs import TokenLogprobs, sequence_logprobs
 from services.trainer.model import Policy
 from services.trainer.packing import PackedRow, pack_rows
 from services.trainer.ranks import Ranks
-from services.trainer.rewards import penalized, shaped_rewards
 from services.trainer.sharding import shard
 
 
@@ -86,7 +86,7 @@ class Learner:
         """`policy`: with several ranks, it is the first one's that is dealt out to all."""
         self.policy = policy
         self._ranks = ranks or Ranks()
-        self._logprobs = TokenLogprobs(policy.model)
+        self._logprobs = TokenLogprobs(policy.model, recipe.rollout.temperature)
         if self._ranks.size > 1:
             shard(self._logprobs, self._ranks)
         self._table = recipe.trainer
@@ -136,13 +136,12 @@ class Learner:
         samples = [sample for group in groups for sample in group.samples]
         advantages: list[float] = []
         for group in groups:
-            scores = [sample.score for sample in group.samples]
-            repeated = [sample.repeated for sample in group.samples]
-            rewards = shaped_rewards(
-                penalized(scores, repeated, self._reward.repetition_penalty),
+            rewards = group_rewards(
+                [sample.score for sample in group.samples],
                 [sample.num_response_tokens for sample in group.samples],
                 [sample.correct for sample in group.samples],
-                self._reward.length,
+                [sample.repeated for sample in group.samples],
+                self._reward,
                 iteration,
             )
             advantages += objective.advantages(rewards, self._table.baseline, self._table.tau)
@@ -282,7 +281,7 @@ def _scored(sample: Sample) -> np.ndarray:
 def _summary(
     groups: Sequence[Group], tally: _Tally, rate: float, num_epochs: int, train_seconds: float
 ) -> dict[str, float]:
-    """The iteration's metrics. Those that need samples or steps are left out where there were none."""
+    """The iteration's metrics: finite numbers. Those that need samples or steps are left out where there were none."""
     samples = [sample for group in groups for sample in group.samples]
     lengths = [sample.num_response_tokens for sample in samples]
     num_tokens = sum(len(sample.tokens) for sample in samples)
@@ -313,8 +312,8 @@ def _summary(
     if tally.half_squares:
         # E[ρ²]/2, KL(π_i ‖ π_θ) to second order, nats a sequence, on the last step's samples before that step.
         metrics["kl"] = math.fsum(tally.half_squares) / len(tally.half_squares)
-    if tally.importance:
-        weights_S = torch.cat(tally.importance)
+    if weights := [part for part in tally.importance if len(part)]:
+        weights_S = torch.cat(weights)
         metrics["importance_mean"] = weights_S.mean().item()
         metrics["importance_max"] = weights_S.max().item()
         metrics["effective_share"] = correction.effective_share(weights_S)
@@ -323,4 +322,4 @@ def _summary(
         metrics["entropy"] = -tally.sum_reference_logprobs / tally.num_reference_tokens
     if tally.engine_gap >= 0:
         metrics["engine_gap"] = tally.engine_gap  # nats; the largest over all tokens
-    return metrics
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

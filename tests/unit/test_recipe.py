@@ -248,3 +248,10 @@ def test_a_stored_recipe_may_have_keys_of_a_newer_version(caplog: pytest.LogCapt
 def test_a_stored_recipe_that_cannot_be_read_is_an_error_of_ours(text: str) -> None:
     with pytest.raises(RecipeError, match="this version cannot read the stored recipe"):
         read_stored_recipe(text)
+
+
+@pytest.mark.parametrize("cut", [{"top_p": 0.9}, {"top_k": 20}])
+def test_what_is_cut_off_in_sampling_cannot_be_trained_on(cut: dict[str, float]) -> None:
+    (said,) = mistakes(minimal(rollout=cut))
+    assert f"rollout.{next(iter(cut))} cuts off what the policy may say" in said
+    check_recipe(minimal(rollout=cut, trainer={"num_iterations": 0}))  # which only evaluates

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
-from perilune.stats import wilson_interval
+from perilune.stats import finite, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -38,3 +40,8 @@ def test_four_times_the_problems_halve_the_interval() -> None:
         return high - low
 
     assert width(4000) / width(1000) == pytest.approx(0.5, rel=0.01)
+
+
+def test_what_json_cannot_write_is_null() -> None:
+    document = finite({"a": [float("nan"), 1.5, {"b": float("-inf")}], "c": "NaN", "d": 3})
+    assert json.dumps(document, allow_nan=False) == '{"a": [null, 1.5, {"b": null}], "c": "NaN", "d": 3}'

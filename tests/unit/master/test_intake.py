@@ -1,15 +1,21 @@
+from dataclasses import replace
+
 import pytest
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, SCORE_STATUS_TIMEOUT, Component, Score
 from perilune.api.trajectory.v1.trajectory_pb2 import (
+    ENDING_REPETITION,
+    ENDING_STOP,
     PURPOSE_EVALUATE,
     PURPOSE_TRAIN,
     DeadLetter,
     ScoredTrajectory,
     Trajectory,
 )
-from services.master.controller import is_trainable
+from perilune.recipe import RewardTable
+from services.master.controller import is_trainable, rewards_of
 from services.master.intake import lost_by, scored_of
+from services.master.store import Graded
 from services.master.tables import SampleState
 
 
@@ -70,3 +76,19 @@ def test_a_score_that_is_no_number_is_dead(value: float) -> None:
         None,
         f"no score: SCORE_STATUS_OK, value {value}",
     )
+
+
+def test_what_is_uniform_is_judged_on_the_rewards_of_the_objective() -> None:
+    """Two right answers of 10 and 30 tokens: equal scores, rewards 1 + 0.5 and 1 - 0.5 from iteration 2 on."""
+    table = RewardTable.model_validate(
+        {"graders": [{"name": "exact"}], "length": {"weight": 1.0, "warmup_iterations": 2}, "repetition_penalty": 0.25}
+    )
+    pair = [Graded(1.0, True, 10, ENDING_STOP), Graded(1.0, True, 30, ENDING_STOP)]
+    assert rewards_of(pair, table, 1) == [1.0, 1.0]
+    assert rewards_of(pair, table, 2) == [1.5, 0.5]
+    assert rewards_of([pair[0], replace(pair[0], ending=ENDING_REPETITION)], table, 2) == [1.0, 0.75]
+    # A penalty may make unlike scores alike: there is nothing left to prefer.
+    assert (
+        rewards_of([replace(pair[0], value=0.75), replace(pair[0], ending=ENDING_REPETITION)], table, 0) == [0.75] * 2
+    )
+    assert rewards_of([], table, 0) == []

@@ -24,13 +24,19 @@ TINY = {
 }
 
 
-def recipe(model: dict[str, Any] | None = None, warmup: dict[str, Any] | None = None, **trainer: Any) -> Recipe:
+def recipe(
+    model: dict[str, Any] | None = None,
+    warmup: dict[str, Any] | None = None,
+    rollout: dict[str, Any] | None = None,
+    **trainer: Any,
+) -> Recipe:
     return check_recipe(
         {
             "name": "tiny",
             "model": model or {"create": TINY},
             "prompts": {"source": "task", "name": "search"},
             "reward": {"graders": [{"name": "pair"}]},
+            "rollout": rollout or {},
             "trainer": {"num_iterations": 4, **trainer},
         }
         | ({"warmup": warmup} if warmup else {})

@@ -9,6 +9,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.codec import pack
 from services.trainer.batch import Ages, read_group
 from tests.unit.trainer.messages import group
+from tests.unit.trainer.models import recipe
 
 OLD, NEW = PolicyVersion(number=1, digest="old"), PolicyVersion(number=2, digest="new")
 CURRENT, ALL = Ages(NEW), Ages(NEW, max_staleness=1, skips_older=False)
@@ -99,3 +100,10 @@ def test_the_first_grader_says_what_is_right() -> None:
         scored.score.components.add(grader="format", value=1.0, weight=0.1)
         scored.score.value += 0.1
     assert [sample.correct for sample in read_group(message, CURRENT, {"new"}).samples] == [True, False]
+
+
+def test_at_another_temperature_the_engine_is_compared_with_on_what_it_drew_from() -> None:
+    message = group(0, NEW, size=1)
+    message.samples[0].trajectory.segments[0].full_logprobs.CopyFrom(pack(np.full(3, -9, np.float32)))
+    (sample,) = read_group(message, Ages.of(recipe(rollout={"temperature": 0.7}), NEW), {"new"}).samples
+    np.testing.assert_array_equal(sample.engine_logprobs[5:], -3.0)

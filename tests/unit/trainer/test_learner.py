@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from services.trainer import objective
-from services.trainer.batch import Group
+from services.trainer.batch import Group, Sample
 from services.trainer.learner import InterruptedTraining, Learner, _shares
 from services.trainer.optimization import DivergedError
 from tests.unit.trainer.models import groups, plain_logprobs, recipe, same_bits, sample, state, tiny_policy
@@ -181,3 +181,66 @@ def test_groups_are_spread_over_as_many_steps_as_the_recipe_says(
 def test_the_number_of_steps_is_that_of_the_recipe() -> None:
     learner = Learner(tiny_policy(), recipe(steps_per_iteration=5, epochs_per_iteration=2, optimizer="sgd"))
     assert learner.train(0, groups(seed=1, num_groups=7, size=2))["num_steps"] == 10
+
+
+def every_token(num_tokens: int, rewards: np.ndarray) -> Group:
+    """A prompt and every response of one token, each once."""
+    prompt = np.array([1, 5, 9, 6])
+    samples = [
+        Sample(
+            id=f"{token}",
+            tokens=np.append(prompt, token),
+            in_loss=np.arange(5) == 4,
+            engine_logprobs=np.full(5, np.nan, np.float32),
+            score=float(rewards[token]),
+            correct=False,
+        )
+        for token in range(num_tokens)
+    ]
+    return Group("all", samples)
+
+
+def cosine(left: torch.Tensor, right: torch.Tensor) -> float:
+    return torch.nn.functional.cosine_similarity(left, right, dim=0).item()
+
+
+@pytest.mark.parametrize("segments", ["current", "all", "corrected"])
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
+def test_the_gradient_is_of_the_distribution_that_was_sampled_from(temperature: float, segments: str) -> None:
+    """Of all responses of one token, by hand: sum over them of (r - mean r) grad log softmax(l / T)."""
+    policy = tiny_policy()
+    with torch.no_grad():
+        policy.model.get_input_embeddings().weight.mul_(8)  # the head too: a distribution that is not flat
+    num_tokens = policy.model.config.vocab_size
+    rewards = np.random.default_rng(0).random(num_tokens)
+    group = every_token(num_tokens, rewards)
+    expected = copy.deepcopy(policy.model)
+    expected.set_attn_implementation("eager")
+    logits = expected(torch.tensor([[1, 5, 9, 6]]), use_cache=False).logits[0, -1]
+    logprobs = (logits / temperature).log_softmax(-1)
+    for each, logprob in zip(group.samples, logprobs.tolist(), strict=True):
+        object.__setattr__(each, "engine_logprobs", np.array([np.nan] * 4 + [logprob], np.float32))
+        object.__setattr__(each, "behaviour_logprobs", np.array([np.nan] * 4 + [logprob], np.float32))
+    (torch.tensor(rewards - rewards.mean(), dtype=torch.float32) * logprobs).sum().backward()
+    before = torch.cat([parameter.detach().flatten() for parameter in policy.model.parameters()]).clone()
+    table = recipe(
+        rollout={"temperature": temperature, "max_staleness": 1},
+        optimizer="sgd", learning_rate=1.0, max_grad_norm=1e9, segments=segments,
+    )  # fmt: skip
+    metrics = Learner(policy, table).train(0, [group])
+    after = torch.cat([parameter.detach().flatten() for parameter in policy.model.parameters()])
+    true = torch.cat([parameter.grad.flatten() for parameter in expected.parameters()])
+    assert cosine(after - before, true) > 0.99999
+    assert metrics["engine_gap"] < 1e-3
+    assert metrics["entropy"] == pytest.approx(-logprobs.mean().item(), rel=1e-4)
+
+
+def test_metrics_are_finite_numbers() -> None:
+    rng = np.random.default_rng(0)
+    batch = [Group("a", [sample(rng, float(score)) for score in (0, 1)])]
+    for one in batch[0].samples:  # corrected, and no token of any sample is in the loss
+        one.in_loss[:] = False
+        object.__setattr__(one, "behaviour_logprobs", np.full(len(one.tokens), -1.0, np.float32))
+    metrics = Learner(tiny_policy(), recipe(segments="corrected")).train(0, batch)
+    assert all(np.isfinite(value) for value in metrics.values())
+    assert "importance_mean" not in metrics

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from perilune.recipe import LengthRewardTable
-from services.trainer.rewards import length_rewards, shaped_rewards
+from perilune.rewards import length_rewards, shaped_rewards
 
 
 def test_short_right_answers_gain_and_short_wrong_ones_do_not() -> None:

@@ -1,10 +1,13 @@
-"""From scores to the rewards that enter the objective: the length reward of k1.5 §2.3.3."""
+"""From scores to the rewards that enter the objective: the length reward of k1.5 §2.3.3, and what repetition costs.
+
+The trainer trains on them, and the master drops the groups in which they are all equal.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from perilune.recipe import LengthRewardTable
+from perilune.recipe import LengthRewardTable, RewardTable
 
 
 def length_rewards(lengths: Sequence[int], correct: Sequence[bool]) -> list[float]:
@@ -33,3 +36,24 @@ def shaped_rewards(
         return list(scores)
     lambdas = length_rewards(lengths, correct)
     return [score + table.weight * length_reward for score, length_reward in zip(scores, lambdas, strict=True)]
+
+
+def group_rewards(
+    scores: Sequence[float],
+    lengths: Sequence[int],
+    correct: Sequence[bool],
+    repeated: Sequence[bool],
+    table: RewardTable,
+    iteration: int,
+) -> list[float]:
+    """The rewards of one group's responses, as the objective has them.
+
+    Args:
+        lengths: tokens that the policy wrote.
+        correct: whether the recipe's first grader finds the answer right.
+        repeated: whether it was ended for repeating itself.
+        iteration: that trains on them; it decides the length reward's warm-up.
+    """
+    return shaped_rewards(
+        penalized(scores, repeated, table.repetition_penalty), lengths, correct, table.length, iteration
+    )
