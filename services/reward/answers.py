@@ -37,14 +37,14 @@ _SPAN = re.compile(
     re.DOTALL,
 )
 _NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.\\/'])([-+−]?\s?\\?[$€£¥₹]?\s?(?:\d+(?:,\d{3})*(?:[.,]\d+)?(?:\s\d+/\d+|/\d+)?|\.\d+)(?:[eE][-+]?\d+)?)"
+    r"(?<![A-Za-z0-9_.\\/'])(\d{1,2}:\d\d(?:\s?[ap]\.?m\b\.?)?|[-+−]?\s?\\?[$€£¥₹]?\s?(?:\d+(?:,\d{3})*(?:[.,]\d+(?:\.{3}|…)?)?(?:\s\d+/\d+|/\d+)?|\.\d+)(?:[eE][-+]?\d+)?)"
     r"(?![A-Za-z_]*[\d'\"]|[xyznk](?![a-zA-Z]))(\s?(?:%|\^\\circ|°|€|£)|\s?[^\W\d_]+(?:/[a-z]+)?(?:\^?[23²³])?)?"
 )
 _WORD = re.compile(r"(?<![\\\w])[^\W\d_]{2,}")
 _NO_PROSE = frozenset("and or sqrt pi sin cos tan log ln exp cm mm km kg ft in mi hr min mod gcd lcm percent".split())
 _IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff]")
 _HEDGE = re.compile(
-    r"\b(?:or|either|maybe|perhaps|possibly|might|could|not|isn't|aren't|never|wrong|incorrect|unsure|guess"
+    r"\b(?:or|either|maybe|perhaps|possibly|probably|presumably|likely|might|could|not|isn't|aren't|never|wrong|incorrect|unsure|guess"
     r"|less than|more than|greater than|at most|at least|fewer than|cannot|can't|no)\b|\?"
     r"|或|不是|可能|大于|小于|至少|至多",
     re.IGNORECASE,
@@ -52,12 +52,15 @@ _HEDGE = re.compile(
 _DOUBTED = re.compile(r"^\W*(?:is|was|are)?\s*(?:wrong|incorrect|not\b|also possible|or\b|或)|\?$", re.IGNORECASE)
 _BRACE = re.compile(r"[{}]")
 _CODE = re.compile(r"\b(?!(?:sin|cos|tan|log|exp|ln|gcd|lcm|max|min)\b)[A-Za-z_]{2,}\(\S|\blambda\b|\breturn\b|__\w")
-_CONTINUES = re.compile(r"\s*[-=+*/×÷:]")
+_CONTINUES = re.compile(
+    r"\s*[-=+*/×÷:]|\s*[^\W\d_]+\s*(?:[=+*/×÷]|-\s*\d)|(?!.*\b(?:because|since|as|for)\b)[^,.;()=]{0,20}=\s"
+)
+_REMARK = re.compile(r",?\s*\b(?:for (?:all|every|any|each|some)\b|where\b)(?!.*\banswer\b).*$", re.DOTALL)
 _JOINS = re.compile(r"\s*(?:,|,?\s*(?:and|or)\b|、|[和或])\s*")
 _AND_MORE = re.compile(r"\s*[^\W\d_]+,?\s+and\s+")
 _NO = re.compile(r"^\s*(?:no\b|不是?)\s*[,，:;-]\s*", re.IGNORECASE)
 _CHAIN = re.compile(
-    r"(?:(?<![a-zA-Z])[a-zA-Z]\s*=|^|\b(?:is|are|so|thus|hence|therefore|get|gives|have)\b:?|[:,])\s*"
+    r"(?:(?<![a-zA-Z])[a-zA-Z]\s*=|^|\b(?:is|are|so|thus|hence|therefore|get|gives|have)\b:?|:|,\s)\s*"
     r"([-+]?[\d(][\d\s.+\-*/×÷·^()=]*=\s*)$",
     re.IGNORECASE,
 )
@@ -205,7 +208,8 @@ def value_in_prose(text: str, with_noun: bool) -> str:
     with_noun: keep the word behind the number, whatever it is; else only where it is a unit.
     """
     text = _NOT_THAT.sub("", text[-MAX_PROSE:])
-    for sentence in reversed(_statements(text)):
+    for statement in reversed(_statements(text)):
+        sentence = _without_remark(statement)
         outside = _SPAN.sub(lambda match: " " * len(match[0]), sentence)
         found = sorted([*_SPAN.finditer(sentence), *_NUMBER.finditer(outside)], key=lambda match: match.start())
         if not found:
@@ -235,6 +239,12 @@ def value_in_prose(text: str, with_noun: bool) -> str:
             return text
         return _value_of(chosen, with_noun)
     return text
+
+
+def _without_remark(sentence: str) -> str:
+    """`It is $2x$ for all $x$` without what is said of x."""
+    remark = _REMARK.search(sentence)
+    return sentence[: remark.start()] if remark and _SPAN.search(sentence, 0, remark.start()) else sentence
 
 
 def _statements(text: str) -> list[str]:

@@ -25,7 +25,7 @@ _NAMES = {
     r"|what I (?:wrote|said))",
     "RIGHT": r"(?:(?:quite )?right|correct|the (?:right |correct |final )?answer|true|accurate|valid|it\b)",
     "SURELY": r"(?:(?:actually|clearly|definitely|probably|surely|simply|obviously|still|just|of course|in fact) )*",
-    "WRONG": r"SURELY(?:wrong|incorrect|mistaken|erroneous|an? (?:mistake|error|typo)|not RIGHT|off by"
+    "WRONG": r"SURELY(?:wrong|incorrect|false|mistaken|erroneous|an? (?:mistake|error|typo)|not RIGHT|off by"
     r"|too (?:large|small|big|low|high)\b)",
     "WELL": r"(?:no|nope|wait|hmm*|oh|ah|oops|sorry|apologies|actually|but|however|hold on|hang on|well|unfortunately"
     r"|then|yet|correction|on reflection|on second thoughts?)[\s,.!:;…—–-]+",
@@ -35,53 +35,55 @@ _NAMES = {
     "VALUE": r"(\$[^$]+\$|\\boxed\{[^{}]*\}|\\\(.+?\\\)|[-+−]?(?:\\[a-z]+(?:\{[^{}]*\})+|[$€£]?\d[\d,.]*(?:/\d+)?%?"
     r"|[a-zA-Z](?![a-zA-Z])))(?=\s*(?:[.,;!。，]|\Z|\n|\b[a-z]+\b\s*[.,!]))",
 }
-_DOUBT = """
-\\bI STILL(?:doNOT|canNOT|cannot|couldNOT) STILL(?:know|tell|say\\b|be SURE|determine|decide|remember)
-\\bI(?:['’]m| am) STILL(?:not SURE|unsure|uncertain|guessing|doubtful)
-\\bI (?:have|had) (?:no idea|no clue|(?:my |some |serious )?doubts)
-\\b(?:it is|it's|it remains) (?:unclear|uncertain|unknown) (?:if|whether)
+_DOUBT = r"""
+\bI STILL(?:doNOT|canNOT|cannot|couldNOT) STILL(?:know|tell|say\b|be SURE|determine|decide|remember)
+\bI(?:['’]m| am) STILL(?:not SURE|unsure|uncertain|guessing|doubtful)
+\bI (?:have|had) (?:no idea|no clue|(?:my |some |serious )?doubts)
+\b(?:it is|it's|it remains) (?:unclear|uncertain|unknown) (?:if|whether)
 我(?:真的?|还|也|实在)?(?:不|没)(?:太|是很|大|能|敢)?(?:确定|知道|清楚|肯定|把握)
 """
 # Behind a comma or a full stop.
-_THEN_DOUBT = """
+_THEN_DOUBT = r"""
 (?:(?:I am|I'm|am) )?not SURE
-(?:(?:I am|I'm|am) )?(?:unsure|uncertain|no idea|no clue|GUESS)\\b
+(?:(?:I am|I'm|am) )?(?:unsure|uncertain|no idea|no clue|GUESS)\b
 who knows|maybe not|or maybe
 不(?:太|是很|能|敢)?(?:确定|知道|清楚|肯定)|没把握|猜的|瞎猜
 """
-_TAKES_BACK = """
+_TAKES_BACK = r"""
 IT(?: (?:is|was|seems|looks|appears|must be)(?: to be)?|['’]s) WRONG
 IT (?:is|was|does|did|could|would|can)NOT (?:quite )?(?:be |seem |look )?RIGHT
 IT can(?:not| not|['’]t) (?:possibly )?be RIGHT
-IT (?:does|did)NOT (?:\\w+ )?(?:check out|check|work out|work|fit|hold|satisfy|make sense|add up|match)
-IT (?:contradicts|fails)\\b
+IT (?:does|did)NOT (?:\w+ )?(?:check out|check|work out|work|fit|hold|satisfy|make sense|add up|match)
+IT (?:contradicts|fails)\b
+(?:wrong|incorrect|false|not correct|not right)\W*$
+no$|(?:my|a) mistake\b|my bad\b
 I(?: was| am|['’]m) (?:wrong|mistaken|incorrect)
 I(?:['’]ve| have| had)? (?:made|make|see|found|notice) (?:an?|some|my|the) ERROR
 I (?:forgot|misread|misunderstood|miscounted|miscalculated|mixed up|confused|overlooked|retract|withdraw)
 I (?:take|took) (?:that|it|this|my answer|my words) back
 (?:I need to|I should|I have to|I must|let me) (?:redo|correct THAT|fix|start over|try again|rethink|reconsider)
 (?:please )?(?:scratch|strike|ignore|disregard|forget|discard|delete) THAT
-never ?mind|correction\\b
+never ?mind|correction\b
 there (?:is|was) an? ERROR
 (?:等等|等一下|抱歉|对不起|哦|噢|但是?|不过|其实|[，,。 ])*(?:不对|(?<!没)(?<!没有)错了|我?算错|更正|我错)
 (?:但是?|不过|其实|[，,])*(?:这个?|上面的?|前面的?)(?:答案|结果)?(?:是|算)?(?:错误?的?|不对|不正确)
 """
-_CONFIRMS = """
-^(?:yes|yep|ok|okay)\\b|^是的
-^(?:so|no,) (?:it|that|this) is (?:right|correct|indeed|fine)\\b
-\\b(?:is|was|seems|looks) (?:(?:indeed|in fact|actually|still) )?(?:right|correct|confirmed|fine|ok)\\b
-\\b(?:it|this|that) (?:checks out|holds|matches|works)\\b
-\\bno (?:mistake|error)|没有?错|正确|是对的
+_CONFIRMS = r"""
+^(?:yes|yep|ok|okay|correct$|right$)\b|^是的
+^(?:so|no,) (?:it|that|this) is (?:right|correct|indeed|fine)\b
+\b(?:is|was|seems|looks) (?:(?:indeed|in fact|actually|still) )?(?:right|correct|confirmed|fine|ok)\b
+\b(?:it|this|that) (?:checks out|holds|matches|works)\b
+\bno (?:mistake|error)|没有?错|正确|是对的
 """
 # Another value in place of the one before: it begins the sentence, or is said to be the right one.
-_SAYS_ANOTHER = """
-(?:WELL)+(?:(?:no|it|that|this|the (?:\\w+ )?RESULT|x|I (?:meant|mean|get)|make (?:that|it)) ?)?(?:IS)?:?\\s*VALUE
+_SAYS_ANOTHER = r"""
+(?:WELL)+(?:(?:no|it|that|this|the (?:\w+ )?RESULT|x|I (?:meant|mean|get)|make (?:that|it)) ?)?(?:IS)?:?\s*VALUE
 """
-_CALLS_ANOTHER_RIGHT = """
-\\b(?:should|must) (?:have been|be|actually be|really be)\\s*VALUE
-\\b(?:I meant|I mean|make (?:that|it)|instead:?)\\s*VALUE
-\\b(?:(?:it|RESULT) (?:is|was)|it['’]s)(?: actually| really| in fact)?\\s*VALUE
-(?:应该?[是为]|其实是|答案是|而是|改为)\\s*VALUE
+_CALLS_ANOTHER_RIGHT = r"""
+\b(?:should|must) (?:have been|be|actually be|really be)\s*VALUE
+\b(?:I meant|I mean|make (?:that|it)|instead:?)\s*VALUE
+\b(?:(?:it|RESULT) (?:is|was)|it['’]s)(?: actually| really| in fact)?\s*VALUE
+(?:应该?[是为]|其实是|答案是|而是|改为)\s*VALUE
 """
 
 
@@ -94,7 +96,9 @@ def _compiled(table: str, before: str = "") -> re.Pattern[str]:
 
 _IS_DOUBT = _compiled(_DOUBT)
 _IS_LATER_DOUBT = _compiled(_THEN_DOUBT, r"(?:[,;(—–.!?。！？，；（]|\bbut|\bthough|\balthough|但是?|不过)\s*BUT")
-_IS_TAKEN_BACK = _compiled(_TAKES_BACK, r"^(?:WELL)*")
+_IS_TAKEN_BACK = _compiled(
+    _TAKES_BACK, r"^[(\[]?(?:WELL)*(?:I (?:think|believe|fear|guess|suspect|see|realize|realise)(?: that)? )?"
+)
 _IS_CONFIRMED = _compiled(_CONFIRMS)
 _BEGINS_WITH_ANOTHER = _compiled(_SAYS_ANOTHER, "^")
 _ANOTHER = _compiled(_CALLS_ANOTHER_RIGHT)

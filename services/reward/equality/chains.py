@@ -17,7 +17,7 @@ _EQUALS = re.compile(r"=|\\approx|\\simeq")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 # Letters that name things, functions of nothing known, angles whose unit is left out, logarithms without their base.
 _NO_VALUE = re.compile(
-    r"^(?!\\pi$)\\?[a-zA-Z]+(?:_\{?\w+\}?)?$|[fgh]\(|\\(?:log|arg)(?!_)|\\[bp]?mod|\bmod|(?<![a-zA-Z])i(?![a-zA-Z])"
+    r"^(?!\\pi$)\\?[a-zA-Z]+(?:_\{?\w+\}?)?$|[fgh]\(|\\(?:log|arg)(?!_)|\\[bp]?mod|\bmod|^-?\d*i$"
     r"|\\(?:sin|cos|tan|cot|sec|csc)(?:\^\d)? ?\(?\{?\d+(?:\.\d+)?(?!\^?\\circ|\\degree|\d|\\pi|\.|/)"
 )
 _FUNCTION = re.compile(r"^[a-zA-Z](?:_\w)?\(([a-zA-Z])\)$")

@@ -83,6 +83,18 @@ def exact(text: str) -> Fraction | None:
     return value if isinstance(value, Fraction) else None
 
 
+def exact_at(text: str, point: Mapping[str, Fraction]) -> Fraction | None:
+    """The rational value of a formula at a point; None if it has none there."""
+    node = _read(text)
+    if node is None or not evaluation.unknowns(node) <= point.keys():
+        return None
+    try:
+        value = evaluation.evaluate(node, point)
+    except (UndefinedError, UnknownError):
+        return None
+    return value if isinstance(value, Fraction) else None
+
+
 def approximate(text: str) -> Fraction | None:
     """The value of a real constant, to some fifteen digits; None if it has none."""
     node = _read(text)

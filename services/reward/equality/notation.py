@@ -101,6 +101,7 @@ _REWRITES = [
             r"[(\[]?\s*\\begin\{pmatrix\}(.*?)\\end\{(?:[bpB]?matrix|smallmatrix|array)\}\s*[)\]]?",
             r"\\begin{pmatrix}\1\\end{pmatrix}",
         ),
+        (r"\\text\{\s*(\d+)\s*(?:st|nd|rd|th)\s*\}", r"\1"),
         (
             r"(?<=[\d)n])\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?<=[\d^{)\s])(?:st|nd|rd|th)(?![a-zA-Z]))\s*\}?"
             r"(?:(?<=\})|(?![\w}]))",
@@ -143,7 +144,8 @@ _REWRITES = [
         (r"\\lvert|\\rvert|\\vert(?![a-zA-Z])", "|"),
         (r"\\(?:lang|langle)(?![a-zA-Z])", r"\\langle "),
         (r"\\imaginaryI(?![a-zA-Z])", "i "),
-        (r"\\(?:therefore|implies|Rightarrow)(?![a-zA-Z])", " "),
+        (r"^[^,;]*=[^,;]*\\(?:implies|Rightarrow|Longrightarrow)(?![a-zA-Z])(?=[^=]*=)", ""),
+        (r"\\(?:therefore|implies|Rightarrow|Longrightarrow)(?![a-zA-Z])", " "),
     )
 ]
 # Recurring decimals: a period with a bar over it or in brackets, with dots over its ends, or written out a few times.
@@ -152,11 +154,14 @@ _REPEATING = re.compile(
     r"(?:\\(?:overline|bar)\s*\{?(?P<barred>\d+)\}?|\((?P<bracketed>\d+)\)"
     r"|\\dot\s*\{?(?P<first>\d)\}?(?:(?P<middle>\d*)\\dot\s*\{?(?P<last>\d)\}?)?"
     r"|(?P<once>(?P<digit>\d)(?P=digit){2,}|(?P<group>\d{2,6}?)(?P=group)+)(?=\.\.\.)"
-    r"|(?<=\.)(?P<twice>(?P<double>\d)(?P=double))(?=\.\.\.))(?:\.\.\.)?"
+    r"|(?P<double>\d)(?P=double)(?=\.\.\.))(?:\.\.\.)?"
 )
 _VULGAR = re.compile(r"(\d?)\s*([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒])")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:[ \u00a0\u202f']\d{3})+(?![\d,/])")
 _THOUSANDS = re.compile(r"^[^\d,()\[\]]*[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?[^\d,()\[\]]*(?:\^\{?\d\}?)?$")
+_SUM_WITH_THOUSANDS = re.compile(
+    r"^(?=.*\d,\d)(?:[^,()\[\]{}]|(?<=\d),(?=\d{3}(?!\d)))*=(?:[^,()\[\]{}]|(?<=\d),(?=\d{3}(?!\d)))*$"
+)
 _POINT_THOUSANDS = re.compile(r"(?<![\d.,])\d{1,3}(?:\.\d{3}){2,}(?![\d.])")
 _SETS_OF_NOTHING = re.compile(r"^\{(?:[{}, ]|\\emptyset ?)*\}$")
 _PLAIN_SETS = re.compile(r"^\{[^{}]*\}(?:\s*\\c[ua]p\s*\{[^{}]*\})*$")
@@ -185,7 +190,7 @@ def normalise(text: str) -> str:
     if "." in text:
         text = _POINT_THOUSANDS.sub(lambda match: match[0].replace(".", ""), _REPEATING.sub(_exact, text))
     text = _GROUPED.sub(lambda match: re.sub(r"[\s']", "", match[0]), expand_scales(text))
-    if _THOUSANDS.match(text):
+    if _THOUSANDS.match(text) or _SUM_WITH_THOUSANDS.match(text):
         text = text.replace(",", "")
     return _tidy(text)
 

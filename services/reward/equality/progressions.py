@@ -16,6 +16,10 @@ from services.reward.equality.sequences import with_signs
 MAX_TERMS = 2000
 SURE_TERMS = 4  # that two sequences of no known rule must have in common
 _DOTS = "..."
+_BUILDER = re.compile(
+    r"^\\\{ ?(?P<formula>[^:|]+?) ?(?::|\|) ?(?:(?P<low>-?\d+) ?\\le ?(?P<letter>[a-z]) ?\\le ?(?P<high>-?\d+)"
+    r"(?:,[a-z] ?\\in ?\\mathbb\{[ZN]\})?|(?P<other>[a-z]) ?\\in ?\\mathbb\{(?P<numbers>[ZN])\}) ?\\\}$"
+)
 _NAMED = [
     (re.compile(pattern), start)
     for pattern, start in (
@@ -47,6 +51,8 @@ def read_progression(text: str) -> Progression | None:
         return Progression([Fraction(n) for n in range(1, 4)], True, either_start=True)
     if named == r"\mathbb{Z}":
         return Progression([Fraction(n) for n in range(3)], True, both_ways=True)
+    if builder := _BUILDER.match(text):
+        return _read_builder(**builder.groupdict())
     return _read_dotted(text) if _DOTS in text else None
 
 
@@ -81,6 +87,21 @@ def _same_rule(left: Sequence[Fraction], right: Sequence[Fraction]) -> bool | No
         if (found := rule(shorter)) is not None and (rule is _step or len(shorter) > 2):
             return rule(longer) == found
     return True if len(shorter) >= SURE_TERMS or len(left) == len(right) else None
+
+
+def _read_builder(
+    formula: str, low: str | None, high: str | None, letter: str, other: str | None, numbers: str | None
+) -> Progression | None:
+    """The values of a formula for all whole numbers of a range."""
+    first, last = (int(low), int(high)) if low and high else (1 if numbers == "N" else 0, None)
+    numbers_of = range(first, last + 1 if last is not None else first + 3)
+    if len(numbers_of) > MAX_TERMS:
+        return None
+    values = [formulas.exact_at(formula, {letter or other or "": Fraction(number)}) for number in numbers_of]
+    terms = [value for value in values if value is not None]
+    if len(terms) < max(2, len(numbers_of)):
+        return None
+    return Progression(terms, last is None, both_ways=numbers == "Z") if last or _step(terms) else None
 
 
 def up_to(text: str) -> tuple[Progression, str] | None:

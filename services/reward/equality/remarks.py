@@ -39,7 +39,7 @@ _IS_A_NUMBER = (
 )
 _ASIDE = re.compile(
     rf"(?:[,;] ?|(?P<open> ?\())(?P<said>{_LETTERS} ?(?:(?:\\in|∈) ?{_SETS}|{_IS_A_NUMBER}|constants?|real"
-    r"|(?:\\[gln]e|>|<) ?-?[\w./\\{}]+)) ?(?(open)\))$"
+    r"|(?:\\[gln]e|>|<) ?-?[\w./\\{}]+(?:,-?[\w./\\{}]+)*)) ?(?(open)\))$"
 )
 _DECLARED = re.compile(r"(?<![a-zA-Z\\{])[a-zA-Z](?:_\w)?(?![a-zA-Z}])")
 

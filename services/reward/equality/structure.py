@@ -70,7 +70,8 @@ _LETTERS = re.compile(r"^[A-J](?:[,; ]*(?:and )?[A-J])+$")
 _COMMA_DECIMAL = re.compile(r"^-?(?:\d{1,3}(?:\.\d{3})+,\d+|\d+,\d{1,2}|0,\d+|\d{4,},\d+)$")
 # `x \in` before an interval or a set.
 _MEMBER = re.compile(
-    r"(?<![a-zA-Z\\{])(?<!\\forall )(?:[a-zA-Z]|\\[a-z]+)(?:_\w)?(?:\([a-z]\))? ?\\in(?= ?(?:[(\[\]]|\\\{|\\emptyset))"
+    r"(?<![a-zA-Z\\{])(?<!\\forall )"
+    r"(?:[a-zA-Z]|\\[a-z]+|\([a-z](?:,[a-z])+\))(?:_\w)?(?:\([a-z]\))? ?\\in(?= ?(?:[(\[\]]|\\\{|\\emptyset))"
 )
 _PHRASES = [
     (re.compile(pattern), replacement)
@@ -88,6 +89,7 @@ _PHRASES = [
         (r"大于(?= ?[-\d\\(])", ">"),
         (r"小于(?= ?[-\d\\(])", "<"),
         (r"^(?:about|approximately|around|roughly|exactly|约|大约)\s*(?=[\d\\(-])", ""),
+        (r"^the (?=-?\d)", ""),
         (r"^(?:点|坐标|数值|共有?|第)\s*(?=[\d\\(-])", ""),
     )
 ]
