@@ -65,13 +65,6 @@ _CHAIN = re.compile(
     re.IGNORECASE,
 )
 _NOT_THAT = re.compile(r"[,;]?\s+(?:and\s+)?not\s+[^\s,]+\.?$")
-_LETTER = re.compile(
-    r"(?<![A-Za-z0-9'\\+*/^_])\(?([A-J])\)?(?![A-Za-z0-9'_^=+*(]|\s+(?!and\b|or\b|is\b|because\b|since\b|are\b)[a-z]{2,})"
-)
-_NEGATED = re.compile(
-    r"\b(?:not|non|isn't|can't|cannot|never|wrong|incorrect|none|neither|nor)\b|n't\b|不|错", re.IGNORECASE
-)
-_CLAUSE = re.compile(r"[,.;:!?。，；！？\n]|\b(?:therefore|because|since|so|hence|but)\b|(?=不是|\bnon?t?\b)")
 MAX_RESPONSE = 200_000  # characters at the end that are looked at for an answer
 MAX_PROSE = 4000  # characters at the end that are looked at for an answer in prose
 
@@ -274,29 +267,6 @@ def _value_of(match: re.Match[str], with_noun: bool) -> str:
 def is_solution(reference: str) -> bool:
     """Whether a reference is a worked solution that has its answer in a box or announces it."""
     return "\\box" in reference or _ANNOUNCEMENT.search(reference) is not None
-
-
-def chosen_letter(text: str) -> str | None:
-    """The one option that a text commits to, by its letter; None if it names none, or hedges between several."""
-    text = _SPAN.sub(lambda match: next(group for group in match.groups() if group), text[-MAX_PROSE:])
-    text = re.sub(r"\\(?:text|textbf|mathrm|mathbf)\s*\{([^{}]*)\}", r"\1", text).strip(" *\"'")
-    if lone := re.fullmatch(r"\(?([a-j])\)?\.?", text):
-        return lone[1].upper()
-    if re.fullmatch(r"(?:\W*\(?[A-J]\)?\W*(?:and|or|和|或)?\W*){2,}", text) and "?" not in text:
-        return None
-    clauses = [clause for clause in _CLAUSE.split(text) if clause and clause.strip()]
-    if (
-        clauses
-        and re.fullmatch(r"\W*[A-J]\W*", clauses[0])
-        and not (len(clauses) > 1 and re.match(r"\W*(?:no|wait)\b", clauses[1], re.I))
-    ):
-        return re.sub(r"\W", "", clauses[0])  # `D. It cannot be A or B`
-    for clause in reversed(clauses):
-        if _NEGATED.search(clause):
-            continue
-        if letters := set(_LETTER.findall(clause)):
-            return letters.pop() if len(letters) == 1 else None
-    return None
 
 
 def _closing_braces(text: str) -> dict[int, int]:

@@ -8,13 +8,28 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from perilune.errors import InvalidInputError
-from services.reward.answers import chosen_letter, committed
+from services.reward.answers import committed
+from services.reward.choices import chosen_letter, plain_choice
 from services.reward.equality.expression import TooLargeError
 from services.reward.equality.structure import equal
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 
 LETTERS = "ABCDEFGHIJ"
 _OPTION = re.compile(r"(?:^|\s)\(?([A-J])[).:]\s+(\S.*?)(?=\s*(?:(?:^|\s)\(?[A-J][).:]\s+\S|\n\s*\n|\Z))", re.DOTALL)
+
+
+# A letter with the text of its option, and several letters.
+_LETTERED = re.compile(
+    r"(?:(?:option|choice)\s+)?[(\[]?([A-Ja-j])"
+    r"(?:[)\].:：、,-]+\s*|\s+[-–—=(]\s*|\s+(?:is|which is)\s+)(\S.*)",
+    re.DOTALL,
+)
+_LISTED = re.compile(r"\(?[A-J]\)?(?:[\s,;&/、]*(?:and|和|与|及)?[\s,;&/]*\(?[A-J]\)?)*")
+_AROUND = re.compile(
+    r"^(?:(?:the )?(?:correct |right )?(?:answers?|options?|choices?)(?: (?:are|is))?:?|both|选项?|I (?:choose|pick|select))\s*"
+    r"|\s+(?:are|is)(?: all| both)?(?: the)? (?:correct|right|true)(?: (?:answers?|options?|ones?|choices?))?\W*$",
+    re.IGNORECASE,
+)
 
 
 class ChoiceOptions(GraderOptions):
@@ -43,19 +58,28 @@ def _texts(choices: str, question: str) -> dict[str, str]:
 
 def _letters(text: str, texts: Mapping[str, str]) -> frozenset[str]:
     """The options that a text lists; of a single one also by its text."""
-    bare = re.sub(r"\\text(?:bf)?\s*\{([^{}]*)\}", r"\1", text).strip(" .$*")
-    if re.fullmatch(r"\(?[A-J]\)?(?:[\s,;&/]*(?:and)?[\s,;&/]*\(?[A-J]\)?)*", bare):
+    bare = _AROUND.sub("", plain_choice(text)).strip(" .")
+    if _LISTED.fullmatch(bare):
         return frozenset(re.findall(r"[A-J]", bare.replace("and", "")))
     return _letter(text, texts)
 
 
 def _letter(text: str, texts: Mapping[str, str]) -> frozenset[str]:
     """The one option that a text commits to; none if it hedges."""
-    same = [letter for letter, option in texts.items() if _same(option, text)]
-    if len(same) == 1:
-        return frozenset(same)
+    text = plain_choice(text)
+    if lettered := _LETTERED.fullmatch(text):
+        said = _named(lettered[2].strip(" ().\"'"), texts)
+        if said and said != frozenset([lettered[1].upper()]):
+            return frozenset()  # the letter of one option and the text of another
+    if len(same := _named(text, texts)) == 1:
+        return same
     letter = chosen_letter(text)
     return frozenset([letter] if letter else [])
+
+
+def _named(text: str, texts: Mapping[str, str]) -> frozenset[str]:
+    """The options that have this text."""
+    return frozenset(letter for letter, option in texts.items() if _same(option, text))
 
 
 def _same(option: str, text: str) -> bool:
@@ -67,7 +91,7 @@ def _same(option: str, text: str) -> bool:
 
 GRADER = Grader(
     name="choice",
-    version="2",
+    version="3",
     description="1 if the answer is the right option, by letter or by text, else 0; hedging is wrong",
     options=ChoiceOptions,
     grade=grade,

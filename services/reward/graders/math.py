@@ -10,13 +10,13 @@ from pydantic import Field, NonNegativeInt
 from perilune.errors import InvalidInputError
 from services.reward.answers import (
     MAX_PROSE,
-    chosen_letter,
     committed,
     is_prose,
     is_solution,
     is_statement,
     value_in_prose,
 )
+from services.reward.choices import chosen_letter
 from services.reward.equality.expression import TooLargeError
 from services.reward.equality.structure import Algebra, equal, has_noun, is_choice, is_text_answer
 from services.reward.graders import judge
