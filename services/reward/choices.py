@@ -8,10 +8,10 @@ from collections.abc import Sequence
 
 _SPAN = re.compile(r"\$\$?([^$]+)\$\$?|\\\((.+?)\\\)|\\\[(.+?)\\\]|\*\*(.+?)\*\*|__(.+?)__", re.DOTALL)
 _TEXT = re.compile(r"\\(?:text|textbf|textit|mathrm|mathbf|boxed|fbox)\s*\{([^{}]*)\}")
-_ONE = r"(?:(?:options?|choices?|answers?|选项|the)\s*)*\(?[A-J]\)?(?![A-Za-z0-9])"
-_LIST = rf"{_ONE}(?:\s*(?:,\s*(?:and|or)?|、|/|&|-|–|\b(?:and|or|to|through)\b|和|与|或|及)\s*{_ONE})*"
-_PAIR = rf"{_ONE}(?:\s*(?:/|&|\band\b|\bor\b|和|与|或)\s*{_ONE})*"
-_SERIES = rf"{_ONE}(?:\s*,\s*{_ONE})*,?\s*(?:\band\b|\bor\b|和|或)\s*{_ONE}"
+_ONE = r"(?:(?:options?|choices?|answers?|选项|the)\s*){0,3}\(?[A-J]\)?(?![A-Za-z0-9])"
+_LIST = rf"{_ONE}(?:\s*(?:,\s*(?:and|or)?|、|/|&|-|–|\b(?:and|or|to|through)\b|和|与|或|及)\s*{_ONE}){{0,9}}"
+_PAIR = rf"{_ONE}(?:\s*(?:/|&|\band\b|\bor\b|和|与|或)\s*{_ONE}){{0,9}}"
+_SERIES = rf"{_ONE}(?:\s*,\s*{_ONE}){{0,9}},?\s*(?:\band\b|\bor\b|和|或)\s*{_ONE}"
 # What is named only to be put aside, or compared with.
 _ELIMINATED = (
     r"(?:\b(?:eliminat(?:e|es|ed|ing)|rul(?:e|es|ed|ing) out|exclud(?:e|es|ed|ing)|reject(?:s|ed|ing)?"
@@ -23,7 +23,8 @@ _COMPARED = (
     r"|而不是|而非|不是|不选|除了|优于|>)"
 )
 _PUT_ASIDE = re.compile(
-    rf"(?:{_ELIMINATED}\s*(?:both |all of |any of )?{_LIST}|{_COMPARED}\s*(?:both |either |any of )?(?:{_SERIES}|{_PAIR}))",
+    rf"(?:{_ELIMINATED}\s*(?:both |all of |any of )?{_LIST}"
+    rf"|{_COMPARED}\s*(?:both |either |any of )?(?:{_SERIES}|{_PAIR}))",
     re.IGNORECASE,
 )
 _PREFERRED_TO = re.compile(rf"(\bprefer\w*\s+{_ONE})\s+(?:to|over)\s+{_LIST}", re.IGNORECASE)
@@ -36,24 +37,26 @@ _WRONG = (
     r"|contradicts?|cannot|neither|violates?|lacks?|misses|ignores?|too)\b|n['’]t\b|不|错|误|排除"
 )
 _IS_WRONG = re.compile(
-    rf"{_LIST}\s*(?:(?:both|all)\s+)?(?=(?:\w+\s+)?(?:is|are|was|were|has|have|had|looks?|seems?|can|cannot|could|do|does|did"
-    r"|fails?|contradicts?|violates?|lacks?|misses|ignores?|would|isn['’]t|aren['’]t|doesn['’]t|don['’]t|can['’]t|项|选项|都|是|也|均|不|错)"
+    rf"{_LIST}\s*(?:(?:both|all)\s+)?(?=(?:\w+\s+)?"
+    r"(?:is|are|was|were|has|have|had|looks?|seems?|can|cannot|could|do|does|did"
+    r"|fails?|contradicts?|violates?|lacks?|misses|ignores?|would|(?:is|are|does|do|ca)n['’]t|项|选项|都|是|也|均|不|错)"
     rf"(?:(?!\b(?:but|so|therefore)\b|\band\s+{_ONE})[^.,;:，。；])*?(?:{_WRONG}))",
     re.IGNORECASE,
 )
 _BUT_ONE = r"\b(?:except|but|besides|other than|apart from)\s+(?:for\s+)?(?:option\s+)?\(?([A-J])\)?(?![A-Za-z])"
 _ALL_BUT = re.compile(
-    rf"\b(?:all|every\w*|each)\b[^.;]*?{_BUT_ONE}(?=[^.;]*(?:{_WRONG}))|\b(?:all|every\w*)\b[^.;]*(?:{_WRONG})[^.;]*?{_BUT_ONE}",
+    rf"\b(?:all|every\w*|each)\b[^.;]*?{_BUT_ONE}(?=[^.;]*(?:{_WRONG}))"
+    rf"|\b(?:all|every\w*)\b[^.;]*(?:{_WRONG})[^.;]*?{_BUT_ONE}",
     re.IGNORECASE,
 )
 _CLAUSE = re.compile(
-    r"[,.;:!?。，；：！？\n]|\b(?:therefore|thus|because|since|so|hence|but|leaving|leaves|which leaves|while|whereas)\b"
+    r"[,.;:!?。，；：！？\n]|\b(?:therefore|thus|because|since|so|hence|but|leaving|leaves|while|whereas)\b"
     r"|所以|因此|故|因为|但|而|(?=不是|\bnon?t?\b)",
     re.IGNORECASE,
 )
 _COMMITS = re.compile(
-    r"\b(?:answer|choose|chose|choosing|choice is|pick|select|go(?:ing)? with|correct|right|best|better|opt for|conclude"
-    r"|must be|fits?|match(?:es)?|works?|wins?|prefer\w*|favou?r|satisf\w+|final|true|remains)\b|选|答案|正确|对",
+    r"\b(?:answer|choose|chose|choosing|choice is|pick|select|go(?:ing)? with|correct|right|best|better|opt for|wins?"
+    r"|conclude|must be|fits?|match(?:es)?|works?|prefer\w*|favou?r|satisf\w+|final|true|remains)\b|选|答案|正确|对",
     re.IGNORECASE,
 )
 _NEGATED = re.compile(

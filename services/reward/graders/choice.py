@@ -26,7 +26,8 @@ _LETTERED = re.compile(
 )
 _LISTED = re.compile(r"\(?[A-J]\)?(?:[\s,;&/、]*(?:and|和|与|及)?[\s,;&/]*\(?[A-J]\)?)*")
 _AROUND = re.compile(
-    r"^(?:(?:the )?(?:correct |right )?(?:answers?|options?|choices?)(?: (?:are|is))?:?|both|选项?|I (?:choose|pick|select))\s*"
+    r"^(?:(?:the )?(?:correct |right )?(?:answers?|options?|choices?)(?: (?:are|is))?:?|both|选项?"
+    r"|I (?:choose|pick|select))\s*"
     r"|\s+(?:are|is)(?: all| both)?(?: the)? (?:correct|right|true)(?: (?:answers?|options?|ones?|choices?))?\W*$",
     re.IGNORECASE,
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from fractions import Fraction
 from typing import Any
 
@@ -145,3 +146,33 @@ def test_a_bad_option_is_explained(grader: str, options: dict[str, str], message
 def test_an_unknown_grader_is_explained() -> None:
     with pytest.raises(InvalidInputError, match="did you mean 'numeric'"):
         find_grader("numerics")
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ('{"type": "strin"}', "no json schema: .*'strin'"),
+        ('{"$schema": "http://json-schema.org/draft-07/schema#", "items": 5}', "no json schema: .*items"),
+        ('{"$schema": "https://example.org/draft", "type": "object"}', "example.org/draft' is not known"),
+        ('{"$ref": "http://127.0.0.1:9/remote.json"}', "remote.json' is not in the schema, and nothing is fetched"),
+        ('{"$ref": "#/$defs/missing"}', "missing' is not in the schema"),
+        ('{"pattern": "("}', "not a 'regex'"),
+    ],
+)
+def test_a_bad_json_schema_is_explained_before_anything_is_graded(schema: str, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=rf"option 'json_schema'.*{message}"):
+        find_grader("json").read_options({"json_schema": schema})
+
+
+def test_a_json_schema_without_end_is_no_verdict() -> None:
+    with pytest.raises(InvalidInputError, match="refers to itself without end"):
+        value_of("json", {"reference": "", "response": "{}", "options": {"json_schema": '{"$ref": "#"}'}})
+
+
+@pytest.mark.parametrize("text", ["A is " * 800, "all " * 1000, "```json {" * 5000, "[```" * 8000, "(A) " * 1000])
+def test_hostile_text_is_read_in_linear_time(text: str) -> None:
+    start = time.process_time()
+    for name, reference in (("choice", "B"), ("json", "[1]"), ("math", "5")):
+        grader = find_grader(name)
+        grader.grade(Sample("", reference, text), grader.read_options({}))
+    assert time.process_time() - start < 3
