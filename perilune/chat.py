@@ -5,14 +5,41 @@ Needs no transformers of its own: it is handed the tokenizer.
 
 from __future__ import annotations
 
+import json
+import logging
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+import jinja2
+
 from perilune.errors import InvalidInputError
+
+logger = logging.getLogger(__name__)
 
 Message = Mapping[str, str]
 
 ANSWER = "perilune"  # stands for a response, where only what comes after it is looked at
+
+
+def set_template(tokenizer: Any, template: str | None, arguments: Mapping[str, Any]) -> None:
+    """Gives a tokenizer a chat template, and makes arguments of it defaults that its text itself states.
+
+    So they hold for whoever has the tokenizer. InvalidInputError: a template that is none, or that takes no such
+    arguments.
+    """
+    if template is not None:
+        tokenizer.chat_template = template
+    if arguments:
+        tokenizer.chat_template = _with_defaults(tokenizer.chat_template, arguments)
+    if template is None and not arguments:
+        return
+    try:
+        tokenizer.apply_chat_template([{"role": "user", "content": "?"}], tokenize=False)
+    except jinja2.TemplateSyntaxError as error:
+        raise InvalidInputError(f"model.chat_template, line {error.lineno}: {error.message}") from error
+    except Exception as error:  # noqa: BLE001 - a template is a program, and may refuse this message and no other
+        logger.debug("the chat template refuses a lone user message: %s", error)
 
 
 def check_tokenizer(tokenizer: Any, num_embeddings: int, name: str) -> None:
@@ -49,11 +76,15 @@ def check_ids(ids: Sequence[int], num_embeddings: int, what: str) -> None:
 def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     """A prompt in the tokenizer's chat template, up to where the response begins; plain text if it has none.
 
+    A last message of the assistant is a response begun: it is not closed, so that the model goes on with it.
     InvalidInputError if the template or the tokenizer refuses it.
     """
     try:
         if tokenizer.chat_template:
-            encoded = tokenizer.apply_chat_template(list(messages), add_generation_prompt=True, return_dict=True)
+            is_begun = bool(messages) and messages[-1]["role"] == "assistant"
+            encoded = tokenizer.apply_chat_template(
+                list(messages), add_generation_prompt=not is_begun, continue_final_message=is_begun, return_dict=True
+            )
         else:
             encoded = tokenizer("\n".join(message["content"] for message in messages))
     except Exception as error:  # a template is a program, and a text may be any: what they raise is theirs
@@ -92,3 +123,22 @@ def _tokens_beyond(tokenizer: Any, num_embeddings: int) -> list[str]:
     idle = {token for token in special if token not in named and token not in written}
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     return [token for token, number in vocabulary if number >= num_embeddings and token not in idle]
+
+
+def _with_defaults(templates: Any, arguments: Mapping[str, Any]) -> Any:
+    if isinstance(templates, dict):
+        return {name: _with_defaults(template, arguments) for name, template in templates.items()}
+    unknown = [name for name in arguments if not re.search(rf"\b{re.escape(name)}\b", templates or "")]
+    if unknown:
+        raise InvalidInputError(
+            f"model.template_arguments: the model's chat template takes no argument {unknown[0]!r}"
+            if templates
+            else "model.template_arguments: the model has no chat template that takes any; set model.chat_template"
+        )
+    return (
+        "".join(
+            f"{{% set {name} = {name} if {name} is defined else {json.dumps(value, ensure_ascii=False)} %}}"
+            for name, value in arguments.items()
+        )
+        + templates
+    )

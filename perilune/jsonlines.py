@@ -35,20 +35,28 @@ class Number:
         return self.text
 
 
-def read_json_lines(path: str | Path) -> Iterator[tuple[int, dict[str, Any] | InvalidInputError]]:
-    """The object of every line that is not blank, with the line's number from 1; for a line that holds none, why.
+def lines_of(path: str | Path, what: str = "") -> Iterator[tuple[int, bytes]]:
+    """Every line of a file that is not blank, with its number from 1.
 
     Lines end with a line feed alone: U+2028, U+2029 and U+0085 are characters of a text. A byte order mark is skipped.
-    NotFoundError: the file cannot be opened. InvalidInputError: it is no file of text.
+    NotFoundError: the file cannot be opened; `what` says what it is for. InvalidInputError: it is no file of text.
     """
-    for number, line in enumerate(read_bytes(path).split(b"\n"), start=1):
+    for number, line in enumerate(read_bytes(path, what).split(b"\n"), start=1):
         if line.strip():
-            yield number, _object_or_error(line, f"{path}, line {number}")
+            yield number, line
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """The content of a regular file of text, without a byte order mark; errors as `read_json_lines`."""
-    with open_file(path) as file:
+def parse_object(line: bytes, where: str) -> dict[str, Any]:
+    """The JSON object of a line. InvalidInputError says where there is none."""
+    row = parse_json(line, where)
+    if not isinstance(row, dict):
+        raise InvalidInputError(f"{where} is no JSON object: {line.decode('utf-8'):.60}")
+    return row
+
+
+def read_bytes(path: str | Path, what: str = "") -> bytes:
+    """The content of a regular file of text, without a byte order mark; errors as `lines_of`."""
+    with open_file(path, what) as file:
         content = file.read()
     for start, advice in FOREIGN.items():
         if content.startswith(start):
@@ -57,7 +65,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 @contextlib.contextmanager
-def open_file(path: str | Path) -> Iterator[BinaryIO]:
+def open_file(path: str | Path, what: str = "") -> Iterator[BinaryIO]:
     """Opens a regular file. NotFoundError: it cannot be read. InvalidInputError: a pipe or a device: no end is sure."""
     try:
         with open(path, "rb", opener=_open_at_once) as file:
@@ -66,7 +74,7 @@ def open_file(path: str | Path) -> Iterator[BinaryIO]:
             yield file
     except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise NotFoundError(f"cannot read {path}: {reason}") from error
+        raise NotFoundError(f"cannot read {f'{what} ' if what else ''}{path}: {reason}") from error
 
 
 def _open_at_once(path: str, flags: int) -> int:
@@ -85,16 +93,6 @@ def parse_json(content: bytes, where: str) -> Any:
         raise InvalidInputError(f"{where} is nested too deeply") from error
     except ValueError as error:  # json.JSONDecodeError, and a repeated key
         raise InvalidInputError(f"{where} is no JSON: {error}") from error
-
-
-def _object_or_error(line: bytes, where: str) -> dict[str, Any] | InvalidInputError:
-    try:
-        row = parse_json(line, where)
-    except InvalidInputError as error:
-        return error
-    if not isinstance(row, dict):
-        return InvalidInputError(f"{where} is no JSON object: {line.decode('utf-8'):.60}")
-    return row
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

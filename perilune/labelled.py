@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from perilune.errors import InvalidInputError, NotFoundError
+from perilune.errors import InvalidInputError
+from perilune.jsonlines import lines_of, parse_object
 from perilune.stats import wilson_interval
 
 NUM_BINS = 10  # of the calibration error
@@ -28,19 +29,15 @@ class Labelled(BaseModel):
 
 def read_labelled(path: Path) -> list[Labelled]:
     """The rows of a JSONL file. NotFoundError: no such file. InvalidInputError: no rows, or a wrong one, and where."""
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotFoundError(f"cannot read the labelled answers {path}: {error}") from error
-    rows = [_read_row(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    rows = [_read_row(line, f"{path}:{number}") for number, line in lines_of(path, "the labelled answers")]
     if not rows:
         raise InvalidInputError(f"{path} holds no labelled answers")
     return rows
 
 
-def _read_row(line: str, place: str) -> Labelled:
+def _read_row(line: bytes, place: str) -> Labelled:
     try:
-        return Labelled.model_validate_json(line)
+        row = Labelled.model_validate_json(line)
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"])) or "the line"
@@ -48,6 +45,8 @@ def _read_row(line: str, place: str) -> Labelled:
             f"{place}: {where}: {wrong['msg'].lower()}; expected "
             '{"question": …, "reference": …, "response": …, "correct": true or false}'
         ) from error
+    parse_object(line, place)  # refuses repeated keys, of which the last was taken
+    return row
 
 
 @dataclass(frozen=True)

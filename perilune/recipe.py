@@ -48,6 +48,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Paths = Annotated[
     list[str], BeforeValidator(lambda value: [value] if isinstance(value, str) else value), Field(min_length=1)
 ]
+ArgumentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 QuestionTemplate = Annotated[str, AfterValidator(_with_question)]
 Correction = Literal["truncated", "masked", "sequence", "decoupled", "adaptive"]  # services/trainer/correction.py
 
@@ -88,7 +89,7 @@ class ModelTable(Table):
     chat_template: str | None = None  # a Jinja file, or its text, in place of the tokenizer's own
     # What the chat template is given beside the messages, such as enable_thinking = false. It becomes part of the
     # template: the warm-up, all engines and whoever loads the trained model render alike.
-    template_arguments: dict[str, str | int | float | bool | list[str]] = {}
+    template_arguments: dict[ArgumentName, str | int | float | bool | list[str]] = {}
 
     @model_validator(mode="after")
     def _one_source(self) -> ModelTable:

@@ -27,7 +27,7 @@ def settled(recipe: Recipe, folder: Path) -> Recipe:
 
 
 def chat_template_text(template: str, folder: Path = Path()) -> str:
-    """The text of a chat template that is given as itself, or as a file with the suffix .jinja or any other.
+    """The text of a chat template that is given as itself, or as a file with any suffix.
 
     InvalidInputError: the file cannot be read.
     """

@@ -90,9 +90,11 @@ def new_token(path: Path, name: str, roles: list[str], requests_per_s: float | N
 
 def _read_line(number: int, line: str) -> tuple[dict[str, Any], ScoreRequest]:
     try:
-        given = json.loads(line)
+        given = json.loads(line.removeprefix("\ufeff") if number == 1 else line)
+        if given["response"] is None:
+            raise TypeError("response is null")
         request = json_format.ParseDict(given, ScoreRequest(), ignore_unknown_fields=True)
-    except (json.JSONDecodeError, json_format.ParseError, AttributeError, TypeError) as error:
+    except (ValueError, LookupError, TypeError, RecursionError, json_format.ParseError) as error:
         raise InvalidInputError(f"line {number} is no request such as {_EXAMPLE}: {error}") from error
     return given, request
 

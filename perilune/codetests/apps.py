@@ -33,7 +33,7 @@ def read(row: Row, source: str, language: str) -> JudgeRequest:
 
 def _arguments(given: Any) -> list[Any]:
     if isinstance(given, str):
-        return [parsed(line, "inputs") for line in given.splitlines() if line.strip()]
+        return [parsed(line, "inputs") for line in given.split("\n") if line.strip()]
     return given if isinstance(given, list) else [given]
 
 

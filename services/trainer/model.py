@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,9 +24,10 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from perilune.chat import check_tokenizer, closing_token
+from perilune.chat import check_tokenizer, closing_token, set_template
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.recipe import CreateModel, Recipe
+from perilune.recipe_files import chat_template_text
 from perilune.tasks import find_task
 from services.trainer.attention import use_packed_attention
 from services.trainer.probe import check_packing
@@ -100,10 +101,20 @@ def make_policy(recipe: Recipe) -> Policy:
         NotFoundError: no such folder, package or hub model; the message says what to do.
         InvalidInputError: a model that the trainer cannot train.
     """
-    if recipe.model.create is not None:
-        return create_policy(recipe.model.create, recipe.seed)
-    assert recipe.model.path is not None  # the recipe's check: one of both
-    return load_policy(recipe.model.path)
+    table = recipe.model
+    template = table.chat_template and chat_template_text(table.chat_template)
+
+    def prepare(tokenizer: PreTrainedTokenizerBase) -> None:
+        set_template(tokenizer, template, table.template_arguments)
+
+    if table.create is not None:
+        return create_policy(table.create, recipe.seed, prepare)
+    assert table.path is not None  # the recipe's check: one of both
+    return load_policy(table.path, prepare)
+
+
+def _leave(tokenizer: PreTrainedTokenizerBase) -> None:
+    """Changes nothing."""
 
 
 def hollow_policy(small_files: Mapping[str, bytes]) -> Policy:
@@ -119,23 +130,30 @@ def hollow_policy(small_files: Mapping[str, bytes]) -> Policy:
     return policy
 
 
-def load_policy(path: str) -> Policy:
-    """A folder, a Hugging Face id, or `package:NAME` for the GGUF file inside an installed package."""
+def load_policy(path: str, prepare: Callable[[PreTrainedTokenizerBase], None] = _leave) -> Policy:
+    """A folder, a Hugging Face id, or `package:NAME` for the GGUF file inside an installed package.
+
+    `prepare` is handed the tokenizer before it is checked.
+    """
     if path.startswith(PACKAGE_PREFIX):
         gguf = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
         )
-        return Policy(model, AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name))
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        prepare(tokenizer)
+        return Policy(model, tokenizer)
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        return Policy(model, AutoTokenizer.from_pretrained(path))
+        tokenizer = AutoTokenizer.from_pretrained(path)
     # What transformers raises for missing folders, files, ids and no network alike, and for what is no model.
     except (OSError, ValueError) as error:
         raise NotFoundError(
             f"cannot load the model {path!r}: give model.path as a folder with config.json, weights and tokenizer, as "
             f"a Hugging Face id (needs network or a filled cache), or as package:NAME. {error}"
         ) from error
+    prepare(tokenizer)
+    return Policy(model, tokenizer)
 
 
 class LlamaSize(Protocol):
@@ -155,9 +173,11 @@ class LlamaSize(Protocol):
     def max_positions(self) -> int: ...
 
 
-def create_policy(table: CreateModel, seed: int) -> Policy:
+def create_policy(table: CreateModel, seed: int, prepare: Callable[[PreTrainedTokenizerBase], None] = _leave) -> Policy:
     """A Llama that vLLM and SGLang can serve too, with random weights and the words of a task as its vocabulary."""
-    return random_llama(word_tokenizer(find_task(table.task).VOCABULARY), table, seed)
+    tokenizer = word_tokenizer(find_task(table.task).VOCABULARY)
+    prepare(tokenizer)
+    return random_llama(tokenizer, table, seed)
 
 
 def random_llama(tokenizer: PreTrainedTokenizerFast, size: LlamaSize, seed: int) -> Policy:

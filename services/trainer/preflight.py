@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.preflight import absent_targets, no_room
 from perilune.recipe import Mistake, Recipe
+from perilune.recipe_files import chat_template_text
 from services.trainer.sources import PACKAGE_PREFIX, gguf_in_package
 
 HUB_PATIENCE_S = 5.0
@@ -30,6 +31,10 @@ def mistakes(recipe: Recipe) -> list[Mistake]:
 
 def _of_model(recipe: Recipe) -> Iterator[Mistake]:
     path = recipe.model.path
+    try:
+        chat_template_text(recipe.model.chat_template or "{{ messages }}")
+    except InvalidInputError as error:
+        yield Mistake("model.chat_template", str(error).removeprefix("model.chat_template: "))
     if path is None:
         return
     try:

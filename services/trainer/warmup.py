@@ -5,7 +5,6 @@ Only the response and the end of sequence after it are learnt; several examples 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from inspect import signature
 from pathlib import Path
@@ -17,8 +16,10 @@ from numpy.typing import NDArray
 from torch.optim import AdamW
 
 from perilune.chat import prompt_ids
-from perilune.errors import InvalidInputError, NotFoundError, RecipeError
+from perilune.errors import InvalidInputError, RecipeError
+from perilune.jsonlines import lines_of, parse_object
 from perilune.recipe import Recipe, WarmupTable
+from perilune.rows import kind_of, messages_of, plain_text
 from perilune.tasks import find_task
 from services.trainer import optimization
 from services.trainer.learner import InterruptedTraining, never
@@ -111,27 +112,21 @@ def read_examples(path: Path) -> list[Example]:
 
     NotFoundError: no such file. InvalidInputError: no examples, or a line that is none, by its number.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise NotFoundError(f"cannot read warmup.path {path}: {error.strerror}") from error
-    examples = [_read_example(line, f"{path}:{number}") for number, line in enumerate(lines, 1) if line.strip()]
+    examples = [_read_example(line, f"{path}:{number}") for number, line in lines_of(path, "warmup.path")]
     if not examples:
         raise InvalidInputError(f"warmup.path {path} holds no examples")
     return examples
 
 
-def _read_example(line: str, place: str) -> Example:
-    try:
-        record: dict[str, Any] = json.loads(line)
-        question, response = record["question"], record["response"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InvalidInputError(
-            f"{place}: expected a JSON object with `question` and `response` ({error!r})"
-        ) from error
-    if not isinstance(response, str) or not isinstance(question, str | list):
-        raise InvalidInputError(f"{place}: `response` must be text, `question` text or a list of messages")
-    return ([{"role": "user", "content": question}] if isinstance(question, str) else question), response
+def _read_example(line: bytes, place: str) -> Example:
+    row = parse_object(line, place)
+    missing = [key for key in ("question", "response") if key not in row]
+    if missing:
+        raise InvalidInputError(f"{place}: expected a JSON object with `question` and `response`, not {kind_of(row)}")
+    question, response = row["question"], plain_text(row["response"], place, "response")
+    if isinstance(question, list):
+        return messages_of(question, place, "question"), response
+    return [{"role": "user", "content": plain_text(question, place, "question")}], response
 
 
 def tokenize(policy: Policy, examples: list[Example]) -> tuple[list[NDArray[np.int64]], list[NDArray[np.bool_]]]:

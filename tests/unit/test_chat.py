@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from tokenizers import AddedToken
 
-from perilune.chat import check_ids, check_tokenizer, closing_token, prompt_ids
+from perilune.chat import check_ids, check_tokenizer, closing_token, prompt_ids, set_template
 from perilune.errors import InvalidInputError
 from tests.unit.rollout.tiny import TEMPLATE, WORDS, tiny_tokenizer
 
@@ -60,3 +60,50 @@ def test_messages_that_the_template_refuses_are_an_error_in_words() -> None:
         prompt_ids(tokenizer, [{"role": "system", "content": "w1"}])
     with pytest.raises(InvalidInputError, match="refuses"):
         prompt_ids(tiny_tokenizer(), [{"role": "user", "content": "\ud800"}])
+
+
+@pytest.mark.parametrize("template", [TEMPLATE, CHATML, None])
+def test_a_last_message_of_the_assistant_is_gone_on_with(template: str | None) -> None:
+    """It ends where it ends: no end of turn comes after it, and no other turn begins."""
+    tokenizer = tiny_tokenizer(template)
+    tokenizer.add_tokens([AddedToken("<end>", special=True)])
+    asked = [{"role": "user", "content": "w3"}]
+    ids = prompt_ids(tokenizer, [*asked, {"role": "assistant", "content": "w4 w5"}])
+    assert tokenizer.convert_ids_to_tokens(ids)[-2:] == ["w4", "w5"]
+    closed = prompt_ids(tokenizer, [*asked, {"role": "assistant", "content": "w4 w5"}, *asked])
+    assert ids == closed[: len(ids)]
+
+
+THINKING = (
+    "{% for message in messages %}{{ message['content'] + ' ' }}{% endfor %}"
+    "{% if enable_thinking is defined and not enable_thinking %}w8 {% endif %}{{ kind or '' }}"
+)
+
+
+def test_arguments_of_a_template_become_its_defaults() -> None:
+    tokenizer = tiny_tokenizer()
+    asked = [{"role": "user", "content": "w3"}]
+    words = lambda: tokenizer.convert_ids_to_tokens(prompt_ids(tokenizer, asked))  # noqa: E731
+    set_template(tokenizer, THINKING, {})
+    assert words() == ["w3"]
+    set_template(tokenizer, THINKING, {"enable_thinking": False, "kind": "w9"})
+    assert words() == ["w3", "w8", "w9"]
+    text = tokenizer.apply_chat_template(asked, tokenize=False, enable_thinking=True, kind="w7")
+    assert text.split() == ["w3", "w7"]  # whoever says otherwise has it otherwise
+    set_template(tokenizer, None, {"enable_thinking": True})
+    assert words() == ["w3", "w9"]
+
+
+@pytest.mark.parametrize(
+    ("own", "template", "arguments", "expected"),
+    [
+        (TEMPLATE, None, {"enable_thinkin": False}, "takes no argument 'enable_thinkin'"),
+        (None, None, {"enable_thinking": False}, r"no chat template that takes any; set model\.chat_template"),
+        (TEMPLATE, "{% for %}", {}, r"model\.chat_template, line 1: "),
+    ],
+)
+def test_a_template_that_cannot_be_used_is_named(
+    own: str | None, template: str | None, arguments: dict[str, bool], expected: str
+) -> None:
+    with pytest.raises(InvalidInputError, match=expected):
+        set_template(tiny_tokenizer(own), template, arguments)

@@ -12,7 +12,7 @@ from typing import Any
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from perilune.errors import InvalidInputError, MissingDependencyError, NotFoundError
-from perilune.jsonlines import open_file, parse_json, read_bytes, read_json_lines
+from perilune.jsonlines import lines_of, open_file, parse_json, parse_object, read_bytes
 from perilune.recipe import FilePrompts, JsonlPrompts, RowPrompts
 from services.master.prompts.prompt import ListedPrompts, hold_out, keep_apart
 from services.master.prompts.rows import Row, prompts_of_rows
@@ -69,7 +69,14 @@ def _rows(path: str, file_format: str | None) -> Iterator[tuple[str, Row]]:
 
 
 def _json_lines(path: str) -> Iterator[tuple[str, Row]]:
-    return ((f"{path}, line {number}", row) for number, row in read_json_lines(path))
+    return (_line(line, f"{path}, line {number}") for number, line in lines_of(path))
+
+
+def _line(line: bytes, where: str) -> tuple[str, Row]:
+    try:
+        return where, parse_object(line, where)
+    except InvalidInputError as error:
+        return where, error
 
 
 def _json(path: str) -> Iterator[tuple[str, Row]]:

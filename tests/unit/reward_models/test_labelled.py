@@ -41,6 +41,12 @@ def test_a_wrong_row_is_named(tmp_path: Path, text: str, said: str) -> None:
     assert said in str(raised.value)
 
 
+def test_a_mark_at_the_start_and_separators_in_texts_are_no_harm(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('\ufeff{"reference": "1", "response": "a\u2028b\x85c", "correct": true}\r\n', encoding="utf-8")
+    assert [row.response for row in read_labelled(file)] == ["a\u2028b\x85c"]
+
+
 def test_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="cannot read the labelled answers"):
         read_labelled(tmp_path / "none.jsonl")

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from perilune.errors import NotFoundError
+from perilune.chat import prompt_ids
+from perilune.errors import InvalidInputError, NotFoundError
 from perilune.tasks import search
 from services.trainer.model import load_policy, make_policy, word_tokenizer
 from tests.unit.trainer.models import recipe, same_bits, state, tiny_policy
@@ -54,6 +55,18 @@ def test_a_saved_policy_is_a_hugging_face_folder(tmp_path: Path) -> None:
     assert out.shape[1] <= 3 + 5
     assert model.generation_config.eos_token_id == policy.eos_token_id == tokenizer.eos_token_id
     assert same_bits(state(policy), state(load_policy(str(tmp_path))))
+
+
+def test_a_template_of_ones_own_goes_with_the_model(tmp_path: Path) -> None:
+    file = tmp_path / "own.jinja"
+    file.write_text("{% for message in messages %}{{ message['content'] }}{% endfor %}{{ closing or '' }}")
+    create = {"task": "search", "hidden_size": 8, "num_layers": 1, "num_heads": 2}
+    table = {"create": create, "chat_template": str(file), "template_arguments": {"closing": " yes"}}
+    make_policy(recipe(model=table)).save(tmp_path / "saved")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "saved")
+    assert prompt_ids(tokenizer, [{"role": "user", "content": "which"}]) == tokenizer("which yes")["input_ids"]
+    with pytest.raises(InvalidInputError, match=r"model\.chat_template: cannot read .*none\.jinja"):
+        make_policy(recipe(model=table | {"chat_template": str(tmp_path / "none.jinja")}))
 
 
 @pytest.mark.parametrize(

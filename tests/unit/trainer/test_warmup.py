@@ -61,6 +61,30 @@ def test_bad_examples_are_named_by_their_line(tmp_path: Path) -> None:
         next(batches(WarmupTable(task="search", options={"patients": 3}), seed=0))
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("[1]", ":1 is no JSON object"),
+        ('{"question": "a", "question": "b", "response": "c"}', ":1 is no JSON: the key 'question' occurs twice"),
+        ('{"question": "a", "response": null}', ":1: 'response' must be text, and is null"),
+        ('{"question": 5, "response": "b"}', ":1: 'question' must be text, and is the number 5"),
+        ('{"question": "a", "response": "\\ud800"}', r":1: 'response' has .* lone surrogate U\+D800"),
+        ('{"question": [{"role": "user"}], "response": "b"}', r":1: 'question\[0\].content' must be text"),
+    ],
+)
+def test_what_is_no_example_is_named_by_file_line_and_key(tmp_path: Path, line: str, expected: str) -> None:
+    path = tmp_path / "traces.jsonl"
+    path.write_text(line)
+    with pytest.raises(InvalidInputError, match=rf"traces\.jsonl{expected}"):
+        read_examples(path)
+
+
+def test_examples_end_with_line_feeds_alone(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    path.write_text('\ufeff{"question": "a\u2028b", "response": "c\x85d"}\r\n', encoding="utf-8")
+    assert read_examples(path) == [([{"role": "user", "content": "a\u2028b"}], "c\x85d")]
+
+
 def test_it_stops_between_steps() -> None:
     with pytest.raises(InterruptedTraining):
         warm_up(tiny_policy(), recipe(warmup={"task": "search"}), should_stop=lambda: True)
