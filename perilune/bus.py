@@ -190,9 +190,20 @@ class Delivery(Generic[M]):
         return run_of(self.raw.subject)
 
     @property
+    def number(self) -> int:
+        """Its place in its stream, which it keeps from delivery to delivery."""
+        return self.raw.metadata.sequence.stream
+
+    @property
     def num_deliveries(self) -> int:
         """How often it was delivered, this time included."""
         return self.raw.metadata.num_delivered
+
+    def continue_as(self, again: Delivery[M]) -> None:
+        """The same message was delivered once more while this delivery is in hand: one piece of work for both."""
+        self.bus._in_hand.pop(self.raw.reply, None)
+        self.raw = again.raw
+        self.bus._in_hand[self.raw.reply] = self
 
     async def ack(self) -> None:
         """Its effect is durable; the server may forget it."""
@@ -479,10 +490,15 @@ class Bus:
         return delivery
 
     async def bury(self, raw: Msg, reason: str, run_id: str = "", trajectory_ids: Sequence[str] = ()) -> None:
-        """Publishes a dead letter for a message, whose payload is cut to fit; the message itself is left as it is."""
+        """Publishes a dead letter for a message, or for some of its samples, with a payload that is cut to fit.
+
+        The message itself is left as it is.
+        """
         logger.error("gave up a message on %s: %s", raw.subject, reason)
         letter = dead_letter(raw, reason, run_id, trajectory_ids)
-        await self.publish(DEAD_SUBJECT, letter, f"dead/{_place_of(raw) or raw.subject + '/' + letter.message_id}")
+        place = _place_of(raw) or f"{raw.subject}/{letter.message_id}"
+        of = f"{len(trajectory_ids)}/{trajectory_ids[0]}" if trajectory_ids else ""
+        await self.publish(DEAD_SUBJECT, letter, f"dead/{place}/{of}")
 
     # How often a message was tried alone and ended its worker: what it is given up for, at last.
 
@@ -551,7 +567,7 @@ def _place_of(raw: Msg) -> str:
 
 
 def _trial_subject(delivery: Delivery[Any]) -> str:
-    return f"perilune.{delivery.run_id}.trial.{delivery.raw.metadata.sequence.stream}"
+    return f"perilune.{delivery.run_id}.trial.{delivery.number}"
 
 
 def _num_header_bytes(headers: dict[str, str]) -> int:

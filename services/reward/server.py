@@ -96,7 +96,7 @@ class _Worker:
 
     async def score(self, delivery: Delivery[Trajectory]) -> None:
         """Scores a trajectory, and publishes that. Work that outlives its deadline is stuck: another worker gets it."""
-        trajectory, number = delivery.message, delivery.raw.metadata.sequence.stream
+        trajectory, number = delivery.message, delivery.number
         stuck_at = time.monotonic() + self.deadline_s + STUCK_S
         delivery.progresses = lambda: time.monotonic() < stuck_at
         ids = [f"{trajectory.group_id}/{trajectory.sample_index}"] if trajectory.run_id == delivery.run_id else []

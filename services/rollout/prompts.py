@@ -31,7 +31,7 @@ def model_folder(model_files: Mapping[str, bytes]) -> Iterator[Path]:
     """The files on disk for a moment, where transformers can read them. Only plain names: they come from outside."""
     with tempfile.TemporaryDirectory(prefix="perilune-model-") as folder:
         for name, content in model_files.items():
-            if Path(name).name != name:
+            if not name or Path(name).name != name:
                 raise InvalidInputError(f"a model file may not be called {name!r}")
             (Path(folder) / name).write_bytes(content)
         yield Path(folder)
@@ -42,7 +42,7 @@ def build_tokenizer(model_files: Mapping[str, bytes]) -> Any:
     with model_folder(model_files) as folder:
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # the files may hold anything, and the library raises what it stumbles over
             raise InvalidInputError(f"the model's files hold no tokenizer that can be read: {error}") from error
     config = json.loads(model_files["config.json"])
     check_tokenizer(tokenizer, num_embeddings(config), config.get("model_type", "the model"))
@@ -62,7 +62,10 @@ def prompt_tokens(prompt: Prompt, tokenizer: Any, max_context: int) -> NDArray[n
     if prompt.images:
         raise InvalidInputError(f"prompt {prompt.id} has images, and this engine reads text only")
     messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
-    ids = prompt_ids(tokenizer, messages)
+    try:
+        ids = prompt_ids(tokenizer, messages)
+    except InvalidInputError as error:
+        raise InvalidInputError(f"prompt {prompt.id}: {error}") from error
     if not ids:
         raise InvalidInputError(f"prompt {prompt.id} is empty")
     if len(ids) >= max_context:

@@ -6,7 +6,7 @@ them for the environment, the graders and readers; it never becomes tokens again
 
 from __future__ import annotations
 
-import contextlib
+import logging
 from uuid import uuid4
 
 import numpy as np
@@ -22,6 +22,8 @@ from services.rollout.environments.base import Environment
 from services.rollout.prompts import Tokenizer
 from services.rollout.repetition import Rule
 from services.rollout.response_text import ResponseText
+
+logger = logging.getLogger(__name__)
 
 
 class Rollout:
@@ -53,7 +55,7 @@ class Rollout:
 
     def meet(self, environment: Environment, max_turns: int) -> None:
         """Gives the policy a counterpart, which answers at most so often."""
-        self._environment, self._max_turns = environment, max_turns
+        self._environment, self._max_turns, self._is_environment_ready = environment, max_turns, False
 
     @property
     def num_response_tokens(self) -> int:
@@ -122,8 +124,12 @@ class Rollout:
         One that cannot be reached any more is left to end by itself; what it said is here.
         """
         if self._environment:
-            with contextlib.suppress(UnavailableError, OverloadedError):
+            try:
                 await self._environment.close()
+            except (UnavailableError, OverloadedError):
+                pass
+            except Exception:  # an environment is a program of its own, and its sample is done
+                logger.warning("an environment could not be closed", exc_info=True)
 
     def trajectory(self) -> Trajectory:
         """The sample as a message. The text of an unfinished one is left out: nobody grades it."""

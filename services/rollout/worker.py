@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from perilune import bus as buses
@@ -18,10 +19,10 @@ from perilune.api.master.v1.master_pb2 import RunAssignment
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask, RunStatus
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.bus import Bus, Delivery
+from perilune.bus import Bus, Delivery, in_words
 from perilune.chat import check_ids
 from perilune.codec import unpack
-from perilune.errors import InvalidInputError, OverloadedError, UnavailableError, WeightStreamError
+from perilune.errors import InvalidInputError, PeriluneError, UnavailableError, WeightStreamError
 from perilune.fleet import report_serving
 from perilune.hybrid import Device, SharedReceiver
 from perilune.recipe import RolloutTable
@@ -32,6 +33,7 @@ from perilune.weights.quantized import dequantized
 from perilune.weights.receiver import StagedVersion
 from perilune.weights.shards import ShardedReceiver
 from services.rollout.config import RolloutSettings
+from services.rollout.door import Door
 from services.rollout.engines import engine_factory
 from services.rollout.engines.base import Engine, EngineFactory, Generated, Sample
 from services.rollout.engines.model import end_tokens
@@ -40,6 +42,8 @@ from services.rollout.environments import make_environment
 from services.rollout.prompts import build_tokenizer, num_embeddings, prompt_tokens
 from services.rollout.response_text import ResponseText
 from services.rollout.rollout import Rollout, trajectory_id
+from services.rollout.stall import StallDetector
+from services.rollout.tasks import MAX_SAMPLES, check_task
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +51,9 @@ generated_tokens = meter.create_counter("perilune.rollout.tokens", "{token}", "T
 running_samples = meter.create_up_down_counter("perilune.rollout.samples", "{sample}", "Samples in hand")
 
 UNFINISHED = (trajectory.ENDING_BUDGET, trajectory.ENDING_ABORTED)
-ENVIRONMENT_RETRY_S = 2.0
+ENVIRONMENT_RETRIES_S = (2.0, 4.0, 8.0, 16.0)  # before an environment that is away is asked once more
+ENVIRONMENT_PATIENCE_S = 300.0  # for one answer of an environment
+LOOK_EVERY_S = 1.0  # at the engine's progress
 SHARES = 4  # a fetch takes at most this part of the engine's places, so that other workers get their share
 
 
@@ -55,7 +61,8 @@ class RunWorker:
     """Consumes the run's prompts once a version is served; produces its finished trajectories.
 
     Several groups are in hand at once, as many as the engine has places for. A group's message is acked when all its
-    trajectories are stored on the bus; if this worker ends before, it goes to another.
+    trajectories are stored on the bus; if this worker ends before, or gets stuck, it goes to another. What a sample's
+    data, template, tokenizer, tokens or environment raise is that sample's failure, and a dead letter.
     """
 
     def __init__(
@@ -82,11 +89,14 @@ class RunWorker:
         self._loads: PolicyVersion | None = None  # the version that the engine is being given
         self._num_swaps = 0
         self._num_in_hand = 0  # samples of groups that were taken and are not yet acked
+        self._held: dict[int, Delivery[RolloutTask]] = {}  # those groups, by their messages' numbers
+        self._is_stuck = False
         self._results: dict[str, asyncio.Future[Generated]] = {}
         self._to_submit: list[Sample] = []
         self._publishing: set[asyncio.Future[list[None]]] = set()  # groups that the engine has
         self._is_leaving = False
-        self._changed = asyncio.Condition()  # a version was swapped in, or a group is done
+        self._changed = asyncio.Condition()  # a version was swapped in, a group is done, or the engine got on again
+        self._door = Door(bus, self._changed)
 
     async def serve(self, assigned: AsyncIterator[RunAssignment]) -> None:
         """Works until cancelled. `assigned`: this run, at first and whenever its weights move or there are newer ones.
@@ -101,6 +111,7 @@ class RunWorker:
                     await self._changed.wait_for(lambda: self._engine is not None)
                 assert self._engine is not None
                 tasks.create_task(_raise_failure(self._engine))
+                tasks.create_task(self._watch())
                 await self._take_groups(tasks)
         finally:
             if self._engine:
@@ -183,6 +194,16 @@ class RunWorker:
             self._changed.notify_all()
 
     def _build(self, staged: StagedVersion) -> None:
+        """InvalidInputError if a model cannot be served; a device without room for it is no fault of the model."""
+        try:
+            self._build_engine(staged)
+        except (PeriluneError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # a model is a program and its files may hold anything
+            logger.exception("%s: the model cannot be served", self.run_id)
+            raise InvalidInputError(f"the model cannot be served: {in_words(error)}") from error
+
+    def _build_engine(self, staged: StagedVersion) -> None:
         files = dict(staged.model_files)
         self._tokenizer = build_tokenizer(files)
         ends = end_tokens(files, self._tokenizer)
@@ -219,75 +240,131 @@ class RunWorker:
         """On the engine's thread."""
         self._loop.call_soon_threadsafe(self._take_results, batch)
 
+    async def _watch(self) -> None:
+        """Lets go of what is in hand while the engine is stuck; takes it back if no other has taken it meanwhile."""
+        detector = StallDetector()
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            was_stuck, self._is_stuck = self._is_stuck, detector.is_stuck(bool(self.doing), self.progress)
+            if self._is_stuck and not was_stuck:
+                logger.error("%s: the engine is stuck; its %d groups go to others", self.run_id, len(self._held))
+            elif was_stuck and not self._is_stuck:
+                logger.warning("%s: the engine gets on again", self.run_id)
+                async with self._changed:
+                    self._changed.notify_all()
+
     async def _take_groups(self, tasks: asyncio.TaskGroup) -> None:
         share = max(1, self._recipe.max_running // (SHARES * self._recipe.group_size))
-        async for batch in self._bus.deliveries(buses.rollout_consumer(self.run_id), RolloutTask, share):
+        consumer = buses.rollout_consumer(self.run_id)
+        async for batch in self._bus.deliveries(consumer, RolloutTask, share, lambda: not self._is_stuck):
             for delivery in batch:
+                if held := self._held.get(delivery.number):
+                    held.continue_as(delivery)
+                    continue
+                self._held[delivery.number] = delivery
                 self._num_in_hand += len(delivery.message.sample_indices)
                 tasks.create_task(self._sample_group(delivery))
             async with self._changed:
-                await self._changed.wait_for(lambda: self._num_in_hand < self._recipe.max_running)
+                await self._changed.wait_for(self._has_room)
+
+    def _has_room(self) -> bool:
+        return self._num_in_hand < self._recipe.max_running and not self._is_stuck
 
     async def _sample_group(self, delivery: Delivery[RolloutTask]) -> None:
         task = delivery.message
-        running_samples.add(len(task.sample_indices), {"run": self.run_id})
+        num_samples = len(task.sample_indices)
+        running_samples.add(num_samples, {"run": self.run_id})
+        ids = [trajectory_id(task, index) for index in task.sample_indices[:MAX_SAMPLES]]
         try:
-            with tracer.start_as_current_span("rollout", delivery.context, attributes={"group": task.group_id}):
-                await self._publish_group(task)
-        except InvalidInputError as error:
-            ids = [trajectory_id(task, index) for index in task.sample_indices]
-            await delivery.reject(str(error), task.run_id, ids)
-        except (UnavailableError, OverloadedError) as error:
-            logger.warning("%s: %s; trying again", task.group_id, error)
-            await delivery.retry(ENVIRONMENT_RETRY_S)
-        except asyncio.CancelledError:
-            await delivery.retry(delay_s=0)  # this worker gives the run up: to anyone, at once
-            raise
-        else:
-            await delivery.ack()
+            async with buses.settled(delivery, self.run_id, ids if task.run_id == self.run_id else []):
+                check_task(self.run_id, task, self._num_embeddings)
+                with tracer.start_as_current_span("rollout", delivery.context, attributes={"group": task.group_id}):
+                    async with self._door.through(delivery, lambda: self._serves(task)):
+                        await self._publish_group(delivery)
             self._service.worked()
+        except asyncio.CancelledError:
+            await delivery.retry(delay_s=0)  # this worker gives the run up: to any other, at once
+            raise
         finally:
-            running_samples.add(-len(task.sample_indices), {"run": self.run_id})
+            running_samples.add(-num_samples, {"run": self.run_id})
+            del self._held[delivery.number]
             async with self._changed:
-                self._num_in_hand -= len(task.sample_indices)
+                self._num_in_hand -= num_samples
                 self._changed.notify_all()
 
-    async def _publish_group(self, task: RolloutTask) -> None:
+    def _serves(self, task: RolloutTask) -> bool:
+        return self._policy is not None and self._policy.number >= task.policy.number
+
+    async def _publish_group(self, delivery: Delivery[RolloutTask]) -> None:
         """Returns when every trajectory of the group is stored on the bus. InvalidInputError: it cannot be sampled."""
-        async with self._changed:
-            await self._changed.wait_for(lambda: self._policy is not None and self._policy.number >= task.policy.number)
+        task = delivery.message
         assert self._engine is not None
         if task.HasField("unfinished"):
             prompt = unpack(task.unfinished.prompt_tokens)
         else:
             prompt = prompt_tokens(task.prompt, self._tokenizer, self._engine.max_context)
             check_ids(prompt.tolist(), self._num_embeddings, f"prompt {task.prompt.id}")
-        rollouts = [self._rollout(task, index, prompt) for index in task.sample_indices]
-        publishing = asyncio.gather(*(self._publish_sample(rollout) for rollout in rollouts))
+        rollouts = [(index, self._rollout(task, index, prompt)) for index in task.sample_indices]
+        samples = (self._publish_sample(delivery, trajectory_id(task, index), rollout) for index, rollout in rollouts)
+        publishing = asyncio.gather(*samples)
         self._publishing.add(publishing)
         try:
             await publishing
         finally:
             self._publishing.discard(publishing)
 
-    async def _publish_sample(self, rollout: Rollout) -> None:
-        """At once when it ended: a long sample holds up no other of its group."""
+    async def _publish_sample(self, delivery: Delivery[RolloutTask], sample_id: str, rollout: Rollout) -> None:
+        """At once when it ended: a long sample holds up no other of its group. Nor does one that fails."""
+        try:
+            sample = await self._drawn(rollout)
+            is_partial = sample.ending in UNFINISHED
+            subject = buses.partial_subject(self.run_id) if is_partial else buses.finished_subject(self.run_id)
+            stage = "partial" if is_partial else "finished"
+            await self._bus.publish(subject, sample, f"{sample.id}/{stage}-{sample.round}")
+        except UnavailableError:
+            raise
+        except Exception as error:  # what the tokens, the tokenizer and the environment raise is this sample's failure
+            if not isinstance(error, PeriluneError):
+                logger.warning("%s failed", sample_id, exc_info=True)
+            await self._bus.bury(delivery.raw, in_words(error), self.run_id, [sample_id])
+
+    async def _drawn(self, rollout: Rollout) -> trajectory.Trajectory:
+        """The sample, when it has ended or spent its budget."""
         try:
             while rollout.ending is None:
-                rollout.take(await self.generate(rollout.next_sample()))
+                generated = await self.generate(rollout.next_sample())
+                if generated.error:
+                    raise InvalidInputError(generated.error)
+                rollout.take(generated)
                 if rollout.ending is None:
-                    await rollout.ask_environment()
+                    await self._ask_environment(rollout)
                 if self._is_leaving and rollout.ending is None:
                     rollout.ending = trajectory.ENDING_ABORTED
         finally:
             await rollout.close()
-        sample = rollout.trajectory()
-        if sample.ending in UNFINISHED:
-            await self._bus.publish(buses.partial_subject(sample.run_id), sample, f"{sample.id}/partial-{sample.round}")
-        else:
-            await self._bus.publish(
-                buses.finished_subject(sample.run_id), sample, f"{sample.id}/finished-{sample.round}"
-            )
+        return rollout.trajectory()
+
+    async def _ask_environment(self, rollout: Rollout) -> None:
+        """One that is away is asked again, and comes to where it was by repeating the turns.
+
+        InvalidInputError if it fails at what it is asked, or is away each time.
+        """
+        assert self._recipe.environment
+        name = self._recipe.environment.name
+        for delay_s in (*ENVIRONMENT_RETRIES_S, None):
+            try:
+                async with asyncio.timeout(ENVIRONMENT_PATIENCE_S):
+                    return await rollout.ask_environment()
+            except (InvalidInputError, PeriluneError, TimeoutError) as error:
+                if isinstance(error, InvalidInputError) or delay_s is None:
+                    raise InvalidInputError(f"the environment {name!r}: {error or 'no answer'}") from error
+                logger.warning("the environment %r: %s; asking again", name, error or "no answer")
+            except Exception as error:  # an environment is a program of its own
+                raise InvalidInputError(f"the environment {name!r} failed: {in_words(error)}") from error
+            await asyncio.sleep(delay_s)
+            await rollout.close()
+            rollout.meet(make_environment(self._recipe.environment, self._settings), self._recipe.environment.max_turns)
+        raise AssertionError("the last try returns or raises")
 
     async def generate(self, sample: Sample) -> Generated:
         """Has a sample, of the bus or of another caller, drawn by the engine."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 import numpy as np
+import pytest
 import pytest_asyncio
 
+import perilune.bus
 from perilune import bus as buses
 from perilune.api.master.v1.master_pb2 import (
     JoinRequest,
@@ -24,11 +28,13 @@ from perilune.api.reward.v1.reward_pb2 import GraderChoice
 from perilune.api.rollout.v1.rollout_pb2 import GetStatusRequest, RolloutTask
 from perilune.api.rollout.v1.rollout_pb2_grpc import RolloutServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import (
+    DTYPE_INT32,
     ENDING_STOP,
     PURPOSE_TRAIN,
     ChatMessage,
     DeadLetter,
     Event,
+    PackedArray,
     PolicyVersion,
     Prompt,
     SamplingParams,
@@ -36,13 +42,18 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 )
 from perilune.api.weights.v1.weights_pb2 import SubscribeRequest, SubscribeResponse
 from perilune.api.weights.v1.weights_pb2_grpc import WeightServiceServicer, add_WeightServiceServicer_to_server
-from perilune.bus import Bus, Consumer
-from perilune.codec import unpack
-from perilune.recipe import check_recipe
+from perilune.bus import Bus, Consumer, Delivery
+from perilune.codec import pack, unpack
+from perilune.recipe import EnvironmentTable, check_recipe
 from perilune.service import Service, open_channel
 from perilune.weights import frames, manifest_of
-from services.rollout import server
+from services.rollout import server, stall, worker
 from services.rollout.config import RolloutSettings
+from services.rollout.door import MAX_TRIALS, TOGETHER
+from services.rollout.engines.torch_engine import TorchEngine
+from services.rollout.environments import ENVIRONMENTS
+from services.rollout.environments.base import Observation
+from services.rollout.environments.calculator import Calculator
 from tests.unit.rollout.tiny import EOS, WORDS, model_files, raw_tensors, tiny_llama
 
 RUN = "run1"
@@ -96,6 +107,7 @@ class Trainer(WeightServiceServicer):
     corrupt_next: bool = False
     without: str = "/"  # beginning of the names of files that are left out
     incomplete: int | None = None  # the version that lacks a tensor
+    files: dict[str, bytes] = field(default_factory=dict)  # instead of the model's own
     asked_with: list[int | None] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -119,6 +131,7 @@ class Trainer(WeightServiceServicer):
             if sent is None:
                 manifest.model_files.update(
                     {name: file for name, file in model_files(model).items() if not name.startswith(self.without)}
+                    | self.files
                 )
             for frame in frames(manifest, tensors):
                 if frame.HasField("chunk") and self.corrupt_next:
@@ -151,14 +164,20 @@ class World:
         await asyncio.wait_for(self.running, 30)
         await self.service.server.stop(0)
 
-    async def assign(self, engine: str = "torch") -> None:
-        recipe = RECIPE.model_copy(update={"rollout": RECIPE.rollout.model_copy(update={"engine": engine})})
+    async def assign(self, **rollout: Any) -> None:
+        recipe = RECIPE.model_copy(update={"rollout": RECIPE.rollout.model_copy(update=rollout)})
         run = RunAssignment(run_id=RUN, recipe_json=recipe.model_dump_json(), weights_address=self.trainer_address)
         await self.master.assign(run)
 
 
 @pytest_asyncio.fixture
 async def world(bus: Bus, nats_url: str) -> AsyncIterator[World]:
+    async with world_on(bus, nats_url) as world:
+        yield world
+
+
+@asynccontextmanager
+async def world_on(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     outside = grpc.aio.server()
     master, trainer = Master(), Trainer()
     add_FleetServiceServicer_to_server(master, outside)
@@ -354,3 +373,169 @@ async def test_a_run_whose_model_cannot_be_served_is_said_aloud(world: World) ->
     (event,) = await received(world.bus, buses.EVENT_CONSUMER, Event, 1)
     assert event.kind == "rollout_failed"
     assert "tokenizer" in event.text
+
+
+NO_SYSTEM = (
+    "{% for message in messages %}{% if message['role'] == 'system' %}{{ raise_exception('no system role here') }}"
+    "{% endif %}{{ ' ' + message['content'] }}{% endfor %}"
+)
+
+
+async def test_a_row_that_the_chat_template_refuses_is_set_aside_alone(world: World) -> None:
+    world.trainer.files = {"chat_template.jinja": NO_SYSTEM.encode()}
+    await world.trainer.publish(0)
+    await world.assign()
+    refused = task("refused")
+    refused.prompt.messages.insert(0, ChatMessage(role="system", content="w1"))
+    await send(world.bus, task("g0"), refused, *(task(f"g{i}") for i in range(1, 8)))
+    (letter,) = await received(world.bus, buses.DEAD_CONSUMER, DeadLetter, 1)
+    assert "chat template" in letter.reason
+    assert "no system role here" in letter.reason
+    assert letter.trajectory_ids == [f"refused/{index}" for index in range(4)]
+    assert {each.group_id for each in (await trajectories(world.bus, 32)).values()} == {f"g{i}" for i in range(8)}
+    assert (await left_over(world.bus)) == 0
+
+
+def malformed_tasks() -> Iterator[RolloutTask]:
+    """Groups of which nothing can be sampled."""
+    for number, change in enumerate(
+        [
+            {"run_id": "another"},
+            {"run_id": ""},
+            {"sample_indices": []},
+            {"sample_indices": [1, 1]},
+            {"sample_indices": range(100_000)},
+            {"policy": PolicyVersion(number=2**63)},
+            {"prompt": Prompt(id="\r\n\0")},
+            {"sampling": SamplingParams(temperature=float("nan"), max_tokens=4)},
+            {"sampling": SamplingParams(temperature=-1, max_tokens=4)},
+            {"sampling": SamplingParams(top_p=float("inf"), max_tokens=4)},
+            {"sampling": SamplingParams(top_k=2**32 - 1, max_tokens=4)},
+            {"sampling": SamplingParams(stop=[""], max_tokens=4)},
+            {"unfinished": Trajectory(prompt_tokens=PackedArray(dtype=DTYPE_INT32, data=b"1234567"))},
+            {"unfinished": Trajectory(prompt_tokens=pack(np.array([1, 999], np.int32)))},
+            {"unfinished": Trajectory(prompt_tokens=pack(np.array([1, -5], np.int32)))},
+            {"unfinished": Trajectory()},
+        ]
+    ):
+        broken = task(f"bad{number}")
+        for name in change:
+            broken.ClearField(name)  # type: ignore[arg-type]
+        broken.MergeFrom(RolloutTask(**change))  # type: ignore[arg-type]
+        yield broken
+
+
+async def test_no_group_ends_the_worker(world: World) -> None:
+    await world.trainer.publish(0)
+    await world.assign()
+    broken = list(malformed_tasks())
+    await send(world.bus, *broken, task("fine"))
+    await world.bus._jetstream.publish(buses.prompt_subject(RUN), b"\xff\xfe no protobuf")
+    found = await received(world.bus, buses.DEAD_CONSUMER, DeadLetter, len(broken) + 1)
+    assert {each.message_id for each in found} == {*(f"{each.group_id}/dispatch" for each in broken), ""}
+    assert all(each.reason for each in found)
+    assert {each.group_id for each in (await trajectories(world.bus, 4)).values()} == {"fine"}
+    assert (await left_over(world.bus)) == 0
+
+
+class Broken(Calculator):
+    """Fails at what it is asked, in a way of its own."""
+
+    async def step(self, action: str) -> Observation:
+        raise KeyError("no such tool")
+
+
+async def test_what_an_environment_raises_is_the_failure_of_its_sample(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(ENVIRONMENTS, "broken", f"{__name__}:Broken")
+    await world.trainer.publish(0)
+    await world.assign(environment=EnvironmentTable(name="broken", options={"end": "w"}))
+    await send(world.bus, task("g", num_samples=2))
+    found = await received(world.bus, buses.DEAD_CONSUMER, DeadLetter, 2)
+    assert {"".join(each.trajectory_ids) for each in found} == {"g/0", "g/1"}
+    assert {each.reason for each in found} == {"the environment 'broken' failed: KeyError: 'no such tool'"}
+    assert (await left_over(world.bus)) == 0
+
+
+async def die_with_what_is_there(nats_url: str, count: int, times: int) -> None:
+    """A worker that is killed with everything in hand, again and again."""
+    for _ in range(times):
+        async with Bus.connect(nats_url, "doomed") as doomed:
+            held = 0
+            async for batch in doomed.deliveries(buses.rollout_consumer(RUN), RolloutTask):
+                held += len(batch)
+                if held >= count:
+                    break
+
+
+async def test_deaths_of_a_worker_give_no_group_up(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perilune.bus, "ACK_WAIT_S", 0.4)
+    async with Bus.connect(nats_url, "test") as bus:
+        await bus.declare()
+        async with world_on(bus, nats_url) as world:
+            await send(bus, *(task(f"g{i}") for i in range(3)))
+            await die_with_what_is_there(nats_url, 3, times=6)
+            await world.trainer.publish(0)
+            await world.assign()
+            found = await trajectories(bus, 12)
+            assert {each.group_id for each in found.values()} == {"g0", "g1", "g2"}
+            assert await bus.num_dead_letters() == 0
+            assert (await left_over(bus)) == 0
+
+
+async def test_a_group_that_ends_its_worker_each_time_it_is_tried_alone_is_given_up(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(perilune.bus, "ACK_WAIT_S", 0.4)
+    async with Bus.connect(nats_url, "test") as bus:
+        await bus.declare()
+        async with world_on(bus, nats_url) as world:
+            await send(bus, task("culprit"))
+            async for held, *_ in bus.deliveries(buses.rollout_consumer(RUN), RolloutTask):
+                await bus.note_trials(held, MAX_TRIALS)  # as many workers died with it alone
+                break
+            for _ in range(TOGETHER):
+                await held.retry(delay_s=0.01)
+                async for batch in bus.deliveries(buses.rollout_consumer(RUN), RolloutTask):
+                    if batch:
+                        (held,) = batch
+                        break
+            await held.retry(delay_s=0.01)
+            await send(bus, task("innocent"))
+            await world.trainer.publish(0)
+            await world.assign()
+            (letter,) = await received(bus, buses.DEAD_CONSUMER, DeadLetter, 1)
+            assert letter.reason == f"it was sampled alone {MAX_TRIALS} times, and each time its worker died"
+            assert letter.trajectory_ids == [f"culprit/{index}" for index in range(4)]
+            assert {each.group_id for each in (await trajectories(bus, 4)).values()} == {"innocent"}
+
+
+async def test_work_is_taken_from_an_engine_that_is_stuck(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(perilune.bus, "ACK_WAIT_S", 0.4)
+    monkeypatch.setattr(stall, "STALL_S", 0.5)
+    monkeypatch.setattr(worker, "LOOK_EVERY_S", 0.1)
+    async with Bus.connect(nats_url, "test") as bus:
+        await bus.declare()
+        async with world_on(bus, nats_url) as world:
+            await world.trainer.publish(0)
+            await world.assign()
+            await world.master.until_served(0)
+            hung = threading.Event()
+            monkeypatch.setattr(TorchEngine, "_step", lambda self, prefills: hung.wait(20))
+            await send(bus, task("g"))
+            await until_taken(bus)
+            async with asyncio.timeout(15):
+                (taken,) = await another_takes(bus)
+            assert taken.num_deliveries >= 2
+            await taken.ack()
+            monkeypatch.undo()
+            hung.set()
+            assert len(await trajectories(bus, 4)) == 4  # the engine gets on again: the effect is the same
+
+
+async def another_takes(bus: Bus) -> list[Delivery[RolloutTask]]:
+    async for batch in bus.deliveries(buses.rollout_consumer(RUN), RolloutTask):
+        if batch:
+            return batch
+    raise AssertionError

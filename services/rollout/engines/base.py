@@ -64,6 +64,7 @@ class Generated:
     spans: tuple[Span, ...]
     ending: Ending.ValueType
     repetition: Cycle | None = None  # where it began to repeat itself, counted from the response's start
+    error: str = ""  # why the engine could not take it; it is then ENDING_ABORTED
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from perilune.weights import RawTensor
 from services.rollout.engines import weight_file, wire
 from services.rollout.engines.base import Capacity, Deliver, Generated, Sample, Span, promise
 from services.rollout.engines.process import EngineProcess
-from services.rollout.engines.running import Endings, Running
+from services.rollout.engines.running import Endings, Running, admit
 
 logger = logging.getLogger(__name__)
 
@@ -129,16 +129,16 @@ class ProcessEngine:
     # Orders to the process.
 
     def _submit(self, samples: Sequence[Sample]) -> None:
-        admitted = [Running(sample, self._endings, self.max_context) for sample in samples]
-        fresh = dict(enumerate((each for each in admitted if each.has_room), start=self._num_samples))
+        admitted, over = admit(samples, lambda sample: Running(sample, self._endings, self.max_context))
+        fresh = dict(enumerate(admitted, start=self._num_samples))
         self._num_samples += len(fresh)
         with self._lock:
             process = self._process
             if fresh and not self._running:
                 self._busy_since = time.perf_counter()
             self._running |= fresh
-        if full := [each.generated(trajectory.ENDING_LENGTH) for each in admitted if not each.has_room]:
-            self._deliver(full)
+        if over:
+            self._deliver(over)
         if fresh:
             self._send(process, _submission(fresh))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -98,3 +99,25 @@ class Running:
 
     def generated(self, ending: Ending.ValueType) -> Generated:
         return Generated(self.sample, tuple(piece.span() for piece in self._pieces), ending, self._cycle)
+
+
+R = TypeVar("R", bound=Running)
+
+
+def admit(samples: Iterable[Sample], make: Callable[[Sample], R]) -> tuple[list[R], list[Generated]]:
+    """Samples as an engine runs them, and what is to be delivered at once: those without room, and those that cannot
+    be taken."""
+    admitted: list[R] = []
+    over: list[Generated] = []
+    for sample in samples:
+        try:
+            running = make(sample)
+        except Exception as error:  # noqa: BLE001 - stop texts meet the tokenizer here; what it raises is the sample's
+            reason = f"the engine cannot take the sample: {type(error).__name__}: {error}"
+            over.append(Generated(sample, (), trajectory.ENDING_ABORTED, error=reason))
+            continue
+        if running.has_room:
+            admitted.append(running)
+        else:
+            over.append(running.generated(trajectory.ENDING_LENGTH))
+    return admitted, over

@@ -33,7 +33,7 @@ from services.rollout.engines import sampling
 from services.rollout.engines.base import Capacity, Deliver, Sample, promise
 from services.rollout.engines.model import build_model, round_to_int8, stage_tensors, swap_tensors
 from services.rollout.engines.probe import check_decoding
-from services.rollout.engines.running import Endings, Running
+from services.rollout.engines.running import Endings, Running, admit
 from services.rollout.engines.slots import ATTENTION, Slots, forward, num_read
 
 logger = logging.getLogger(__name__)
@@ -171,10 +171,10 @@ class TorchEngine:
             self._orders.get()()
 
     def _enqueue(self, samples: Sequence[Sample]) -> None:
-        rows = [_Row(sample, self._endings, self.max_context) for sample in samples]
-        self._waiting += (row for row in rows if row.has_room)
-        if full := [row.generated(trajectory.ENDING_LENGTH) for row in rows if not row.has_room]:
-            self._deliver(full)
+        rows, over = admit(samples, lambda sample: _Row(sample, self._endings, self.max_context))
+        self._waiting += rows
+        if over:
+            self._deliver(over)
 
     def _end_early(self, sample_ids: set[str]) -> None:
         here = [*self._rows, *self._waiting]

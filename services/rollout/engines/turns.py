@@ -202,7 +202,7 @@ class TurnTakingEngine:
         for generated in batch:
             held = self._held[generated.sample.id]
             self._running.discard(held.sample.id)
-            if generated.ending == trajectory.ENDING_ABORTED and not held.is_unwanted:
+            if generated.ending == trajectory.ENDING_ABORTED and not (held.is_unwanted or generated.error):
                 held.spans += generated.spans
             else:
                 ended.append(self._end(held, generated))

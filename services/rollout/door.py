@@ -1,0 +1,68 @@
+"""Which groups are sampled side by side, and which alone.
+
+A worker that dies takes down all that it held, and at most one of those groups is why. So a group that was delivered
+before more than once is sampled with no other beside it. Each such trial is noted on the bus before it begins, and
+taken back when it ends in any way but the worker's death: only deaths that a group must have caused count against it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from perilune.bus import Bus, Delivery
+from perilune.errors import InvalidInputError, UnavailableError
+
+logger = logging.getLogger(__name__)
+
+TOGETHER = 2  # deliveries after which a group is tried alone
+MAX_TRIALS = 4  # that ended with the worker's death
+
+
+class Door:
+    """The way into the engine. `changed` is notified when a group leaves, and when the engine serves a new version."""
+
+    def __init__(self, bus: Bus, changed: asyncio.Condition) -> None:
+        self._bus, self._changed = bus, changed
+        self._num_inside = 0
+        self._is_trial = False
+
+    @contextlib.asynccontextmanager
+    async def through(self, delivery: Delivery[Any], is_served: Callable[[], bool]) -> AsyncIterator[None]:
+        """Waits until the engine serves what the group needs and there is nothing that it may not meet.
+
+        InvalidInputError if the group has ended a worker each time that it was tried alone.
+        """
+        is_suspect = delivery.num_deliveries > TOGETHER
+        async with self._changed:
+            await self._changed.wait_for(lambda: is_served() and not self._is_trial)
+            self._is_trial = is_suspect
+            self._num_inside += not is_suspect
+        try:
+            async with self._trial(delivery) if is_suspect else contextlib.nullcontext():
+                yield
+        finally:
+            async with self._changed:
+                self._is_trial = self._is_trial and not is_suspect
+                self._num_inside -= not is_suspect
+                self._changed.notify_all()
+
+    @contextlib.asynccontextmanager
+    async def _trial(self, delivery: Delivery[Any]) -> AsyncIterator[None]:
+        async with self._changed:
+            await self._changed.wait_for(lambda: not self._num_inside)
+        num_trials = await self._bus.num_trials(delivery)
+        if num_trials >= MAX_TRIALS:
+            raise InvalidInputError(f"it was sampled alone {num_trials} times, and each time its worker died")
+        logger.info("a group that was delivered %d times is sampled alone", delivery.num_deliveries)
+        await self._bus.note_trials(delivery, num_trials + 1)
+        try:
+            yield
+        finally:
+            try:
+                await self._bus.note_trials(delivery, 0)
+            except UnavailableError as error:
+                logger.warning("%s", error)
