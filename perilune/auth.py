@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import grpc
+from grpc_health.v1.health_pb2 import HealthCheckRequest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from perilune.errors import (
@@ -52,9 +53,9 @@ ROLES = {
     "runs": ("perilune.api.master.v1.RunService",),
     "worker": ("perilune.api.master.", "perilune.api.rollout.", "perilune.api.weights."),
 }
-# Anyone may ask whether a service is well, and every known caller what it offers.
-OPEN_SERVICES = ("grpc.health.v1.Health",)
-REFLECTION = "grpc.reflection."
+# Anyone may ask whether a service is well, and every known caller what it offers and to be kept informed of it.
+OPEN_METHOD = "/grpc.health.v1.Health/Check"
+COMMON = ("grpc.reflection.", "grpc.health.")
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -119,7 +120,7 @@ class Caller:
     @contextmanager
     def call(self, service: str) -> Iterator[None]:
         """Holds a place for one call of a service, by its full name. PermissionDeniedError or OverloadedError."""
-        if not any(service.startswith((*ROLES[role], REFLECTION)) for role in self.roles):
+        if not any(service.startswith((*ROLES[role], *COMMON)) for role in self.roles):
             raise PermissionDeniedError(
                 f"{self.name} has the roles {', '.join(sorted(self.roles))}, which do not cover {service}"
             )
@@ -236,8 +237,10 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler | None:
         handler = await continuation(details)
         service = details.method.rpartition("/")[0].lstrip("/")
-        if handler is None or service in OPEN_SERVICES:
+        if handler is None:
             return handler
+        if details.method == OPEN_METHOD:
+            return self._open(handler)
 
         @asynccontextmanager
         async def admitted(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
@@ -247,7 +250,25 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
 
         return wrapped(handler, admitted)
 
+    def _open(self, handler: grpc.RpcMethodHandler) -> grpc.RpcMethodHandler:
+        """The health check, which answers a stranger for the whole service and does not read what it sent."""
+        behaviour: Any = handler.stream_unary  # `perilune.decoding` made it one
+
+        async def answer(requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            try:
+                self._caller(context)
+            except UnauthenticatedError:
+                requests = _of_whole_service()
+            return await behaviour(requests, context)
+
+        deserialize, serialize = handler.request_deserializer, handler.response_serializer
+        return grpc.stream_unary_rpc_method_handler(answer, deserialize, serialize)
+
     def _caller(self, context: grpc.aio.ServicerContext[Any, Any]) -> Caller:
         headers = dict(context.invocation_metadata() or ())
         names = context.auth_context().get("x509_common_name", ())
         return self._gate.caller(str(headers.get("authorization", "")), [name.decode() for name in names])
+
+
+async def _of_whole_service() -> AsyncIterator[HealthCheckRequest]:
+    yield HealthCheckRequest()

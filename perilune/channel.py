@@ -15,6 +15,7 @@ from perilune.errors import InvalidInputError
 from perilune.settings import Settings
 
 MAX_MESSAGE_BYTES = 64 << 20
+MAX_CALLS = 10_000  # under way at one time in a service; a worker's membership of the fleet is one
 GRPC_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -30,6 +31,20 @@ GRPC_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.http2.max_frame_size", 4 << 20),
     ("grpc.http2.lookahead_bytes", 16 << 20),
 ]
+
+
+def server_options(max_request_bytes: int) -> list[tuple[str, Any]]:
+    """The options of a service's server: it reads requests of that size at most, and keeps no silent connection."""
+    # Nothing is read ahead of what is asked for: that is for weights, which clients receive.
+    replaced = ("grpc.http2.lookahead_bytes", "grpc.max_receive_message_length")
+    return [
+        *(option for option in GRPC_OPTIONS if option[0] not in replaced),
+        ("grpc.max_receive_message_length", max_request_bytes),
+        ("grpc.server_handshake_timeout_ms", 10_000),  # for TLS and HTTP/2's settings
+        ("grpc.max_connection_idle_ms", 300_000),  # without a call; a client of ours connects again by itself
+        ("grpc.max_concurrent_streams", MAX_CALLS),  # on one connection
+    ]
+
 
 # For clients: every RPC of theirs is safe to retry. A stream is retried until its first message. A service that is full
 # says how long to wait, and gRPC waits so long.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -11,15 +12,12 @@ import grpc
 Around = Callable[[Any, grpc.aio.ServicerContext[Any, Any]], AbstractAsyncContextManager[None]]
 
 
-def wrapped(
-    handler: grpc.RpcMethodHandler, around: Around, deserialize: Callable[[bytes], Any] | None = None
-) -> grpc.RpcMethodHandler:
+def wrapped(handler: grpc.RpcMethodHandler, around: Around) -> grpc.RpcMethodHandler:
     """The handler of the same method that does its work within `around(request, context)`.
 
     Args:
         handler: unary or a stream, on either side.
         around: entered before the behaviour and left when the last answer was sent; may abort the call.
-        deserialize: reads requests in place of the handler's own deserializer.
     """
     kind = ("stream" if handler.request_streaming else "unary", "stream" if handler.response_streaming else "unary")
     behaviour = getattr(handler, "_".join(kind))
@@ -30,12 +28,21 @@ def wrapped(
 
     async def answers(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         async with around(request, context):
-            async for each in behaviour(request, context):
+            async for each in each_of(behaviour(request, context)):
                 yield each
 
     make = getattr(grpc, f"{'_'.join(kind)}_rpc_method_handler")
     return make(
         answers if handler.response_streaming else answer,
-        deserialize or handler.request_deserializer,
+        handler.request_deserializer,
         handler.response_serializer,
     )
+
+
+async def each_of(answers: Any) -> AsyncIterator[Any]:
+    """The answers of a streaming behaviour; none from one that writes them itself, as gRPC's own services do."""
+    if inspect.isawaitable(answers):
+        await answers
+        return
+    async for each in answers:
+        yield each

@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import resource
 import signal
 import socket
 import sys
@@ -25,9 +26,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from pydantic import BeforeValidator, Field
 
-from perilune import telemetry
+from perilune import logs, telemetry
 from perilune.auth import AuthInterceptor, Gate, read_tokens
-from perilune.channel import GRPC_OPTIONS, Credentials, read_pem
+from perilune.channel import MAX_CALLS, MAX_MESSAGE_BYTES, Credentials, read_pem, server_options
 from perilune.channel import open_channel as open_channel  # noqa: PLC0414
 from perilune.decoding import DecodingInterceptor
 from perilune.errors import InvalidInputError, PeriluneError, UnavailableError
@@ -37,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 RETRY_S = 2.0
+MAX_DESCRIPTORS = 65_536
 NOTE_WORK_EVERY_S = 1.0
 
 
@@ -56,6 +58,8 @@ class ServiceSettings(Credentials):
     tokens_file: Path | None = None  # who may call, and how much (`perilune.auth`)
     tls_client_ca: Path | None = None  # callers must show a certificate of this authority (mTLS)
     patience_s: float = 0.0  # to wait at the start for a NATS server or a database that is not there yet
+    # One request of gRPC or HTTP, in MiB; a larger one is refused.
+    max_request_mb: Annotated[int, Field(gt=0, le=MAX_MESSAGE_BYTES >> 20)] = MAX_MESSAGE_BYTES >> 20
     allow_unauthenticated: bool = False  # listen beyond loopback although nothing asks callers who they are
     hybrid: Path | None = (
         None  # a folder in shared memory: trainer and engine of one pod take turns (`perilune.hybrid`)
@@ -73,7 +77,8 @@ class Service:
         self.gate = _gate(settings)
         interceptors: list[grpc.aio.ServerInterceptor] = [AuthInterceptor(self.gate)] if self.gate else []
         interceptors.append(DecodingInterceptor())  # behind the gate: a stranger learns nothing
-        self.server = grpc.aio.server(interceptors=interceptors, options=GRPC_OPTIONS)
+        options = server_options(settings.max_request_mb << 20)
+        self.server = grpc.aio.server(interceptors=interceptors, options=options, maximum_concurrent_rpcs=MAX_CALLS)
         self.stopping = asyncio.Event()
         self.address = ""
         self.http_address = ""
@@ -165,9 +170,8 @@ def main(name: str, settings_type: type[ServiceSettings], run: Callable[[Service
     `run` gets the service, adds its servicers, calls `listen` and `ready`, and works until `service.stopping` is set.
     Exit status 2 means that the setting is wrong and a restart would not help.
     """
-    logging.basicConfig(level="INFO", format=f"%(asctime)s %(levelname).1s {name} %(name)s: %(message)s")
-    # gRPC's forks and cancelled streams are no news.
-    logging.getLogger("grpc").setLevel(logging.ERROR)
+    logs.set_up(name)
+    _take_descriptors()
     try:
         settings = settings_type()
         logging.getLogger().setLevel(settings.log_level)
@@ -178,6 +182,14 @@ def main(name: str, settings_type: type[ServiceSettings], run: Callable[[Service
     except PeriluneError as error:
         logger.error("%s", error)
         sys.exit(2)
+
+
+def _take_descriptors() -> None:
+    """Takes as many open files as the system allows: the usual 1,024 are soon used up by connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = MAX_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(MAX_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 async def _run(name: str, settings: ServiceSettings, run: Callable[[Service], Awaitable[None]]) -> None:

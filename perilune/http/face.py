@@ -183,13 +183,18 @@ async def read_body(request: Request) -> bytes:
     if media_type != JSON:
         details = f"the body is {media_type}; send {JSON}"
         raise RpcAborted(grpc.StatusCode.INVALID_ARGUMENT, details, http_status=415)
+    max_bytes = request.scope.get("state", {}).get("max_request_bytes", MAX_MESSAGE_BYTES)
+    declared = request.headers.get("content-length", "0")
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_MESSAGE_BYTES:
-            details = f"the body is larger than {MAX_MESSAGE_BYTES >> 20} MiB; send it in parts"
-            raise RpcAborted(grpc.StatusCode.INVALID_ARGUMENT, details, http_status=413)
-    return bytes(body)
+    if not (declared.isdigit() and int(declared) > max_bytes):  # else nothing of it is read
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > max_bytes:
+                break
+        else:
+            return bytes(body)
+    details = f"the body is larger than {max_bytes >> 20} MiB; send it in parts"
+    raise RpcAborted(grpc.StatusCode.INVALID_ARGUMENT, details, http_status=413)
 
 
 def _parse(body: bytes, message: Message) -> Message:

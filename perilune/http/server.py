@@ -19,11 +19,11 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from perilune.auth import Gate
 from perilune.errors import InvalidInputError
 from perilune.http.face import Endpoint, methods_of
+from perilune.http.guard import guarded_protocol
 from perilune.http.openapi import describe
 from perilune.http.origin import SameOrigin
 from perilune.http.problems import RpcAborted, problem_response
@@ -129,7 +129,8 @@ def _bind(host: str, port: str) -> socket.socket:
 def _config(app: ASGIApp, settings: ServiceSettings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=_Protocol,
+        http=guarded_protocol(settings.max_request_mb << 20),
+        backlog=128,
         ws="none",
         lifespan="off",
         log_config=None,
@@ -150,13 +151,3 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
         yield
-
-
-class _Protocol(H11Protocol):
-    """Tells the application whose certificate TLS has verified."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        certificate = transport.get_extra_info("peercert") or {}
-        subject = [pair for part in certificate.get("subject", ()) for pair in part]
-        self.app_state = {**self.app_state, "certificate_names": [name for key, name in subject if key == "commonName"]}

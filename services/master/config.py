@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
+from pydantic import Field
 from sqlalchemy import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -14,6 +16,7 @@ from perilune.service import ServiceSettings
 
 class MasterSettings(ServiceSettings):
     listen: str = "127.0.0.1:7040"
+    max_request_mb: Annotated[int, Field(gt=0, le=64)] = 8  # a recipe, a version with its metrics: what it is asked
     database_url: str | None = None  # a SQLAlchemy URL with an async driver; SQLite in `home` if not given
     database_password_file: Path | None = None  # the password for it, where it does not stand in the URL
     read_only: bool = False  # answer questions about runs and do nothing else: no bus, no fleet, no trainer
