@@ -38,6 +38,8 @@ from services.master.tables import OPEN, EvaluationRow, GroupRow, RunRow, Sample
 samples_counter = meter.create_counter("perilune.master.samples", "{sample}", "Samples that came into a state.")
 
 PART_TOKENS = 1 << 15  # of a batch, read at once
+PAGE_BYTES = 16 << 20  # of samples in one list
+MAX_INTEGER = (1 << 63) - 1  # that a column holds
 
 ENDED = (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_STOPPED)
 # States in which a trainer may lease a run.
@@ -666,7 +668,10 @@ class Store:
     async def samples(
         self, run_id: str, iteration: int, purpose: int, mode: str, limit: int, offset: int = 0
     ) -> tuple[list[bytes], int]:
-        """Payloads of an iteration's scored samples in order of dispatch, and how many there are in all."""
+        """Payloads of an iteration's scored samples in order of dispatch, and how many there are in all.
+
+        Fewer than `limit`, but one at least, where they would be more than PAGE_BYTES.
+        """
         answered = (
             select(GroupRow.mode, GroupRow.position, SampleRow.sample_index, SampleRow.payload)
             .join(GroupRow, GroupRow.id == SampleRow.group_id)
@@ -676,9 +681,13 @@ class Store:
                 *([GroupRow.mode == mode] if mode else []),
             )
         )
-        page = answered.order_by(GroupRow.mode, GroupRow.position, SampleRow.sample_index).limit(limit).offset(offset)
+        ordered = answered.order_by(GroupRow.mode, GroupRow.position, SampleRow.sample_index).offset(offset)
+        sizes = ordered.with_only_columns(func.length(SampleRow.payload), maintain_column_froms=True).limit(limit)
         async with self._engine.connect() as db:
             num_samples = await db.scalar(answered.with_only_columns(func.count(), maintain_column_froms=True))
+            totals = accumulate(await db.scalars(sizes))
+            num_fitting = sum(1 for total in totals if total <= PAGE_BYTES)
+            page = ordered.limit(max(1, num_fitting))
             return [row.payload for row in await db.execute(page)], num_samples or 0
 
     # ---- evaluations
@@ -774,7 +783,7 @@ def _awaited_in_round(state: SampleState = SampleState.DISPATCHED) -> tuple[Any,
 async def _check_lease(db: AsyncConnection, run_id: str, lease_epoch: int) -> None:
     """StaleLeaseError if a newer lease began or the run has ended. Holds the run's row until the transaction ends."""
     # An update and no select: it takes the row's lock on every database, so that no lease begins before the commit.
-    newest = update(RunRow).where(RunRow.id == run_id, RunRow.lease_epoch == lease_epoch)
+    newest = update(RunRow).where(RunRow.id == run_id, RunRow.lease_epoch == min(lease_epoch, MAX_INTEGER))
     if not lease_epoch or not (await db.execute(newest.values(lease_epoch=RunRow.lease_epoch))).rowcount:
         epoch = await db.scalar(select(RunRow.lease_epoch).where(RunRow.id == run_id))
         raise StaleLeaseError(

@@ -8,10 +8,20 @@ import grpc
 
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.master.v1.master_pb2_grpc import FleetServiceServicer
-from perilune.errors import NotFoundError
+from perilune.errors import InvalidInputError, NotFoundError
 from perilune.service import rpc_errors
 from services.master.registry import ActiveRun, Registry
 from services.master.tree import Node, joined, left, sources
+
+
+MAX_NAME_CHARS = 256  # of a worker's id, kind and address, which the master keeps and shows
+
+
+def check_names(*names: str) -> None:
+    """InvalidInputError if a worker's name of any kind is no name."""
+    for name in names:
+        if len(name) > MAX_NAME_CHARS:
+            raise InvalidInputError(f"{name[:20]}… is {len(name)} characters; an id or an address has {MAX_NAME_CHARS}")
 
 
 class FleetService(FleetServiceServicer):
@@ -40,6 +50,8 @@ class FleetService(FleetServiceServicer):
             return m.HeartbeatResponse()
 
     async def Join(self, request: m.JoinRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[m.JoinResponse]:
+        async with rpc_errors(context):
+            check_names(request.worker_id, request.kind, request.address)
         worker = m.Worker(id=request.worker_id, kind=request.kind, address=request.address)
         self._workers[request.worker_id] = worker
         if request.serves_weights:

@@ -16,11 +16,12 @@ from perilune.service import rpc_errors
 from services.master.api.description import describe
 from services.master.api.fleet import FleetService
 from services.master.registry import Registry
-from services.master.store import ENDED, Store
+from services.master.store import ENDED, MAX_INTEGER, Store
 from services.master.tables import RunRow
 
 WATCH_INTERVAL_S = 0.5  # a snapshot asks the database several questions
 MAX_LISTED = 1000  # runs in one list, the newest
+MAX_SAMPLES = 500  # in one list
 
 
 async def _always() -> bool:
@@ -100,8 +101,9 @@ class RunService(RunServiceServicer):
     ) -> m.ListSamplesResponse:
         async with rpc_errors(context):
             await self._store.run(request.run_id)
+            iteration, limit = min(request.iteration, MAX_INTEGER), min(request.limit or 20, MAX_SAMPLES)
             payloads, num_samples = await self._store.samples(
-                request.run_id, request.iteration, request.purpose, request.mode, request.limit or 20, request.offset
+                request.run_id, iteration, request.purpose, request.mode, limit, request.offset
             )
             samples = list(map(ScoredTrajectory.FromString, payloads))
             if request.text_only:

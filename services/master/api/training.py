@@ -12,6 +12,7 @@ from perilune.api.master.v1.master_pb2_grpc import TrainingServiceServicer
 from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.errors import StateError
 from perilune.service import rpc_errors
+from services.master.api.fleet import check_names
 from services.master.registry import STOP_PATIENCE_S, Registry
 from services.master.store import Store
 
@@ -25,6 +26,8 @@ class TrainingService(TrainingServiceServicer):
     async def AcquireRun(
         self, request: m.AcquireRunRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[m.AcquireRunResponse]:
+        async with rpc_errors(context):
+            check_names(request.trainer_id, request.weights_address, *request.rank_addresses)
         addresses = request.weights_address, list(request.rank_addresses)
         with self._registry.liveness.belonging(request.trainer_id):
             async with self._registry.lease(request.trainer_id, *addresses) as (run, lease):

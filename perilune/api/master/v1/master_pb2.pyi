@@ -629,7 +629,9 @@ class ListSamplesRequest(_message.Message):
     purpose: _trajectory_pb2.Purpose.ValueType
     iteration: _builtins.int
     limit: _builtins.int
-    """At most this many; 0 means 20."""
+    """At most this many; 0 means 20, and more than 500 means 500. Fewer come where they would be more than 16 MiB: ask
+    for the rest by `offset`.
+    """
     mode: _builtins.str
     """`greedy` or `sampled`, for held-out samples; empty means both."""
     offset: _builtins.int
