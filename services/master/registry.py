@@ -28,6 +28,7 @@ from services.master.tables import RunRow
 logger = logging.getLogger(__name__)
 
 STOP_PATIENCE_S = 60.0  # for a trainer to end the step at hand
+MAX_REASON_CHARS = 10_000  # of a failure, which every list of runs repeats
 COUNT_TIME_EVERY_S = 10.0  # a master that is killed forgets at most so much of a run's time
 
 
@@ -163,6 +164,7 @@ class Registry:
     async def fail(self, run_id: str, reason: str, lease_epoch: int | None = None) -> None:
         """Ends a run as failed. StaleLeaseError if a trainer says so whose lease is over."""
         await self._store.run(run_id)
+        reason = reason if len(reason) <= MAX_REASON_CHARS else f"{reason[:MAX_REASON_CHARS]} …"
         if await self._end(run_id, RunState.RUN_STATE_FAILED, reason, lease_epoch):
             logger.error("%s failed: %s", run_id, reason)
 

@@ -13,7 +13,6 @@ from perilune.service import rpc_errors
 from services.master.registry import ActiveRun, Registry
 from services.master.tree import Node, joined, left, sources
 
-
 MAX_NAME_CHARS = 256  # of a worker's id, kind and address, which the master keeps and shows
 
 
