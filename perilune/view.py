@@ -63,6 +63,7 @@ DETAILS = (  # a metric of a version, how it is called here, its unit
     ("kl", "kl", ""),
     ("entropy", "entropy", ""),
     ("grad_norm", "grad norm", ""),
+    ("engine_gap", "engine gap", " nats"),
     ("rollout_seconds", "rollout", " s"),
     ("train_seconds", "training", " s"),
 )
@@ -76,7 +77,7 @@ class RunView:
     versions: dict[int, Version] = field(default_factory=dict)
     fleet: list[Worker] = field(default_factory=list)
     warmup: dict[str, float] = field(default_factory=dict)  # step, num_steps, loss
-    notices: list[str] = field(default_factory=list)  # what went wrong and was mended
+    notices: list[str] = field(default_factory=list)  # what went wrong, mended or not
     seen_at: float = 0.0  # when `run` was as it is here
 
     def absorb(self, snapshot: WatchRunResponse, now: float) -> None:
@@ -86,10 +87,12 @@ class RunView:
         for event in snapshot.events:
             if event.kind == "warmup":
                 self.warmup = dict(event.metrics)
+            elif event.kind == "warning":
+                self.notice = event.text
 
     @property
     def notice(self) -> str:
-        """The last thing that went wrong and was mended."""
+        """The last thing that went wrong."""
         return self.notices[-1] if self.notices else ""
 
     @notice.setter

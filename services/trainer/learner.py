@@ -29,6 +29,8 @@ from services.trainer.packing import PackedRow, pack_rows
 from services.trainer.ranks import Ranks
 from services.trainer.sharding import shard
 
+INFINITE_GAP = 1e6  # nats: an engine that says of a token that it drew that it cannot come
+
 
 class InterruptedTraining(Exception):
     """The work was asked to stop; the weights in memory lie between two versions and must not be used."""
@@ -321,5 +323,5 @@ def _summary(
         # Samples are drawn from π_i, so this estimates its entropy; nats a token.
         metrics["entropy"] = -tally.sum_reference_logprobs / tally.num_reference_tokens
     if tally.engine_gap >= 0:
-        metrics["engine_gap"] = tally.engine_gap  # nats; the largest over all tokens
+        metrics["engine_gap"] = min(tally.engine_gap, INFINITE_GAP)  # nats; the largest over all tokens
     return {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -43,6 +43,7 @@ from perilune.recipe import Recipe, read_stored_recipe
 from perilune.service import Service, open_channel, patiently, until_stopping
 from perilune.vitals import Vitals, beat
 from perilune.weights.adapted import STREAM
+from services.trainer.gap import gap_limit, gap_warning
 from services.trainer.learner import InterruptedTraining
 from services.trainer.publisher import SERVICE, Publisher
 from services.trainer.ranks import END, RankLostError, Ranks
@@ -56,6 +57,12 @@ MAX_RETRY_S = 10.0
 PROGRESS_S = 1.0
 
 _tokens = telemetry.meter.create_counter("perilune.trainer.tokens", unit="{token}", description="Trained tokens.")
+_gap = telemetry.meter.create_gauge(
+    "perilune.trainer.engine_gap", "{nat}", "The largest difference of an engine's log-probability from the trainer's."
+)
+_gap_limit = telemetry.meter.create_gauge(
+    "perilune.trainer.engine_gap_limit", "{nat}", "What `engine_gap` may be before something is wrong."
+)
 _seconds = telemetry.meter.create_histogram("perilune.trainer.iteration", unit="s", description="Time of training.")
 
 # Orders to the other ranks, beside those of the session.
@@ -123,6 +130,7 @@ class Trainer:
         self._run_id = ""
         self._doing = ""  # in torch's thread
         self._num_steps = 0
+        self._told_gap = 0.0  # nats, of the run at hand
 
     def vitals(self) -> Vitals:
         """What torch's thread does: nothing while the trainer waits for a run, or for the fleet."""
@@ -179,9 +187,11 @@ class Trainer:
             logger.error("run %s cannot go on: %s", assignment.run_id, error)
             verdict = FailRunRequest(run_id=assignment.run_id, reason=str(error), lease_epoch=assignment.lease_epoch)
             await self._master.FailRun(verdict)
+        finally:
+            _gap.set(0.0, {"run": assignment.run_id})
 
     async def _train(self, assignment: Assignment, recipe: Recipe, stop: threading.Event, turns: Turns) -> None:
-        run_id = assignment.run_id
+        run_id, self._told_gap = assignment.run_id, 0.0
         if recipe.trainer.adapter and self._service.settings.hybrid:
             raise InvalidInputError(
                 "trainer.adapter: a trainer that takes turns with its pod's engine (PERILUNE_HYBRID) hands over whole "
@@ -225,6 +235,7 @@ class Trainer:
                 await self._in_thread(stop, session.train, batch)
             _tokens.add(int(session.metrics["num_tokens"]))
             _seconds.record(session.metrics["train_seconds"])
+            await self._tell_gap(run_id, session)
 
     async def _start(self, assignment: Assignment, recipe: Recipe, stop: threading.Event) -> Session:
         """Opens the run's session, and tells everyone how its warm-up gets on."""
@@ -259,15 +270,28 @@ class Trainer:
             now = progress | {"num_steps": num_steps}
             if now.get("step", 0) > told:
                 told = now["step"]
-                event = Event(
-                    run_id=run_id, time_unix_ns=time.time_ns(), source=self._service.id, kind="warmup", metrics=now
-                )
-                try:
-                    await self._bus.publish(
-                        event_subject(run_id), event, f"{run_id}/{self._service.id}/warmup/{told:.0f}"
-                    )
-                except UnavailableError as error:  # nobody sees the progress; training does not depend on that
-                    logger.warning("%s", error)
+                await self._tell(Event(run_id=run_id, kind="warmup", metrics=now), f"{told:.0f}")
+
+    async def _tell_gap(self, run_id: str, session: Session) -> None:
+        """Warns where the engine and this trainer do not compute the same policy: in the log, an event and a metric."""
+        _gap.set(session.metrics.get("engine_gap", 0.0), {"run": run_id})
+        _gap_limit.set(gap_limit(session.recipe), {"run": run_id})
+        text, gap = gap_warning(session.recipe, session.metrics), session.metrics.get("engine_gap", 0.0)
+        if text and gap > 2 * self._told_gap:  # not at every iteration, unless it grows
+            self._told_gap = gap
+            logger.warning("run %s, version %d: %s", run_id, session.number, text)
+            event = Event(run_id=run_id, kind="warning", iteration=session.number - 1, text=text)
+            await self._tell(event, f"{session.number}")
+
+    async def _tell(self, event: Event, number: str) -> None:
+        """Sends an event to those who watch; the number tells it from others of its kind."""
+        event.time_unix_ns, event.source = time.time_ns(), self._service.id
+        try:
+            await self._bus.publish(
+                event_subject(event.run_id), event, f"{event.run_id}/{event.source}/{event.kind}/{number}"
+            )
+        except UnavailableError as error:  # it is not seen; training does not depend on that
+            logger.warning("%s", error)
 
     async def _batch(self, assignment: Assignment, iteration: int) -> list[ScoredGroup]:
         request = GetBatchRequest(run_id=assignment.run_id, iteration=iteration, lease_epoch=assignment.lease_epoch)

@@ -173,3 +173,10 @@ def test_the_notice_of_a_failure_carries_its_reason() -> None:
     view = RunView(run=failed)
     assert "x  failed  0:00  out of memory" in seen(view)
     assert News().lines(view, 0.0) == ["  0:00  x is failed: out of memory"]
+
+
+def test_a_warning_is_shown_and_said() -> None:
+    view = half_way()
+    view.absorb(WatchRunResponse(run=view.run, events=[Event(kind="warning", text="engine_gap is 12 nats")]), 101.0)
+    assert "engine_gap is 12 nats" in seen(view)
+    assert any("engine_gap is 12 nats" in line for line in News().lines(view, 101.0))

@@ -30,7 +30,7 @@ function lineOf({ timeUnixNs, source, kind, iteration, metrics, text }) {
   const at = dateOf(timeUnixNs);
   return h(
     "li",
-    { class: kind.includes("fail") || kind === "silent" ? "bad" : "" },
+    { class: kind.includes("fail") || ["silent", "warning"].includes(kind) ? "bad" : "" },
     h("time", { datetime: at.toISOString() }, clock(at)),
     h("span", { class: "source" }, source),
     h("b", {}, words(kind)),
