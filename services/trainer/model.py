@@ -101,16 +101,32 @@ def make_policy(recipe: Recipe) -> Policy:
         NotFoundError: no such folder, package or hub model; the message says what to do.
         InvalidInputError: a model that the trainer cannot train.
     """
+    if recipe.model.create is not None:
+        return create_policy(recipe.model.create, recipe.seed, _preparation(recipe))
+    assert recipe.model.path is not None  # the recipe's check: one of both
+    return load_policy(recipe.model.path, _preparation(recipe))
+
+
+def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
+    """The tokenizer of the recipe's policy, without its weights. Errors as of `make_policy`."""
+    create, path = recipe.model.create, recipe.model.path
+    if create is not None:
+        tokenizer: PreTrainedTokenizerBase = word_tokenizer(find_task(create.task).VOCABULARY)
+    else:
+        assert path is not None  # the recipe's check: one of both
+        tokenizer = load_tokenizer(path)
+    _preparation(recipe)(tokenizer)
+    return tokenizer
+
+
+Prepare = Callable[[PreTrainedTokenizerBase], None]
+
+
+def _preparation(recipe: Recipe) -> Prepare:
+    """Gives a tokenizer the recipe's chat template."""
     table = recipe.model
     template = table.chat_template and chat_template_text(table.chat_template)
-
-    def prepare(tokenizer: PreTrainedTokenizerBase) -> None:
-        set_template(tokenizer, template, table.template_arguments)
-
-    if table.create is not None:
-        return create_policy(table.create, recipe.seed, prepare)
-    assert table.path is not None  # the recipe's check: one of both
-    return load_policy(table.path, prepare)
+    return lambda tokenizer: set_template(tokenizer, template, table.template_arguments)
 
 
 def _leave(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -130,7 +146,7 @@ def hollow_policy(small_files: Mapping[str, bytes]) -> Policy:
     return policy
 
 
-def load_policy(path: str, prepare: Callable[[PreTrainedTokenizerBase], None] = _leave) -> Policy:
+def load_policy(path: str, prepare: Prepare = _leave) -> Policy:
     """A folder, a Hugging Face id, or `package:NAME` for the GGUF file inside an installed package.
 
     `prepare` is handed the tokenizer before it is checked.
@@ -140,20 +156,33 @@ def load_policy(path: str, prepare: Callable[[PreTrainedTokenizerBase], None] = 
         model = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
         )
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        prepare(tokenizer)
-        return Policy(model, tokenizer)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    # What transformers raises for missing folders, files, ids and no network alike, and for what is no model.
-    except (OSError, ValueError) as error:
-        raise NotFoundError(
-            f"cannot load the model {path!r}: give model.path as a folder with config.json, weights and tokenizer, as "
-            f"a Hugging Face id (needs network or a filled cache), or as package:NAME. {error}"
-        ) from error
+    else:
+        try:
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        except (OSError, ValueError) as error:
+            raise _cannot_load(path, error) from error
+    tokenizer = load_tokenizer(path)
     prepare(tokenizer)
     return Policy(model, tokenizer)
+
+
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model that is named as for `load_policy`."""
+    if path.startswith(PACKAGE_PREFIX):
+        gguf = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
+        return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    try:
+        return AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(path, error) from error
+
+
+def _cannot_load(path: str, error: Exception) -> NotFoundError:
+    """For what transformers raises for missing folders, files, ids and no network alike, and for what is no model."""
+    return NotFoundError(
+        f"cannot load the model {path!r}: give model.path as a folder with config.json, weights and tokenizer, as "
+        f"a Hugging Face id (needs network or a filled cache), or as package:NAME. {error}"
+    )
 
 
 class LlamaSize(Protocol):

@@ -38,20 +38,29 @@ def _of_model(recipe: Recipe) -> Iterator[Mistake]:
     if path is None:
         return
     try:
-        if path.startswith(PACKAGE_PREFIX):
-            context = _context_of_gguf(gguf_in_package(path.removeprefix(PACKAGE_PREFIX)))
-        else:
-            context = context_of(_config(path))
+        context = context_of(recipe)
     except NotFoundError as error:
         yield Mistake("model.path", str(error))
-        return
-    except (OSError, struct.error, KeyError) as error:  # a GGUF file that is cut short, or is none
-        yield Mistake("model.path", f"{path} cannot be read: {error}")
         return
     if context is not None:
         yield from no_room(recipe, context)
     if recipe.trainer.adapter and (layers := matrices(Path(path))):
         yield from absent_targets(recipe, layers)
+
+
+def context_of(recipe: Recipe) -> int | None:
+    """The positions of a recipe's model; None where its files do not say. NotFoundError if there is no such model."""
+    if recipe.model.create is not None:
+        return recipe.model.create.max_positions
+    path = recipe.model.path
+    assert path is not None  # the recipe's check: one of both
+    if not path.startswith(PACKAGE_PREFIX):
+        return _context_of_config(_config(path))
+    file = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
+    try:
+        return _context_of_gguf(file)
+    except (OSError, struct.error, KeyError) as error:
+        raise NotFoundError(f"{file} cannot be read: {error}") from error
 
 
 def _config(path: str) -> dict[str, Any]:
@@ -97,8 +106,7 @@ def _config_from_hub(name: str) -> Path:
         ) from error
 
 
-def context_of(config: dict[str, Any]) -> int | None:
-    """The positions of a model, by its configuration; None where it does not say."""
+def _context_of_config(config: dict[str, Any]) -> int | None:
     text = config.get("text_config")
     table = {**config, **text} if isinstance(text, dict) else config
     return next((table[key] for key in CONTEXT_KEYS if isinstance(table.get(key), int)), None)

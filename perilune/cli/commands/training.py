@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -97,6 +98,12 @@ def sft(
 def check(
     recipe: RecipeArgument,
     set_: Overrides = None,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Also show three prompts as the model reads them, and a graded answer, as comments."
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Check all that can be known of a recipe before it is run, and print it as TOML with every default filled in."""
@@ -105,3 +112,7 @@ def check(
 
     checked = load_checked(recipe, set_ or [])
     print(checked.model_dump_json(indent=2) if as_json else toml.dumps(checked.model_dump(mode="json")), end="")
+    if deep:
+        from perilune.cli import looking
+
+        looking.show(checked, sys.stderr if as_json else sys.stdout)
