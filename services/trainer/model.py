@@ -202,7 +202,7 @@ class LlamaSize(Protocol):
     def max_positions(self) -> int: ...
 
 
-def create_policy(table: CreateModel, seed: int, prepare: Callable[[PreTrainedTokenizerBase], None] = _leave) -> Policy:
+def create_policy(table: CreateModel, seed: int, prepare: Prepare = _leave) -> Policy:
     """A Llama that vLLM and SGLang can serve too, with random weights and the words of a task as its vocabulary."""
     tokenizer = word_tokenizer(find_task(table.task).VOCABULARY)
     prepare(tokenizer)
