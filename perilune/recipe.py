@@ -104,7 +104,8 @@ class WarmupTable(Table):
     task: str | None = None  # a name in perilune/tasks that can write traces
     path: str | None = None  # or a JSONL file with `question` and `response` on each line
     options: Options = {}  # for the task's traces
-    num_examples: PositiveInt = 20_000
+    # So many different ones: the first of a file. If not given, all of a file, and 20,000 of a task, which has no end.
+    num_examples: PositiveInt | None = None
     num_steps: PositiveInt = 500
     batch_size: PositiveInt = 64
     learning_rate: PositiveFloat = 1e-3

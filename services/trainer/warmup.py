@@ -5,7 +5,8 @@ Only the response and the end of sequence after it are learnt; several examples 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import logging
+from collections.abc import Callable, Iterator, Sequence
 from inspect import signature
 from pathlib import Path
 from random import Random
@@ -27,7 +28,11 @@ from services.trainer.logprobs import token_logprobs
 from services.trainer.model import Policy
 from services.trainer.packing import pack_rows
 
+logger = logging.getLogger(__name__)
+
 BETAS, WEIGHT_DECAY, MAX_GRAD_NORM = (0.9, 0.95), 0.01, 1.0
+NUM_OF_TASK = 20_000  # different examples, where the recipe does not say how many
+CHECKED_AT_ONCE = 1_000
 
 Example = tuple[list[dict[str, str]], str]  # the messages of a prompt, and the response to learn
 
@@ -49,12 +54,14 @@ def warm_up(
 
     Raises:
         InterruptedTraining: should_stop said so.
-        RecipeError, NotFoundError, InvalidInputError: the traces cannot be made or read.
+        RecipeError, NotFoundError, InvalidInputError: the traces cannot be made or read, or are too long.
         DivergedError: a gradient is not finite.
     """
     table, loss = recipe.warmup, float("nan")
     if table is None:
         return loss
+    if table.path is not None:
+        _check_file(policy, table, should_stop)
     optimizer = AdamW(
         policy.model.parameters(), lr=table.learning_rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
     )
@@ -83,7 +90,7 @@ def _task_examples(table: WarmupTable, seed: int) -> Callable[[int], Example]:
     for_trace = {key: value for key, value in table.options.items() if key not in for_problem}
 
     def example(number: int) -> Example:
-        index = number % table.num_examples
+        index = number % (table.num_examples or NUM_OF_TASK)
         try:
             problem = task.problem(seed, index, **for_problem)  # type: ignore[arg-type]  # checked by calling it
             trace = task.trace(problem, Random(f"trace/{seed}/{index}"), **for_trace)
@@ -105,6 +112,34 @@ def _file_examples(table: WarmupTable, seed: int) -> Callable[[int], Example]:
         return examples[place]
 
     return example
+
+
+def _check_file(policy: Policy, table: WarmupTable, should_stop: Callable[[], bool]) -> None:
+    """Says how much of a file is seen, and refuses examples that are too long before the first step."""
+    assert table.path is not None
+    examples = read_examples(Path(table.path))
+    num_used, num_seen = len(examples[: table.num_examples]), table.num_steps * table.batch_size
+    logger.info(
+        "%s holds %d examples; %d are used, %d are learnt from in all", table.path, len(examples), num_used, num_seen
+    )
+    lengths: list[int] = []
+    for start in range(0, num_used, CHECKED_AT_ONCE):
+        if should_stop():
+            raise InterruptedTraining
+        tokens, _ = tokenize(policy, examples[start : min(start + CHECKED_AT_ONCE, num_used)])
+        lengths += map(len, tokens)
+    _refuse_long(policy, lengths, f"examples of warmup.path {table.path}")
+
+
+def _refuse_long(policy: Policy, lengths: Sequence[int], what: str) -> None:
+    """InvalidInputError if some have more tokens than the model can read; `what` says of what they are the lengths."""
+    context = getattr(policy.model.config.get_text_config(), "max_position_embeddings", None)
+    long = [number for number, length in enumerate(lengths, start=1) if context is not None and length > context]
+    if long:
+        raise InvalidInputError(
+            f"{len(long)} of {len(lengths)} {what} have more tokens than the model's context of {context}, the longest "
+            f"{max(lengths)}; the first is number {long[0]}: shorten or remove them, or take a model with more context"
+        )
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -145,6 +180,7 @@ def tokenize(policy: Policy, examples: list[Example]) -> tuple[list[NDArray[np.i
 def _accumulate(policy: Policy, examples: list[Example], max_tokens: int) -> float:
     """Adds the gradient of the mean negative log-likelihood over all the batch's learnt tokens; returns that mean."""
     tokens, learnt = tokenize(policy, examples)
+    _refuse_long(policy, [len(each) for each in tokens], "examples of a warm-up's step")
     num_learnt = sum(int(mask.sum()) for mask in learnt)
     total = 0.0
     for row in pack_rows(tokens, learnt, max_tokens):

@@ -43,8 +43,8 @@ def recipe(
     )
 
 
-def tiny_policy(seed: int = 0) -> Policy:
-    return create_policy(CreateModel.model_validate(TINY), seed)
+def tiny_policy(seed: int = 0, **changes: Any) -> Policy:
+    return create_policy(CreateModel.model_validate(TINY | changes), seed)
 
 
 def sample(rng: np.random.Generator, score: float, num_prompt: int = 5, num_response: int | None = None) -> Sample:

@@ -99,3 +99,35 @@ def test_learning_rates_by_hand() -> None:
     assert learning_rate(recipe(learning_rate=0.1).trainer, 3) == 0.1
     assert [warmup_learning_rate(1.0, step, 20) for step in (0, 10)] == pytest.approx([0.5, 0.5])
     assert warmup_learning_rate(1.0, 19, 20) < 0.01
+
+
+def test_all_of_a_file_is_used_unless_the_recipe_says_how_much(tmp_path: Path) -> None:
+    path = tmp_path / "traces.jsonl"
+    path.write_text("".join(json.dumps({"question": f"{n}", "response": "yes"}) + "\n" for n in range(20_010)))
+    (everything,) = batches(WarmupTable(path=str(path), batch_size=20_010, num_steps=1), seed=0)
+    assert len({question[0]["content"] for question, _ in everything}) == 20_010
+    (some,) = batches(WarmupTable(path=str(path), batch_size=20, num_steps=1, num_examples=5), seed=0)
+    assert {question[0]["content"] for question, _ in some} == set("01234")
+
+
+def test_examples_beyond_the_context_are_refused_before_the_first_step(tmp_path: Path) -> None:
+    path, steps = tmp_path / "traces.jsonl", []
+    rows = [{"question": "which two", "response": "none " * count} for count in (3, 600, 3, 510)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = r"2 of 4 examples of warmup.path .* context of 512, the longest 604; the first is number 2"
+    with pytest.raises(InvalidInputError, match=said):
+        warm_up(tiny_policy(), recipe(warmup={"path": str(path)}), on_step=lambda *step: steps.append(step))
+    assert not steps
+    with pytest.raises(InvalidInputError, match=r"of a warm-up's step have more tokens than the model's context of 8"):
+        warm_up(tiny_policy(max_positions=8), recipe(warmup={"task": "search"}))
+
+
+def test_a_warm_up_without_a_chat_template_reads_prompts_as_rollouts_do(tmp_path: Path) -> None:
+    policy = tiny_policy()
+    policy.tokenizer.chat_template = None
+    (tokens,), _ = tokenize(policy, [([{"role": "user", "content": "which two"}], "none")])
+    assert policy.tokenizer.convert_ids_to_tokens(tokens.tolist()) == ["which", "two", "none", "<eos>"]
+    path = tmp_path / "traces.jsonl"
+    path.write_text('{"question": "which two", "response": "none"}\n')
+    loss = warm_up(policy, recipe(warmup={"path": str(path), "num_steps": 2, "batch_size": 2}))
+    assert loss > 0
