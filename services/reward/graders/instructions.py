@@ -17,6 +17,8 @@ from perilune.errors import InvalidInputError
 from services.reward.answers import without_thinking
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict, nearest
 from services.reward.graders.length import count
+from services.reward.languages import is_in
+from services.reward.sentences import count_sentences
 
 Arguments = Mapping[str, Any]
 Check = Callable[[str, Arguments], bool]
@@ -81,10 +83,6 @@ def _letters(text: str, letter: str) -> int:
     return text.lower().count(letter.lower())
 
 
-def _sentences(text: str) -> int:
-    return len([part for part in re.split(r"[.!?。！？]+(?=\s|$|[^\x00-\x7f])", text) if part.strip()])
-
-
 def _paragraphs(text: str, divider: str = r"\s?\*\*\*\s?") -> list[str]:
     return [part.strip() for part in re.split(divider, text)]
 
@@ -108,10 +106,12 @@ def _nth_paragraph(text: str, arguments: Arguments) -> bool:
 
 def _postscript(text: str, arguments: Arguments) -> bool:
     marker = str(arguments["postscript_marker"])
-    pattern = {"P.P.S": r"\s*p\.\s?p\.\s?s.*\S", "P.S.": r"\s*p\.\s?s\..*\S"}.get(
-        marker, r"\s*" + re.escape(marker.lower()) + r".*\S"
+    pattern = {"P.P.S": r"p\.\s?p\.\s?s", "P.S.": r"p\.\s?s\."}.get(marker, re.escape(marker.lower()))
+    # At the beginning of a line, behind its marks, or of a sentence.
+    return (
+        re.search(rf"(?:^[\s*_#>-]*|[.!?][\"”)*_]*\s+[*_]*){pattern}[*_:.\s]*\S.*$", text.lower(), re.MULTILINE)
+        is not None
     )
-    return re.search(r"^" + pattern + r"\s*$", text.lower(), re.MULTILINE) is not None
 
 
 def _highlights(text: str, arguments: Arguments) -> bool:
@@ -120,9 +120,11 @@ def _highlights(text: str, arguments: Arguments) -> bool:
 
 
 def _sections(text: str, arguments: Arguments) -> bool:
+    """Sections that are not empty: their heading begins a line, behind its marks, and may have text of its own."""
     splitter = re.escape(str(arguments["section_spliter"]).strip())
-    parts = re.split(rf"^\s*{splitter}\s+[\dIVXLA-Z]+.*$", text, flags=re.MULTILINE | re.IGNORECASE)
-    return sum(bool(part.strip()) for part in parts[1:]) >= int(arguments["num_sections"])
+    heading = rf"^[\s*_#>|-]*(?:\d+[.)]\s+)?[*_]*{splitter}\s*(?:\d+|[IVXL]+|[A-Z])\b(?!['’])"
+    parts = re.split(heading, text, flags=re.MULTILINE | re.IGNORECASE)
+    return sum(any(map(str.isalnum, part)) for part in parts[1:]) >= int(arguments["num_sections"])
 
 
 def _is_json(text: str, arguments: Arguments) -> bool:
@@ -146,7 +148,7 @@ def _repeats_prompt(text: str, arguments: Arguments) -> bool:
 
 
 def _capital_words(text: str, arguments: Arguments) -> bool:
-    words = re.findall(r"[^\W\d_]+(?:['’-][^\W\d_]+)*", text)
+    words = re.findall(r"(?:[^\W\d_]\.){2,}|[^\W\d_]+(?:['’-][^\W\d_]+)*", text)
     return _relation(sum(word.isupper() for word in words), arguments, "capital_frequency", "capital_relation")
 
 
@@ -161,54 +163,6 @@ def _list(arguments: Arguments, name: str) -> list[Any]:
     return value
 
 
-def _is_english(text: str) -> bool:
-    return language_of(text) in ("en", None)
-
-
-_SCRIPTS = {
-    "ja": r"[\u3040-\u30ff]", "ko": r"[\uac00-\ud7af]", "zh": r"[\u4e00-\u9fff]", "ru": r"[\u0400-\u04ff]",
-    "ar": r"[\u0600-\u06ff]", "hi": r"[\u0900-\u097f]", "th": r"[\u0e00-\u0e7f]", "el": r"[\u0370-\u03ff]",
-    "he": r"[\u0590-\u05ff]", "ta": r"[\u0b80-\u0bff]", "te": r"[\u0c00-\u0c7f]", "bn": r"[\u0980-\u09ff]",
-    "gu": r"[\u0a80-\u0aff]", "pa": r"[\u0a00-\u0a7f]", "kn": r"[\u0c80-\u0cff]", "ml": r"[\u0d00-\u0d7f]",
-}  # fmt: skip
-_SHARED_SCRIPTS = {"uk": "ru", "bg": "ru", "fa": "ar", "ur": "ar", "mr": "hi", "ne": "hi"}
-_COMMON_WORDS = {
-    "en": "the and of to in is that it for was with as are this be on not have you but",
-    "de": "der die und das ist nicht ein eine zu mit den von sich auf für im dem auch es wir",
-    "fr": "le la les et est des une un dans pour que qui pas sur avec ce il elle nous du",
-    "es": "el la los las y es que en un una por con para no se del lo como más su",
-    "pt": "o a os as e é que em um uma por com para não se do da no como mais",
-    "it": "il la le e è che in un una per con non si del della sono gli di come più",
-    "nl": "de het een en is niet van in dat op te voor met zijn maar ook aan er wij naar",
-    "pl": "i w nie na się jest to że z do jak ale o co tak dla od przez po za",
-    "sv": "och det att i en är som på för inte med av den till ett har om jag var men",
-    "fi": "ja on ei se että oli hän mutta kun niin joka ovat myös tai jos olen sen kuin mitä nyt",
-    "tr": "ve bir bu için de da ne ile çok gibi ama var daha olarak mi ben en kadar değil sonra",
-    "vi": "và là của có không được cho một những trong người với các đã này khi tôi để như từ",
-    "sw": "na ya wa kwa ni katika la za kuwa hii hiyo cha lakini yake watu sana pia kama huo vya",
-}
-
-
-def language_of(text: str) -> str | None:
-    """The language by its script or its commonest words; None where that does not tell."""
-    letters = sum(character.isalpha() for character in text) or 1
-    for language, script in _SCRIPTS.items():
-        if len(re.findall(script, text)) > (0.1 if language == "ja" else 0.4) * letters:
-            return language
-    words = re.findall(r"[^\W\d_]+", text.lower())
-    shares = {name: sum(word in set(common.split()) for word in words) for name, common in _COMMON_WORDS.items()}
-    best = max(shares, key=lambda name: shares[name])
-    return best if shares[best] > 0.08 * len(words) else None
-
-
-def _response_language(text: str, arguments: Arguments) -> bool:
-    language = str(arguments["language"]).lower()
-    language = _SHARED_SCRIPTS.get(language, language).partition("-")[0]
-    if language not in _SCRIPTS and language not in _COMMON_WORDS:
-        raise ValueError(f"language {language!r} cannot be told")
-    return language_of(text) == language
-
-
 CHECKS: dict[str, Check] = {
     "keywords:existence": lambda text, a: all(_occurrences(text, str(word)) for word in _list(a, "keywords")),
     "keywords:frequency": lambda text, a: _relation(_occurrences(text, str(a["keyword"])), a, "frequency"),
@@ -216,8 +170,8 @@ CHECKS: dict[str, Check] = {
     "keywords:letter_frequency": lambda text, a: _relation(
         _letters(text, str(a["letter"])), a, "let_frequency", "let_relation"
     ),
-    "language:response_language": _response_language,
-    "length_constraints:number_sentences": lambda text, a: _relation(_sentences(text), a, "num_sentences"),
+    "language:response_language": lambda text, a: is_in(text, str(a["language"])),
+    "length_constraints:number_sentences": lambda text, a: _relation(count_sentences(text), a, "num_sentences"),
     "length_constraints:number_paragraphs": _number_paragraphs,
     "length_constraints:number_words": lambda text, a: _relation(count(text), a, "num_words"),
     "length_constraints:nth_paragraph_first_word": _nth_paragraph,
@@ -226,7 +180,8 @@ CHECKS: dict[str, Check] = {
     ),
     "detectable_content:postscript": _postscript,
     "detectable_format:number_bullet_lists": lambda text, a: (
-        len(re.findall(r"^\s*(?:\*(?!\*)|-)\s*[^\s*-].*$", text, re.MULTILINE)) == int(a["num_bullets"])
+        len(re.findall(r"^[ \t]*(?:\*(?!\*)|-(?!-))[ \t]*(?!(?:[*_-][ \t]*)+$)\S.*$", text, re.MULTILINE))
+        == int(a["num_bullets"])
     ),
     "detectable_format:constrained_response": lambda text, a: any(
         answer in text for answer in ("My answer is yes.", "My answer is no.", "My answer is maybe.")
@@ -242,14 +197,14 @@ CHECKS: dict[str, Check] = {
     ),
     "startend:quotation": lambda text, a: len(text) > 2 and text[0] in '"“' and text[-1] in '"”',
     "change_case:capital_word_frequency": _capital_words,
-    "change_case:english_capital": lambda text, a: text.isupper() and _is_english(text),
-    "change_case:english_lowercase": lambda text, a: text.islower() and _is_english(text),
+    "change_case:english_capital": lambda text, a: text.isupper() and is_in(text, "en"),
+    "change_case:english_lowercase": lambda text, a: text.islower() and is_in(text, "en"),
     "punctuation:no_comma": lambda text, a: not re.search(r"[,，、]", text),
 }
 
 GRADER = Grader(
     name="instructions",
-    version="1",
+    version="2",
     description="1 if every instruction that a program can check (IF-Eval) is followed, else 0",
     options=InstructionsOptions,
     grade=grade,

@@ -176,3 +176,12 @@ def test_hostile_text_is_read_in_linear_time(text: str) -> None:
         grader = find_grader(name)
         grader.grade(Sample("", reference, text), grader.read_options({}))
     assert time.process_time() - start < 3
+
+
+def test_a_language_that_cannot_be_told_is_named() -> None:
+    case = {
+        "reference": '[{"id": "language:response_language", "language": "xx"}]',
+        "response": "Any words in English.",
+    }
+    with pytest.raises(InvalidInputError, match="language 'xx' cannot be told"):
+        value_of("instructions", case)
