@@ -12,9 +12,10 @@ _SAME = {
 }  # fmt: skip
 # Languages in scripts of their own: no text in Latin letters is in one of them.
 _NOT_LATIN = frozenset(
-    "am ar as be bg bn dz el fa gu he hi hy ja ka kk km kn ko ky lo mk ml mn mr ne or pa ps ru si ta te th ug uk ur zh".split()
+    "am ar as be bg bn dz el fa gu he hi hy ja ka kk km kn ko ky lo mk ml mn mr ne or pa ps ru si ta te th ug uk"
+    " ur zh".split()
 )
-FEW_LETTERS, FEW = 20, 5  # of so few letters, the likeliest language is a guess among so many
+FEW_LETTERS, FEW = 20, 5  # of so few Latin letters, the likeliest language is a guess among so many
 MAX_CHARS = 20_000
 _CODE = re.compile(r"[a-z]{2,3}(?:[-_][a-zA-Z]{2,8})*")
 
@@ -30,14 +31,17 @@ def check_language(code: str) -> str:
 def is_in(text: str, code: str) -> bool:
     """Whether a text is in a language; one without letters is in all. ValueError for a language that is not known."""
     language = check_language(code)
-    words = re.sub(r"[\W\d_]+", " ", text[:MAX_CHARS].lower()) if text.isascii() else text[:MAX_CHARS].lower()
-    num_letters = sum(map(str.isalpha, words))
+    text = text[:MAX_CHARS].lower()
+    num_letters = sum(map(str.isalpha, text))
     if not num_letters:
         return True
-    if text.isascii() and language in _NOT_LATIN:
-        return False
-    likeliest = [_SAME.get(label, label) for label, _ in _identifier().rank(words)]
-    return language in likeliest[: 1 if num_letters > FEW_LETTERS else FEW]
+    is_short = text.isascii() and num_letters <= FEW_LETTERS
+    if text.isascii():
+        text = re.sub(r"[\W\d_]+", " ", text)
+        if language in _NOT_LATIN:
+            return False
+    likeliest = [_SAME.get(label, label) for label, _ in _identifier().rank(text)]
+    return language in likeliest[: FEW if is_short else 1]
 
 
 @cache

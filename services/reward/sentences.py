@@ -11,8 +11,8 @@ _TITLES = frozenset(
     "mr mrs ms mx dr prof rev fr st hon gov sen rep gen col capt lt sgt cmdr pres messrs mme mlle".split()
 )
 _MIDDLE = frozenset(
-    "vs etc al approx ca cf dept est fig figs no nos vol pp ed eds inc ltd co corp jr sr ave blvd rd mt ft jan feb mar apr"
-    " jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri".split()
+    "vs etc al approx ca cf dept est fig figs no nos vol pp ed eds inc ltd co corp jr sr ave blvd rd mt ft jan feb mar"
+    " apr jun jul aug sep sept oct nov dec mon tue tues wed thu thur thurs fri".split()
 )
 _LATIN = re.compile(r"\b(?:ph\.d|[a-z](?:\.[a-z])+)$", re.IGNORECASE)  # e.g., a.m., U.S.
 _WORD = re.compile(r"[^\W\d_]+$")
