@@ -152,17 +152,23 @@ class Gate:
     """Knows the callers by what they show. With no entries it asks for a certificate that the TLS layer accepted."""
 
     def __init__(self, entries: dict[str, Entry], clock: Callable[[], float] = time.monotonic) -> None:
-        self._by_token: dict[str, Caller] = {}
-        self._by_certificate: dict[str, Caller] = {}
-        for name, entry in entries.items():
-            one = Caller(
-                name, entry.roles, entry.requests_per_s or math.inf, entry.max_concurrent or math.inf, clock=clock
-            )
-            if entry.sha256:
-                self._by_token[entry.sha256] = one
-            if entry.certificate:
-                self._by_certificate[entry.certificate] = one
+        self._clock = clock
+        self._known: dict[str, tuple[Entry, Caller]] = {}
+        self.renew(entries)
+
+    def renew(self, entries: dict[str, Entry]) -> None:
+        """Takes other entries from the next call on. A caller whose entry stays keeps what is left of its quota."""
+        self._known = {
+            name: self._known[name] if name in self._known and self._known[name][0] == entry else self._new(name, entry)
+            for name, entry in entries.items()
+        }
+        self._by_token = {entry.sha256: one for entry, one in self._known.values() if entry.sha256}
+        self._by_certificate = {entry.certificate: one for entry, one in self._known.values() if entry.certificate}
         self._asks_names = bool(entries)
+
+    def _new(self, name: str, entry: Entry) -> tuple[Entry, Caller]:
+        limits = (entry.requests_per_s or math.inf, entry.max_concurrent or math.inf)
+        return entry, Caller(name, entry.roles, *limits, clock=self._clock)
 
     def caller(self, authorization: str, certificates: Sequence[str] = ()) -> Caller:
         """Who it is, by the `authorization` header (bearer, or basic with the token as password) or by the names in a

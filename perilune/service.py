@@ -38,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 RETRY_S = 2.0
+TOKENS_EVERY_S = 2.0  # between two looks at the tokens file
 MAX_DESCRIPTORS = 65_536
 NOTE_WORK_EVERY_S = 1.0
 
@@ -198,13 +199,44 @@ async def _run(name: str, settings: ServiceSettings, run: Callable[[Service], Aw
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, service.stopping.set)
-    watch = asyncio.create_task(_stop_with_parent(service)) if settings.exit_with_parent else None
+    watches = [asyncio.create_task(_stop_with_parent(service))] if settings.exit_with_parent else []
+    if settings.tokens_file and service.gate:
+        changed = asyncio.Event()
+        loop.add_signal_handler(signal.SIGHUP, changed.set)
+        watches.append(asyncio.create_task(_renew_tokens(service.gate, settings.tokens_file, changed)))
     try:
         await run(service)
     finally:
-        if watch:
+        for watch in watches:
             watch.cancel()
         await service.server.stop(grace=1.0)
+
+
+async def _renew_tokens(gate: Gate, path: Path, asked: asyncio.Event) -> None:
+    """Reads the tokens file again when it changes, or when that is asked for; a broken one changes nothing."""
+    seen = _state_of(path)
+    while True:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asked.wait(), TOKENS_EVERY_S)
+        if not asked.is_set() and _state_of(path) == seen:
+            continue
+        asked.clear()
+        seen = _state_of(path)
+        try:
+            gate.renew(await asyncio.to_thread(read_tokens, path))
+        except InvalidInputError as error:
+            logger.error("%s; the tokens read before stay in force", error)
+        else:
+            logger.info("read the tokens file %s again", path)
+
+
+def _state_of(path: Path) -> tuple[int, int, int] | None:
+    """What changes when a file does; None where there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 async def _stop_with_parent(service: Service) -> None:

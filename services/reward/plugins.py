@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdic
 
 logger = logging.getLogger(__name__)
 
+_NAME = re.compile(r"[A-Za-z_][\w.-]*")
+_ADDRESS = re.compile(r"unix:.+|(?:dns:///)?(?:[^\s/:\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>\d{1,5})")
 DESCRIBE_S = 5.0  # a plug-in that is away is taken up all the same; its scores are UNAVAILABLE until it is there
 
 
@@ -49,10 +52,12 @@ class Plugin(Grader[PluginOptions]):
 async def plugged_in(addresses: Mapping[str, str]) -> AsyncIterator[None]:
     """Puts plug-ins, by the names they are to have, into the table of graders while the block runs.
 
-    InvalidInputError if one has the name of a grader of ours.
+    InvalidInputError if one has no name, the name of a grader of ours, or an address that is none.
     """
     if taken := addresses.keys() & GRADERS.keys():
         raise InvalidInputError(f"PERILUNE_PLUGINS: there is a grader {min(taken)!r} already; take another name")
+    for name, address in addresses.items():
+        _check(name, address)
     async with contextlib.AsyncExitStack() as channels:
         for name, address in addresses.items():
             channel = await channels.enter_async_context(open_channel(address))
@@ -62,6 +67,14 @@ async def plugged_in(addresses: Mapping[str, str]) -> AsyncIterator[None]:
         finally:
             for name in addresses:
                 del GRADERS[name]
+
+
+def _check(name: str, address: str) -> None:
+    if not _NAME.fullmatch(name):
+        raise InvalidInputError(f"PERILUNE_PLUGINS: {name!r} is no name for a grader; use letters, digits, - and _")
+    found = _ADDRESS.fullmatch(address)
+    if not found or not 0 < int(found["port"] or 1) < 65536:
+        raise InvalidInputError(f"PERILUNE_PLUGINS: {name!r} is at {address!r}, which is no address; give HOST:PORT")
 
 
 async def _describe(name: str, stub: Any) -> Plugin:
@@ -74,7 +87,7 @@ async def _describe(name: str, stub: Any) -> Plugin:
     try:
         info = (await stub.Describe(DescribeRequest(), timeout=DESCRIBE_S)).grader
     except grpc.aio.AioRpcError as error:
-        logger.warning("the plug-in %s does not describe itself: %s", name, error_from_rpc(error))
+        logger.warning("PERILUNE_PLUGINS: the plug-in %s does not describe itself: %s", name, error_from_rpc(error))
         info = GraderInfo(description="a plug-in that was away when the service started")
     return Plugin(
         name=name,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -239,6 +241,34 @@ async def test_tokens_names_roles_and_quotas(tmp_path: Path) -> None:
         # gRPC waits as long as the service says, and tries again: the quota costs time, not answers.
         assert all(isinstance(each, Score | list | OverloadedError) for each in results)
         assert isinstance(results[0], list)
+
+
+def test_the_tokens_file_is_read_again_when_it_changes_and_a_broken_one_changes_nothing(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    body = {"response": "4", "reference": "4", "graders": [{"name": "exact"}]}
+    first = scoring.new_token(tokens, "first", ["reward"], None, None)
+
+    def status_of(token: str) -> int:
+        return service.post("/reward/v1/score", body, {"authorization": f"Bearer {token}"})[0]
+
+    def comes(token: str, status: int) -> bool:
+        deadline = time.monotonic() + 10
+        while status_of(token) != status and time.monotonic() < deadline:
+            time.sleep(0.05)
+        return status_of(token) == status
+
+    with reward_service(tmp_path, tokens_file=str(tokens)) as service:
+        second = scoring.new_token(tokens, "second", ["reward"], None, None)
+        service.process.send_signal(signal.SIGHUP)
+        assert comes(second, 200)
+        good = tokens.read_text()
+        tokens.write_text(good + "\n[third]\nroles = 5\n")
+        service.process.send_signal(signal.SIGHUP)
+        time.sleep(0.3)
+        assert (status_of(first), status_of(second), service.process.poll()) == (200, 200, None)
+        tokens.write_text(good.partition("[second]")[0])  # nothing is sent: the change is seen
+        assert comes(second, 401)
+        assert status_of(first) == 200
 
 
 def test_tls_and_certificates_of_callers(tmp_path: Path) -> None:

@@ -94,6 +94,13 @@ async def test_a_plug_in_that_is_away_at_the_start_is_taken_up_all_the_same() ->
     assert "later" not in GRADERS
 
 
+@pytest.mark.parametrize("place", ["nonsense", "", "host:99999", "http://127.0.0.1:7100"])
+async def test_what_is_no_address_is_named_with_its_setting(place: str) -> None:
+    with pytest.raises(InvalidInputError, match=r"PERILUNE_PLUGINS: 'polite'.*give HOST:PORT"):
+        async with plugged_in({"polite": place}):
+            pass
+
+
 async def test_a_name_is_taken_once() -> None:
     with pytest.raises(InvalidInputError, match="there is a grader 'exact' already"):
         async with plugged_in({"exact": "127.0.0.1:9"}):

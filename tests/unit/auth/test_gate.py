@@ -52,6 +52,20 @@ def test_a_token_is_known_in_either_scheme(gate: Gate) -> None:
     assert gate.caller("Basic " + base64.b64encode(b"anything:a-token").decode()).name == "alice"
 
 
+def test_a_renewed_gate_knows_the_new_tokens_and_keeps_the_quotas(gate: Gate) -> None:
+    alice = Entry(sha256=digest_of("a-token"), roles=frozenset({"reward"}), requests_per_s=2, max_concurrent=3)
+    gate.caller("Bearer a-token").charge(2)
+    gate.renew({"alice": alice, "bob": Entry(sha256=digest_of("b-token"), roles=frozenset({"reward"}))})
+    assert gate.caller("Bearer b-token").name == "bob"
+    with pytest.raises(OverloadedError):
+        gate.caller("Bearer a-token").charge()
+    gate.renew({"bob": Entry(sha256=digest_of("b-token"), roles=frozenset({"sandbox"}))})
+    with pytest.raises(UnauthenticatedError, match="not known here"):
+        gate.caller("Bearer a-token")
+    with pytest.raises(PermissionDeniedError), gate.caller("Bearer b-token").call(REWARD):
+        pass
+
+
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer ", "Basic !!", "Basic YWJj", "Digest a-token", "a-token"])
 def test_no_token_says_what_to_send(gate: Gate, header: str) -> None:
     with pytest.raises(UnauthenticatedError, match="authorization: Bearer TOKEN"):
