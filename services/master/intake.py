@@ -183,7 +183,7 @@ def scored_of(message: ScoredTrajectory, payload: bytes) -> Scored:
         ending=sample.ending,
         value=score.value if ok else None,
         correct=is_correct(score) if ok else None,
-        reason="" if ok else reason_of(score),
+        reason="" if ok else readable(reason_of(score)),
     )
 
 

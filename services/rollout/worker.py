@@ -53,6 +53,7 @@ running_samples = meter.create_up_down_counter("perilune.rollout.samples", "{sam
 UNFINISHED = (trajectory.ENDING_BUDGET, trajectory.ENDING_ABORTED)
 ENVIRONMENT_RETRIES_S = (2.0, 4.0, 8.0, 16.0)  # before an environment that is away is asked once more
 ENVIRONMENT_PATIENCE_S = 300.0  # for one answer of an environment
+HAND_OVER_S = 0.1  # before what a worker gives up is delivered again: not to its own last request
 LOOK_EVERY_S = 1.0  # at the engine's progress
 SHARES = 4  # a fetch takes at most this part of the engine's places, so that other workers get their share
 
@@ -96,7 +97,7 @@ class RunWorker:
         self._publishing: set[asyncio.Future[list[None]]] = set()  # groups that the engine has
         self._is_leaving = False
         self._changed = asyncio.Condition()  # a version was swapped in, a group is done, or the engine got on again
-        self._door = Door(bus, self._changed)
+        self._door = Door(bus, self._changed, self._is_broken)
 
     async def serve(self, assigned: AsyncIterator[RunAssignment]) -> None:
         """Works until cancelled. `assigned`: this run, at first and whenever its weights move or there are newer ones.
@@ -283,7 +284,7 @@ class RunWorker:
                         await self._publish_group(delivery)
             self._service.worked()
         except asyncio.CancelledError:
-            await delivery.retry(delay_s=0)  # this worker gives the run up: to any other, at once
+            await delivery.retry(HAND_OVER_S)  # this worker gives the run up, and is no longer listening by then
             raise
         finally:
             running_samples.add(-num_samples, {"run": self.run_id})
@@ -291,6 +292,9 @@ class RunWorker:
             async with self._changed:
                 self._num_in_hand -= num_samples
                 self._changed.notify_all()
+
+    def _is_broken(self) -> bool:
+        return self._engine is None or (self._engine.stopped.done() and self._engine.stopped.exception() is not None)
 
     def _serves(self, task: RolloutTask) -> bool:
         return self._policy is not None and self._policy.number >= task.policy.number

@@ -73,6 +73,12 @@ def damaged() -> Iterator[Trajectory]:
     )
 
 
+def large_sample() -> bytes:
+    """An honest one that is just within the limit: its score is not."""
+    text = MAX_PAYLOAD_BYTES - 100 - sample(sample_index=1, round=99).ByteSize() - 5
+    return sample(sample_index=1, round=99, response="x" * text).SerializeToString()
+
+
 def malformed(wrap: Callable[[Trajectory], bytes]) -> Iterator[bytes]:
     yield b"\xff\xfe no protobuf"
     yield os.urandom(1 << 10) + b"\xff"
@@ -90,6 +96,7 @@ LETTERS = [
     DeadLetter(message_id=f"{GROUP}/{10**30}/finished", subject="."),
     DeadLetter(message_id="\r\n\0/1/\r\n", subject="\r\n"),
     DeadLetter(),
+    DeadLetter(trajectory_ids=[f"{GROUP}/0", f"{GROUP}/1"], reason="several samples at once"),
 ]
 ADVISORIES = [
     b"no json",
@@ -182,6 +189,7 @@ async def publish_everything(bus: Bus) -> int:
             for each in malformed(lambda s: ScoredTrajectory(trajectory=s, score=good).SerializeToString())
         ),
         ("perilune.run.trajectory.partial", sample(sample_index=7, ending=ENDING_STOP).SerializeToString()),
+        ("perilune.run.trajectory.finished", large_sample()),
         ("perilune.run.event", b"\xff" * (MAX_PAYLOAD_BYTES - (16 << 10))),
         ("perilune.run.event", Event(run_id="another").SerializeToString()),
         ("perilune.\xff.event", b"\xff"),

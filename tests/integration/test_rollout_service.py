@@ -47,7 +47,7 @@ from perilune.codec import pack, unpack
 from perilune.recipe import EnvironmentTable, check_recipe
 from perilune.service import Service, open_channel
 from perilune.weights import frames, manifest_of
-from services.rollout import server, stall, worker
+from services.rollout import door, server, stall, worker
 from services.rollout.config import RolloutSettings
 from services.rollout.door import MAX_TRIALS, TOGETHER
 from services.rollout.engines.torch_engine import TorchEngine
@@ -509,6 +509,40 @@ async def test_a_group_that_ends_its_worker_each_time_it_is_tried_alone_is_given
             assert letter.reason == f"it was sampled alone {MAX_TRIALS} times, and each time its worker died"
             assert letter.trajectory_ids == [f"culprit/{index}" for index in range(4)]
             assert {each.group_id for each in (await trajectories(bus, 4)).values()} == {"innocent"}
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the engine's, which is told
+async def test_a_group_that_breaks_the_engine_is_found_and_the_others_are_sampled(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(door, "BACK_OFF_S", 0.05)
+    step = TorchEngine._step
+
+    def break_at_culprit(engine: TorchEngine, prefills: dict[bytes, list[int]]) -> None:
+        if any(WORDS.index("w7") in row.sample.tokens for row in engine._rows):
+            raise RuntimeError("illegal memory access")
+        step(engine, prefills)
+
+    monkeypatch.setattr(TorchEngine, "_step", break_at_culprit)
+    await world.trainer.publish(0)
+    await world.assign()
+    await send(world.bus, task("g0"), task("culprit", text="w7"), task("g1"))
+    letters = asyncio.create_task(received(world.bus, buses.DEAD_CONSUMER, DeadLetter, 1))
+    num_deaths = 0
+    while not letters.done():
+        assert world.running
+        assert world.service
+        await asyncio.wait([world.running, letters], return_when=asyncio.FIRST_COMPLETED, timeout=30)
+        if world.running.done():
+            assert "illegal memory access" in repr(world.running.exception())
+            num_deaths += 1
+            await world.service.server.stop(0)
+            await world.start()
+    (letter,) = await letters
+    assert letter.trajectory_ids == [f"culprit/{index}" for index in range(4)]
+    assert MAX_TRIALS <= num_deaths <= MAX_TRIALS + TOGETHER
+    assert {each.group_id for each in (await trajectories(world.bus, 8)).values()} == {"g0", "g1"}
+    assert (await left_over(world.bus)) == 0
 
 
 async def test_work_is_taken_from_an_engine_that_is_stuck(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
