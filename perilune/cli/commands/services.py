@@ -76,6 +76,8 @@ def doctor(home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = F
     else:
         from rich.console import Console
 
+        from perilune.report import print_unbroken
+
         subject = f"a run on {master}" if master else "`perilune train`"
-        Console(highlight=False).print(examination.render(findings, subject))
+        print_unbroken(Console(highlight=False), examination.render(findings, subject))
     end(0 if examination.can_train(findings) else 1)

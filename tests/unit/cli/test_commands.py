@@ -159,3 +159,6 @@ def test_doctor_finds_all_that_train_needs_in_this_environment(tmp_path: Path) -
     assert done.returncode == 0, done.stdout
     assert findings["bus", "nats-server"]["ok"]
     assert {area for area, name in findings if name == "packages"} == {"master", "rollout", "trainer", "reward"}
+    looked_at = {("gpu", "card, driver"), ("gpu", "torch's build"), ("sandbox", "isolation"), ("tools", "docker")}
+    assert looked_at | {("tools", "browser"), ("engines", "vllm"), ("engines", "sglang")} <= findings.keys()
+    assert all(finding["ok"] or finding["remedy"] for finding in findings.values())

