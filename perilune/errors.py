@@ -33,6 +33,17 @@ class SettingsError(InvalidInputError):
     """What a program was given to work with cannot be used, and a restart would not help: exit status 2."""
 
 
+RECIPE_IS_KEPT = (
+    "the recipe is kept with the run, which would fail alike if it were resumed: mend it, and start a new run with it"
+)
+
+
+def verdict(error: PeriluneError) -> str:
+    """Why a run failed, as its reason says it: of what the recipe asks for, that resuming would not help."""
+    is_of_recipe = isinstance(error, InvalidInputError) and not isinstance(error, SettingsError)
+    return f"{error}; {RECIPE_IS_KEPT}" if is_of_recipe else str(error)
+
+
 class NotFoundError(PeriluneError):
     """There is no such run, worker, file or model."""
 

@@ -298,6 +298,7 @@ class LocalCluster:
         self._root = services_root()
         self._failed = asyncio.Event()
         self._failure: PeriluneError = UnavailableError()
+        self.failure = ""  # in a line, once a child was given up
         self._stopping = False
         self._supervisors: dict[asyncio.Task[None], Child] = {}
         config = write_nats_config(home, f"{LOOPBACK}:{nats_port}")
@@ -494,6 +495,7 @@ class LocalCluster:
         else:
             tail = _tail(child.log, child.log_start)
             self._failure = UnavailableError(f"{child.name} {reason}. The end of {child.log}:\n{tail}")
+        self.failure = f"{child.name} {reason}; its log is {child.log}"
         self._failed.set()
 
     async def _until_ready(self, child: Child, patience_s: float) -> None:

@@ -35,6 +35,20 @@ def score_pair(address: str, request: ScoreRequest, deadline_s: float, as_json: 
     return 0 if score.status == SCORE_STATUS_OK else 1
 
 
+def list_graders(address: str, as_json: bool) -> int:
+    """Prints what the service can grade with: each grader's version, what it does, and its options. Exit status 0."""
+    with RewardClient(address) as rewards:
+        graders = sorted(rewards.graders(), key=lambda grader: grader.name)
+    if as_json:
+        print(json.dumps([json_format.MessageToDict(grader) for grader in graders], ensure_ascii=False, indent=2))
+        return 0
+    for grader in graders:
+        print(f"{grader.name} {grader.version}  {grader.description}")
+        for name, meaning in sorted(grader.options.items()):
+            print(f"    {name}: {meaning}")
+    return 0
+
+
 def score_lines(address: str, lines: Iterable[str], graders: list[GraderChoice], deadline_s: float, out: TextIO) -> int:
     """Scores a file of JSON lines and writes each with its `score` added, in the order of the file, as soon as it can
     be; says on stderr how it went. Exit status 1 if some have no score."""

@@ -17,7 +17,14 @@ from perilune import report as reports
 from perilune.api.master.v1.master_pb2 import Run, RunState
 from perilune.cli.masters import any_master, local_credentials
 from perilune.client import AsyncRunClient
-from perilune.errors import InvalidInputError, MissingDependencyError, PeriluneError, StateError
+from perilune.errors import (
+    RECIPE_IS_KEPT,
+    InvalidInputError,
+    MissingDependencyError,
+    PeriluneError,
+    StateError,
+    UnavailableError,
+)
 from perilune.local import LocalCluster, local_cluster, master_of
 from perilune.needs import needs
 from perilune.preflight import check_here
@@ -69,13 +76,32 @@ def submit(recipe: Recipe, run_id: str, place: Place, screen: Screen) -> int:
     return _see_through(begin, place, screen)
 
 
-def resume(run_id: str, place: Place, screen: Screen) -> int:
-    """Resumes a run, with the services that run on its home or with new ones, and sees it through."""
+def resume(run_id: str, place: Place, screen: Screen, num_iterations: int = 0) -> int:
+    """Resumes a run, with the services that run on its home or with new ones, and sees it through.
+
+    `num_iterations`: in all, if there are to be more than its recipe has.
+    """
 
     async def begin(client: AsyncRunClient) -> Run:
-        return await client.resume(run_id)
+        return await client.resume(run_id, num_iterations)
 
     return _see_through(begin, replace(place, master=place.master or master_of(place.home)), screen)
+
+
+def iterations_in(overrides: Sequence[str]) -> int:
+    """The number of iterations that --set gives a run that goes on; 0 if none. InvalidInputError for anything else."""
+    num_iterations = 0
+    for override in overrides:
+        key, _, value = override.partition("=")
+        if key.strip() != "trainer.num_iterations":
+            raise InvalidInputError(
+                f"--set {override}: a run's recipe is kept as it ran; more iterations (trainer.num_iterations=N) are "
+                "all that it can be given. Start a new run with the recipe changed"
+            )
+        if not (value.strip().isascii() and value.strip().isdigit() and int(value) > 0):
+            raise InvalidInputError(f"--set {override}: a positive number is wanted")
+        num_iterations = int(value)
+    return num_iterations
 
 
 def evaluation_of(recipe_or_run: str, model: str | None, overrides: Sequence[str], place: Place) -> Recipe:
@@ -187,8 +213,19 @@ async def _follow_from(
             cluster.provide(needs(read_stored_recipe(run.recipe_json)))
             return run
 
-        report = await cluster.run(_follow(begin_here, client, screen, interrupts, view))
+        try:
+            report = await cluster.run(_follow(begin_here, client, screen, interrupts, view))
+        except PeriluneError:
+            if cluster.failure and interrupts.run_id:
+                await _fail(client, interrupts.run_id, cluster.failure)
+            raise
         return replace(report, log_dir=cluster.log_dir)
+
+
+async def _fail(client: AsyncRunClient, run_id: str, reason: str) -> None:
+    """Lets the run's state say why its services were given up, where there is still a master to write it."""
+    with contextlib.suppress(UnavailableError, StateError):
+        await client.fail(run_id, reason)
 
 
 async def _follow(
@@ -231,7 +268,8 @@ def _verdict(report: Report, place: Place, *, interrupted: bool) -> int:
     run = report.run
     if run.state == RunState.RUN_STATE_FAILED:
         logs = f"\nThe logs lie in {report.log_dir}." if report.log_dir else ""
-        raise PeriluneError(f"{run.id} failed: {run.reason}{logs}\nAfter mending it: {_how_to_resume(run.id, place)}")
+        advice = "" if RECIPE_IS_KEPT in run.reason else f"\nAfter mending it: {_how_to_resume(run.id, place)}"
+        raise PeriluneError(f"{run.id} failed: {run.reason}{logs}{advice}")
     if run.state == RunState.RUN_STATE_STOPPED:
         print(f"{run.id} is stopped; {_how_to_resume(run.id, place)}", file=sys.stderr)
         return INTERRUPTED if interrupted else 0

@@ -76,9 +76,22 @@ class RunClient(Connection):
         """Stops a run and waits until it has stopped. StateError if it has ended already."""
         return self._call(self._stub.StopRun, StopRunRequest(run_id=run_id), deadline_s).run
 
-    def resume(self, run_id: str) -> Run:
-        """Continues a stopped or failed run from its last version. StateError if it is stopping or finished."""
-        return self._call(self._stub.ResumeRun, ResumeRunRequest(run_id=run_id)).run
+    def fail(self, run_id: str, reason: str) -> Run:
+        """Ends a run as failed, for a reason that none of its services can give. StateError if it has ended already."""
+        return self._call(self._stub.StopRun, StopRunRequest(run_id=run_id, failure=reason)).run
+
+    def resume(self, run_id: str, num_iterations: int = 0) -> Run:
+        """Continues a stopped or failed run from its last version, or any ended one with more iterations.
+
+        Args:
+            num_iterations: in all, kept in its recipe; 0: as many as it has.
+
+        Raises:
+            StateError: it is stopping, or finished with all its iterations, or active while more are asked for.
+            InvalidInputError: not more iterations, or more would change those that are done.
+        """
+        request = ResumeRunRequest(run_id=run_id, num_iterations=num_iterations)
+        return self._call(self._stub.ResumeRun, request).run
 
     def ledger(self, run_id: str) -> Ledger:
         """Where every sample of the run went."""
@@ -133,9 +146,14 @@ class AsyncRunClient(AsyncConnection):
         """See RunClient.stop."""
         return (await self._call(self._stub.StopRun, StopRunRequest(run_id=run_id), deadline_s)).run
 
-    async def resume(self, run_id: str) -> Run:
+    async def fail(self, run_id: str, reason: str) -> Run:
+        """See RunClient.fail."""
+        return (await self._call(self._stub.StopRun, StopRunRequest(run_id=run_id, failure=reason))).run
+
+    async def resume(self, run_id: str, num_iterations: int = 0) -> Run:
         """See RunClient.resume."""
-        return (await self._call(self._stub.ResumeRun, ResumeRunRequest(run_id=run_id))).run
+        request = ResumeRunRequest(run_id=run_id, num_iterations=num_iterations)
+        return (await self._call(self._stub.ResumeRun, request)).run
 
     async def ledger(self, run_id: str) -> Ledger:
         """See RunClient.ledger."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import time
 from collections import deque
@@ -14,21 +15,22 @@ from pathlib import Path
 from perilune.api.master.v1.master_pb2 import PromptSummary, RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
 from perilune.bus import PROMPTS, Backlog, Bus, event_subject, prompt_subject
-from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError, UnavailableError
-from perilune.recipe import Recipe, read_stored_recipe
+from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError, UnavailableError, verdict
+from perilune.recipe import Recipe, TrainerTable, read_stored_recipe
 from perilune.recipe_files import settled
 from services.master.controller import Controller
 from services.master.liveness import BUS, Change, Liveness
 from services.master.preflight import check_submission
 from services.master.prompts import PromptSet, check_unchanged, open_prompts, summary_of
 from services.master.signal import Signal
-from services.master.store import LEASABLE, Store
+from services.master.store import ENDED, LEASABLE, Store
 from services.master.tables import RunRow
 
 logger = logging.getLogger(__name__)
 
 STOP_PATIENCE_S = 60.0  # for a trainer to end the step at hand
 MAX_REASON_CHARS = 10_000  # of a failure, which every list of runs repeats
+MAX_LOST_TRAINERS = 5  # with no new version in between
 COUNT_TIME_EVERY_S = 10.0  # a master that is killed forgets at most so much of a run's time
 
 
@@ -58,6 +60,7 @@ class ActiveRun:
     weights_address: str = ""  # outlives the lease: the final evaluation still needs the weights
     rank_addresses: Sequence[str] = ()
     policy: PolicyVersion | None = None  # the newest that was committed since this master started
+    num_lost_trainers: int = 0  # since a version was committed that is newer than the one before
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=500))
     num_events: int = 0
     active_since: float = field(default_factory=time.monotonic)
@@ -99,10 +102,14 @@ class Registry:
         self._waiting.notify()
         return run_id
 
-    async def stop(self, run_id: str) -> None:
+    async def stop(self, run_id: str, failure: str = "") -> None:
+        """Stops a run, or fails it for a reason that its trainer cannot give. StateError if it has ended."""
         row = await self._store.run(run_id)
         if row.state in (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_STOPPED):
             raise StateError(f"{run_id} is not running: it is {state_name(row.state)}")
+        if failure:
+            await self.fail(run_id, failure)
+            return
         await self._set_state(run_id, RunState.RUN_STATE_STOPPING, "asked to stop")
         active = self._active.get(run_id)
         if active and active.lease:
@@ -111,16 +118,34 @@ class Registry:
                 await asyncio.wait_for(active.lease.ended.wait(), STOP_PATIENCE_S)
         await self._end(run_id, RunState.RUN_STATE_STOPPED, "stopped")
 
-    async def resume(self, run_id: str) -> None:
-        """Queues a run again. StateError: it cannot be resumed, or its prompts have changed since."""
+    async def resume(self, run_id: str, num_iterations: int = 0) -> None:
+        """Queues a run again, with more iterations if so many are asked for.
+
+        Raises:
+            StateError: it cannot be resumed, or its prompts have changed since.
+            InvalidInputError: not more iterations, or more would change those that are done.
+        """
         row = await self._store.run(run_id)
-        if row.state in (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_STOPPING):
-            raise StateError(f"{run_id} cannot be resumed: it is {state_name(row.state)}")
-        if row.state in (RunState.RUN_STATE_STOPPED, RunState.RUN_STATE_FAILED):
-            recipe = read_stored_recipe(row.recipe)
-            await self._check_prompts(row, recipe, (await asyncio.to_thread(_open, recipe))[1])
+        if row.state == RunState.RUN_STATE_STOPPING:
+            raise StateError(f"{run_id} cannot be resumed: it is stopping")
+        if row.state not in ENDED:
+            if num_iterations:
+                raise StateError(f"{run_id} is {state_name(row.state)}: stop it, then give it more iterations")
+            return
+        if row.state == RunState.RUN_STATE_FINISHED and not num_iterations:
+            raise StateError(
+                f"{run_id} cannot be resumed: it is finished; `perilune run extend {run_id} NUM_ITERATIONS` goes on"
+            )
+        recipe = read_stored_recipe(row.recipe)
+        if num_iterations:
+            refuse_extension(recipe.trainer, num_iterations)
+        await self._check_prompts(row, recipe, (await asyncio.to_thread(_open, recipe))[1])
+        if num_iterations:
+            longer = with_iterations(row.recipe, num_iterations)
+            await self._store.extend_run(run_id, longer, f"extended to {num_iterations} iterations")
+        else:
             await self._set_state(run_id, RunState.RUN_STATE_PENDING, "resumed")
-            self._waiting.notify()
+        self._waiting.notify()
 
     # ---- for trainers
 
@@ -146,6 +171,7 @@ class Registry:
             self._waiting.notify()
             logger.info("%s has let go of %s", trainer_id, active.id)
             await self._count_time(active)
+            await self._count_loss(active, lease)
 
     async def commit(
         self, run_id: str, lease_epoch: int, version: Version, model_path: str, refused: Mapping[tuple[str, int], str]
@@ -168,6 +194,19 @@ class Registry:
         if await self._end(run_id, RunState.RUN_STATE_FAILED, reason, lease_epoch):
             logger.error("%s failed: %s", run_id, reason)
 
+    async def _count_loss(self, active: ActiveRun, lease: Lease) -> None:
+        """Fails a run whose trainers are lost one after the other, and none gets a version further."""
+        if lease.stop.is_set() or self._active.get(active.id) is not active:
+            return
+        active.num_lost_trainers += 1
+        if active.num_lost_trainers > MAX_LOST_TRAINERS:
+            version = f"version {active.policy.number}" if active.policy else "the first version"
+            await self.fail(
+                active.id,
+                f"its trainers were lost {active.num_lost_trainers} times, and none came beyond {version}; "
+                "the last one's log says why",
+            )
+
     async def leased(self, run_id: str, lease_epoch: int) -> ActiveRun:
         """The run that a trainer holds. NotFoundError, StaleLeaseError."""
         await self._store.run(run_id)
@@ -175,6 +214,8 @@ class Registry:
         return self.active(run_id)
 
     def _go_on(self, active: ActiveRun, policy: PolicyVersion) -> None:
+        if active.policy is None or policy.number > active.policy.number:
+            active.num_lost_trainers = 0
         active.policy = policy
         self.fleet_changed.notify()
         if active.driver is None:
@@ -273,7 +314,7 @@ class Registry:
                 prompts, summary = await asyncio.to_thread(_open, recipe)
                 await self._check_prompts(row, recipe, summary)
             except PeriluneError as error:
-                await self.fail(row.id, str(error))
+                await self.fail(row.id, verdict(error))
                 return None
             self._active.setdefault(row.id, ActiveRun(row.id, recipe, prompts))
         return self._active[row.id]
@@ -290,7 +331,7 @@ class Registry:
             await controller.drive()
             await self._end(active.id, RunState.RUN_STATE_FINISHED)
         except PeriluneError as error:
-            await self.fail(active.id, str(error))
+            await self.fail(active.id, verdict(error))
         except asyncio.CancelledError:
             raise
         except BaseException:
@@ -335,6 +376,27 @@ class Registry:
 def _open(recipe: Recipe) -> tuple[PromptSet, PromptSummary]:
     prompts = open_prompts(recipe.prompts, recipe.seed)
     return prompts, summary_of(prompts)
+
+
+def refuse_extension(table: TrainerTable, num_iterations: int) -> None:
+    """InvalidInputError if a run cannot be given so many iterations without changing those that are done."""
+    if num_iterations <= table.num_iterations:
+        raise InvalidInputError(
+            f"trainer.num_iterations: the run has {table.num_iterations} already; it can only be given more"
+        )
+    if table.final_learning_rate is not None:
+        raise InvalidInputError(
+            "trainer.num_iterations: the learning rate went down to trainer.final_learning_rate over the iterations "
+            "that were planned, and would have gone down otherwise over more; start a new run from this one's weights "
+            "(model.path)"
+        )
+
+
+def with_iterations(recipe_json: str, num_iterations: int) -> str:
+    """A stored recipe with another number of iterations; keys that this version does not know stay."""
+    recipe = json.loads(recipe_json)
+    recipe["trainer"]["num_iterations"] = num_iterations
+    return json.dumps(recipe, ensure_ascii=False)
 
 
 def state_name(state: int) -> str:

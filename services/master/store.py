@@ -207,6 +207,13 @@ class Store:
             return existing is None
 
     @_whole
+    async def extend_run(self, run_id: str, recipe: str, reason: str) -> None:
+        """Lets an ended run wait for a trainer again, with a recipe of more iterations."""
+        values = {"recipe": recipe, "state": RunState.RUN_STATE_PENDING, "reason": reason}
+        async with self._engine.begin() as db:
+            await db.execute(update(RunRow).where(RunRow.id == run_id, RunRow.state.in_(ENDED)).values(values))
+
+    @_whole
     async def set_prompts(self, run_id: str, prompts: bytes) -> None:
         """Keeps the PromptSummary of a run that an older version added."""
         async with self._engine.begin() as db:

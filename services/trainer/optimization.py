@@ -12,11 +12,11 @@ from torch.nn import Parameter
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, AdamW, Optimizer
 
-from perilune.errors import PeriluneError
+from perilune.errors import InvalidInputError
 from perilune.recipe import TrainerTable
 
 
-class DivergedError(PeriluneError):
+class DivergedError(InvalidInputError):
     """Training left the numbers: a gradient is infinite or not a number."""
 
 

@@ -38,7 +38,7 @@ from perilune.api.master.v1.master_pb2_grpc import TrainingServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import Event
 from perilune.bus import Bus, event_subject
 from perilune.channel import refusal
-from perilune.errors import InvalidInputError, PeriluneError, UnavailableError
+from perilune.errors import InvalidInputError, PeriluneError, SettingsError, UnavailableError, verdict
 from perilune.recipe import Recipe, read_stored_recipe
 from perilune.service import Service, open_channel, patiently, until_stopping
 from perilune.vitals import Vitals, beat
@@ -185,15 +185,16 @@ class Trainer:
             raise  # the run can go on, from its checkpoint, when the ranks have met again
         except PeriluneError as error:
             logger.error("run %s cannot go on: %s", assignment.run_id, error)
-            verdict = FailRunRequest(run_id=assignment.run_id, reason=str(error), lease_epoch=assignment.lease_epoch)
-            await self._master.FailRun(verdict)
+            run_id, epoch = assignment.run_id, assignment.lease_epoch
+            failure = FailRunRequest(run_id=run_id, reason=verdict(error), lease_epoch=epoch)
+            await self._master.FailRun(failure)
         finally:
             _gap.set(0.0, {"run": assignment.run_id})
 
     async def _train(self, assignment: Assignment, recipe: Recipe, stop: threading.Event, turns: Turns) -> None:
         run_id, self._told_gap = assignment.run_id, 0.0
         if recipe.trainer.adapter and self._service.settings.hybrid:
-            raise InvalidInputError(
+            raise SettingsError(
                 "trainer.adapter: a trainer that takes turns with its pod's engine (PERILUNE_HYBRID) hands over whole "
                 "policies; start it without, or train without adapters"
             )

@@ -31,8 +31,10 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 )
 from perilune.bus import Bus, event_subject, rollout_consumer, scored_subject
 from perilune.codec import pack
+from perilune.errors import InvalidInputError
 from perilune.recipe import Recipe, check_recipe
 from perilune.service import open_channel
+from services.master.registry import refuse_extension
 
 RECIPE = {
     "name": "test",
@@ -248,6 +250,80 @@ async def test_a_run_stops_and_resumes(nats_url: str, tmp_path: Path) -> None:
             assert assignment.committed == policy(0)
             await master.commit(0)
             assert len(await master.batch(0)) == 3
+
+
+async def train_through(master: Master, run_id: str, first: int, last: int) -> list[list[str]]:
+    """Plays a trainer of these iterations; gives the prompts of each batch."""
+    prompts = []
+    async with trainer_of(master):
+        await master.commit(first, run_id=run_id)
+        for iteration in range(first, last):
+            batch = await master.batch(iteration, run_id)
+            prompts.append([group.samples[0].trajectory.prompt.id for group in batch])
+            await master.commit(iteration + 1, num_samples=6, run_id=run_id)
+        await master.until(m.RUN_STATE_FINISHED, run_id)
+    return prompts
+
+
+async def test_a_finished_run_goes_on_with_more_iterations_as_if_they_had_been_planned(
+    nats_url: str, tmp_path: Path
+) -> None:
+    planned = check_recipe(RECIPE | {"trainer": {"num_iterations": 4}})
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(check_recipe(RECIPE))
+        async with fleet(bus):
+            before = await train_through(master, "run", 0, 2)
+            run = (await master.runs.ResumeRun(m.ResumeRunRequest(run_id="run", num_iterations=4))).run
+            assert (run.state, run.num_iterations) == (m.RUN_STATE_PENDING, 4)
+            assert recipe_from(run) == planned
+            with pytest.raises(grpc.aio.AioRpcError, match="is pending: stop it, then give it more iterations"):
+                await master.runs.ResumeRun(m.ResumeRunRequest(run_id="run", num_iterations=6))
+            after = await train_through(master, "run", 2, 4)
+        run = await master.run()
+        assert (run.ledger.dispatched, run.ledger.trained, run.ledger.balanced) == (24, 24, True)
+        await master.submit(planned, "planned")
+        async with fleet(bus, "planned"):
+            assert before + after == await train_through(master, "planned", 0, 4)
+        for wrong in (4, 3):
+            with pytest.raises(grpc.aio.AioRpcError, match="has 4 already; it can only be given more"):
+                await master.runs.ResumeRun(m.ResumeRunRequest(run_id="run", num_iterations=wrong))
+        with pytest.raises(grpc.aio.AioRpcError, match="perilune run extend run NUM_ITERATIONS"):
+            await master.runs.ResumeRun(m.ResumeRunRequest(run_id="run"))
+
+
+def recipe_from(run: m.Run) -> Recipe:
+    return Recipe.model_validate_json(run.recipe_json)
+
+
+def test_iterations_that_would_change_the_past_are_refused() -> None:
+    table = check_recipe(RECIPE | {"trainer": {"num_iterations": 2, "final_learning_rate": 1e-6}}).trainer
+    with pytest.raises(InvalidInputError, match=r"trainer\.final_learning_rate over the iterations that were planned"):
+        refuse_extension(table, 4)
+
+
+async def test_a_run_whose_trainers_are_lost_one_after_the_other_fails_with_the_reason(
+    nats_url: str, tmp_path: Path
+) -> None:
+    async with master_on(nats_url, tmp_path) as master:
+        await master.submit(check_recipe(RECIPE))
+        for lost in range(1, 12):
+            async with trainer_of(master):
+                if lost == 4:
+                    await master.commit(0)  # a step forward: from here on they count anew
+            if lost == 9:
+                break
+        run = await master.until(m.RUN_STATE_FAILED)
+        assert run.reason == (
+            "its trainers were lost 6 times, and none came beyond version 0; the last one's log says why"
+        )
+
+
+async def test_a_run_is_failed_for_a_reason_that_its_services_cannot_give(nats_url: str, tmp_path: Path) -> None:
+    async with master_on(nats_url, tmp_path) as master:
+        await master.submit(check_recipe(RECIPE))
+        request = m.StopRunRequest(run_id="run", failure="reward-1 died 6 times")
+        run = (await master.runs.StopRun(request)).run
+        assert (run.state, run.reason) == (m.RUN_STATE_FAILED, "reward-1 died 6 times")
 
 
 async def test_a_run_whose_prompts_have_changed_is_not_resumed(nats_url: str, tmp_path: Path) -> None:

@@ -335,6 +335,17 @@ def test_perilune_score_takes_lines_and_gives_them_back(service: Running) -> Non
     assert "3 scored, mean 0.3333" in done.stderr
 
 
+def test_perilune_score_lists_the_graders_with_their_options(service: Running) -> None:
+    done = run_score(service, "--graders")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert any(line.startswith("numeric ") for line in lines)
+    assert any(line.startswith("    tolerance: ") for line in lines)
+    listed = {each["name"]: each["options"] for each in json.loads(run_score(service, "--graders", "--json").stdout)}
+    assert {"exact", "numeric", "math", "code"} <= listed.keys()
+    assert "tolerance" in listed["numeric"]
+
+
 def test_perilune_score_says_what_failed(service: Running) -> None:
     one = run_score(service, "--response", "4", "--reference", "many", "--grader", "numeric")
     assert one.returncode == 1

@@ -46,6 +46,9 @@ def score(
     question: Annotated[str, typer.Option(help="For graders that read it.")] = "",
     address: RewardAddress = DEFAULT_ADDRESS,
     deadline: Deadline = DEFAULT_DEADLINE_S,
+    list_graders: Annotated[
+        bool, typer.Option("--graders", help="List the service's graders with their options, and score nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Score answers: a file of JSON lines, which come back with their scores, or one answer.
@@ -55,6 +58,8 @@ def score(
     from perilune.cli import scoring
     from perilune.client.reward import read_graders, score_request
 
+    if list_graders:
+        end(scoring.list_graders(address, as_json))
     graders = read_graders(grader or [])
     if response is not None:
         request = score_request(response, reference, graders, question)

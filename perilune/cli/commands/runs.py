@@ -13,6 +13,7 @@ from perilune.cli.commands.options import (
     Home,
     Master,
     NoView,
+    Overrides,
     Page,
     Rewards,
     Rollouts,
@@ -75,6 +76,7 @@ def stop(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None) -> 
 @run_app.command()
 def resume(
     run: RunArgument,
+    set_: Overrides = None,
     home: Home = DEFAULT_HOME,
     rollouts: Rollouts = None,
     rewards: Rewards = 1,
@@ -84,11 +86,38 @@ def resume(
     no_view: NoView = False,
     as_json: AsJson = False,
 ) -> None:
-    """Continue a stopped or failed run from its last version, starting the services if none run."""
+    """Continue a stopped or failed run from its last version, starting the services if none run.
+
+    Its recipe is kept with it; `--set trainer.num_iterations=N`, more than before, is all that can be changed.
+    """
     from perilune.cli import training
 
     place = training.Place(home, master, rollouts, rewards, trainer_ranks, page)
-    end(training.resume(run, place, training.Screen(not no_view, as_json)))
+    num_iterations = training.iterations_in(set_ or [])
+    end(training.resume(run, place, training.Screen(not no_view, as_json), num_iterations))
+
+
+@run_app.command()
+def extend(
+    run: RunArgument,
+    num_iterations: Annotated[int, typer.Argument(min=1, help="In all, with those that are done.")],
+    home: Home = DEFAULT_HOME,
+    rollouts: Rollouts = None,
+    rewards: Rewards = 1,
+    trainer_ranks: TrainerRanks = 1,
+    master: Master = None,
+    page: Page = None,
+    no_view: NoView = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a finished, stopped or failed run more iterations, and go on from its last version.
+
+    Optimiser, prompts and random numbers go on too, as if it had been planned so.
+    """
+    from perilune.cli import training
+
+    place = training.Place(home, master, rollouts, rewards, trainer_ranks, page)
+    end(training.resume(run, place, training.Screen(not no_view, as_json), num_iterations))
 
 
 @app.command()

@@ -83,12 +83,12 @@ class RunService(RunServiceServicer):
 
     async def StopRun(self, request: m.StopRunRequest, context: grpc.aio.ServicerContext) -> m.StopRunResponse:
         async with rpc_errors(context):
-            await self._writable.stop(request.run_id)
+            await self._writable.stop(request.run_id, request.failure)
             return m.StopRunResponse(run=await self._describe(request.run_id))
 
     async def ResumeRun(self, request: m.ResumeRunRequest, context: grpc.aio.ServicerContext) -> m.ResumeRunResponse:
         async with rpc_errors(context):
-            await self._writable.resume(request.run_id)
+            await self._writable.resume(request.run_id, request.num_iterations)
             return m.ResumeRunResponse(run=await self._describe(request.run_id))
 
     async def GetLedger(self, request: m.GetLedgerRequest, context: grpc.aio.ServicerContext) -> m.GetLedgerResponse:

@@ -13,9 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from perilune.cli.training import evaluation_recipe
-from perilune.errors import InvalidInputError
+from perilune.api.master.v1.master_pb2 import Run, RunState
+from perilune.cli.training import Place, _verdict, evaluation_recipe, iterations_in
+from perilune.errors import (
+    InvalidInputError,
+    MissingDependencyError,
+    NotFoundError,
+    PeriluneError,
+    RecipeError,
+    SettingsError,
+    verdict,
+)
 from perilune.recipe import check_recipe
+from perilune.report import Report
 from tests.unit.test_recipe import minimal
 
 REPOSITORY = Path(__file__).parent.parent.parent.parent
@@ -151,6 +161,32 @@ def test_an_evaluation_takes_the_recipes_own_model_or_asks_for_one() -> None:
     assert evaluation_recipe(check_recipe(minimal()), None).model.path == "somewhere"
     with pytest.raises(InvalidInputError, match="say with --model which one"):
         evaluation_recipe(check_recipe(minimal(model={"create": {"task": "search"}})), None)
+
+
+def test_a_run_that_goes_on_is_given_more_iterations_and_nothing_else() -> None:
+    assert iterations_in([]) == 0
+    assert iterations_in(["trainer.num_iterations=40"]) == 40
+    for wrong, said in (("trainer.tau=1", "kept as it ran"), ("trainer.num_iterations=x", "a positive number")):
+        with pytest.raises(InvalidInputError, match=said):
+            iterations_in([wrong])
+
+
+@pytest.mark.parametrize(
+    ("error", "helps"),
+    [
+        (RecipeError("rollout.max_tokens: too many"), False),
+        (NotFoundError("no model in /data/m"), True),
+        (MissingDependencyError("no vllm"), True),
+        (SettingsError("PERILUNE_HYBRID"), True),
+    ],
+)
+def test_resuming_is_advised_only_where_it_can_help(error: PeriluneError, helps: bool) -> None:
+    run = Run(id="r", state=RunState.RUN_STATE_FAILED, reason=verdict(error))
+    with pytest.raises(PeriluneError) as raised:
+        _verdict(Report(run), Place(Path("runs"), None, None, 1), interrupted=False)
+    assert str(error) in str(raised.value)
+    assert ("perilune run resume r" in str(raised.value)) is helps
+    assert ("start a new run" in str(raised.value)) is not helps
 
 
 def test_doctor_finds_all_that_train_needs_in_this_environment(tmp_path: Path) -> None:

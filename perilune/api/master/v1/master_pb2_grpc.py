@@ -125,8 +125,11 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ResumeRun(self, request, context):
-        """Continues a stopped or failed run from its last committed version; one that is active goes on as it is.
-        NOT_FOUND: no such run. FAILED_PRECONDITION: it is stopping or finished. Safe to retry.
+        """Continues a stopped or failed run from its last committed version; one that is active goes on as it is. More
+        iterations are kept in its recipe.
+        NOT_FOUND: no such run. FAILED_PRECONDITION: it is stopping, or finished with all its iterations, or active while
+        more are asked for. INVALID_ARGUMENT: not more iterations, or more of them would change those that are done.
+        Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

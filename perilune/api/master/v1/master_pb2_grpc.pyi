@@ -49,8 +49,11 @@ class RunServiceStub:
     NOT_FOUND: no such run. FAILED_PRECONDITION: it has ended already. Safe to retry.
     """
     ResumeRun: _grpc.UnaryUnaryMultiCallable[_master_pb2.ResumeRunRequest, _master_pb2.ResumeRunResponse]
-    """Continues a stopped or failed run from its last committed version; one that is active goes on as it is.
-    NOT_FOUND: no such run. FAILED_PRECONDITION: it is stopping or finished. Safe to retry.
+    """Continues a stopped or failed run from its last committed version; one that is active goes on as it is. More
+    iterations are kept in its recipe.
+    NOT_FOUND: no such run. FAILED_PRECONDITION: it is stopping, or finished with all its iterations, or active while
+    more are asked for. INVALID_ARGUMENT: not more iterations, or more of them would change those that are done.
+    Safe to retry.
     """
     GetLedger: _grpc.UnaryUnaryMultiCallable[_master_pb2.GetLedgerRequest, _master_pb2.GetLedgerResponse]
     """NOT_FOUND: no such run. Safe to retry."""
@@ -80,8 +83,11 @@ class RunServiceAsyncStub(RunServiceStub):
     NOT_FOUND: no such run. FAILED_PRECONDITION: it has ended already. Safe to retry.
     """
     ResumeRun: _aio.UnaryUnaryMultiCallable[_master_pb2.ResumeRunRequest, _master_pb2.ResumeRunResponse]  # type: ignore[assignment]
-    """Continues a stopped or failed run from its last committed version; one that is active goes on as it is.
-    NOT_FOUND: no such run. FAILED_PRECONDITION: it is stopping or finished. Safe to retry.
+    """Continues a stopped or failed run from its last committed version; one that is active goes on as it is. More
+    iterations are kept in its recipe.
+    NOT_FOUND: no such run. FAILED_PRECONDITION: it is stopping, or finished with all its iterations, or active while
+    more are asked for. INVALID_ARGUMENT: not more iterations, or more of them would change those that are done.
+    Safe to retry.
     """
     GetLedger: _aio.UnaryUnaryMultiCallable[_master_pb2.GetLedgerRequest, _master_pb2.GetLedgerResponse]  # type: ignore[assignment]
     """NOT_FOUND: no such run. Safe to retry."""
@@ -144,8 +150,11 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _master_pb2.ResumeRunRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.ResumeRunResponse, _abc.Awaitable[_master_pb2.ResumeRunResponse]]:
-        """Continues a stopped or failed run from its last committed version; one that is active goes on as it is.
-        NOT_FOUND: no such run. FAILED_PRECONDITION: it is stopping or finished. Safe to retry.
+        """Continues a stopped or failed run from its last committed version; one that is active goes on as it is. More
+        iterations are kept in its recipe.
+        NOT_FOUND: no such run. FAILED_PRECONDITION: it is stopping, or finished with all its iterations, or active while
+        more are asked for. INVALID_ARGUMENT: not more iterations, or more of them would change those that are done.
+        Safe to retry.
         """
 
     @_abc_1.abstractmethod
