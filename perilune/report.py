@@ -144,6 +144,12 @@ def as_json(report: Report) -> dict[str, Any]:
         "submitted": iso_time(run.submitted_unix_ns),
         "iteration": run.iteration,
         "num_iterations": run.num_iterations,
+        "prompts": {
+            "num_train": run.prompts.num_train,
+            "num_heldout": run.prompts.num_heldout,
+            "digest": run.prompts.digest,
+            "notes": list(run.prompts.notes),
+        },
         "evaluations": [
             {
                 "version": e.policy.number,
@@ -363,8 +369,9 @@ def _samples(pairs: Sequence[Pair]) -> RenderableType | None:
 
 
 def _question(sample: ScoredTrajectory) -> str:
-    messages = sample.trajectory.prompt.messages
-    return _shortened(messages[-1].content if messages else "")
+    """What was asked last; a response begun is no question."""
+    asked = [turn.content for turn in sample.trajectory.prompt.messages if turn.role != "assistant"]
+    return _shortened(asked[-1] if asked else "")
 
 
 def _shortened(text: str) -> str:
