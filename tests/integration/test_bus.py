@@ -150,3 +150,15 @@ async def test_the_largest_message_fits_with_its_headers(bus: Bus) -> None:
     await bus.publish(SUBJECT, Event(text="x" * room), "large")
     with pytest.raises(InvalidInputError, match="the bus takes"):
         await bus.publish(SUBJECT, Event(text="x" * (perilune.bus.MAX_PAYLOAD_BYTES - 8)), "larger")
+
+
+async def test_consumers_of_an_older_version_are_brought_up_to_date(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with Bus.connect(nats_url, "master") as bus:
+        monkeypatch.setattr(perilune.bus, "MAX_DELIVERIES", 5)
+        await bus.declare()
+        monkeypatch.undo()
+        await bus.declare()
+        info = await bus._jetstream.consumer_info(REWARD_CONSUMER.stream, REWARD_CONSUMER.durable)
+        assert info.config.max_deliver == perilune.bus.MAX_DELIVERIES

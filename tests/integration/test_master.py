@@ -29,7 +29,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     Segment,
     Trajectory,
 )
-from perilune.bus import Bus, event_subject, rollout_consumer, scored_subject
+from perilune.bus import MAX_PAYLOAD_BYTES, Bus, event_subject, rollout_consumer, scored_subject
 from perilune.codec import pack
 from perilune.errors import InvalidInputError
 from perilune.recipe import Recipe, check_recipe
@@ -525,3 +525,18 @@ async def test_the_fleet_learns_which_runs_to_serve(nats_url: str, tmp_path: Pat
             await master.fleet.ReportServing(m.ReportServingRequest(worker_id="w", run_id="run", policy=policy(0)))
             answer = await master.runs.WatchRun(m.WatchRunRequest(run_id="run"), timeout=60).read()
             assert {(w.id, w.kind, w.policy.number) for w in answer.fleet} == {("t", "trainer", 0), ("w", "rollout", 0)}
+
+
+async def test_a_prompt_over_the_limit_of_the_bus_is_dead_and_the_run_goes_on(nats_url: str, tmp_path: Path) -> None:
+    rows = [{"question": f"{i} " * (MAX_PAYLOAD_BYTES // 2 if i == 5 else 1), "answer": "1"} for i in range(8)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    prompts = {"source": "jsonl", "path": str(tmp_path / "rows.jsonl"), "num_heldout": 1}
+    rollout = {"prompts_per_iteration": 7, "group_size": 2}
+    evaluation = {"num_problems": 1, "modes": ["greedy"]}
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(check_recipe(RECIPE | {"prompts": prompts, "rollout": rollout, "evaluation": evaluation}))
+        async with trainer_of(master), fleet(bus):
+            await master.commit(0)
+            assert len(await master.batch(0)) == 6
+        ledger = (await master.run()).ledger
+        assert (ledger.dispatched, ledger.dead, ledger.balanced) == (14, 2, True)

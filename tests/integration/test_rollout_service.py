@@ -366,13 +366,25 @@ async def test_status_counts_what_was_generated(world: World) -> None:
     assert (run.num_running, run.num_waiting) == (0, 0)
 
 
-async def test_a_run_whose_model_cannot_be_served_is_said_aloud(world: World) -> None:
-    world.trainer.without = "tokenizer"
+@pytest.mark.parametrize(
+    ("without", "files", "reason"),
+    [
+        ("tokenizer", {}, "tokenizer"),
+        ("/", {"": b"x"}, "a model file may not be called ''"),
+        ("/", {"config.json": b"[]"}, "must be a mapping, not list"),
+        ("/", {"tokenizer.json": b"{}"}, "no tokenizer that can be read"),
+        ("/", {"a\0b": b""}, "cannot be served"),
+    ],
+)
+async def test_a_run_whose_model_cannot_be_served_is_said_aloud(
+    world: World, without: str, files: dict[str, bytes], reason: str
+) -> None:
+    world.trainer.without, world.trainer.files = without, files
     await world.trainer.publish(0)
     await world.assign()
     (event,) = await received(world.bus, buses.EVENT_CONSUMER, Event, 1)
     assert event.kind == "rollout_failed"
-    assert "tokenizer" in event.text
+    assert reason in event.text
 
 
 NO_SYSTEM = (

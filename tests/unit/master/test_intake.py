@@ -1,6 +1,8 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, SCORE_STATUS_TIMEOUT, Component, Score
 from perilune.api.trajectory.v1.trajectory_pb2 import (
@@ -14,8 +16,8 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 )
 from perilune.recipe import RewardTable
 from services.master.controller import is_trainable, rewards_of
-from services.master.intake import lost_by, scored_of
-from services.master.store import Graded
+from services.master.intake import lost_by, scored_of, while_database_fails
+from services.master.store import Graded, Store
 from services.master.tables import SampleState
 
 
@@ -92,3 +94,18 @@ def test_what_is_uniform_is_judged_on_the_rewards_of_the_objective() -> None:
         rewards_of([replace(pair[0], value=0.75), replace(pair[0], ending=ENDING_REPETITION)], table, 0) == [0.75] * 2
     )
     assert rewards_of([], table, 0) == []
+
+
+async def test_while_the_database_fails_a_change_is_tried_again(tmp_path: Path) -> None:
+    async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/test.db") as store:
+        tries: list[Exception] = [OperationalError("update", {}, Exception("database is locked"))]
+
+        async def change() -> str:
+            if tries:
+                raise tries.pop()
+            return "written"
+
+        assert await while_database_fails(store, change) == "written"
+        tries.append(OverflowError("Python int too large to convert to SQLite INTEGER"))
+        with pytest.raises(OverflowError):
+            await while_database_fails(store, change)
