@@ -7,8 +7,10 @@ Nothing here imports torch.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from inspect import signature
@@ -18,7 +20,7 @@ from typing import Any
 
 from perilune.errors import MissingDependencyError
 from perilune.local import services_root
-from perilune.recipe import Mistake, Recipe, TaskPrompts, mended, read_document, recipe_error
+from perilune.recipe import Mistake, Recipe, TaskPrompts, mended, read_document, read_stored_recipe, recipe_error
 from perilune.tasks import TASKS
 
 SERVICES = ("master", "rollout", "reward", "trainer")  # that have something to say
@@ -81,6 +83,18 @@ def service_mistakes(recipe: Recipe, services: Iterable[str] = SERVICES) -> list
     for service in services:
         mistakes += importlib.import_module(f"services.{service}.preflight").mistakes(recipe)
     return mistakes
+
+
+def main() -> None:
+    """`python -m perilune.preflight`: reads a recipe's JSON, and writes what the graders and environments that are
+    installed here say of it, wherever it is to run; so the master can ask without importing another service.
+    """
+    recipe = read_stored_recipe(sys.stdin.read())
+    mistakes: list[Mistake] = []
+    for service in ("reward", "rollout"):
+        with contextlib.suppress(ModuleNotFoundError):  # not here
+            mistakes += service_mistakes(recipe, [service])
+    print(json.dumps([[each.key, each.text] for each in mistakes if not each.of_machine]))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -198,3 +212,7 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Mistake]], ...] = (
     _adapter,
     _evaluation,
 )
+
+
+if __name__ == "__main__":
+    main()

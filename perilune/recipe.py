@@ -414,6 +414,7 @@ class Mistake(typing.NamedTuple):
 
     key: str
     text: str
+    of_machine: bool = False  # another machine may have what is missing here
 
     def __str__(self) -> str:
         return f"{self.key}: {self.text}"

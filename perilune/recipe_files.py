@@ -7,7 +7,8 @@ from pathlib import Path
 
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.jsonlines import read_bytes
-from perilune.recipe import FilePrompts, HuggingFacePrompts, JsonlPrompts, ModelTable, PromptsTable, Recipe
+from perilune.needs import function_of
+from perilune.recipe import FilePrompts, GraderTable, HuggingFacePrompts, JsonlPrompts, ModelTable, PromptsTable, Recipe
 
 
 def settled(recipe: Recipe, folder: Path) -> Recipe:
@@ -21,6 +22,7 @@ def settled(recipe: Recipe, folder: Path) -> Recipe:
     changes = {
         "prompts": _of_prompts(recipe.prompts, folder),
         "model": _of_model(recipe.model, folder),
+        "reward": recipe.reward.model_copy(update={"graders": [_of_grader(t, folder) for t in recipe.reward.graders]}),
         "warmup": recipe.warmup and recipe.warmup.model_copy(update={"path": _if_there(recipe.warmup.path, folder)}),
     }
     return recipe.model_copy(update=changes)
@@ -57,6 +59,11 @@ def _of_prompts(table: PromptsTable, folder: Path) -> PromptsTable:
 def _of_model(table: ModelTable, folder: Path) -> ModelTable:
     template = table.chat_template and chat_template_text(table.chat_template, folder)
     return table.model_copy(update={"path": _if_there(table.path, folder), "chat_template": template})
+
+
+def _of_grader(table: GraderTable, folder: Path) -> GraderTable:
+    named = function_of(table.plugin or "")
+    return table.model_copy(update={"plugin": f"{_absolute(named[0], folder)}:{named[1]}"}) if named else table
 
 
 def _absolute(path: str, folder: Path) -> str:

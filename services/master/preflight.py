@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from perilune.errors import InvalidInputError, MissingDependencyError
 from perilune.preflight import NUM_LOOKED_AT, first_of_each_key, recipe_mistakes
@@ -21,10 +21,10 @@ def mistakes(recipe: Recipe) -> list[Mistake]:
     return _look(recipe)[1]
 
 
-def check_submission(recipe: Recipe) -> PromptSet:
-    """Opens a recipe's prompts. RecipeError names all that the master knows to be wrong with the recipe."""
+def check_submission(recipe: Recipe, others: Sequence[Mistake] = ()) -> PromptSet:
+    """Opens a recipe's prompts. RecipeError names all that is known to be wrong with the recipe, `others` with it."""
     prompts, found = _look(recipe)
-    wrong = first_of_each_key([*recipe_mistakes(recipe), *found])
+    wrong = first_of_each_key([*recipe_mistakes(recipe), *found, *others])
     if wrong or prompts is None:
         raise recipe_error(recipe.name, wrong)
     return prompts

@@ -16,7 +16,7 @@ from perilune.api.master.v1.master_pb2 import PromptSummary, RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
 from perilune.bus import PROMPTS, Backlog, Bus, event_subject, prompt_subject
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError, UnavailableError, verdict
-from perilune.recipe import Recipe, TrainerTable, read_stored_recipe
+from perilune.recipe import Mistake, Recipe, TrainerTable, read_stored_recipe
 from perilune.recipe_files import settled
 from services.master.controller import Controller
 from services.master.liveness import BUS, Change, Liveness
@@ -87,13 +87,16 @@ class Registry:
 
     # ---- for people
 
-    async def submit(self, run_id: str, recipe: Recipe) -> str:
-        """Queues a run. RecipeError names all that is known to be wrong with it: better now than in an hour."""
+    async def submit(self, run_id: str, recipe: Recipe, mistakes: Sequence[Mistake] = ()) -> str:
+        """Queues a run. RecipeError names all that is known to be wrong with it: better now than in an hour.
+
+        `mistakes`: what others found wrong with the recipe.
+        """
         run_id = run_id or f"{recipe.name}-{time.strftime('%Y%m%d-%H%M%S')}"
         if not set(run_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_") or len(run_id) > 64:
             raise InvalidInputError(f"{run_id!r} is no run id: use up to 64 of a-z, 0-9, '-' and '_'")
         recipe = settled(recipe, Path.cwd())
-        prompts = await asyncio.to_thread(check_submission, recipe)
+        prompts = await asyncio.to_thread(check_submission, recipe, mistakes)
         summary = await asyncio.to_thread(summary_of, prompts)
         for note in prompts.notes:
             logger.warning("%s: %s", run_id, note)

@@ -21,7 +21,7 @@ from services.reward.graders.judge import JudgeSettings
 def mistakes(recipe: Recipe) -> list[Mistake]:
     """Every wrong grader and option, by its key."""
     return [
-        Mistake(f"reward.graders.{index}.{mistake.key}", mistake.text)
+        mistake._replace(key=f"reward.graders.{index}.{mistake.key}")
         for index, table in enumerate(recipe.reward.graders)
         for mistake in _of_grader(table)
     ]
@@ -43,7 +43,7 @@ def _of_grader(table: GraderTable) -> Iterator[Mistake]:
         yield Mistake(f"options.{key}", f"{table.name} has no such option; {nearest(key, known)}")
     yield from _wrong_values(grader, {key: text for key, text in given.items() if key not in unknown})
     if _asks_judge(table) and not JudgeSettings().url:
-        yield Mistake("name", "asks a judge, and the reward service has none: set PERILUNE_JUDGE_URL")
+        yield Mistake("name", "asks a judge, and the reward service has none: set PERILUNE_JUDGE_URL", True)
 
 
 def _of_plugin(table: GraderTable) -> Iterator[Mistake]:
@@ -60,7 +60,7 @@ def _of_plugin(table: GraderTable) -> Iterator[Mistake]:
     try:
         tree = ast.parse(Path(named[0]).read_text(encoding="utf-8"))
     except (OSError, ValueError, SyntaxError) as error:
-        yield Mistake("plugin", f"cannot read {named[0]}: {error}")
+        yield Mistake("plugin", f"cannot read {named[0]}: {error}", of_machine=True)
         return
     functions = {each.name: each for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}
     if named[1] not in functions:

@@ -56,18 +56,19 @@ def option_fields(factory: Any) -> dict[str, Any]:
 def _of_engine(engine: str) -> Iterator[Mistake]:
     if engine == "torch":
         if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
-            yield Mistake("rollout.engine", f"torch needs {' and '.join(missing)}: pip install -e '.[rollout]'")
+            yield Mistake("rollout.engine", f"torch needs {' and '.join(missing)}: pip install -e '.[rollout]'", True)
         return
     python = RolloutSettings().engine_python
     program = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({engine!r}) is None)"
     try:
         done = subprocess.run([python, "-c", program], capture_output=True, timeout=ENGINE_PATIENCE_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
-        yield Mistake("rollout.engine", f"PERILUNE_ENGINE_PYTHON={python} cannot be run: {error}")
+        yield Mistake("rollout.engine", f"PERILUNE_ENGINE_PYTHON={python} cannot be run: {error}", of_machine=True)
         return
     if done.returncode:
         yield Mistake(
             "rollout.engine",
             f"{engine} is not installed for {python}; name a Python that has it with PERILUNE_ENGINE_PYTHON "
             "(docs/engines.md)",
+            of_machine=True,
         )

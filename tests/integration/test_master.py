@@ -497,8 +497,11 @@ async def test_wrong_submissions_are_explained(nats_url: str, tmp_path: Path) ->
         with pytest.raises(grpc.aio.AioRpcError, match="did you mean 'num_iterations'") as caught:
             await master.runs.SubmitRun(m.SubmitRunRequest(recipe_json=json.dumps(wrong)))
         assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT
-        with pytest.raises(grpc.aio.AioRpcError, match="no task 'serch'"):
-            await master.submit(check_recipe(RECIPE | {"prompts": {"source": "task", "name": "serch"}}))
+        unknown = {"prompts": {"source": "task", "name": "serch"}, "reward": {"graders": [{"name": "exakt"}]}}
+        with pytest.raises(
+            grpc.aio.AioRpcError, match=r"no task 'serch'(.|\n)*no grader 'exakt'; did you mean 'exact'"
+        ):
+            await master.submit(check_recipe(RECIPE | unknown))
         with pytest.raises(grpc.aio.AioRpcError, match="no run 'nothing'") as caught:
             await master.run("nothing")
         assert caught.value.code() == grpc.StatusCode.NOT_FOUND

@@ -15,6 +15,7 @@ from perilune.recipe import recipe_from_json
 from perilune.service import rpc_errors
 from services.master.api.description import describe
 from services.master.api.fleet import FleetService
+from services.master.graders import grader_mistakes
 from services.master.registry import Registry
 from services.master.store import ENDED, MAX_INTEGER, Store
 from services.master.tables import RunRow
@@ -43,7 +44,9 @@ class RunService(RunServiceServicer):
 
     async def SubmitRun(self, request: m.SubmitRunRequest, context: grpc.aio.ServicerContext) -> m.SubmitRunResponse:
         async with rpc_errors(context):
-            run_id = await self._writable.submit(request.run_id, recipe_from_json(request.recipe_json))
+            registry, recipe = self._writable, recipe_from_json(request.recipe_json)
+            mistakes = await grader_mistakes(recipe, self._fleet.workers() if self._fleet else ())
+            run_id = await registry.submit(request.run_id, recipe, mistakes)
             return m.SubmitRunResponse(run=await self._describe(run_id))
 
     async def GetRun(self, request: m.GetRunRequest, context: grpc.aio.ServicerContext) -> m.GetRunResponse:
