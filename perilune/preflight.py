@@ -12,7 +12,7 @@ import difflib
 import importlib
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from inspect import signature
 from pathlib import Path
 from random import Random
@@ -27,11 +27,11 @@ SERVICES = ("master", "rollout", "reward", "trainer")  # that have something to 
 NUM_LOOKED_AT = 50  # problems of an endless task
 
 
-def load_checked(path: str | Path, overrides: Sequence[str] = (), *, here: bool = True) -> Recipe:
+def load_checked(path: str | Path, overrides: Sequence[str] = (), *, services: Collection[str] = SERVICES) -> Recipe:
     """Reads a recipe's file and checks all that can be known of it.
 
     Args:
-        here: whether the run's services are to run on this machine; if not, files, models and engines are another's.
+        services: those that are to run on this machine; of others, files, models and engines are another's.
 
     Raises:
         RecipeError: names every mistake, of the file and of what it asks for.
@@ -39,7 +39,7 @@ def load_checked(path: str | Path, overrides: Sequence[str] = (), *, here: bool 
     recipe, mistakes = mended(read_document(path, overrides))
     wrong = {mistake.key for mistake in mistakes}
     if recipe is not None:
-        found = known_mistakes(recipe) if here else recipe_mistakes(recipe)
+        found = first_of_each_key([*recipe_mistakes(recipe), *service_mistakes(recipe, services)])
         # What was left out of the recipe is looked at as its default, of which nobody wants to hear.
         mistakes += [mistake for mistake in found if not any(_touches(mistake.key, key) for key in wrong)]
     if recipe is None or mistakes:
@@ -49,13 +49,8 @@ def load_checked(path: str | Path, overrides: Sequence[str] = (), *, here: bool 
 
 def check_here(recipe: Recipe, name: str) -> None:
     """Checks a recipe for the services of this machine. RecipeError names every mistake."""
-    if mistakes := known_mistakes(recipe):
+    if mistakes := first_of_each_key([*recipe_mistakes(recipe), *service_mistakes(recipe)]):
         raise recipe_error(name, mistakes)
-
-
-def known_mistakes(recipe: Recipe) -> list[Mistake]:
-    """Every mistake that can be found on this machine."""
-    return first_of_each_key([*recipe_mistakes(recipe), *service_mistakes(recipe)])
 
 
 def first_of_each_key(mistakes: Iterable[Mistake]) -> list[Mistake]:

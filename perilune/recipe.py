@@ -220,7 +220,7 @@ class RolloutTable(Table):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: NonNegativeInt = 0  # 0: no truncation
     max_tokens: PositiveInt = 256  # of a response
-    stop: list[str] = []
+    stop: list[Annotated[str, Field(min_length=1)]] = []
     # Whether graders, environments and the page see the model's special tokens in a response, such as `<think>` or
     # `<|tool_call|>` where they are ones; the token that ends a response is never shown.
     keep_special_tokens: bool = False
@@ -543,7 +543,8 @@ def _explain(detail: ErrorDetails) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     if "options" in detail["loc"][:-1]:
         message = "an option is text, a number, or true or false"
-    return f"{message[:1].lower()}{message[1:]} (got {detail['input']!r:.80})"
+    given = "" if isinstance(detail["input"], dict) else f" (got {detail['input']!r:.80})"
+    return f"{message[:1].lower()}{message[1:]}{given}"
 
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:

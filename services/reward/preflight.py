@@ -9,6 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from perilune.errors import InvalidInputError, NotFoundError
+from perilune.jsonlines import read_bytes
 from perilune.local import plugins_of_user
 from perilune.needs import function_of, is_address
 from perilune.preflight import nearest
@@ -58,8 +60,8 @@ def _of_plugin(table: GraderTable) -> Iterator[Mistake]:
         yield Mistake("plugin", f"{place!r} is neither HOST:PORT nor FILE.py:FUNCTION")
         return
     try:
-        tree = ast.parse(Path(named[0]).read_text(encoding="utf-8"))
-    except (OSError, ValueError, SyntaxError) as error:
+        tree = ast.parse(read_bytes(Path(named[0])))
+    except (NotFoundError, InvalidInputError, ValueError, SyntaxError) as error:
         yield Mistake("plugin", f"cannot read {named[0]}: {error}", of_machine=True)
         return
     functions = {each.name: each for each in tree.body if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef)}

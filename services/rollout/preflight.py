@@ -44,6 +44,8 @@ def _of_environment(table: EnvironmentTable) -> Iterator[Mistake]:
             if detail["type"] == "extra_forbidden":
                 message = f"{table.name} has no such option; {nearest(key, fields)}"
             yield Mistake(f"rollout.environment.options.{key}", message)
+    if table.options.get("end") == "":
+        yield Mistake("rollout.environment.options.end", "is empty, and every text would end a turn")
 
 
 def option_fields(factory: Any) -> dict[str, Any]:

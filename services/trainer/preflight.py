@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import struct
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -92,18 +95,29 @@ def _check_folder(folder: Path) -> None:
 
 
 def _config_from_hub(name: str) -> Path:
-    """The configuration of a hub's model, from its cache or fetched."""
+    """The configuration of a hub's model, from its cache or fetched. NotFoundError if neither has it."""
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
+        cached = huggingface_hub.try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return Path(cached)
+        _reach(huggingface_hub.constants.ENDPOINT)
         return Path(huggingface_hub.hf_hub_download(name, "config.json", etag_timeout=HUB_PATIENCE_S))
     # What the hub's client raises for names that are none, models that are not there, and no network alike.
     except (HFValidationError, HfHubHTTPError, OSError, ValueError) as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise NotFoundError(
-            f"there is no folder {name!r}, and as a Hugging Face id it cannot be had: {reason:.200}"
+            f"there is no folder {name!r}, and no model of that name in the Hugging Face cache or on the hub: "
+            f"{reason:.200}"
         ) from error
+
+
+def _reach(endpoint: str) -> None:
+    """Raises an OSError if the hub does not answer at all: its client would try again for half a minute."""
+    with contextlib.suppress(urllib.error.HTTPError):  # whatever it answers, it is there
+        urllib.request.urlopen(endpoint, timeout=HUB_PATIENCE_S).close()
 
 
 def _context_of_config(config: dict[str, Any]) -> int | None:

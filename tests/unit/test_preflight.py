@@ -106,6 +106,15 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
         ({"warmup": {"path": "nowhere.jsonl"}}, "warmup.path: cannot read warmup.path nowhere.jsonl"),
         ({"model": {"path": "package:llm_nowhere"}}, "model.path: the package 'llm_nowhere' is not installed"),
         ({"model": {"path": "runs/nowhere/model"}}, "model.path: there is no folder 'runs/nowhere/model'"),
+        (
+            {"model": {"path": "nobody/nowhere"}},
+            "model.path: there is no folder 'nobody/nowhere', and no model of that",
+        ),
+        ({"rollout": {"max_tokens": 72, "stop": [""]}}, "rollout.stop.0: string should have at least 1 character"),
+        (
+            {"rollout": {"max_tokens": 72, "environment": {"name": "calculator", "options": {"end": ""}}}},
+            "rollout.environment.options.end: is empty, and every text would end a turn",
+        ),
         ({"rollout": {"max_tokens": 128}}, "rollout.max_tokens: 128 tokens of a response do not fit beside a prompt"),
         (
             {"rollout": {"max_tokens": 120}},
@@ -135,7 +144,10 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
         ({"rollout": {"max_tokens": 72, "engine": "sglang"}}, "rollout.engine: sglang is not installed for "),
     ],
 )
-def test_what_a_recipe_asks_for_and_cannot_have_is_named(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+def test_what_a_recipe_asks_for_and_cannot_have_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")  # nothing answers there
     (line,) = mistakes(tmp_path, **changes)
     assert said in line
 

@@ -48,9 +48,9 @@ def train(
     run already, and nothing is started here.
     """
     from perilune.cli import training
-    from perilune.preflight import load_checked
+    from perilune.preflight import SERVICES, load_checked
 
-    checked = load_checked(recipe, set_ or [], here=master is None)
+    checked = load_checked(recipe, set_ or [], services=() if master else SERVICES)
     place = training.Place(home, master, rollouts, rewards, trainer_ranks, page)
     end(training.submit(checked, name, place, training.Screen(not no_view, as_json)))
 
@@ -87,9 +87,9 @@ def sft(
 ) -> None:
     """Do a recipe's warm-up alone: supervised fine-tuning on reasoning traces."""
     from perilune.cli.serving import exec_module
-    from perilune.recipe import load_recipe
+    from perilune.preflight import load_checked
 
-    load_recipe(recipe, set_ or [])  # a mistake in it is told before torch is loaded
+    load_checked(recipe, set_ or [], services=("trainer",))  # before torch is loaded
     overrides = [argument for override in set_ or [] for argument in ("--set", override)]
     exec_module("services.trainer.sft", [str(recipe), "--out", str(out), *overrides], {})
 
