@@ -7,6 +7,7 @@ no random numbers, so weights, optimiser and version are all there is to restore
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Mapping
@@ -15,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
-from perilune.errors import InvalidInputError
+from perilune.errors import InvalidInputError, StateError
 from services.trainer.model import Policy, load_policy
 
 STATE_FILE = "trainer.pt"
@@ -55,8 +57,23 @@ class Checkpoints:
         return max((number for number in self.numbers() if number <= at_most), default=None)
 
     def save(self, policy: Policy, state: TrainerState, weights: Mapping[str, Tensor] | None = None) -> Path:
-        """Writes a version durably, and removes those that nobody comes back to. `weights`: if not the model's own."""
+        """Writes a version durably, and removes those that are not come back to. `weights`: if not the model's own.
+
+        StateError if it cannot be written.
+        """
         target = self.path_of(state.number)
+        try:
+            self._write(target, policy, state, weights)
+            self._remove_old()
+        # OSError, and what torch and safetensors make of one: no room, no right, no disk.
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise StateError(
+                f"cannot write the checkpoint {target}: {error}; make room for it, or move what is in its way, and "
+                "resume the run"
+            ) from error
+        return target
+
+    def _write(self, target: Path, policy: Policy, state: TrainerState, weights: Mapping[str, Tensor] | None) -> None:
         temporary = target.with_name(f"{target.name}.writing")
         for leftover in (temporary, target):
             shutil.rmtree(leftover, ignore_errors=True)
@@ -67,16 +84,16 @@ class Checkpoints:
             _flush(file)
         temporary.rename(target)
         _flush(self.folder)
-        self._remove_old()
-        return target
 
     def load(self, number: int, origin: str, is_adapted: bool = False) -> tuple[Policy, TrainerState]:
         """A version with its state; of a run that trains an adapter, its base, which is version 0.
 
-        InvalidInputError if it belongs to a run that started from something else.
+        Raises:
+            InvalidInputError: it belongs to a run that started from something else.
+            StateError, NotFoundError: it is damaged.
         """
         path = self.path_of(number)
-        state = TrainerState(**torch.load(path / STATE_FILE, weights_only=True))
+        state = _read_state(path / STATE_FILE)
         if state.origin != origin:
             raise InvalidInputError(
                 f"{path} comes from a recipe with another model, warm-up or seed; move {self.folder} away, or take "
@@ -88,6 +105,17 @@ class Checkpoints:
         for number in self.numbers()[:-NUM_KEPT]:
             if number != 0:
                 shutil.rmtree(self.path_of(number))
+
+
+def _read_state(file: Path) -> TrainerState:
+    try:
+        return TrainerState(**torch.load(file, weights_only=True))
+    # A file that is missing, cut short, no archive, of other types, or of a version with other fields.
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
+        raise StateError(
+            f"the checkpoint {file.parent} is damaged ({type(error).__name__}: {error}); move it away, and resume the "
+            "run: it goes on from the one before"
+        ) from error
 
 
 def _flush(path: Path) -> None:

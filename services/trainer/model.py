@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
@@ -25,7 +26,7 @@ from transformers import (
 )
 
 from perilune.chat import check_tokenizer, closing_token, set_template
-from perilune.errors import InvalidInputError, NotFoundError
+from perilune.errors import InvalidInputError, NotFoundError, PeriluneError
 from perilune.recipe import CreateModel, Recipe
 from perilune.recipe_files import chat_template_text
 from perilune.tasks import find_task
@@ -151,16 +152,7 @@ def load_policy(path: str, prepare: Prepare = _leave) -> Policy:
 
     `prepare` is handed the tokenizer before it is checked.
     """
-    if path.startswith(PACKAGE_PREFIX):
-        gguf = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
-        )
-    else:
-        try:
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
-        except (OSError, ValueError) as error:
-            raise _cannot_load(path, error) from error
+    model = _load_model(path)
     tokenizer = load_tokenizer(path)
     prepare(tokenizer)
     return Policy(model, tokenizer)
@@ -168,21 +160,46 @@ def load_policy(path: str, prepare: Prepare = _leave) -> Policy:
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """The tokenizer of a model that is named as for `load_policy`."""
-    if path.startswith(PACKAGE_PREFIX):
-        gguf = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
-        return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    try:
+    with _naming_model(path):
+        if path.startswith(PACKAGE_PREFIX):
+            gguf = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
+            return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
         return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise _cannot_load(path, error) from error
 
 
-def _cannot_load(path: str, error: Exception) -> NotFoundError:
-    """For what transformers raises for missing folders, files, ids and no network alike, and for what is no model."""
-    return NotFoundError(
-        f"cannot load the model {path!r}: give model.path as a folder with config.json, weights and tokenizer, as "
-        f"a Hugging Face id (needs network or a filled cache), or as package:NAME. {error}"
-    )
+def _load_model(path: str) -> PreTrainedModel:
+    """The model in float32. InvalidInputError if its files lack weights: transformers would draw them at random."""
+    folder: str | Path = path
+    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    with _naming_model(path):
+        if path.startswith(PACKAGE_PREFIX):
+            gguf = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
+            options |= {"gguf_file": gguf.name, "quantization_config": GgufConfig(dequantize=True)}
+            folder = gguf.parent
+        found: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+    model, loaded = found
+    if missing := sorted(loaded["missing_keys"]):
+        raise InvalidInputError(
+            f"cannot load the model {path!r}: its files lack {len(missing)} of the weights that a "
+            f"{type(model).__name__} has, the first is {missing[0]}"
+        )
+    assert isinstance(model, PreTrainedModel)
+    return model
+
+
+@contextlib.contextmanager
+def _naming_model(path: str) -> Iterator[None]:
+    """NotFoundError that names the model, for whatever keeps transformers from loading it."""
+    try:
+        yield
+    except PeriluneError:
+        raise
+    # No folder, file, id or network; damaged weights; a config or tokenizer that is none: there is no common class.
+    except Exception as error:
+        raise NotFoundError(
+            f"cannot load the model {path!r}: give model.path as a folder with config.json, weights and tokenizer, as "
+            f"a Hugging Face id (needs network or a filled cache), or as package:NAME. {type(error).__name__}: {error}"
+        ) from error
 
 
 class LlamaSize(Protocol):

@@ -171,7 +171,12 @@ class Session:
     def checkpoint(self) -> None:
         """Keeps the current version to go back to, and writes its checkpoint where that is due and was not done."""
         if self._versions:
-            self._versions.add(self.published.state, self.published.delta, self.published.model_files)
+            try:
+                self._versions.add(self.published.state, self.published.delta, self.published.model_files)
+            except OSError as error:
+                raise StateError(
+                    f"cannot keep version {self.number} on disk: {error}; make room for it, and resume the run"
+                ) from error
         if self.number != self._written and self._is_due:
             self._save()
 

@@ -7,13 +7,14 @@ from pathlib import Path
 import pytest
 
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.errors import InvalidInputError, StateError
+from perilune.errors import InvalidInputError, NotFoundError, StateError
 from perilune.recipe import Recipe
 from services.trainer.learner import never
+from services.trainer.model import load_policy
 from services.trainer.ranks import Ranks
 from services.trainer.session import Session
 from tests.unit.trainer.messages import batch
-from tests.unit.trainer.models import recipe, same_bits, state
+from tests.unit.trainer.models import recipe, same_bits, state, tiny_policy
 
 
 def _session(folder: Path, table: Recipe, committed: PolicyVersion | None = None) -> Session:
@@ -98,3 +99,36 @@ def test_what_is_not_here_or_not_ours_is_refused(tmp_path: Path) -> None:
     other = recipe(model={"create": {"task": "search", "hidden_size": 16, "num_layers": 1}})
     with pytest.raises(InvalidInputError, match="another run id"):
         _session(tmp_path, other)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("trainer.pt", None),
+        ("trainer.pt", b"PK\x03\x04 cut short"),
+        ("model.safetensors", b"\x08\x00"),
+        ("config.json", b"{"),
+        ("tokenizer.json", b"[]"),
+    ],
+)
+def test_a_damaged_checkpoint_is_said_in_words(tmp_path: Path, name: str, content: bytes | None) -> None:
+    _session(tmp_path, recipe())
+    file = tmp_path / "checkpoints" / "v000000" / name
+    file.unlink() if content is None else file.write_bytes(content)
+    with pytest.raises((StateError, NotFoundError), match=str(file.parent)):
+        _session(tmp_path, recipe())
+
+
+def test_a_checkpoint_that_cannot_be_written_is_said_in_words(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file in the way")
+    with pytest.raises(StateError, match=r"cannot write the checkpoint .*v000000: .*resume the run"):
+        _session(tmp_path, recipe())
+
+
+def test_weights_that_are_missing_are_not_made_up(tmp_path: Path) -> None:
+    policy = tiny_policy()
+    weights = state(policy)
+    weights.pop("model.layers.1.mlp.up_proj.weight")
+    policy.save(tmp_path, weights)
+    with pytest.raises(InvalidInputError, match=r"lack 1 of the weights .* model.layers.1.mlp.up_proj.weight"):
+        load_policy(str(tmp_path))
