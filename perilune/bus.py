@@ -56,6 +56,7 @@ DEAD_SUBJECT = "perilune.dead"
 _MAX_DELIVERIES_ADVISORY = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 
 M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 # Failures outside a message: it is delivered again.
 _OUTAGES = (UnavailableError, OverloadedError, nats.errors.Error, APIError, ConnectionError, TimeoutError)
@@ -336,42 +337,39 @@ class Bus:
             await self.declare_consumer(consumer)
 
     async def declare_consumer(self, consumer: Consumer) -> None:
-        await self._jetstream.add_consumer(
-            consumer.stream,
-            api.ConsumerConfig(
-                durable_name=consumer.durable,
-                filter_subject=consumer.subject,
-                ack_policy=api.AckPolicy.EXPLICIT,
-                ack_wait=ACK_WAIT_S,
-                max_deliver=MAX_DELIVERIES,
-                max_ack_pending=20_000,
-            ),
+        """UnavailableError if the server does not answer, here and below."""
+        config = api.ConsumerConfig(
+            durable_name=consumer.durable,
+            filter_subject=consumer.subject,
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT_S,
+            max_deliver=MAX_DELIVERIES,
+            max_ack_pending=20_000,
         )
+        await _answered(self._jetstream.add_consumer(consumer.stream, config), f"make the consumer {consumer.durable}")
 
     async def delete_consumer(self, consumer: Consumer) -> None:
         with contextlib.suppress(StreamNotFoundError):
-            await self._jetstream.delete_consumer(consumer.stream, consumer.durable)
+            deleted = self._jetstream.delete_consumer(consumer.stream, consumer.durable)
+            await _answered(deleted, f"delete the consumer {consumer.durable}")
 
     async def purge(self, stream: str, subject: str) -> None:
-        """Forgets the messages of a subject that nobody has taken yet."""
-        await self._jetstream.purge_stream(stream, subject=subject)
+        """Forgets the messages of a subject that no worker has taken yet."""
+        await _answered(self._jetstream.purge_stream(stream, subject=subject), f"forget what waits on {subject}")
 
     async def backlogs(self) -> list[Backlog]:
         """What every consumer of a work queue has left to do. UnavailableError if the server does not answer."""
-        try:
-            found = [
-                info for stream in (PROMPTS, TRAJECTORIES) for info in await self._jetstream.consumers_info(stream)
-            ]
-        except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
-            raise UnavailableError(f"the bus does not say how much work is left: {error!r}") from error
+        found = [
+            info
+            for stream in (PROMPTS, TRAJECTORIES)
+            for info in await _answered(self._jetstream.consumers_info(stream), "say how much work is left")
+        ]
         return [Backlog(info.name, info.num_pending or 0, info.num_ack_pending or 0) for info in found]
 
     async def num_dead_letters(self) -> int:
         """How many messages were given up and are still kept. UnavailableError if the server does not answer."""
-        try:
-            return (await self._jetstream.stream_info(DEAD)).state.messages
-        except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
-            raise UnavailableError(f"the bus does not say how many dead letters there are: {error!r}") from error
+        info = await _answered(self._jetstream.stream_info(DEAD), "say how many dead letters there are")
+        return info.state.messages
 
     async def answers(self, patience_s: float = 2.0) -> bool:
         """Whether the server answers now."""
@@ -384,7 +382,8 @@ class Bus:
     async def num_unfinished(self, consumer: Consumer) -> int:
         """Messages of a consumer that were not acknowledged yet, delivered or not."""
         try:
-            info = await self._jetstream.consumer_info(consumer.stream, consumer.durable)
+            asked = self._jetstream.consumer_info(consumer.stream, consumer.durable)
+            info = await _answered(asked, f"say what {consumer.durable} has left to do")
         except StreamNotFoundError:
             return 0
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
@@ -573,6 +572,18 @@ def _trial_subject(delivery: Delivery[Any]) -> str:
 def _num_header_bytes(headers: dict[str, str]) -> int:
     """Headers count towards the server's limit: a line each, after one that says what they are."""
     return len("NATS/1.0\r\n\r\n") + sum(len(f"{key}: {value}\r\n".encode()) for key, value in headers.items())
+
+
+async def _answered(asked: Awaitable[T], what: str) -> T:
+    """What the server answers. UnavailableError if it does not, StreamNotFoundError if it knows no such thing."""
+    try:
+        answer = await asked
+    except StreamNotFoundError:
+        raise
+    except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
+        raise UnavailableError(f"the bus does not {what}: {error!r}") from error
+    _heed_cancellation()
+    return answer
 
 
 def _heed_cancellation() -> None:

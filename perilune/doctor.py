@@ -98,6 +98,9 @@ def _workers(fleet: GetFleetResponse) -> Iterator[Finding]:
 
 
 def _queues(fleet: GetFleetResponse) -> Iterator[Finding]:
+    if fleet.problem:
+        yield Finding("queues", "bus", False, fleet.problem, "see that NATS runs and answers: its log")
+        return
     for queue in fleet.queues:
         stuck = queue.num_waiting > 0 and queue.num_in_hand == 0
         detail = f"{queue.num_waiting} waiting, {queue.num_in_hand} in hand"

@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 STOP_PATIENCE_S = 60.0  # for a trainer to end the step at hand
 MAX_REASON_CHARS = 10_000  # of a failure, which every list of runs repeats
+RETRY_S = 2.0
 MAX_LOST_TRAINERS = 5  # with no new version in between
 COUNT_TIME_EVERY_S = 10.0  # a master that is killed forgets at most so much of a run's time
 
@@ -331,7 +332,7 @@ class Registry:
 
     async def _drive(self, active: ActiveRun, controller: Controller) -> None:
         try:
-            await controller.drive()
+            await self._drive_patiently(active.id, controller)
             await self._end(active.id, RunState.RUN_STATE_FINISHED)
         except PeriluneError as error:
             await self.fail(active.id, verdict(error))
@@ -342,6 +343,15 @@ class Registry:
             logger.exception("the controller of %s broke", active.id)
             await self.fail(active.id, "the master's controller broke; its log says how")
             raise
+
+    async def _drive_patiently(self, run_id: str, controller: Controller) -> None:
+        """Drives to the end. A bus that is away is waited for: all that the controller knows is in the database."""
+        while True:
+            try:
+                return await controller.drive()
+            except UnavailableError as error:
+                logger.warning("%s waits: %s", run_id, error)
+            await asyncio.sleep(RETRY_S)
 
     async def _set_state(self, run_id: str, state: RunState.ValueType, reason: str = "") -> None:
         await self._store.set_state(run_id, state, reason)
@@ -369,7 +379,10 @@ class Registry:
             if active.lease:
                 active.lease.stop.set()
         self.fleet_changed.notify()
-        await self._bus.purge(PROMPTS, prompt_subject(run_id))
+        try:
+            await self._bus.purge(PROMPTS, prompt_subject(run_id))
+        except UnavailableError as error:  # what waits there is then sampled in vain, if a worker still takes it
+            logger.warning("%s: %s", run_id, error)
         logger.info("%s is %s", run_id, state_name(state))
         if active:
             active.changed.notify()

@@ -31,10 +31,11 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 )
 from perilune.bus import MAX_PAYLOAD_BYTES, Bus, event_subject, rollout_consumer, scored_subject
 from perilune.codec import pack
-from perilune.errors import InvalidInputError
+from perilune.errors import InvalidInputError, UnavailableError
 from perilune.recipe import Recipe, check_recipe
 from perilune.service import open_channel
 from services.master.registry import refuse_extension
+from tests.conftest import start_nats
 
 RECIPE = {
     "name": "test",
@@ -299,6 +300,28 @@ def test_iterations_that_would_change_the_past_are_refused() -> None:
     table = check_recipe(RECIPE | {"trainer": {"num_iterations": 2, "final_learning_rate": 1e-6}}).trainer
     with pytest.raises(InvalidInputError, match=r"trainer\.final_learning_rate over the iterations that were planned"):
         refuse_extension(table, 4)
+
+
+async def test_a_bus_that_stands_still_is_waited_for(tmp_path: Path) -> None:
+    nats, nats_url = start_nats(tmp_path)
+    try:
+        async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+            await master.submit(check_recipe(RECIPE))
+            async with trainer_of(master), fleet(bus):
+                nats.send_signal(signal.SIGSTOP)
+                await master.commit(0)
+                with pytest.raises(UnavailableError, match="the bus does not say what rollout-run has left to do"):
+                    await bus.num_unfinished(rollout_consumer("run"))
+                assert not await bus.answers(0.5)
+                answer = await master.runs.GetFleet(m.GetFleetRequest())
+                assert [worker.kind for worker in answer.workers] == ["trainer"]
+                assert answer.problem.startswith("the bus does not say how much work is left")
+                nats.send_signal(signal.SIGCONT)
+                assert len(await master.batch(0)) == 3
+            assert (await master.run()).state == m.RUN_STATE_RUNNING
+    finally:
+        nats.kill()
+        nats.wait()
 
 
 async def test_a_run_whose_trainers_are_lost_one_after_the_other_fails_with_the_reason(

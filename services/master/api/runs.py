@@ -10,7 +10,7 @@ from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.master.v1.master_pb2_grpc import RunServiceServicer
 from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.codec import num_elements
-from perilune.errors import StateError
+from perilune.errors import StateError, UnavailableError
 from perilune.recipe import recipe_from_json
 from perilune.service import rpc_errors
 from services.master.api.description import describe
@@ -116,13 +116,18 @@ class RunService(RunServiceServicer):
 
     async def GetFleet(self, request: m.GetFleetRequest, context: grpc.aio.ServicerContext) -> m.GetFleetResponse:
         async with rpc_errors(context):
-            backlogs, num_dead_letters = await self._writable.backlogs()
-            queues = [
-                m.Queue(name=backlog.consumer, num_waiting=backlog.num_waiting, num_in_hand=backlog.num_in_hand)
-                for backlog in backlogs
-            ]
-            workers = self._fleet.workers() if self._fleet else []
-            return m.GetFleetResponse(workers=workers, queues=queues, num_dead_letters=num_dead_letters)
+            registry = self._writable
+            fleet = m.GetFleetResponse(workers=self._fleet.workers() if self._fleet else [])
+            try:
+                backlogs, fleet.num_dead_letters = await registry.backlogs()
+            except UnavailableError as error:  # the workers are known all the same
+                fleet.problem = str(error)
+                return fleet
+            for backlog in backlogs:
+                fleet.queues.add(
+                    name=backlog.consumer, num_waiting=backlog.num_waiting, num_in_hand=backlog.num_in_hand
+                )
+            return fleet
 
     @property
     def _writable(self) -> Registry:

@@ -711,7 +711,10 @@ class GetFleetResponse(_message.Message):
     WORKERS_FIELD_NUMBER: _builtins.int
     QUEUES_FIELD_NUMBER: _builtins.int
     NUM_DEAD_LETTERS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     num_dead_letters: _builtins.int
+    problem: _builtins.str
+    """Why nothing is known of queues and dead letters: the bus is away. Empty if they are known."""
     @_builtins.property
     def workers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Worker]: ...
     @_builtins.property
@@ -722,10 +725,11 @@ class GetFleetResponse(_message.Message):
         workers: _abc.Iterable[Global___Worker] | None = ...,
         queues: _abc.Iterable[Global___Queue] | None = ...,
         num_dead_letters: _builtins.int = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_dead_letters", b"num_dead_letters", "queues", b"queues", "workers", b"workers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["num_dead_letters", b"num_dead_letters", "problem", b"problem", "queues", b"queues", "workers", b"workers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

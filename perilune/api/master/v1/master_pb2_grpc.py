@@ -150,7 +150,7 @@ class RunServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetFleet(self, request, context):
-        """Who is in the fleet, and how much work waits for whom. UNAVAILABLE: the bus is away. Safe to retry.
+        """Who is in the fleet, and how much work waits for whom. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

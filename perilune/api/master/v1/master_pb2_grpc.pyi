@@ -60,7 +60,7 @@ class RunServiceStub:
     ListSamples: _grpc.UnaryUnaryMultiCallable[_master_pb2.ListSamplesRequest, _master_pb2.ListSamplesResponse]
     """Scored trajectories of a run, in order of dispatch. NOT_FOUND: no such run. Safe to retry."""
     GetFleet: _grpc.UnaryUnaryMultiCallable[_master_pb2.GetFleetRequest, _master_pb2.GetFleetResponse]
-    """Who is in the fleet, and how much work waits for whom. UNAVAILABLE: the bus is away. Safe to retry."""
+    """Who is in the fleet, and how much work waits for whom. Safe to retry."""
 
 @_typing.type_check_only
 class RunServiceAsyncStub(RunServiceStub):
@@ -94,7 +94,7 @@ class RunServiceAsyncStub(RunServiceStub):
     ListSamples: _aio.UnaryUnaryMultiCallable[_master_pb2.ListSamplesRequest, _master_pb2.ListSamplesResponse]  # type: ignore[assignment]
     """Scored trajectories of a run, in order of dispatch. NOT_FOUND: no such run. Safe to retry."""
     GetFleet: _aio.UnaryUnaryMultiCallable[_master_pb2.GetFleetRequest, _master_pb2.GetFleetResponse]  # type: ignore[assignment]
-    """Who is in the fleet, and how much work waits for whom. UNAVAILABLE: the bus is away. Safe to retry."""
+    """Who is in the fleet, and how much work waits for whom. Safe to retry."""
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     """For people and programs: submit a run, watch it, stop it, look at what it did."""
@@ -179,7 +179,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _master_pb2.GetFleetRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.GetFleetResponse, _abc.Awaitable[_master_pb2.GetFleetResponse]]:
-        """Who is in the fleet, and how much work waits for whom. UNAVAILABLE: the bus is away. Safe to retry."""
+        """Who is in the fleet, and how much work waits for whom. Safe to retry."""
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 

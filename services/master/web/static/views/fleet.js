@@ -12,7 +12,8 @@ export async function showFleet(content, stage) {
   await stage.keep(async (signal) => {
     const fleet = await call("get-fleet", {}, signal);
     fill(workers.body, workersOf(fleet.workers, { withRun: true }));
-    fill(queues.body, queuesOf(fleet.queues), deadLetters(Number(fleet.numDeadLetters)));
+    if (fleet.problem) fill(queues.body, h("p", { class: "bad" }, fleet.problem));
+    else fill(queues.body, queuesOf(fleet.queues), deadLetters(Number(fleet.numDeadLetters)));
   }, 2);
 }
 

@@ -56,7 +56,8 @@ export async function showRun(content, stage, runId) {
     }, 3),
     stage.keep(async (signal) => {
       if (run && !isActive(run)) return void hide(parts.fleet, parts.queues);
-      const { queues } = await call("get-fleet", {}, signal);
+      const { queues, problem } = await call("get-fleet", {}, signal);
+      if (problem) return void fill(parts.queues.body, h("p", { class: "bad" }, problem));
       const ours = queues.filter(({ name }) => !name.startsWith("rollout-") || name === `rollout-${runId}`);
       fill(parts.queues.body, queuesOf(ours));
     }, 2),
