@@ -31,7 +31,7 @@ def set_template(tokenizer: Any, template: str | None, arguments: Mapping[str, A
     if template is not None:
         tokenizer.chat_template = template
     if arguments:
-        tokenizer.chat_template = _with_defaults(tokenizer.chat_template, arguments)
+        tokenizer.chat_template = with_defaults(tokenizer.chat_template, arguments)
     if template is None and not arguments:
         return
     try:
@@ -40,6 +40,26 @@ def set_template(tokenizer: Any, template: str | None, arguments: Mapping[str, A
         raise InvalidInputError(f"model.chat_template, line {error.lineno}: {error.message}") from error
     except Exception as error:  # noqa: BLE001 - a template is a program, and may refuse this message and no other
         logger.debug("the chat template refuses a lone user message: %s", error)
+
+
+def with_defaults(templates: Any, arguments: Mapping[str, Any]) -> Any:
+    """A template, or each of several by name, with these defaults. InvalidInputError: it takes no such argument."""
+    if isinstance(templates, dict):
+        return {name: with_defaults(template, arguments) for name, template in templates.items()}
+    unknown = [name for name in arguments if not re.search(rf"\b{re.escape(name)}\b", templates or "")]
+    if unknown:
+        raise InvalidInputError(
+            f"model.template_arguments: the model's chat template takes no argument {unknown[0]!r}"
+            if templates
+            else "model.template_arguments: the model has no chat template that takes any; set model.chat_template"
+        )
+    return (
+        "".join(
+            f"{{% set {name} = {name} if {name} is defined else {json.dumps(value, ensure_ascii=False)} %}}"
+            for name, value in arguments.items()
+        )
+        + templates
+    )
 
 
 def check_tokenizer(tokenizer: Any, num_embeddings: int, name: str) -> None:
@@ -123,22 +143,3 @@ def _tokens_beyond(tokenizer: Any, num_embeddings: int) -> list[str]:
     idle = {token for token in special if token not in named and token not in written}
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     return [token for token, number in vocabulary if number >= num_embeddings and token not in idle]
-
-
-def _with_defaults(templates: Any, arguments: Mapping[str, Any]) -> Any:
-    if isinstance(templates, dict):
-        return {name: _with_defaults(template, arguments) for name, template in templates.items()}
-    unknown = [name for name in arguments if not re.search(rf"\b{re.escape(name)}\b", templates or "")]
-    if unknown:
-        raise InvalidInputError(
-            f"model.template_arguments: the model's chat template takes no argument {unknown[0]!r}"
-            if templates
-            else "model.template_arguments: the model has no chat template that takes any; set model.chat_template"
-        )
-    return (
-        "".join(
-            f"{{% set {name} = {name} if {name} is defined else {json.dumps(value, ensure_ascii=False)} %}}"
-            for name, value in arguments.items()
-        )
-        + templates
-    )

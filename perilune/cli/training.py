@@ -131,7 +131,8 @@ def evaluation_recipe(recipe: Recipe, model: str | None) -> Recipe:
     document = recipe.model_dump(mode="json", exclude_none=True)
     document.pop("warmup", None)
     document["name"] = f"{recipe.name[:35]}-eval"
-    document["model"] = {"path": path, "dtype": recipe.model.dtype}
+    document["model"].pop("create", None)
+    document["model"]["path"] = path
     document["trainer"]["num_iterations"] = 0
     return check_recipe(document, document["name"])
 

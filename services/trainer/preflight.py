@@ -8,10 +8,11 @@ import json
 import struct
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from perilune.chat import with_defaults
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.preflight import absent_targets, no_room
 from perilune.recipe import Mistake, Recipe
@@ -34,10 +35,8 @@ def mistakes(recipe: Recipe) -> list[Mistake]:
 
 def _of_model(recipe: Recipe) -> Iterator[Mistake]:
     path = recipe.model.path
-    try:
-        chat_template_text(recipe.model.chat_template or "{{ messages }}")
-    except InvalidInputError as error:
-        yield Mistake("model.chat_template", str(error).removeprefix("model.chat_template: "))
+    if recipe.model.chat_template is not None:
+        yield from _of_template(recipe.model.chat_template, recipe.model.template_arguments)
     if path is None:
         return
     try:
@@ -49,6 +48,14 @@ def _of_model(recipe: Recipe) -> Iterator[Mistake]:
         yield from no_room(recipe, context)
     if recipe.trainer.adapter and (layers := matrices(Path(path))):
         yield from absent_targets(recipe, layers)
+
+
+def _of_template(template: str, arguments: Mapping[str, Any]) -> Iterator[Mistake]:
+    try:
+        with_defaults(chat_template_text(template), arguments)
+    except InvalidInputError as error:
+        key, _, text = str(error).partition(": ")
+        yield Mistake(key, text)
 
 
 def context_of(recipe: Recipe) -> int | None:

@@ -104,6 +104,11 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
             "warmup.options: do not fit the task 'search'",
         ),
         ({"warmup": {"path": "nowhere.jsonl"}}, "warmup.path: cannot read warmup.path nowhere.jsonl"),
+        ({"model": CREATED | {"chat_template": "nowhere.jinja"}}, "model.chat_template: cannot read nowhere.jinja"),
+        (
+            {"model": CREATED | {"chat_template": "{{ messages }}", "template_arguments": {"thinks": False}}},
+            "model.template_arguments: the model's chat template takes no argument 'thinks'",
+        ),
         ({"model": {"path": "package:llm_nowhere"}}, "model.path: the package 'llm_nowhere' is not installed"),
         ({"model": {"path": "runs/nowhere/model"}}, "model.path: there is no folder 'runs/nowhere/model'"),
         (

@@ -163,6 +163,11 @@ def test_an_evaluation_takes_the_recipes_own_model_or_asks_for_one() -> None:
         evaluation_recipe(check_recipe(minimal(model={"create": {"task": "search"}})), None)
 
 
+def test_an_evaluation_renders_prompts_as_the_recipe_says() -> None:
+    model = {"path": "somewhere", "chat_template": "{{ messages }}", "template_arguments": {"style": "="}}
+    assert evaluation_recipe(check_recipe(minimal(model=model)), None).model == check_recipe(minimal(model=model)).model
+
+
 def test_a_run_that_goes_on_is_given_more_iterations_and_nothing_else() -> None:
     assert iterations_in([]) == 0
     assert iterations_in(["trainer.num_iterations=40"]) == 40
