@@ -179,6 +179,10 @@ def _context(recipe: Recipe) -> Iterator[Mistake]:
 def _adapter(recipe: Recipe) -> Iterator[Mistake]:
     if recipe.trainer.adapter and recipe.model.create:
         yield from absent_targets(recipe, LLAMA_LINEAR)
+        if "lm_head" in recipe.trainer.adapter.targets:
+            yield Mistake(
+                "trainer.adapter.targets", "lm_head is tied to the embedding and gets no adapter; leave it out"
+            )
 
 
 LLAMA_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")

@@ -132,20 +132,14 @@ class Learner:
                 norm = optimization.step(self.optimizer, rate, self._table.max_grad_norm)
                 tally.grad_norms.append(norm.item())
         tally = _Tally.of_all(self._ranks.gathered(tally))
-        return _summary(groups, tally, rate, self._table.epochs_per_iteration, time.perf_counter() - started)
+        num_mixed = sum(len(set(self._rewards(group, iteration))) > 1 for group in groups)
+        return _summary(groups, num_mixed, tally, rate, self._table.epochs_per_iteration, time.perf_counter() - started)
 
     def _minibatch(self, groups: Sequence[Group], iteration: int) -> Minibatch:
         samples = [sample for group in groups for sample in group.samples]
         advantages: list[float] = []
         for group in groups:
-            rewards = group_rewards(
-                [sample.score for sample in group.samples],
-                [sample.num_response_tokens for sample in group.samples],
-                [sample.correct for sample in group.samples],
-                [sample.repeated for sample in group.samples],
-                self._reward,
-                iteration,
-            )
+            rewards = self._rewards(group, iteration)
             advantages += objective.advantages(rewards, self._table.baseline, self._table.tau)
         weights = [1 / (len(groups) * len(group.samples)) for group in groups for _ in group.samples]
         # A sample none of whose tokens is trained on was only there to be compared with.
@@ -164,6 +158,17 @@ class Learner:
             rows=mine,
             behaviour=self._ranks.share(behaviour),
             idle=rows[-1] if is_short else None,  # the last one has the fewest tokens
+        )
+
+    def _rewards(self, group: Group, iteration: int) -> list[float]:
+        """What the objective compares."""
+        return group_rewards(
+            [sample.score for sample in group.samples],
+            [sample.num_response_tokens for sample in group.samples],
+            [sample.correct for sample in group.samples],
+            [sample.repeated for sample in group.samples],
+            self._reward,
+            iteration,
         )
 
     @torch.no_grad()
@@ -281,7 +286,7 @@ def _scored(sample: Sample) -> np.ndarray:
 
 
 def _summary(
-    groups: Sequence[Group], tally: _Tally, rate: float, num_epochs: int, train_seconds: float
+    groups: Sequence[Group], num_mixed: int, tally: _Tally, rate: float, num_epochs: int, train_seconds: float
 ) -> dict[str, float]:
     """The iteration's metrics: finite numbers. Those that need samples or steps are left out where there were none."""
     samples = [sample for group in groups for sample in group.samples]
@@ -298,12 +303,11 @@ def _summary(
         "tokens_per_second": num_tokens * num_epochs / train_seconds,  # prompts included
     }
     if samples:
-        mixed = [len({sample.score for sample in group.samples}) > 1 for group in groups]
         metrics |= {
             "reward": math.fsum(sample.score for sample in samples) / len(samples),
             "accuracy": sum(sample.correct for sample in samples) / len(samples),
             "mean_tokens": sum(lengths) / len(samples),
-            "mixed_groups": sum(mixed) / len(groups),  # the share that carries a preference
+            "mixed_groups": num_mixed / len(groups),  # the share that carries a preference
             "loss": math.fsum(tally.losses) / len(tally.losses),
             "grad_norm": math.fsum(tally.grad_norms) / len(tally.grad_norms),
             # How many versions old the oldest token in the loss was, of each sample.

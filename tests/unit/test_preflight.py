@@ -143,6 +143,10 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
             "rollout.environment.options.max_chars: input should be a valid integer",
         ),
         (
+            {"trainer": {"num_iterations": 1, "adapter": {"targets": ["q_proj", "lm_head"]}}},
+            "trainer.adapter.targets: lm_head is tied to the embedding",
+        ),
+        (
             {"trainer": {"num_iterations": 1, "adapter": {"targets": ["q_proj", "query"]}}},
             "trainer.adapter.targets.1: no layer is called 'query'",
         ),

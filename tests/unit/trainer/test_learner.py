@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from perilune.recipe import LengthRewardTable
 from services.trainer import objective
 from services.trainer.batch import Group, Sample
 from services.trainer.learner import InterruptedTraining, Learner, _shares
@@ -244,3 +245,14 @@ def test_metrics_are_finite_numbers() -> None:
     metrics = Learner(tiny_policy(), recipe(segments="corrected")).train(0, batch)
     assert all(np.isfinite(value) for value in metrics.values())
     assert "importance_mean" not in metrics
+
+
+def test_a_group_is_mixed_by_the_rewards_of_the_objective() -> None:
+    rng = np.random.default_rng(0)
+    batch = [Group("a", [sample(rng, 1.0, num_response=length) for length in (3, 9)])]
+    plain = recipe()
+    shaped = plain.model_copy(
+        update={"reward": plain.reward.model_copy(update={"length": LengthRewardTable(weight=1)})}
+    )
+    assert Learner(tiny_policy(), plain).train(0, batch)["mixed_groups"] == 0
+    assert Learner(tiny_policy(), shaped).train(0, batch)["mixed_groups"] == 1
