@@ -13,6 +13,7 @@ from perilune.api.reward.v1.reward_pb2 import (
     ScoreBatchRequest,
     ScoreRequest,
 )
+from perilune.client.messages import check_deadline
 from perilune.errors import OverloadedError, PeriluneError, UnavailableError
 
 CALL_REQUESTS, CALL_BYTES = 2000, 16 << 20  # at most, in one call
@@ -26,6 +27,7 @@ class Batch:
 
     def __init__(self, requests: Iterable[ScoreRequest], graders: Sequence[GraderChoice], deadline_s: float) -> None:
         self._waiting = dict(enumerate(requests))
+        check_deadline(deadline_s)
         self._graders = graders
         self._until = time.monotonic() + deadline_s
         self._pause_s = _FIRST_PAUSE_S

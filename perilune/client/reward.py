@@ -24,6 +24,8 @@ from perilune.api.reward.v1.reward_pb2_grpc import RewardServiceStub
 from perilune.channel import Credentials
 from perilune.client.batch import Batch
 from perilune.client.connection import DEADLINE_S, AsyncConnection, Connection
+from perilune.client.messages import check_deadline, message
+from perilune.client.scores import named
 from perilune.errors import InvalidInputError, PeriluneError
 
 BATCH_DEADLINE_S = 300.0
@@ -37,6 +39,7 @@ class ScoreOptions(TypedDict, total=False):
     conversation: Iterable[Message]  # the turns before the response, where the question was more than one message
     images: Iterable[Image]  # of the question
     idempotency_key: str  # the same request with the same key is graded once, and can be rescored
+    deadline_s: float  # when the score is there, whatever its status; the client's own deadline if not given
 
 
 class RewardClient(Connection):
@@ -69,10 +72,11 @@ class RewardClient(Connection):
             options: see ScoreOptions.
 
         Raises:
-            InvalidInputError: unknown grader or bad option; the message names the nearest right one.
+            InvalidInputError: unknown grader or bad option; the message names the nearest right one. Or a text that
+                cannot be sent, named by its field.
         """
         request = score_request(response, reference, graders, question, **options)
-        return self._call(self._stub.Score, request).score
+        return named(self._call(self._stub.Score, request, options.get("deadline_s")).score)
 
     def score_batch(
         self,
@@ -99,7 +103,7 @@ class RewardClient(Connection):
                 try:
                     for answer in self._stream(self._stub.ScoreBatch, request, batch.patience_s()):
                         if batch.is_final(indexes[answer.index], answer.score):
-                            yield indexes[answer.index], answer.score
+                            yield indexes[answer.index], named(answer.score)
                 except PeriluneError as error:
                     failure = error
                     break
@@ -154,7 +158,7 @@ class AsyncRewardClient(AsyncConnection):
     ) -> Score:
         """See RewardClient.score."""
         request = score_request(response, reference, graders, question, **options)
-        return (await self._call(self._stub.Score, request)).score
+        return named((await self._call(self._stub.Score, request, options.get("deadline_s"))).score)
 
     async def score_batch(
         self,
@@ -172,7 +176,7 @@ class AsyncRewardClient(AsyncConnection):
                 try:
                     async for answer in self._stream(self._stub.ScoreBatch, request, batch.patience_s()):
                         if batch.is_final(indexes[answer.index], answer.score):
-                            yield indexes[answer.index], answer.score
+                            yield indexes[answer.index], named(answer.score)
                 except PeriluneError as error:
                     failure = error
                     break
@@ -209,7 +213,8 @@ class AsyncRewardClient(AsyncConnection):
 
 def grader(name: str, weight: float = 1.0, options: Mapping[str, object] | None = None) -> GraderChoice:
     """A grader with its weight and options: `grader("exact", options={"marker": "answer:"})`."""
-    return GraderChoice(name=name, weight=weight, options={key: str(value) for key, value in (options or {}).items()})
+    given = {key: str(value) for key, value in (options or {}).items()}
+    return message(GraderChoice, name=name, weight=weight, options=given)
 
 
 def read_graders(graders: Grader | Sequence[Grader]) -> list[GraderChoice]:
@@ -225,7 +230,7 @@ def _read_grader(given: Grader) -> GraderChoice:
     try:
         values = json.loads(given) if isinstance(given, str) and given.lstrip().startswith("{") else given
         if isinstance(values, str):
-            return GraderChoice(name=values)
+            return message(GraderChoice, name=values)
         return grader(values["name"], values.get("weight", 1.0), values.get("options"))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise InvalidInputError(
@@ -241,9 +246,11 @@ def score_request(
     conversation: Iterable[Message] = (),
     images: Iterable[Image] = (),
     idempotency_key: str = "",
+    deadline_s: float | None = None,
 ) -> ScoreRequest:
-    """One request of a batch; see RewardClient.score."""
-    return ScoreRequest(
+    """One request of a batch; see RewardClient.score. InvalidInputError names the field that cannot be sent."""
+    return message(
+        ScoreRequest,
         question=question,
         reference=reference,
         response=response,
@@ -251,12 +258,18 @@ def score_request(
         conversation=conversation,
         images=images,
         idempotency_key=idempotency_key,
+        deadline_s=None if deadline_s is None else check_deadline(deadline_s),
     )
 
 
 def _rescore_request(
     answers: Iterable[ScoredAnswer], keys: Iterable[str], graders: Sequence[Grader], force: bool, deadline_s: float
 ) -> RescoreRequest:
-    return RescoreRequest(
-        idempotency_keys=keys, answers=answers, graders=read_graders(graders), force=force, deadline_s=deadline_s
+    return message(
+        RescoreRequest,
+        idempotency_keys=keys,
+        answers=answers,
+        graders=read_graders(graders),
+        force=force,
+        deadline_s=check_deadline(deadline_s),
     )

@@ -25,6 +25,7 @@ from perilune.api.master.v1.master_pb2_grpc import RunServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, ScoredTrajectory
 from perilune.channel import Credentials
 from perilune.client.connection import DEADLINE_S, AsyncConnection, Connection
+from perilune.client.messages import message
 from perilune.recipe import Recipe
 
 STOP_DEADLINE_S = 300.0  # a run stops after the training step at hand
@@ -58,11 +59,11 @@ class RunClient(Connection):
 
     def get(self, run_id: str) -> Run:
         """The run as it is now."""
-        return self._call(self._stub.GetRun, GetRunRequest(run_id=run_id)).run
+        return self._call(self._stub.GetRun, message(GetRunRequest, run_id=run_id)).run
 
     def versions(self, run_id: str) -> Sequence[Version]:
         """Every committed version of the run with its metrics, oldest first."""
-        return self._call(self._stub.GetRun, GetRunRequest(run_id=run_id, with_versions=True)).versions
+        return self._call(self._stub.GetRun, message(GetRunRequest, run_id=run_id, with_versions=True)).versions
 
     def list(self) -> Sequence[Run]:
         """All runs, newest first."""
@@ -70,15 +71,15 @@ class RunClient(Connection):
 
     def watch(self, run_id: str) -> Iterator[WatchRunResponse]:
         """A snapshot at once and at every change, until the run ends or the caller stops iterating."""
-        return self._stream(self._stub.WatchRun, WatchRunRequest(run_id=run_id))
+        return self._stream(self._stub.WatchRun, message(WatchRunRequest, run_id=run_id))
 
     def stop(self, run_id: str, deadline_s: float = STOP_DEADLINE_S) -> Run:
         """Stops a run and waits until it has stopped. StateError if it has ended already."""
-        return self._call(self._stub.StopRun, StopRunRequest(run_id=run_id), deadline_s).run
+        return self._call(self._stub.StopRun, message(StopRunRequest, run_id=run_id), deadline_s).run
 
     def fail(self, run_id: str, reason: str) -> Run:
         """Ends a run as failed, for a reason that none of its services can give. StateError if it has ended already."""
-        return self._call(self._stub.StopRun, StopRunRequest(run_id=run_id, failure=reason)).run
+        return self._call(self._stub.StopRun, message(StopRunRequest, run_id=run_id, failure=reason)).run
 
     def resume(self, run_id: str, num_iterations: int = 0) -> Run:
         """Continues a stopped or failed run from its last version, or any ended one with more iterations.
@@ -90,12 +91,12 @@ class RunClient(Connection):
             StateError: it is stopping, or finished with all its iterations, or active while more are asked for.
             InvalidInputError: not more iterations, or more would change those that are done.
         """
-        request = ResumeRunRequest(run_id=run_id, num_iterations=num_iterations)
+        request = message(ResumeRunRequest, run_id=run_id, num_iterations=num_iterations)
         return self._call(self._stub.ResumeRun, request).run
 
     def ledger(self, run_id: str) -> Ledger:
         """Where every sample of the run went."""
-        return self._call(self._stub.GetLedger, GetLedgerRequest(run_id=run_id)).ledger
+        return self._call(self._stub.GetLedger, message(GetLedgerRequest, run_id=run_id)).ledger
 
     def fleet(self) -> GetFleetResponse:
         """Who is in the fleet and which version each serves, and the work that waits for whom."""
@@ -128,11 +129,11 @@ class AsyncRunClient(AsyncConnection):
 
     async def get(self, run_id: str) -> Run:
         """See RunClient.get."""
-        return (await self._call(self._stub.GetRun, GetRunRequest(run_id=run_id))).run
+        return (await self._call(self._stub.GetRun, message(GetRunRequest, run_id=run_id))).run
 
     async def versions(self, run_id: str) -> Sequence[Version]:
         """See RunClient.versions."""
-        return (await self._call(self._stub.GetRun, GetRunRequest(run_id=run_id, with_versions=True))).versions
+        return (await self._call(self._stub.GetRun, message(GetRunRequest, run_id=run_id, with_versions=True))).versions
 
     async def list(self) -> Sequence[Run]:
         """See RunClient.list."""
@@ -140,24 +141,24 @@ class AsyncRunClient(AsyncConnection):
 
     def watch(self, run_id: str) -> AsyncIterator[WatchRunResponse]:
         """See RunClient.watch."""
-        return self._stream(self._stub.WatchRun, WatchRunRequest(run_id=run_id))
+        return self._stream(self._stub.WatchRun, message(WatchRunRequest, run_id=run_id))
 
     async def stop(self, run_id: str, deadline_s: float = STOP_DEADLINE_S) -> Run:
         """See RunClient.stop."""
-        return (await self._call(self._stub.StopRun, StopRunRequest(run_id=run_id), deadline_s)).run
+        return (await self._call(self._stub.StopRun, message(StopRunRequest, run_id=run_id), deadline_s)).run
 
     async def fail(self, run_id: str, reason: str) -> Run:
         """See RunClient.fail."""
-        return (await self._call(self._stub.StopRun, StopRunRequest(run_id=run_id, failure=reason))).run
+        return (await self._call(self._stub.StopRun, message(StopRunRequest, run_id=run_id, failure=reason))).run
 
     async def resume(self, run_id: str, num_iterations: int = 0) -> Run:
         """See RunClient.resume."""
-        request = ResumeRunRequest(run_id=run_id, num_iterations=num_iterations)
+        request = message(ResumeRunRequest, run_id=run_id, num_iterations=num_iterations)
         return (await self._call(self._stub.ResumeRun, request)).run
 
     async def ledger(self, run_id: str) -> Ledger:
         """See RunClient.ledger."""
-        return (await self._call(self._stub.GetLedger, GetLedgerRequest(run_id=run_id))).ledger
+        return (await self._call(self._stub.GetLedger, message(GetLedgerRequest, run_id=run_id))).ledger
 
     async def fleet(self) -> GetFleetResponse:
         """See RunClient.fleet."""
@@ -179,11 +180,11 @@ class AsyncRunClient(AsyncConnection):
 
 def _submission(recipe: Recipe | str, run_id: str) -> SubmitRunRequest:
     text = recipe if isinstance(recipe, str) else recipe.model_dump_json()
-    return SubmitRunRequest(run_id=run_id, recipe_json=text)
+    return message(SubmitRunRequest, run_id=run_id, recipe_json=text)
 
 
 def _sample_request(
     run_id: str, purpose: PurposeName, iteration: int, limit: int, mode: Mode | None
 ) -> ListSamplesRequest:
     wanted = PURPOSE_EVALUATE if purpose == "evaluate" else PURPOSE_TRAIN
-    return ListSamplesRequest(run_id=run_id, purpose=wanted, iteration=iteration, limit=limit, mode=mode or "")
+    return message(ListSamplesRequest, run_id=run_id, purpose=wanted, iteration=iteration, limit=limit, mode=mode or "")

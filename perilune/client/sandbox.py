@@ -30,6 +30,7 @@ from perilune.api.sandbox.v1.sandbox_pb2 import (
 from perilune.api.sandbox.v1.sandbox_pb2_grpc import SandboxServiceStub
 from perilune.channel import Credentials
 from perilune.client.connection import AsyncConnection, Connection
+from perilune.client.messages import as_bytes, message
 
 # Longer than the service's own default for one program with its compiler: the caller's deadline is no verdict.
 SANDBOX_DEADLINE_S = 120.0
@@ -99,7 +100,7 @@ class SandboxClient(Connection):
 
     def languages(self, image: str = "") -> Sequence[Language]:
         """The languages of the service, or of an image of it, present or absent."""
-        return self._call(self._stub.ListLanguages, ListLanguagesRequest(image=image)).languages
+        return self._call(self._stub.ListLanguages, message(ListLanguagesRequest, image=image)).languages
 
     def images(self) -> Sequence[Image]:
         """The images that programs may run in."""
@@ -125,16 +126,16 @@ class SandboxSession:
 
     def put(self, files: Files) -> None:
         """Writes files into the work folder."""
-        request = PutFilesRequest(session_id=self.id, files=write_files(files))
+        request = message(PutFilesRequest, session_id=self.id, files=write_files(files))
         self._client._call(self._client._stub.PutFiles, request)
 
     def get(self, *paths: str) -> dict[str, bytes]:
         """Files of the work folder by path or glob pattern. NotFoundError where a path has none."""
-        request = GetFilesRequest(session_id=self.id, paths=paths)
+        request = message(GetFilesRequest, session_id=self.id, paths=paths)
         return _contents(self._client._call(self._client._stub.GetFiles, request).files)
 
     def close(self) -> None:
-        self._client._call(self._client._stub.CloseSession, CloseSessionRequest(session_id=self.id))
+        self._client._call(self._client._stub.CloseSession, message(CloseSessionRequest, session_id=self.id))
 
     def __enter__(self) -> Self:
         return self
@@ -172,7 +173,7 @@ class AsyncSandboxClient(AsyncConnection):
 
     async def languages(self, image: str = "") -> Sequence[Language]:
         """See SandboxClient.languages."""
-        return (await self._call(self._stub.ListLanguages, ListLanguagesRequest(image=image))).languages
+        return (await self._call(self._stub.ListLanguages, message(ListLanguagesRequest, image=image))).languages
 
     async def images(self) -> Sequence[Image]:
         """See SandboxClient.images."""
@@ -198,16 +199,16 @@ class AsyncSandboxSession:
 
     async def put(self, files: Files) -> None:
         """See SandboxSession.put."""
-        request = PutFilesRequest(session_id=self.id, files=write_files(files))
+        request = message(PutFilesRequest, session_id=self.id, files=write_files(files))
         await self._client._call(self._client._stub.PutFiles, request)
 
     async def get(self, *paths: str) -> dict[str, bytes]:
         """See SandboxSession.get."""
-        request = GetFilesRequest(session_id=self.id, paths=paths)
+        request = message(GetFilesRequest, session_id=self.id, paths=paths)
         return _contents((await self._client._call(self._client._stub.GetFiles, request)).files)
 
     async def close(self) -> None:
-        await self._client._call(self._client._stub.CloseSession, CloseSessionRequest(session_id=self.id))
+        await self._client._call(self._client._stub.CloseSession, message(CloseSessionRequest, session_id=self.id))
 
     async def __aenter__(self) -> Self:
         return self
@@ -228,9 +229,10 @@ def run_request(
     image: str = "",
 ) -> RunRequest:
     """What `run` sends."""
-    return RunRequest(
-        program=Program(language=language, source=source, files=write_files(files or {}), image=image),
-        stdin=_bytes(stdin),
+    return message(
+        RunRequest,
+        program=message(Program, language=language, source=source, files=write_files(files or {}), image=image),
+        stdin=as_bytes("stdin", stdin),
         arguments=arguments,
         environment=environment,
         limits=limits,
@@ -247,21 +249,17 @@ def session_request(
 ) -> CreateSessionRequest:
     """What `session` sends."""
     given = write_files(files or {})
-    return CreateSessionRequest(language=language, files=given, limits=limits, idle_s=idle_s, image=image)
+    return message(CreateSessionRequest, language=language, files=given, limits=limits, idle_s=idle_s, image=image)
 
 
 def execute_request(session_id: str, source: str, wall_s: float | None) -> ExecuteRequest:
     """What `execute` sends."""
-    return ExecuteRequest(session_id=session_id, source=source, wall_s=wall_s)
+    return message(ExecuteRequest, session_id=session_id, source=source, wall_s=wall_s)
 
 
 def write_files(files: Files) -> list[File]:
     """Files as the API has them."""
-    return [File(path=path, content=_bytes(content)) for path, content in files.items()]
-
-
-def _bytes(content: Content) -> bytes:
-    return content.encode() if isinstance(content, str) else content
+    return [message(File, path=path, content=as_bytes(f"files[{path!r}]", content)) for path, content in files.items()]
 
 
 def _contents(files: Sequence[File]) -> dict[str, bytes]:

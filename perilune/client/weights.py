@@ -12,6 +12,7 @@ from perilune.api.weights.v1.weights_pb2 import (
 from perilune.api.weights.v1.weights_pb2_grpc import WeightServiceStub
 from perilune.channel import Credentials
 from perilune.client.connection import DEADLINE_S, AsyncConnection, Connection
+from perilune.client.messages import message
 
 SERVE_DEADLINE_S = 300.0  # an older version is read from disk, and checked
 
@@ -29,15 +30,15 @@ class WeightsClient(Connection):
 
     def versions(self, run_id: str) -> ListVersionsResponse:
         """What is kept, and which of it is served."""
-        return self._call(self._stub.ListVersions, ListVersionsRequest(run_id=run_id))
+        return self._call(self._stub.ListVersions, message(ListVersionsRequest, run_id=run_id))
 
     def pin(self, run_id: str, number: int, pinned: bool = True) -> None:
         """Keeps a version whatever comes after it, or no longer."""
-        self._call(self._stub.PinVersion, PinVersionRequest(run_id=run_id, number=number, unpin=not pinned))
+        self._call(self._stub.PinVersion, message(PinVersionRequest, run_id=run_id, number=number, unpin=not pinned))
 
     def serve(self, run_id: str, number: int | None = None) -> PolicyVersion:
         """Has the fleet serve a version, and holds back newer ones; None: the newest again, and those to come."""
-        request = ServeVersionRequest(run_id=run_id, number=number)
+        request = message(ServeVersionRequest, run_id=run_id, number=number)
         return self._call(self._stub.ServeVersion, request, SERVE_DEADLINE_S).served
 
 
@@ -50,13 +51,15 @@ class AsyncWeightsClient(AsyncConnection):
 
     async def versions(self, run_id: str) -> ListVersionsResponse:
         """See WeightsClient.versions."""
-        return await self._call(self._stub.ListVersions, ListVersionsRequest(run_id=run_id))
+        return await self._call(self._stub.ListVersions, message(ListVersionsRequest, run_id=run_id))
 
     async def pin(self, run_id: str, number: int, pinned: bool = True) -> None:
         """See WeightsClient.pin."""
-        await self._call(self._stub.PinVersion, PinVersionRequest(run_id=run_id, number=number, unpin=not pinned))
+        await self._call(
+            self._stub.PinVersion, message(PinVersionRequest, run_id=run_id, number=number, unpin=not pinned)
+        )
 
     async def serve(self, run_id: str, number: int | None = None) -> PolicyVersion:
         """See WeightsClient.serve."""
-        request = ServeVersionRequest(run_id=run_id, number=number)
+        request = message(ServeVersionRequest, run_id=run_id, number=number)
         return (await self._call(self._stub.ServeVersion, request, SERVE_DEADLINE_S)).served

@@ -78,6 +78,7 @@ def test_stuck_requests_hold_up_no_others(rewards: RewardClient) -> None:
 def test_the_deadline_is_kept_and_says_what_was_late(service: Running) -> None:
     with RewardClient(service.address) as rewards:
         (score,) = rewards.score_all([score_request(STUCK_RESPONSE, "", [STUCK, "exact"])], deadline_s=0.4)
+        assert str(rewards.score(STUCK_RESPONSE, "", [STUCK], deadline_s=0.4).status) == "SCORE_STATUS_TIMEOUT"
     assert (score.status, score.HasField("value")) == (SCORE_STATUS_TIMEOUT, False)
     assert "before the deadline" in score.components[0].evidence["error"]
     assert score.components[1].status == SCORE_STATUS_OK  # it was asked at the same time
@@ -160,7 +161,7 @@ def test_rescoring_asks_only_what_has_changed(rewards: RewardClient) -> None:
     request = score_request("answer: 4", "4", ["numeric", grader("exact", weight=2, options={"marker": "answer:"})])
     score = rewards.score_all([request])[0]
     older = Score()
-    older.CopyFrom(score)
+    older.CopyFrom(score.message)
     older.components[0].version, older.components[0].value, older.value = "0", 0.0, 2.0
 
     (unchanged,) = rewards.rescore([ScoredAnswer(request=request, score=score)])
