@@ -211,6 +211,7 @@ def test_the_public_names() -> None:
     public = {name for name in dir(RunClient) if not name.startswith("_")}
     assert public == {
         "close",
+        "fail",
         "fleet",
         "get",
         "ledger",
