@@ -25,6 +25,8 @@ from perilune.cli.masters import local_credentials
 from perilune.client import AsyncSandboxClient, RunClient
 from perilune.errors import MissingDependencyError, PeriluneError
 from perilune.local import find_nats_server, free_ports, num_cores, own_sandbox, services_root
+from perilune.needs import needs
+from perilune.preflight import examined
 from perilune.report import clock_time
 
 SERVICES = ("master", "rollout", "trainer", "reward")
@@ -54,8 +56,12 @@ class Finding:
         return asdict(self)
 
 
-def examine(home: Path) -> list[Finding]:
-    """Looks at everything; takes as long as importing torch and starting a sandbox."""
+def examine(home: Path, recipe: Path | None = None) -> list[Finding]:
+    """Looks at everything, and at what a recipe needs; takes as long as importing torch and starting a sandbox.
+
+    RecipeError if the recipe is no TOML.
+    """
+    wanted, mistakes = (None, []) if recipe is None else examined(recipe)
     return [
         *_python(),
         *(finding for service in SERVICES for finding in _packages(service)),
@@ -63,8 +69,14 @@ def examine(home: Path) -> list[Finding]:
         *_bus(),
         *_machine(home),
         *_gpu(),
-        *_sandbox(),
+        *_sandbox(needed=wanted is not None and needs(wanted).sandbox),
         *_tools(),
+        *(Finding("recipe", each.key, False, each.text, f"change {recipe}") for each in mistakes),
+        *(
+            [Finding("recipe", wanted.name, True, "asks for nothing that is missing")]
+            if wanted and not mistakes
+            else []
+        ),
     ]
 
 
@@ -218,13 +230,14 @@ def _gpu() -> Iterator[Finding]:
     yield Finding("gpu", "torch's build", bool(usable), detail, remedy, needed=False)
 
 
-def _sandbox() -> Iterator[Finding]:
+def _sandbox(*, needed: bool) -> Iterator[Finding]:
     """How well programs would be shut in here; a sandbox is started to ask it."""
     remedy = "recipes whose graders run code need it: docs/sandbox.md says what a machine or container must allow"
     try:
         status = asyncio.run(_sandbox_status())
     except PeriluneError as error:
-        yield Finding("sandbox", "isolation", False, str(error).strip().splitlines()[-1].strip(), remedy, needed=False)
+        said = str(error).strip().splitlines()[-1].strip()
+        yield Finding("sandbox", "isolation", False, said, remedy, needed)
         return
     mechanisms = ", ".join(status.isolation.mechanisms)
     yield Finding("sandbox", "isolation", True, f"level {status.isolation.level} ({mechanisms})")

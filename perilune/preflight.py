@@ -36,15 +36,23 @@ def load_checked(path: str | Path, overrides: Sequence[str] = (), *, services: C
     Raises:
         RecipeError: names every mistake, of the file and of what it asks for.
     """
-    recipe, mistakes = mended(read_document(path, overrides))
-    wrong = {mistake.key for mistake in mistakes}
-    if recipe is not None:
-        found = first_of_each_key([*recipe_mistakes(recipe), *service_mistakes(recipe, services)])
-        # What was left out of the recipe is looked at as its default, of which nobody wants to hear.
-        mistakes += [mistake for mistake in found if not any(_touches(mistake.key, key) for key in wrong)]
+    recipe, mistakes = examined(path, overrides, services)
     if recipe is None or mistakes:
         raise recipe_error(str(path), mistakes)
     return recipe
+
+
+def examined(
+    path: str | Path, overrides: Sequence[str] = (), services: Collection[str] = SERVICES
+) -> tuple[Recipe | None, list[Mistake]]:
+    """What can be read of a recipe's file, and its mistakes. RecipeError if it is no TOML at all."""
+    recipe, mistakes = mended(read_document(path, overrides))
+    if recipe is None:
+        return None, mistakes
+    wrong = {mistake.key for mistake in mistakes}
+    found = first_of_each_key([*recipe_mistakes(recipe), *service_mistakes(recipe, services)])
+    # What was left out of the recipe is looked at as its default, and a complaint about that would be noise.
+    return recipe, mistakes + [each for each in found if not any(_touches(each.key, key) for key in wrong)]
 
 
 def check_here(recipe: Recipe, name: str) -> None:
@@ -185,7 +193,8 @@ def _adapter(recipe: Recipe) -> Iterator[Mistake]:
             )
 
 
-LLAMA_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj", "lm_head")
+# Of a model that is made on the spot; its head is tied to its embedding, and gets no adapter.
+LLAMA_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
 def absent_targets(recipe: Recipe, layers: Iterable[str]) -> Iterator[Mistake]:

@@ -10,6 +10,7 @@ import copy
 import difflib
 import functools
 import logging
+import re
 import tomllib
 import typing
 from pathlib import Path
@@ -521,7 +522,9 @@ def _location(detail: ErrorDetails) -> list[int | str]:
 
 
 def _key(detail: ErrorDetails) -> str:
-    return name_of(_location(detail)) or "recipe"
+    """The key at fault. A complaint about several tables together begins with it."""
+    named = re.match(r"Value error, (\w+(?:\.\w+)+)\b", detail["msg"])
+    return name_of(_location(detail)) or (named[1] if named else "recipe")
 
 
 def _explained(error: ValidationError) -> list[Mistake]:

@@ -11,7 +11,7 @@ from perilune.recipe import Mistake, Recipe, recipe_error
 from services.master.prompts import PromptSet, open_prompts
 from services.master.sampling import check_sampling
 
-_KEY = re.compile(r"((?:prompts|sampling)(?:\.\w+)+): ")
+_KEY = re.compile(r"((?:prompts|sampling)(?:\.\w+)+)(?:: | (?=do not fit))")
 
 
 def mistakes(recipe: Recipe) -> list[Mistake]:

@@ -120,6 +120,15 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
             {"rollout": {"max_tokens": 72, "environment": {"name": "calculator", "options": {"end": ""}}}},
             "rollout.environment.options.end: is empty, and every text would end a turn",
         ),
+        ({"sampling": {"strategy": "curriculum"}}, "sampling.strategy: sampling.strategy = 'curriculum' needs labels"),
+        (
+            {"prompts": {"source": "task", "name": "search", "options": {"num_numbers": 99}}},
+            "prompts.options: do not fit task 'search': num_numbers must be 2 to 7",
+        ),
+        (
+            {"trainer": {"num_iterations": 1, "adapter": {"targets": ["lm_head"]}}},
+            "trainer.adapter.targets.0: no layer",
+        ),
         ({"rollout": {"max_tokens": 128}}, "rollout.max_tokens: 128 tokens of a response do not fit beside a prompt"),
         (
             {"rollout": {"max_tokens": 120}},

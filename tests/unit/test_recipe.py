@@ -87,10 +87,10 @@ def test_a_key_like_no_other_is_answered_with_the_known_ones() -> None:
         (minimal(prompts=JSONL | {"template": "Think."}), "prompts.template", "{question}"),
         (
             minimal(prompts=JSONL, sampling={"strategy": "curriculum"}),
-            "recipe",
+            "sampling.difficulty_label",
             "'difficulty' is none of prompts.labels",
         ),
-        (minimal(sampling={"strategy": "curriculum"}), "recipe", "needs labels, and task has none"),
+        (minimal(sampling={"strategy": "curriculum"}), "sampling.strategy", "needs labels, and task has none"),
     ],
 )
 def test_a_wrong_value_is_answered_with_what_was_expected(document: dict[str, Any], key: str, expected: str) -> None:

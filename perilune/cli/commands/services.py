@@ -66,11 +66,18 @@ def serve(
 
 
 @app.command()
-def doctor(home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = False) -> None:
+def doctor(
+    home: Home = DEFAULT_HOME,
+    master: Master = None,
+    recipe: Annotated[
+        Path | None, typer.Option(metavar="RECIPE", help="Also look at what this recipe needs of the machine.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Check this machine: what is missing for which service, and how to get it. With --master: running services."""
     from perilune import doctor as examination
 
-    findings = examination.examine_cluster(master) if master else examination.examine(home)
+    findings = examination.examine_cluster(master) if master else examination.examine(home, recipe)
     if as_json:
         print(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
