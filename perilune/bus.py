@@ -59,7 +59,7 @@ M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 
 # Failures outside a message: it is delivered again.
-_OUTAGES = (UnavailableError, OverloadedError, nats.errors.Error, APIError, ConnectionError, TimeoutError)
+OUTAGES = (UnavailableError, OverloadedError, nats.errors.Error, APIError, ConnectionError, TimeoutError)
 
 
 def prompt_subject(run_id: str) -> str:
@@ -244,7 +244,7 @@ async def settled(
     it, or rejected with the reason and the samples that end with it."""
     try:
         yield
-    except _OUTAGES as error:
+    except OUTAGES as error:
         logger.warning("%s; it will be delivered again", error or repr(error))
         await delivery.retry(delay_s)
     except Exception as error:  # what the message holds decides what it raises

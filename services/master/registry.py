@@ -14,7 +14,7 @@ from pathlib import Path
 
 from perilune.api.master.v1.master_pb2 import PromptSummary, RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
-from perilune.bus import PROMPTS, Backlog, Bus, event_subject, prompt_subject
+from perilune.bus import OUTAGES, PROMPTS, Backlog, Bus, event_subject, prompt_subject
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError, UnavailableError, verdict
 from perilune.recipe import Mistake, Recipe, TrainerTable, read_stored_recipe
 from perilune.recipe_files import settled
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 STOP_PATIENCE_S = 60.0  # for a trainer to end the step at hand
 MAX_REASON_CHARS = 10_000  # of a failure, which every list of runs repeats
-RETRY_S = 2.0
+RETRY_S = 2.0  # before a run that the bus or the database held up is driven on
 MAX_LOST_TRAINERS = 5  # with no new version in between
 COUNT_TIME_EVERY_S = 10.0  # a master that is killed forgets at most so much of a run's time
 
@@ -345,12 +345,14 @@ class Registry:
             raise
 
     async def _drive_patiently(self, run_id: str, controller: Controller) -> None:
-        """Drives to the end. A bus that is away is waited for: all that the controller knows is in the database."""
+        """Waits while the bus or the database is away: that is no failure of the run, and the database knows it all."""
         while True:
             try:
                 return await controller.drive()
-            except UnavailableError as error:
-                logger.warning("%s waits: %s", run_id, error)
+            except Exception as error:  # what a database driver raises is its own
+                if not (isinstance(error, OUTAGES) or await self._store.is_fault_of(error)):
+                    raise
+                logger.warning("%s waits for the bus or the database: %s", run_id, error or repr(error))
             await asyncio.sleep(RETRY_S)
 
     async def _set_state(self, run_id: str, state: RunState.ValueType, reason: str = "") -> None:

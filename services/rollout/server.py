@@ -124,7 +124,7 @@ class Workers:
         try:
             await worker.serve(_each(news))
         except* InvalidInputError as errors:
-            text = "; ".join(str(error) for error in _leaves(errors))
+            text = "; ".join(str(error) for error in _leaves(errors))[: buses.MAX_REASON_CHARS]
             logger.error("cannot serve %s: %s", worker.run_id, text)
             event = Event(
                 run_id=worker.run_id,

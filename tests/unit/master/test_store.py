@@ -5,8 +5,14 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import nats.errors
+import pytest
+from sqlalchemy.exc import OperationalError
+
 from perilune.api.master.v1.master_pb2 import RUN_STATE_STOPPED
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN
+from perilune.errors import UnavailableError
+from services.master import registry
 from services.master.store import Group, Scored, Store
 from services.master.tables import SampleState
 
@@ -49,3 +55,28 @@ async def test_prompts_are_counted_as_dead_as_long_as_nothing_came_of_them(tmp_p
         await store.mark_dead([*dead, ("g6", 0), ("e", 0)], "too long")
         await store.record_scores([Scored("g5", 0, SampleState.SCORED, b"", 1, value=1.0, correct=True)])
         assert await store.dead_groups("run") == {0: 2, 1: 1}
+
+
+class HeldUp:
+    """A run that is driven to its end after what the test says has been in its way."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+
+    async def drive(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+async def test_a_run_waits_while_the_bus_or_the_database_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "RETRY_S", 0.01)
+    async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/test.db") as store:
+        runs = registry.Registry(store, None)  # type: ignore[arg-type]
+        locked = OperationalError("update", {}, Exception("database is locked"))
+        outages = HeldUp(UnavailableError("could not publish"), locked, nats.errors.TimeoutError())
+        await runs._drive_patiently("run", outages)  # type: ignore[arg-type]
+        assert not outages.errors
+        with pytest.raises(KeyError):  # a mistake of ours, which no waiting mends
+            await runs._drive_patiently("run", HeldUp(KeyError("prompt")))  # type: ignore[arg-type]
