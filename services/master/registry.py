@@ -22,6 +22,7 @@ from services.master.controller import Controller
 from services.master.liveness import BUS, Change, Liveness
 from services.master.preflight import check_submission
 from services.master.prompts import PromptSet, check_unchanged, open_prompts, summary_of
+from services.master.prompts.warmup import warmup_notes
 from services.master.signal import Signal
 from services.master.store import ENDED, LEASABLE, Store
 from services.master.tables import RunRow
@@ -99,7 +100,8 @@ class Registry:
         recipe = settled(recipe, Path.cwd())
         prompts = await asyncio.to_thread(check_submission, recipe, mistakes)
         summary = await asyncio.to_thread(summary_of, prompts)
-        for note in prompts.notes:
+        summary.notes.extend(await asyncio.to_thread(warmup_notes, recipe.warmup, prompts))
+        for note in summary.notes:
             logger.warning("%s: %s", run_id, note)
         if not await self._store.add_run(run_id, recipe.model_dump_json(), summary.SerializeToString()):
             await self._check_prompts(await self._store.run(run_id), recipe, summary)

@@ -18,6 +18,8 @@ from perilune.recipe import (
 )
 from services.master.prompts import files, huggingface, reasoning_gym, task
 
+MAX_NOTES = 20  # that are kept: a set may have thousands of files
+
 
 class PromptSet(Protocol):
     """The same index is the same prompt for as long as the run lives. Training and held-out prompts never meet."""
@@ -59,8 +61,11 @@ def open_prompts(table: PromptsTable, seed: int) -> PromptSet:
 
 def summary_of(prompts: PromptSet) -> PromptSummary:
     """What is kept of a set with its run."""
+    notes = list(prompts.notes[:MAX_NOTES])
+    if len(prompts.notes) > MAX_NOTES:
+        notes.append(f"and {len(prompts.notes) - MAX_NOTES} more such notes")
     return PromptSummary(
-        num_train=prompts.num_train, num_heldout=prompts.num_heldout, digest=prompts.digest, notes=prompts.notes
+        num_train=prompts.num_train, num_heldout=prompts.num_heldout, digest=prompts.digest, notes=notes
     )
 
 

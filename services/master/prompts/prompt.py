@@ -38,7 +38,12 @@ def make_prompt(
 
 def question_key(prompt: Prompt) -> QuestionKey:
     """What makes two prompts the same question: what is said, but for spaces, the system, and a response begun."""
-    said = [(turn.role, " ".join(turn.content.split())) for turn in prompt.messages if turn.role != "system"]
+    return conversation_key((turn.role, turn.content) for turn in prompt.messages)
+
+
+def conversation_key(turns: Iterable[tuple[str, str]]) -> QuestionKey:
+    """See `question_key`; of roles and contents."""
+    said = [(role, " ".join(content.split())) for role, content in turns if role != "system"]
     return tuple(said[:-1] if said and said[-1][0] == "assistant" else said)
 
 

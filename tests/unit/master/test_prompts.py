@@ -9,8 +9,9 @@ import pyarrow.parquet
 import pytest
 
 from perilune.errors import InvalidInputError
-from perilune.recipe import FilePrompts, HuggingFacePrompts, JsonlPrompts, ReasoningGymPrompts, TaskPrompts
+from perilune.recipe import FilePrompts, HuggingFacePrompts, JsonlPrompts, ReasoningGymPrompts, TaskPrompts, WarmupTable
 from services.master.prompts import PromptSet, open_prompts
+from services.master.prompts.warmup import warmup_notes
 
 LAST = '{"question": "the last", "answer": "1"}'
 
@@ -174,6 +175,18 @@ def test_a_file_smaller_than_what_is_held_out_says_what_to_set(tmp_path: Path) -
     path = write(tmp_path / "p.jsonl", [{"question": str(i), "answer": "1"} for i in range(60)])
     with pytest.raises(InvalidInputError, match=r"60 prompts, of which 100 .* prompts\.num_heldout to less than 60"):
         open_prompts(JsonlPrompts(source="jsonl", path=path), seed=0)
+
+
+def test_a_warmup_that_teaches_what_is_held_out_is_noted(tmp_path: Path) -> None:
+    path = write(tmp_path / "p.jsonl", [{"question": f"q {i}", "answer": "1"} for i in range(6)])
+    prompts = open_prompts(JsonlPrompts(source="jsonl", path=path, num_heldout=2), seed=0)
+    asked = ["q 0", [{"role": "user", "content": "q  5"}], "q 4"]
+    traces = write(tmp_path / "w.jsonl", [{"question": question, "response": "1"} for question in asked])
+    (note,) = warmup_notes(WarmupTable(path=traces), prompts)
+    assert "w.jsonl: 2 of 3 warm-up examples answer questions that are held out, the first on line 2" in note
+    others = write(tmp_path / "o.jsonl", [{"question": "q 0", "response": "1"}])
+    for table in (None, WarmupTable(task="search"), WarmupTable(path=others), WarmupTable(path="nowhere.jsonl")):
+        assert warmup_notes(table, prompts) == []
 
 
 def verl_row(number: int) -> dict[str, Any]:
