@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from transformers import PreTrainedModel
 
+from perilune.api.master.v1.master_pb2 import HeartbeatRequest
 from perilune.errors import InvalidInputError, UnavailableError
+from perilune.vitals import cpu_seconds
 from perilune.weights import manifest_of
+from services.master.liveness import Liveness
 from services.rollout.engines import engine_factory
 from services.rollout.engines.base import Sample, Sampling
 from services.rollout.engines.process_engine import MAX_DEATHS, ProcessEngine
@@ -58,6 +62,37 @@ def test_samples_go_on_where_a_process_died(caller: Caller) -> None:
     assert sum(response(generated[name]) == response(wanted[name]) for name in wanted) >= len(samples) - 1
     for each in generated.values():
         assert np.abs(recomputed(model, each) - np.concatenate([s.full_logprobs for s in each.spans])).max() < 2e-3
+
+
+def test_a_process_that_is_stopped_shows_in_the_vital_signs_of_the_worker_that_lives(caller: Caller) -> None:
+    """No token, and no processor time of the processes below: that is stuck, though the worker answers."""
+    assert isinstance(caller.engine, ProcessEngine)
+    liveness, clock = Liveness(lambda: clock[0]), [0.0]
+    started = threading.Semaphore(0)
+    caller.delivered = []
+    caller.engine.submit(long_samples(started))
+    assert started.acquire(timeout=PATIENCE_S)
+    os.kill(caller.engine.pid, signal.SIGSTOP)
+    time.sleep(0.2)  # what it had said is read
+    try:
+        with liveness.belonging("rollout-1"):
+            for _ in range(8):  # 21 s of heartbeats
+                capacity = caller.engine.capacity()
+                assert capacity.num_running
+                clock[0] += 3
+                liveness.hear(
+                    HeartbeatRequest(
+                        worker_id="rollout-1",
+                        doing="samples run",
+                        progress=capacity.num_generated_tokens,
+                        cpu_seconds=cpu_seconds(),
+                    )
+                )
+            (change,) = liveness.look()
+            assert change.text.startswith("rollout-1 has made no progress (samples run) since ")
+    finally:
+        os.kill(caller.engine.pid, signal.SIGCONT)
+    assert len(caller.wait_for(12)) == 12
 
 
 def test_a_version_that_comes_while_the_process_is_dead_is_served_by_the_next(caller: Caller) -> None:
