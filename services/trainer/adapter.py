@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,34 +49,37 @@ class AdaptedLinear(nn.Linear):
 
 
 def adapt(model: nn.Module, table: AdapterTable, seed: int) -> None:
-    """Gives the targets adapters, in place; nothing else is trained any more.
-
-    InvalidInputError if a target is no linear layer of the model, or one whose weight is another layer's too.
-    """
-    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
-    missing = set(table.targets) - {name.rpartition(".")[2] for name in linear}
-    if missing:
-        known = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-        raise InvalidInputError(f"trainer.adapter.targets: no layer is called {min(missing)!r}; there are {known}")
-    _refuse_tied(model, table.targets)
+    """Gives the targets adapters, in place; nothing else is trained any more. InvalidInputError as `check_targets`."""
+    check_targets(model, table)
     model.requires_grad_(False)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for name, module in linear.items():
+        for name, module in _linear(model).items():
             parent, _, last = name.rpartition(".")
             if last in table.targets:
                 setattr(model.get_submodule(parent), last, AdaptedLinear(module, table))
 
 
-def _refuse_tied(model: nn.Module, targets: Sequence[str]) -> None:
-    """A weight that is used twice has no place for what changes one of the uses: merged, it could not be saved."""
-    owners = Counter(id(weight) for name, weight in model.named_parameters(remove_duplicate=False))
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in targets and owners[id(module.weight)] > 1:
+def check_targets(model: nn.Module, table: AdapterTable) -> None:
+    """InvalidInputError if a target is no linear layer of the model, or one whose weight is another layer's too.
+
+    A weight that is used twice has no place for what changes one of the uses: merged, it could not be saved.
+    """
+    last_names = {name.rpartition(".")[2] for name in _linear(model)}
+    if missing := set(table.targets) - last_names:
+        known = ", ".join(sorted(last_names))
+        raise InvalidInputError(f"trainer.adapter.targets: no layer is called {min(missing)!r}; there are {known}")
+    owners = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    for name, module in _linear(model).items():
+        if name.rpartition(".")[2] in table.targets and owners[id(module.weight)] > 1:
             raise InvalidInputError(
                 f"trainer.adapter.targets: the weight of {name!r} is another layer's too (tied, as lm_head often is to "
                 "the embedding), so it cannot have an adapter; leave it out"
             )
+
+
+def _linear(model: nn.Module) -> dict[str, nn.Linear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
 
 def factors(model: nn.Module) -> dict[str, Tensor]:

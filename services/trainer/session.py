@@ -23,7 +23,16 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, StateError
 from perilune.recipe import Recipe
 from perilune.weights.store import VersionStore
-from services.trainer.adapter import adapt, adapter_snapshot, base_path, factors, merged_state, peft_config, set_factors
+from services.trainer.adapter import (
+    adapt,
+    adapter_snapshot,
+    base_path,
+    check_targets,
+    factors,
+    merged_state,
+    peft_config,
+    set_factors,
+)
 from services.trainer.batch import Ages, Refused, read_group
 from services.trainer.checkpoint import Checkpoints, TrainerState
 from services.trainer.learner import Learner, never
@@ -247,6 +256,8 @@ def _made(recipe: Recipe, should_stop: Callable[[], bool], on_warmup_step: Calla
     """Version 0. The warm-up is the first rank's alone: what needs one is small, and what is large comes trained."""
     started = time.perf_counter()
     policy = make_policy(recipe)
+    if recipe.trainer.adapter:
+        check_targets(policy.model, recipe.trainer.adapter)  # before the time that a warm-up takes
     loss = warm_up(policy, recipe, should_stop, on_warmup_step)
     metrics = {
         "num_parameters": float(policy.model.num_parameters()),
