@@ -46,7 +46,7 @@ _IDEOGRAPHS = re.compile(r"[\u4e00-\u9fff]")
 _HEDGE = re.compile(
     r"\b(?:or|either|maybe|perhaps|possibly|probably|presumably|likely|might|could|not|isn't|aren't|never|wrong|incorrect|unsure|guess"
     r"|less than|more than|greater than|at most|at least|fewer than|cannot|can't|no)\b|\?"
-    r"|或|不是|可能|大于|小于|至少|至多",
+    r"|或|不是|可能|也许|大概|估计|猜|大于|小于|至少|至多",
     re.IGNORECASE,
 )
 _DOUBTED = re.compile(r"^\W*(?:is|was|are)?\s*(?:wrong|incorrect|not\b|also possible|or\b|或)|\?$", re.IGNORECASE)

@@ -38,8 +38,10 @@ _NAMES = {
 _DOUBT = r"""
 \bI STILL(?:doNOT|canNOT|cannot|couldNOT) STILL(?:know|tell|say\b|be SURE|determine|decide|remember)
 \bI(?:['’]m| am) STILL(?:not SURE|unsure|uncertain|guessing|doubtful)
+\bdunno\b|\bbeats me\b
 \bI (?:have|had) (?:no idea|no clue|(?:my |some |serious )?doubts)
 \b(?:it is|it's|it remains) (?:unclear|uncertain|unknown) (?:if|whether)
+(?:也许|或许|大概|可能)是?\s*\$?\d
 我(?:真的?|还|也|实在)?(?:不|没)(?:太|是很|大|能|敢)?(?:确定|知道|清楚|肯定|把握)
 """
 # Behind a comma or a full stop.
@@ -57,7 +59,7 @@ IT (?:does|did)NOT (?:\w+ )?(?:check out|check|work out|work|fit|hold|satisfy|ma
 IT (?:contradicts|fails)\b
 (?:wrong|incorrect|false|not correct|not right)\W*$
 no$|(?:my|a) mistake\b|my bad\b
-I(?: was| am|['’]m) (?:wrong|mistaken|incorrect)
+(?:.*(?:,|\bso|\bthat) )?I(?: was| am|['’]m) (?:wrong|mistaken|incorrect)\b(?! at first| initially| before)
 I(?:['’]ve| have| had)? (?:made|make|see|found|notice) (?:an?|some|my|the) ERROR
 I (?:forgot|misread|misunderstood|miscounted|miscalculated|mixed up|confused|overlooked|retract|withdraw)
 I (?:take|took) (?:that|it|this|my answer|my words) back

@@ -54,7 +54,7 @@ _REWRITES = [
     for pattern, replacement in (
         (r"\\text(?:rm|bf)?\{\s*:\s*\}|\\colon(?![a-zA-Z])|\{:\}", ":"),
         (r"\\(?:textdollar|mathdollar)(?![a-zA-Z])", r"\\$"),
-        (r"\\(?:euro|texteuro)(?![a-zA-Z])", "€"),
+        (r"\\(?:euro|texteuro)(?![a-zA-Z])(?:\s*\{([\d.,]+)\})?", r"€\1"),
         (r"\\(?:pounds|textsterling)(?![a-zA-Z])", "£"),
         (r"\\(?:yen|textyen)(?![a-zA-Z])", "¥"),
         (r"\\(?:cent|textcent)(?![a-zA-Z])", "¢"),

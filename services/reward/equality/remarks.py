@@ -39,6 +39,7 @@ _IS_A_NUMBER = (
 )
 _ASIDE = re.compile(
     rf"(?:[,;] ?|(?P<open> ?\())(?P<said>{_LETTERS} ?(?:(?:\\in|∈) ?{_SETS}|{_IS_A_NUMBER}|constants?|real"
+    r"|=-?\d+(?:,-?\d+)*,?\.\.\."
     r"|(?:\\[gln]e|>|<) ?-?[\w./\\{}]+(?:,-?[\w./\\{}]+)*)) ?(?(open)\))$"
 )
 _DECLARED = re.compile(r"(?<![a-zA-Z\\{])[a-zA-Z](?:_\w)?(?![a-zA-Z}])")
@@ -96,7 +97,9 @@ def _may_have_remark(text: str) -> bool:
         r"\forall" in text
         or r"\in" in text
         or re.search(
-            r"\b(?:for|where|with|is|are|constant|real)\b|[为是对其这]|[,(].*(?:<|>|\\[lgn]e)", text, re.IGNORECASE
+            r"\b(?:for|where|with|is|are|constant|real)\b|[为是对其这]|[,(].*(?:<|>|\\[lgn]e|\.\.\.)",
+            text,
+            re.IGNORECASE,
         )
         is not None
     )

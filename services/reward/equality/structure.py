@@ -316,7 +316,10 @@ class _Comparison:
         """A calculation commits to its result; an equation in unknowns is none, but for `m + n = 7`."""
         *steps, result = split(answer, "=")
         sums = all(
-            not step or _SUM_OF_NAMES.match(step) or split_name(f"{step}=0")[0] or formulas.is_constant(step)
+            not step
+            or _SUM_OF_NAMES.match(step)
+            or split_name(f"{step}=0")[0]
+            or formulas.is_constant(split_quantity(step)[0])
             for step in steps
         )
         return self.equal(reference, result) if sums or not formulas.is_constant(reference) else False
