@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Mapping
 from fractions import Fraction
-from functools import lru_cache
 from typing import Any
 
 from services.reward.equality import evaluation
 from services.reward.equality.evaluation import UndefinedError, UnknownError
 from services.reward.equality.expression import Node, UnreadableError, parse
 from services.reward.equality.numbers import read_number
+from services.reward.remembered import remembered
 
 _DEGREES = re.compile(r"(\d+(?:\.\d+)?|[a-zA-Z])\^\\circ")
 _CONSTANT_OF_INTEGRATION = re.compile(r"(?<=\+)[Kc]$|^[Kc](?=\+)")
@@ -135,7 +135,7 @@ def is_scalar(text: str) -> bool:
     return _read(text) is not None
 
 
-@lru_cache(maxsize=1024)  # one reference is compared with many answers
+@remembered  # one reference is compared with many answers
 def _read(text: str) -> Node | None:
     try:
         return parse(_DEGREES.sub(r"(\\frac{\1\\pi}{180})", text))

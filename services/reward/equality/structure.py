@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
-from functools import lru_cache
 
 from services.reward.equality import formulas
 from services.reward.equality.bases import same_in_base
@@ -51,6 +50,7 @@ from services.reward.equality.words import (
     same_words,
     symbol_of,
 )
+from services.reward.remembered import remembered
 
 Algebra = Callable[[str, str], bool | None]
 """Whether two formulas, reference first, have the same value, by whatever takes long."""
@@ -127,7 +127,7 @@ def has_noun(reference: str) -> bool:
     return unit is not None and not unit.is_ratio
 
 
-@lru_cache(maxsize=1024)  # one reference is compared with many answers
+@remembered  # one reference is compared with many answers
 def _canonical(text: str) -> str:
     text = normalise(text)
     for pattern, replacement in _PHRASES:

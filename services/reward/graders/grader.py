@@ -5,13 +5,13 @@ from __future__ import annotations
 import difflib
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from perilune.api.reward.v1.reward_pb2 import GraderInfo, Image, Message
 from perilune.errors import InvalidInputError
+from services.reward.remembered import remembered
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Grader(Generic[O]):
         return GraderInfo(name=self.name, version=self.version, description=self.description, options=options)
 
 
-@cache  # a run gives the same few options with each of its trajectories
+@remembered  # a run gives the same few options with each of its trajectories
 def _read_options(grader: Grader[O], given: tuple[tuple[str, str], ...]) -> O:
     for key, _ in given:
         if key not in grader.options.model_fields:

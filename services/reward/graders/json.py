@@ -17,6 +17,7 @@ from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdic
 
 MAX_CHARS = 200_000
 MAX_DEPTH = 100
+MAX_CHARS_KEPT = 4096
 MAX_INT_DIGITS = 1000  # of a whole number that is kept as one; a larger one is a Decimal, as fractions are
 _SPACE = "\ufeff \t\r\n"
 _FENCE = re.compile(r"`{3,}|~{3,}")
@@ -41,6 +42,8 @@ class JsonOptions(GraderOptions):
             from services.reward.schemas import check_schema  # only this grader needs it
 
             check_schema(parse(schema))
+            if len(schema) > MAX_CHARS_KEPT:  # its patterns were compiled, and `re` keeps the last 512
+                re.purge()
         return schema
 
 

@@ -11,6 +11,8 @@ from perilune.errors import InvalidInputError
 from services.reward.answers import after_marker, without_thinking
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 
+MAX_PATTERN_CHARS = 10_000
+
 
 class RegexOptions(GraderOptions):
     pattern: str = Field("", description="the regular expression; empty: the reference is it")
@@ -27,6 +29,8 @@ class RegexOptions(GraderOptions):
 
 def compile_pattern(pattern: str, flags: int = 0) -> re.Pattern[str]:
     """The compiled expression. ValueError says what is wrong with it."""
+    if len(pattern) > MAX_PATTERN_CHARS:  # `re` keeps the last 512, compiled
+        raise ValueError(f"no regular expression: {len(pattern):,} characters, and {MAX_PATTERN_CHARS:,} are allowed")
     try:
         return re.compile(pattern, flags)
     except (re.error, OverflowError, RecursionError) as error:
