@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 from perilune.errors import InvalidInputError, NotFoundError
 
+MAX_FILE_BYTES = 1 << 30  # of one file, all of which is held in memory
 BOM = b"\xef\xbb\xbf"
 # First bytes of files that are taken for text by mistake, and what to do with each.
 FOREIGN = {
@@ -57,7 +58,10 @@ def parse_object(line: bytes, where: str) -> dict[str, Any]:
 def read_bytes(path: str | Path, what: str = "") -> bytes:
     """The content of a regular file of text, without a byte order mark; errors as `lines_of`."""
     with open_file(path, what) as file:
-        content = file.read()
+        num_bytes = os.fstat(file.fileno()).st_size
+        content = file.read(num_bytes + 1)
+    if len(content) > num_bytes:
+        raise InvalidInputError(f"{path} grows while it is read, or says no size, as those of /proc")
     for start, advice in FOREIGN.items():
         if content.startswith(start):
             raise InvalidInputError(f"{path} {advice}")
@@ -66,11 +70,13 @@ def read_bytes(path: str | Path, what: str = "") -> bytes:
 
 @contextlib.contextmanager
 def open_file(path: str | Path, what: str = "") -> Iterator[BinaryIO]:
-    """Opens a regular file. NotFoundError: it cannot be read. InvalidInputError: a pipe or a device: no end is sure."""
+    """Opens a regular file. NotFoundError: it cannot be read. InvalidInputError: it is too large or no file."""
     try:
         with open(path, "rb", opener=_open_at_once) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise InvalidInputError(f"{path} is no regular file")
+            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
+                raise InvalidInputError(f"{path} is larger than {MAX_FILE_BYTES >> 30} GiB: take a part of it")
             yield file
     except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error

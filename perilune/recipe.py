@@ -42,6 +42,7 @@ def _with_question(template: str) -> str:
 
 
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]  # what messages carry
+NumGenerated = Annotated[int, Field(gt=0, le=1_000_000)]  # prompts of a generator: an epoch of them is shuffled at once
 NonNegativeInt = Annotated[int, Field(ge=0, lt=2**31)]
 
 Options = dict[str, str | int | float | bool]
@@ -123,8 +124,8 @@ class TaskPrompts(Table):
 
     source: Literal["task"]
     name: str
-    num_train: PositiveInt = 20_000
-    num_heldout: PositiveInt = 500
+    num_train: NumGenerated = 20_000
+    num_heldout: NumGenerated = 500
     options: Options = {}
 
 
@@ -133,8 +134,8 @@ class ReasoningGymPrompts(Table):
 
     source: Literal["reasoning-gym"]
     name: str
-    num_train: PositiveInt = 10_000
-    num_heldout: PositiveInt = 500
+    num_train: NumGenerated = 10_000
+    num_heldout: NumGenerated = 500
     options: Options = {}
     template: QuestionTemplate = "{question}"
     system: str | None = None

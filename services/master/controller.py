@@ -158,7 +158,8 @@ class Controller:
         needs_rates = recipe.sampling.strategy == "prioritized"
         dead_groups = await self._store.dead_groups(self._run_id)
         self._note_set_aside(sum(count >= MAX_DEAD_GROUPS for count in dead_groups.values()))
-        return draw(
+        return await asyncio.to_thread(  # a million prompts take a second to shuffle
+            draw,
             recipe.sampling,
             number,
             num_draws=recipe.rollout.prompts_per_iteration,

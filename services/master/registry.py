@@ -15,7 +15,15 @@ from pathlib import Path
 from perilune.api.master.v1.master_pb2 import PromptSummary, RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
 from perilune.bus import OUTAGES, PROMPTS, Backlog, Bus, event_subject, prompt_subject
-from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError, UnavailableError, verdict
+from perilune.errors import (
+    InvalidInputError,
+    NotFoundError,
+    OverloadedError,
+    PeriluneError,
+    StateError,
+    UnavailableError,
+    verdict,
+)
 from perilune.recipe import Mistake, Recipe, TrainerTable, read_stored_recipe
 from perilune.recipe_files import settled
 from services.master.controller import Controller
@@ -23,6 +31,7 @@ from services.master.liveness import BUS, Change, Liveness
 from services.master.preflight import check_submission
 from services.master.prompts import PromptSet, check_unchanged, open_prompts, summary_of
 from services.master.prompts.warmup import warmup_notes
+from services.master.reading import Readers
 from services.master.signal import Signal
 from services.master.store import ENDED, LEASABLE, Store
 from services.master.tables import RunRow
@@ -77,6 +86,7 @@ class Registry:
         self._waiting = Signal()  # a run waits for a trainer
         self.fleet_changed = Signal()  # the runs to serve, or where their weights are, changed
         self.liveness = Liveness()
+        self._readers = Readers()
 
     async def recover(self) -> None:
         """Takes up what was active when the last master ended: nothing of it is lost, all of it waits for a trainer."""
@@ -98,9 +108,9 @@ class Registry:
         if not set(run_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_") or len(run_id) > 64:
             raise InvalidInputError(f"{run_id!r} is no run id: use up to 64 of a-z, 0-9, '-' and '_'")
         recipe = settled(recipe, Path.cwd())
-        prompts = await asyncio.to_thread(check_submission, recipe, mistakes)
-        summary = await asyncio.to_thread(summary_of, prompts)
-        summary.notes.extend(await asyncio.to_thread(warmup_notes, recipe.warmup, prompts))
+        prompts = await self._readers.read(check_submission, recipe, mistakes)
+        summary = await self._readers.read(summary_of, prompts)
+        summary.notes.extend(await self._readers.read(warmup_notes, recipe.warmup, prompts))
         for note in summary.notes:
             logger.warning("%s: %s", run_id, note)
         if not await self._store.add_run(run_id, recipe.model_dump_json(), summary.SerializeToString()):
@@ -145,7 +155,7 @@ class Registry:
         recipe = read_stored_recipe(row.recipe)
         if num_iterations:
             refuse_extension(recipe.trainer, num_iterations)
-        await self._check_prompts(row, recipe, (await asyncio.to_thread(_open, recipe))[1])
+        await self._check_prompts(row, recipe, (await self._readers.read(_open, recipe))[1])
         if num_iterations:
             longer = with_iterations(row.recipe, num_iterations)
             await self._store.extend_run(run_id, longer, f"extended to {num_iterations} iterations")
@@ -317,10 +327,15 @@ class Registry:
         if row.id not in self._active:
             try:
                 recipe = read_stored_recipe(row.recipe)
-                prompts, summary = await asyncio.to_thread(_open, recipe)
+                prompts, summary = await self._readers.read(_open, recipe)
                 await self._check_prompts(row, recipe, summary)
-            except PeriluneError as error:
-                await self.fail(row.id, verdict(error))
+            except (UnavailableError, OverloadedError) as error:
+                logger.warning("%s: %s; it waits", row.id, error)
+                return None
+            except Exception as error:  # a recipe and its data decide what comes: it is the end of this run alone
+                if not isinstance(error, PeriluneError):
+                    logger.exception("the prompts of %s cannot be opened", row.id)
+                await self.fail(row.id, _in_words(error))
                 return None
             self._active.setdefault(row.id, ActiveRun(row.id, recipe, prompts))
         return self._active[row.id]
@@ -340,11 +355,9 @@ class Registry:
             await self.fail(active.id, verdict(error))
         except asyncio.CancelledError:
             raise
-        except BaseException:
-            # Not ours to mend, but never silent: the run says that it is broken, and the traceback is in the log.
+        except Exception as error:  # whatever one run's data and statistics make of it ends that run alone
             logger.exception("the controller of %s broke", active.id)
-            await self.fail(active.id, "the master's controller broke; its log says how")
-            raise
+            await self.fail(active.id, f"the master's controller broke: {_in_words(error)}; its log says where")
 
     async def _drive_patiently(self, run_id: str, controller: Controller) -> None:
         """Waits while the bus or the database is away: that is no failure of the run, and the database knows it all."""
@@ -417,6 +430,10 @@ def with_iterations(recipe_json: str, num_iterations: int) -> str:
     recipe = json.loads(recipe_json)
     recipe["trainer"]["num_iterations"] = num_iterations
     return json.dumps(recipe, ensure_ascii=False)
+
+
+def _in_words(error: Exception) -> str:
+    return verdict(error) if isinstance(error, PeriluneError) else f"{type(error).__name__}: {error}"
 
 
 def state_name(state: int) -> str:

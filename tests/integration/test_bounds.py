@@ -141,3 +141,42 @@ def test_silent_connections_keep_no_one_out_and_fill_no_log(nats_url: str, tmp_p
             assert not RunServiceStub(channel).ListRuns(m.ListRunsRequest(), timeout=10).runs
         assert len(os.listdir(f"/proc/{running.process.pid}/fd")) < 700
         assert running.log.stat().st_size < 100_000
+
+
+def submission(name: str, prompts: dict[str, object]) -> m.SubmitRunRequest:
+    return m.SubmitRunRequest(run_id=name, recipe_json=json.dumps(RECIPE | {"prompts": prompts}))
+
+
+async def test_prompts_that_cannot_be_read_hold_up_no_other_submission(nats_url: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "folder" / "train.jsonl")
+    with (tmp_path / "huge.jsonl").open("wb") as file:
+        file.truncate(1 << 40)  # sparse: it takes no room on the disk
+    paths = [tmp_path / "pipe.jsonl", tmp_path / "folder", tmp_path / "huge.jsonl", *map(Path, SPECIAL)]
+    wrong = [{"source": "jsonl", "path": str(path)} for path in paths]
+    wrong += [{"source": "file", "path": [str(path)], "format": "parquet"} for path in paths]
+    wrong += [{"source": "huggingface", "dataset": str(path)} for path in (*paths[:2], "/dev/zero")]
+    wrong += [{"source": "task", "name": "search", "num_train": 30_000_000}]
+    with master(tmp_path, nats_url) as running:
+        async with grpc.aio.insecure_channel(running.address) as channel:
+            runs = RunServiceStub(channel)
+
+            async def refusal(number: int, prompts: dict[str, object]) -> str:
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await runs.SubmitRun(submission(f"wrong-{number}", prompts), timeout=60)
+                assert caught.value.code() == grpc.StatusCode.INVALID_ARGUMENT, (prompts, caught.value.details())
+                return caught.value.details() or ""
+
+            submitting = [asyncio.create_task(refusal(*each)) for each in enumerate(wrong * 2)]
+            right = {"source": "task", "name": "search", "num_train": 100, "num_heldout": 5}
+            await runs.SubmitRun(submission("right", right), timeout=60)
+            said = await asyncio.gather(*submitting)
+            assert any("is no regular file" in text for text in said)
+            assert any("says no size" in text for text in said)
+            assert any("larger than 1 GiB" in text for text in said)
+            assert [run.id for run in (await runs.ListRuns(m.ListRunsRequest())).runs] == ["right"]
+        assert running.peak_mib() < 400
+
+
+SPECIAL = ("/dev/zero", "/proc/self/pagemap", "/proc/self/mem", "/dev/null")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from services.master.prompts.files import read_prompts
 from services.master.prompts.prompt import ListedPrompts, hold_out, keep_apart
 from services.master.prompts.rows import Row, prompts_of_rows
 
+MAX_FILES = 100_000  # of a folder, looked at before it is read
 # Readers of text that guess the type of a column: 007 comes as 7, 1 as 1.0, a long number rounded.
 GUESSING_READERS = ("csv", "json")
 
@@ -69,6 +71,7 @@ def _load(table: HuggingFacePrompts, split: str) -> Any:
     import datasets
 
     saved = Path(table.dataset)
+    _check_files(saved)
     if not (saved / "dataset_dict.json").exists() and not (saved / "state.json").exists():
         return datasets.load_dataset(table.dataset, table.config, split=split)
     found = datasets.load_from_disk(table.dataset)
@@ -83,6 +86,14 @@ def _load(table: HuggingFacePrompts, split: str) -> Any:
             "prompts.num_heldout rows are held out"
         )
     return found
+
+
+def _check_files(folder: Path) -> None:
+    """InvalidInputError for a pipe or a device, which the library would read for ever."""
+    paths = itertools.islice(folder.rglob("*"), MAX_FILES) if folder.is_dir() else [folder]
+    for path in paths:
+        if path.exists() and not (path.is_file() or path.is_dir()):
+            raise InvalidInputError(f"prompts: {path} is no regular file")
 
 
 def _is_guessed(rows: Any, key: str) -> bool:
