@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import stat
@@ -68,19 +67,23 @@ def read_bytes(path: str | Path, what: str = "") -> bytes:
     return content.removeprefix(BOM)
 
 
-@contextlib.contextmanager
-def open_file(path: str | Path, what: str = "") -> Iterator[BinaryIO]:
-    """Opens a regular file. NotFoundError: it cannot be read. InvalidInputError: it is too large or no file."""
+def open_file(path: str | Path, what: str = "") -> BinaryIO:
+    """Opens a regular file. NotFoundError: it cannot be opened. InvalidInputError: it is too large or no file."""
     try:
-        with open(path, "rb", opener=_open_at_once) as file:
-            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-                raise InvalidInputError(f"{path} is no regular file")
-            if os.fstat(file.fileno()).st_size > MAX_FILE_BYTES:
-                raise InvalidInputError(f"{path} is larger than {MAX_FILE_BYTES >> 30} GiB: take a part of it")
-            yield file
+        file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
     except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
         reason = error.strerror if isinstance(error, OSError) and error.strerror else error
         raise NotFoundError(f"cannot read {f'{what} ' if what else ''}{path}: {reason}") from error
+    if refusal := _refusal(os.fstat(file.fileno())):
+        file.close()
+        raise InvalidInputError(f"{path} {refusal}")
+    return file
+
+
+def _refusal(status: os.stat_result) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        return "is no regular file"
+    return f"is larger than {MAX_FILE_BYTES >> 30} GiB: take a part of it" if status.st_size > MAX_FILE_BYTES else ""
 
 
 def _open_at_once(path: str, flags: int) -> int:

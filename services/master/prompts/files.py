@@ -119,7 +119,7 @@ def _parquet(path: str) -> Iterator[tuple[str, Row]]:
             parts = pyarrow.parquet.ParquetFile(file).iter_batches(batch_size=4096)
             rows: Iterator[Any] = (row for part in parts for row in part.to_pylist())
             yield from ((f"{path}, row {number}", row) for number, row in enumerate(rows))
-    except pyarrow.ArrowException as error:
+    except (pyarrow.ArrowException, OSError) as error:
         raise InvalidInputError(f"prompts: {path} is no Parquet file that can be read: {error}") from error
 
 
