@@ -1,10 +1,10 @@
 """What a model has to show before it is believed: that a shortcut computes what its own forward pass does.
 
 The trainer packs sequences into a row, an engine decodes from what it has kept; both put an attention function of their
-own into a model that somebody else wrote. A model that mixes tokens in another place as well (convolution, state-space
+own into the code of another project. A model that mixes tokens in another place as well (convolution, state-space
 or linear attention), or asks more of attention than the function gives, would be computed wrongly, in silence. So at
 load a few short sequences go both ways, with real weights; a difference refuses the model by name. This catches kinds
-of models that nobody here has seen.
+of models that no list of this project has.
 
 Needs no torch of its own: it is handed the model, and works with that model's tensors.
 """
