@@ -6,6 +6,8 @@ import re
 
 _TEXT = re.compile(r"\\text\{([^{}]*)\}")
 _ROMAN = re.compile(r"(?:x{0,1}(?:ix|iv|v?i{0,3}))", re.IGNORECASE)
+_CAN_BE_MARKS = re.compile(r"\s*(?:\\text|only\b|\(|[1-9],|[A-Ja-hivxIVX](?![a-hj-uwyzA-HJ-UWYZ]{2}))")
+MAX_CHARS = 60
 _BETWEEN = re.compile(r"\s*(?:[,;、/&]|\band\b|和|与)\s*|\s+")
 _IN_BRACKETS = re.compile(r"^(?:\(\w{1,4}\)\s*){2,}$")
 _PART = re.compile(r"(?:^|(?<=[,;.\s]))\(([1-9]|[a-h]|i{1,3}|iv|v)\)\s*")
@@ -15,9 +17,9 @@ _OPTION = re.compile(r"^\(([A-J])\)[ ~]*(\S.*)$", re.DOTALL)
 
 def read_marks(text: str) -> frozenset[str] | None:
     """The Roman numerals, letters in brackets, or digits in brackets, that a text lists; None for other text."""
-    text = re.sub(r"^only |[,\s]*\bonly$|\.$", "", _TEXT.sub(r" \1 ", text).strip()).strip()
-    if not text or len(text) > 60:
+    if len(text) > MAX_CHARS or not _CAN_BE_MARKS.match(text):
         return None
+    text = re.sub(r"^only |[,\s]*\bonly$|\.$", "", _TEXT.sub(r" \1 ", text).strip()).strip()
     if _IN_BRACKETS.match(text):
         text = text.replace(")", "),").strip(" ,")
     tokens = [token for token in _BETWEEN.split(text) if token]

@@ -60,11 +60,11 @@ _REWRITES = [
         (r"\\(?:cent|textcent)(?![a-zA-Z])", "¢"),
         (r"\\(?:text|mathrm|textbf|mbox)\{\s*(?:US)?\s*(\\?[$€£¥₹])\s*([\d.,]*)\s*\}", r"\1\2"),
         (r"\\(?:text|mathrm)\{\s*(USD?|EUR|GBP|CNY|RMB|JPY|INR|Rs\.?)\s*\}\s*(?=\\?[\d$])", r"\1 "),
-        (r"(?<![a-zA-Z])US\s*(?=\\\$)", ""),
+        (r"US\s*(?=\\\$)", ""),
         (r"\\textcircled\s*\{?(\d+)\}?(?=\s*\\textcircled)", r"\1,"),
         (r"\\textcircled\s*\{?(\d+)\}?", r"\1"),
         (r"\\overset\s*\{\s*(?:\.|\\cdot\s*|\\bullet\s*)\}\s*\{?(\d)\}?", r"\\dot{\1}"),
-        (r"\+\s*/\s*-|(?<![\w)}\]+])\+-(?=\d)", r"\\pm "),
+        (r"\+(?:\s*/\s*-|(?<![\w)}\]+]\+)-(?=\d))", r"\\pm "),
         (r"\\{4}", r"\\\\"),
         (
             r"(?<!\\)\\\\(?=(?:[dt]?frac|sqrt|begin|end|left|right|text|pi|infty|cdot|times|pm|sin|cos|tan|ln|log|leq?|geq?|lt|gt"
@@ -100,12 +100,6 @@ _REWRITES = [
         (
             r"[(\[]?\s*\\begin\{pmatrix\}(.*?)\\end\{(?:[bpB]?matrix|smallmatrix|array)\}\s*[)\]]?",
             r"\\begin{pmatrix}\1\\end{pmatrix}",
-        ),
-        (r"\\text\{\s*(\d+)\s*(?:st|nd|rd|th)\s*\}", r"\1"),
-        (
-            r"(?<=[\d)n])\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?<=[\d^{)\s])(?:st|nd|rd|th)(?![a-zA-Z]))\s*\}?"
-            r"(?:(?<=\})|(?![\w}]))",
-            "",
         ),
         (r"\\text\{\s*(-?[\d.,/]+)\s*\}", r"\1"),
         (r"\\text\{\s*(-?\d[\d.,/]*) ([^{}]*)\}", r"\1\\text{ \2}"),
@@ -156,6 +150,12 @@ _REPEATING = re.compile(
     r"|(?P<once>(?P<digit>\d)(?P=digit){2,}|(?P<group>\d{2,6}?)(?P=group)+)(?=\.\.\.)"
     r"|(?P<double>\d)(?P=double)(?=\.\.\.))(?:\.\.\.)?"
 )
+_ORDINAL = re.compile(
+    r"(?<=[\d)n])\s*(?:\^\s*\{?\s*)?(?:\\text\{\s*(?:st|nd|rd|th)\s*\}|(?<=[\d^{)\s])(?:st|nd|rd|th)(?![a-zA-Z]))\s*\}?"
+    r"(?:(?<=\})|(?![\w}]))"
+)
+_ORDINAL_AS_TEXT = re.compile(r"\\text\{\s*(\d+)\s*(?:st|nd|rd|th)\s*\}")
+_ORDINAL_ENDS = ("st", "nd", "rd", "th")
 _VULGAR = re.compile(r"(\d?)\s*([½⅓⅔¼¾⅕⅖⅗⅘⅙⅚⅛⅜⅝⅞⅐⅑⅒])")
 _GROUPED = re.compile(r"(?<![\d.,])\d{1,3}(?:[ \u00a0\u202f']\d{3})+(?![\d,/])")
 _THOUSANDS = re.compile(r"^[^\d,()\[\]]*[1-9]\d{0,2}(?:,\d{3})+(?:\.\d+)?[^\d,()\[\]]*(?:\^\{?\d\}?)?$")
@@ -184,6 +184,8 @@ def normalise(text: str) -> str:
     text = _without_delimiters(text)
     if "\\begin" in text:
         text = _CASES.sub(_system, _BRACED_ARRAY.sub(r"\\begin{cases}\2\\end{cases}", text))
+    if any(end in text for end in _ORDINAL_ENDS):
+        text = _ORDINAL.sub("", _ORDINAL_AS_TEXT.sub(r"\1", text))
     for pattern, replacement, needs_backslash in _REWRITES:
         if not needs_backslash or "\\" in text:
             text = pattern.sub(replacement, text)

@@ -23,6 +23,7 @@ _OTHERWISE = re.compile(r"otherwise|else|elsewhere|other|others|其他|其它|�
 _STARTS_CONDITION = re.compile(r"\s*,?\s*\b(?=(?:if|for|when|otherwise|else)\b)")
 _IN_WORDS = re.compile(r"[,;]\s*(?:and\s+)?|\s+and\s+")
 _UNKNOWN = re.compile(r"(?<![a-zA-Z\\])([a-zA-Z])(?![a-zA-Z])")
+_SAYS_WHEN = re.compile(r"\b(?:if|when|otherwise)\b")
 MAX_PIECES = 12
 _SHARES = (Fraction(13, 37), Fraction(29, 41))  # where between two ends values are compared
 _STEPS = (Fraction(37, 29), Fraction(101, 17))  # and how far beyond the outermost ones
@@ -41,7 +42,7 @@ def read_pieces(text: str) -> list[Piece] | None:
     if match := _CASES.match(text):
         rows = [[cell for cell in row if cell] for row in matrix_rows(match[2])]
         parts = [(row[0], row[1]) if len(row) == 2 else _split_condition(" ".join(row)) for row in rows]
-    elif re.search(r"\b(?:if|when|otherwise)\b", text):
+    elif _SAYS_WHEN.search(text):
         parts = [_split_condition(chunk) for chunk in _IN_WORDS.split(text.partition("=")[2] or text)]
         if not all(condition for _, condition in parts):
             return None
