@@ -40,7 +40,7 @@ def server_options(max_request_bytes: int) -> list[tuple[str, Any]]:
     return [
         *(option for option in GRPC_OPTIONS if option[0] not in replaced),
         ("grpc.max_receive_message_length", max_request_bytes),
-        ("grpc.server_handshake_timeout_ms", 10_000),  # for TLS and HTTP/2's settings
+        ("grpc.server_handshake_timeout_ms", 5_000),  # for TLS and HTTP/2's settings
         ("grpc.max_connection_idle_ms", 300_000),  # without a call; a client of ours connects again by itself
         ("grpc.max_concurrent_streams", MAX_CALLS),  # on one connection
     ]

@@ -421,7 +421,7 @@ class LocalCluster:
             # Threads that wait for one another spin by default, on the core that the one they wait for needs: beside
             # other work a step then takes ten times as long.
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
-            **KEEP_FREED_MEMORY,
+            **(KEEP_FREED_MEMORY if service in ("trainer", "rollout") else {}),  # the others give theirs back
         }
         return Child(name, [sys.executable, "-m", f"services.{service}"], env, self._log_of(name), ready_file)
 

@@ -20,7 +20,7 @@ from perilune.errors import InvalidInputError, SettingsError, StateError, Unavai
 LOCK_KEY = int.from_bytes(b"perilune", "big")  # of the advisory lock; the same for every master of a database
 TAKEOVER_S = 10.0  # a predecessor that is ending gets so long
 LOOK_EVERY_S = 2.0
-ENDING_S = 3.0  # a master notices within a second that its launcher is gone
+ENDING_S = 10.0  # a master whose launcher is gone ends within a second or two, on a machine with nothing else to do
 # Whether the advisory lock of a key of 64 bits is held, by its halves.
 _HELD = """
 SELECT EXISTS (SELECT 1 FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
