@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 
 from perilune.api.sandbox.v1.sandbox_pb2 import JudgeRequest
-from perilune.codetests.row import Row, assertion, request, text
+from perilune.codetests.row import Row, assertion, put_before, request, text
 
 
 def read(row: Row, source: str, language: str) -> JudgeRequest:
     prompt, function = text(row, "prompt"), text(row, "entry_point")
+    source = source.removeprefix("\ufeff")
     defines = re.search(rf"^(?:async\s+)?def\s+{re.escape(function)}\s*\(", source, re.MULTILINE)
     # A prompt ends with a docstring, which is a whole function: a second definition replaces it.
-    program = f"{prompt}\n    pass\n\n{source}" if defines else prompt + source
+    program = put_before(f"{prompt}\n    pass\n\n" if defines else prompt, source)
     return request(program, language, [assertion(text(row, "test"), function)])

@@ -15,7 +15,8 @@ import zlib
 from typing import Any
 
 from perilune.api.sandbox.v1.sandbox_pb2 import Comparison, JudgeRequest, TestCase
-from perilune.codetests.row import Row, call, method_of, parsed, request, rows_of, stdio, text
+from perilune.codetests.languages import language_called
+from perilune.codetests.row import Row, call, method_of, object_in, parsed, put_before, request, rows_of, stdio, text
 from perilune.errors import InvalidInputError
 
 # Decimals are equal by value, so only what their notation rounds off is forgiven.
@@ -56,19 +57,20 @@ def read(row: Row, source: str, language: str) -> JudgeRequest:
     tests = [test for name in names for test in rows_of(_unpacked(row[name], name), name)]
     if not tests:
         raise InvalidInputError("the row has none of 'tests', 'public_test_cases' and 'private_test_cases'")
-    function = parsed(row.get("metadata") or {}, "metadata").get("func_name", "")
-    program = PRELUDE + source if language == "python" else source
-    return request(program, language, [_case(test, source, function) for test in tests], _comparison(tests))
+    function = object_in(row.get("metadata"), "metadata").get("func_name", "")
+    program = put_before(PRELUDE, source) if language_called(language) == "python" else source
+    cases = [_case(test, source, language, function) for test in tests]
+    return request(program, language, cases, _comparison(tests))
 
 
-def _case(test: Row, source: str, function: str) -> TestCase:
+def _case(test: Row, source: str, language: str, function: str) -> TestCase:
     if test.get("testtype", "stdin") == "stdin":
         return stdio(text(test, "input"), text(test, "output"))
-    name = parsed(test.get("metadata") or {}, "metadata").get("func_name", function)
+    name = object_in(test.get("metadata"), "metadata").get("func_name", function)
     if not name:
         raise InvalidInputError("a functional test needs 'func_name' in 'metadata'")
     arguments = [parsed(line, "input") for line in text(test, "input").split("\n") if line.strip()]
-    return call(method_of(source, name), arguments, parsed(text(test, "output"), "output"))
+    return call(method_of(source, name, language), arguments, parsed(text(test, "output"), "output"))
 
 
 def _comparison(tests: list[Row]) -> Comparison | None:
@@ -77,7 +79,7 @@ def _comparison(tests: list[Row]) -> Comparison | None:
 
 def _unpacked(value: Any, name: str) -> Any:
     """The tests as JSON, also where they are packed."""
-    if not isinstance(value, str) or value.lstrip()[:1] in ("[", "{"):
+    if not isinstance(value, str) or value.lstrip()[:1] in ("[", "{") or value.strip() in ("", "null"):
         return value
     try:
         unzip = zlib.decompressobj()

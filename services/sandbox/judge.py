@@ -234,11 +234,14 @@ class _Case:
         if "raised" in answer:
             return _ended(outcome, "it raised an exception")
         try:
-            value = plain(answer["value"])
+            returned = plain(answer["value"])
         except (LookupError, TypeError, ValueError, RecursionError, ArithmeticError) as error:
             return _ended(outcome, f"it returned no value that can be read ({type(error).__name__})")
-        difference = comparisons.value_difference(self._comparison, expected, value)
-        return Finding(Verdict.OK if difference is None else Verdict.WRONG_ANSWER, outcome, difference or "")
+        right = [expected, *also_right(test)]
+        differences = [comparisons.value_difference(self._comparison, value, returned) for value in right]
+        if None in differences:
+            return Finding(Verdict.OK, outcome)
+        return Finding(Verdict.WRONG_ANSWER, outcome, differences[0] or "")
 
     async def _tests(self, runnable: Runnable, harness: Harness) -> Finding:
         side = harness.tests(self._case)
@@ -371,16 +374,25 @@ def _broken(outcome: Outcome, why: str) -> Finding:
 def call_values(test: api.CallTest) -> tuple[list[Any], Any]:
     """The arguments, as the harness reads them, and the expected value. InvalidInputError if they are no JSON."""
     if test.arguments_json or test.expected_json:
-        try:
-            arguments, expected = json.loads(test.arguments_json or "[]"), json.loads(test.expected_json or "null")
-        except ValueError as error:
-            raise InvalidInputError(f"a call's arguments and expected value must be JSON: {error}") from error
+        arguments, expected = _json(test.arguments_json or "[]"), _json(test.expected_json or "null")
         if not isinstance(arguments, list):
             raise InvalidInputError("a call's arguments_json must be a list")
     else:
         arguments = [_whole(value) for value in MessageToDict(test.arguments)] if test.HasField("arguments") else []
         expected = _whole(MessageToDict(test.expected)) if test.HasField("expected") else None
     return [_tagged(argument) for argument in arguments], expected
+
+
+def also_right(test: api.CallTest) -> list[Any]:
+    """Other values that are right. InvalidInputError if they are no JSON."""
+    return [_json(value) for value in test.also_expected_json]
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInputError(f"a call's arguments and expected value must be JSON: {error}") from error
 
 
 def plain(value: Any) -> Any:
@@ -444,6 +456,7 @@ def _check(request: api.JudgeRequest) -> None:
     for case in request.cases:
         if case.WhichOneof("test") == "call":
             call_values(case.call)
+            also_right(case.call)
 
 
 def _entry_point(case: api.TestCase) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import pickle
+import sys
 import zlib
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from perilune.api.sandbox.v1 import sandbox_pb2
 from perilune.api.sandbox.v1.sandbox_pb2 import Comparison, JudgeRequest
 from perilune.codetests import judge_request
+from perilune.codetests.row import method_of
 from perilune.errors import InvalidInputError
 
 
@@ -140,6 +142,98 @@ def test_native() -> None:
     assert (request.program.language, request.comparison.kind) == ("rust", Comparison.KIND_TOKENS)
 
 
+def test_apps_outputs_of_one_element_may_be_wrapped_or_not() -> None:
+    row = {"fn_name": "f", "inputs": [[1], [2]], "outputs": [[3], [7]]}
+    cases = [case.call for case in judge_request("apps", row, "def f(n): ...").cases]
+    assert [(case.expected_json, list(case.also_expected_json)) for case in cases] == [("3", ["[3]"]), ("7", ["[7]"])]
+    mixed = {"fn_name": "f", "inputs": [[1], [2]], "outputs": [[3], [7, 8]]}
+    assert [case.call.expected_json for case in judge_request("apps", mixed, "").cases] == ["[3]", "[7, 8]"]
+    assert not judge_request("apps", mixed, "").cases[0].call.also_expected_json
+
+
+@pytest.mark.parametrize(
+    ("source", "language", "function"),
+    [
+        ("class Solution:\n    def f(self, n): ...", "python", "Solution.f"),
+        ("class Solution(object):\n    def f(self, n): ...", "py", "Solution.f"),
+        ("# class Solution\ndef f(n): ...", "python", "f"),
+        ('"""\nclass Solution:\n"""\ndef f(n): ...', "python", "f"),
+        ("class SolutionHelper:\n    def f(self): ...\n\ndef f(n): ...", "python", "f"),
+        ("class Solution:\n    def g(self): ...\n\ndef f(n): ...", "python", "f"),
+        ("class Solution:\n    def f(self, n): ...\n\ndef f(n): return Solution().f(n)", "python", "Solution.f"),
+        ("class Solution(Base): ...", "python", "Solution.f"),
+        ("f = lambda n: n", "python", "f"),
+        ("not python at all (", "python", "f"),
+        ("class Solution {\npublic:\n int f(int n) { return n; }\n};", "cpp", "Solution.f"),
+        ("// class Solution\nint f(int n) { return n; }", "cpp", "f"),
+        ("class SolutionHelper {};\nint f(int n) { return n; }", "cpp", "f"),
+    ],
+)
+def test_a_function_is_looked_for_where_the_program_keeps_it(source: str, language: str, function: str) -> None:
+    assert method_of(source, "f", language) == function
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from __future__ import annotations\ndef two(n: unknown): return n * 2\n",
+        '"""Doubles."""\n\n# so\nfrom __future__ import (\n    annotations,\n)\nfrom __future__ import division\n'
+        "def two(n: unknown): return n * 2\n",
+        "from __future__ import annotations; import sys\ndef two(n: unknown): return n * 2\n",
+        "from __future__ import annotations\r\ndef two(n: unknown):\r\n    return n * 2\r\n",
+        "\ufefffrom __future__ import annotations\ndef two(n: unknown): return n * 2\n",
+        "\ufeffdef two(n): return n * 2\n",
+        's = "from __future__ import nothing"\ndef two(n): return n * 2\n',
+    ],
+)
+def test_what_must_be_first_in_a_program_stays_first(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "setrecursionlimit", lambda _: None)  # the benchmark's prelude sets it
+    test = {"test": "def check(candidate): ...", "entry_point": "two"}
+    livecodebench = {
+        "tests": [{"input": "1", "output": "2", "testtype": "functional"}],
+        "metadata": {"func_name": "two"},
+    }
+    for format, row in (
+        ("humaneval", {"prompt": "import math\n\ndef two(n):\n", **test}),
+        ("livecodebench", livecodebench),
+    ):
+        program = judge_request(format, row, source).program.source
+        names: dict[str, object] = {"__name__": "solution"}
+        exec(compile(program, "solution.py", "exec", dont_inherit=True), names)
+        assert names["two"](2) == 4  # type: ignore[operator]
+        assert "math" in names
+
+
+def test_livecodebench_needs_tests_of_one_kind_alone() -> None:
+    public = json.dumps([{"input": "1\n", "output": "2\n", "testtype": "stdin"}])
+    for private in ("", None, [], "[]", packed("[]"), "null"):
+        row = {"public_test_cases": public, "private_test_cases": private, "metadata": "null"}
+        assert texts(judge_request("livecodebench", row, "", "c")) == [(b"1\n", b"2\n")]
+    with pytest.raises(InvalidInputError, match="none of"):
+        judge_request("livecodebench", {"public_test_cases": "[]", "private_test_cases": ""}, "")
+
+
+@pytest.mark.parametrize(
+    ("tests", "more", "entry_point"),
+    [
+        (["assert isclose(area(1), 2)"], {}, "area"),
+        (["assert isclose(area(1), 2)"], {"test_imports": ["from math import isclose"]}, "area"),
+        (["assert near(area(1), 2)"], {"test_setup_code": "def near(a, b): return abs(a - b) < 1"}, "area"),
+        (["from helpers import near\nassert near(area(1), 2)"], {}, "area"),
+        (["close = lambda a, b: a == b\nassert close(area(1), 2)"], {}, "area"),
+        (["assert [same(x) for same in [area] for x in [1]] == [1] and area(2)"], {}, "area"),
+        (["assert isclose(1, 2)"], {"code": "isclose = lambda a, b: True"}, "isclose"),
+        (["assert median([1]) == 1"], {}, "median"),
+        (["assert Counter(words('a')) == Counter('a')"], {}, "words"),
+        (["assert sum([1]) == 1"], {}, ""),
+    ],
+)
+def test_mbpp_asserts_are_about_the_programs_function(
+    tests: list[str], more: dict[str, object], entry_point: str
+) -> None:
+    assert asserts(judge_request("mbpp", {"test_list": tests, **more}, ""))[0][1] == entry_point
+
+
 @pytest.mark.parametrize(
     ("format", "row", "what"),
     [
@@ -148,6 +242,10 @@ def test_native() -> None:
         ("apps", {"inputs": [], "outputs": []}, "at least one"),
         ("apps", {"inputs": ["1"], "outputs": []}, "one length"),
         ("apps", {"input_output": "{"}, "no JSON"),
+        ("apps", {"input_output": "[]"}, "an object"),
+        ("apps", {"input_output": ""}, "no 'inputs'"),
+        ("apps", {"fn_name": "f", "inputs": ["[" * 100_000], "outputs": [1]}, "no JSON"),
+        ("livecodebench", {"tests": [{"input": "1", "output": "1", "testtype": "f"}], "metadata": "[]"}, "metadata"),
         ("livecodebench", {}, "none of"),
         ("livecodebench", {"tests": [{"input": "1", "output": "1", "testtype": "functional"}]}, "func_name"),
         ("humaneval", {"prompt": "", "entry_point": "f"}, "no 'test'"),

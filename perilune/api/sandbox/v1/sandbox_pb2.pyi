@@ -566,6 +566,7 @@ class CallTest(_message.Message):
     EXPECTED_FIELD_NUMBER: _builtins.int
     ARGUMENTS_JSON_FIELD_NUMBER: _builtins.int
     EXPECTED_JSON_FIELD_NUMBER: _builtins.int
+    ALSO_EXPECTED_JSON_FIELD_NUMBER: _builtins.int
     function: _builtins.str
     """Such as `two_sum`, or `Solution.twoSum`."""
     arguments_json: _builtins.str
@@ -575,6 +576,10 @@ class CallTest(_message.Message):
     def arguments(self) -> _struct_pb2.ListValue: ...
     @_builtins.property
     def expected(self) -> _struct_pb2.Value: ...
+    @_builtins.property
+    def also_expected_json(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Other values that are right too, as JSON text."""
+
     def __init__(
         self,
         *,
@@ -583,10 +588,11 @@ class CallTest(_message.Message):
         expected: _struct_pb2.Value | None = ...,
         arguments_json: _builtins.str = ...,
         expected_json: _builtins.str = ...,
+        also_expected_json: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "expected", b"expected"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arguments", b"arguments", "arguments_json", b"arguments_json", "expected", b"expected", "expected_json", b"expected_json", "function", b"function"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also_expected_json", b"also_expected_json", "arguments", b"arguments", "arguments_json", b"arguments_json", "expected", b"expected", "expected_json", b"expected_json", "function", b"function"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
