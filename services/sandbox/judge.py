@@ -410,8 +410,12 @@ def plain(value: Any) -> Any:
     inner = value["is"]
     if kind in ("dict", "map"):
         return {_key(plain(key)): plain(item) for key, item in inner}
-    if kind in ("tuple", "list", "deque"):
+    if kind in ("tuple", "list"):
         return [plain(item) for item in inner]
+    if kind == "deque":
+        return plain(inner[0])
+    if kind in ("Counter", "OrderedDict", "defaultdict"):
+        return plain(inner)
     if kind in ("set", "frozenset"):
         return sorted((plain(item) for item in inner), key=lambda item: (str(type(item)), item))
     if kind == "float":

@@ -6,35 +6,63 @@ calls. What goes out is what the program says it returned, and whoever gets it d
 
 from __future__ import annotations
 
+import builtins
+import collections
 import contextlib
+import copy
+import importlib
+import io
 import json
+import math
 import operator
 import os
+import random
 import sys
 import traceback
 import types
 from collections.abc import Callable
 from typing import Any
 
-from .wire import TAG, Channel, decode, encode
+from .wire import BINARY, COMPARING, IMMUTABLE, MUTABLE, TAG, UNARY, Channel, decode, encode
 
+
+def _defines(kind: type, name: str) -> bool:
+    """Whether a class of the program has such a method, other than what everything has."""
+    return any(name in vars(base) for base in kind.__mro__ if base is not object)
+
+
+def _plain(value: Any) -> list[Any] | None:
+    """The plain copy of what derives from a plain type, as a list of one."""
+    for base in (*IMMUTABLE, *MUTABLE):
+        if base in type(value).__mro__:
+            coded = encode(value, lambda item: item)
+            return [decode(coded, lambda item: item)]
+    return None
+
+
+_SPELLED = {"and": operator.and_, "or": operator.or_, "divmod": divmod}
+_BINARY: dict[str, Callable[..., Any]] = {name: _SPELLED.get(name) or getattr(operator, name) for name in BINARY}
 _OPERATORS: dict[str, Callable[..., Any]] = {
-    "len": len,
-    "iter": iter,
-    "next": next,
-    "str": str,
-    "repr": repr,
-    "bool": bool,
-    "getitem": operator.getitem,
-    "setitem": operator.setitem,
-    "delitem": operator.delitem,
-    "eq": operator.eq,
+    **{name: getattr(builtins, name, None) or getattr(operator, name, None) or getattr(math, name) for name in UNARY},
+    **_BINARY,
+    **{f"r{name}": (lambda a, b, apply=apply: apply(b, a)) for name, apply in _BINARY.items()},
+    **{f"i{name}": getattr(operator, f"i{name}", _BINARY[name]) for name in BINARY},
+    **{name: getattr(operator, name) for name in (*COMPARING, "eq", "ne", "getitem", "setitem", "delitem", "contains")},
+    **{"str": str, "repr": repr, "bool": bool, "hash": hash, "format": format, "index": operator.index},
+    **{"copy": copy.copy, "deepcopy": copy.deepcopy},
     "isinstance": lambda kind, value: isinstance(value, kind),
+    "issubclass": lambda kind, other: issubclass(other, kind),
+    "exit": lambda manager, error: manager.__exit__(type(error) if error else None, error, None),
+    "defines": lambda value, name: _defines(type(value), f"__{name}__"),
+    "plain": _plain,
+    "seed": lambda module, value: random.seed(value),
 }
+_OWN_MATTERS = {f"__{p}{name}__" for name in (*BINARY, *COMPARING, *UNARY, "eq", "ne", "hash") for p in ("", "r", "i")}
+_MOST_PRINTED = 1 << 20  # characters
 
 
 class RemoteError(Exception):
-    """What a function of the tests raised when the program called it."""
+    """What a function of the tests raised when the program called it, where its class is none of ours."""
 
 
 class Candidate:
@@ -44,6 +72,8 @@ class Candidate:
         self.channel = channel
         self.objects: list[Any] = []
         self.numbers: dict[int, int] = {}
+        self.callbacks: dict[int, Any] = {}
+        self.printed = io.StringIO()
         self.module = types.ModuleType(name)
         self.module.__file__ = path
         sys.modules[name] = self.module
@@ -59,7 +89,7 @@ class Candidate:
                 names[name] = {TAG: "module", "is": value.__name__}
             elif not name.startswith("__"):
                 names[name] = self.told(value)
-        return {"names": names}
+        return {"names": names, "module": self.hold(self.module)}
 
     def serve(self) -> Any:
         """Answers requests until the reply to one of our own comes, and gives that."""
@@ -67,34 +97,55 @@ class Candidate:
             message = self.channel.receive()
             if "do" not in message:
                 return message
-            try:
+            if message["do"] == "path":
+                self.channel.send(self.answer(message))
+                continue
+            builtins.input = self.input
+            with contextlib.redirect_stdout(self.printed) if message.get("records") else contextlib.nullcontext():
                 reply = self.answer(message)
-            except BaseException as error:  # noqa: BLE001 SystemExit too: a program that leaves has not returned
-                reply = self.raised(error)
-            self.channel.send(reply)
+            self.channel.send(self.with_printed(reply))
 
     def answer(self, message: Any) -> Any:
+        given: list[Any] = []
+        try:
+            reply = self.reply(message, given)
+        except BaseException as error:  # noqa: BLE001 SystemExit too: a program that leaves has not returned
+            reply = self.raised(error)
+        coded = [*message.get("arguments", []), *message.get("keywords", {}).values()]
+        return {**reply, "changed": self.changed(coded, given)} if given else reply
+
+    def reply(self, message: Any, given: list[Any]) -> Any:
         if message["do"] == "path":
             function, arguments = self.find(message["name"]), decode(message["arguments"], self.held)
             return {"value": encode(function(*arguments), self.hold)}
         target = self.objects[message["on"]]
         if message["do"] == "get":
-            return {"value": encode(getattr(target, message["name"]), self.hold)}
+            return {"value": self.encode(getattr(target, message["name"]))}
         if message["do"] == "set":
             setattr(target, message["name"], decode(message["value"], self.held))
             return {"value": None}
-        arguments = decode(message["arguments"], self.held)
+        if message["do"] == "delete":
+            delattr(target, message["name"])
+            return {"value": None}
+        given += decode(message["arguments"], self.held)
         if message["do"] == "operator":
-            return {"value": encode(_OPERATORS[message["name"]](target, *arguments), self.hold)}
-        result = target(*arguments, **decode(message["keywords"], self.held))
-        return {"value": encode(result, self.hold), "changed": self.changed(message["arguments"], arguments)}
+            return self.result(_OPERATORS[message["name"]](target, *given), given)
+        arguments = tuple(given)
+        keywords = {name: decode(value, self.held) for name, value in message["keywords"].items()}
+        given += keywords.values()
+        return self.result(target(*arguments, **keywords), given)
 
-    def changed(self, before: list[Any], arguments: list[Any]) -> Any:
+    def result(self, value: Any, given: list[Any]) -> Any:
+        """What was returned, which may be the very thing that was given."""
+        same = [i for i, item in enumerate(given) if item is value and type(value) in _CHANGEABLE]
+        return {"value": None, "same": same[0]} if same else {"value": self.encode(value)}
+
+    def changed(self, before: list[Any], given: list[Any]) -> Any:
         """Tests also look at a list that they gave, and that was changed in place."""
         found = {}
-        for i, argument in enumerate(arguments):
-            if type(argument) in (list, dict, set, bytearray):
-                after = encode(argument, self.hold)
+        for i, value in enumerate(given):
+            if type(value) in _CHANGEABLE:
+                after = self.encode(value)
                 if json.dumps(after) != json.dumps(before[i]):
                     found[i] = after
         return found
@@ -106,25 +157,71 @@ class Candidate:
             found = getattr(found() if isinstance(found, type) else found, name)
         return found
 
+    # --- Values ---
+
+    def encode(self, value: Any) -> Any:
+        return encode(value, self.hold, self.inherit)
+
     def told(self, value: Any) -> Any:
         try:
-            return encode(value, self.hold)
+            return self.encode(value)
         except Exception:  # noqa: BLE001 whatever the program's own object raises when it is copied
             return self.hold(value)
 
     def hold(self, value: Any) -> Any:
+        if type(value) in (Callback, CallbackIterator):
+            return {TAG: "object", "is": value.number, "theirs": True}
+        if isinstance(value, BaseException):
+            return {TAG: "error", "is": self.tell_error(value)}
+        if isinstance(value, type):
+            return self.hold_class(value)
+        told = {TAG: "object", "is": self.number_of(value), "type": type(value).__name__}
+        return told if type(value).__module__ == "builtins" else {**told, "of": self.hold_class(type(value))}
+
+    def hold_class(self, kind: type) -> Any:
+        if kind.__module__ == "builtins" and getattr(builtins, kind.__name__, None) is kind:
+            return {TAG: "standard", "is": ["builtins", kind.__name__]}
+        told = {TAG: "object", "is": self.number_of(kind), "type": kind.__name__, "module": str(kind.__module__)}
+        own = [name for name in vars(kind) if not name.startswith("__")]
+        bases = [self.hold_class(base) for base in kind.__bases__]
+        doc = kind.__doc__ if isinstance(kind.__doc__, str) else None
+        return {**told, "doc": doc, "own": own, "bases": bases}
+
+    def inherit(self, value: Any, coded: Any) -> Any:
+        """Of a class of the program that derives from a plain type: the object, and what it is by value if no operator
+        is its own."""
+        kind = type(value)
+        bases = [base for base in kind.__mro__ if base.__module__ == self.module.__name__]
+        if not bases:
+            return coded
+        told = {TAG: "object", "is": self.number_of(value), "type": kind.__name__, "of": self.hold_class(kind)}
+        is_value = any(base in kind.__mro__ for base in IMMUTABLE) and not any(
+            _OWN_MATTERS & set(vars(b)) for b in bases
+        )
+        return {**told, "value": coded} if is_value else told
+
+    def number_of(self, value: Any) -> int:
         number = self.numbers.setdefault(id(value), len(self.objects))
         if number == len(self.objects):
             self.objects.append(value)
-        told = {TAG: "object", "is": number, "type": getattr(value, "__name__", type(value).__name__)}
-        if isinstance(value, type):
-            told["bases"] = [base.__name__ for base in value.__mro__]
-        elif type(value).__module__ == self.module.__name__:
-            told["of"] = self.hold(type(value))
-        return told
+        return number
 
     def held(self, told: Any) -> Any:
-        return Callback(self, told["is"]) if told.get("theirs") else self.objects[told["is"]]
+        if told[TAG] == "standard":
+            found: Any = importlib.import_module(told["is"][0])
+            for name in told["is"][1].split("."):
+                found = getattr(found, name)
+            return found
+        if told[TAG] == "error":
+            return self.revived(told["is"])
+        if not told.get("theirs"):
+            return self.objects[told["is"]]
+        if told["is"] not in self.callbacks:
+            kind = CallbackIterator if told.get("iterates") else Callback
+            self.callbacks[told["is"]] = kind(self, told["is"], told.get("names", {}))
+        return self.callbacks[told["is"]]
+
+    # --- Errors ---
 
     def show(self, error: BaseException) -> None:
         """The traceback, from the program's own code on."""
@@ -136,26 +233,88 @@ class Candidate:
 
     def raised(self, error: BaseException) -> Any:
         self.show(error)
+        return {"raised": self.tell_error(error)}
+
+    def tell_error(self, error: BaseException, depth: int = 0) -> Any:
+        number = vars(error).get("_theirs")
+        if number is not None:
+            return {"theirs": number}
+        told = {"of": self.hold_class(type(error)), "is": self.number_of(error), "text": _text(error), "args": []}
+        with contextlib.suppress(Exception):  # whatever the program's own objects raise when they are copied
+            told["args"] = [self.encode(argument) for argument in error.args]
+            told["attributes"] = {name: self.encode(value) for name, value in vars(error).items()}
+        if error.__cause__ is not None and depth < _MOST_CAUSES:
+            told["cause"] = self.tell_error(error.__cause__, depth + 1)
+        return told
+
+    def revived(self, told: Any) -> BaseException:
+        """The exception that a function of the tests raised, or that they give."""
+        if "is" in told:
+            return self.objects[told["is"]]
+        arguments = decode(told["args"], self.held)
+        kind = self.objects[told["of"]] if "of" in told else getattr(builtins, told["bases"][0], RemoteError)
+        if "of" not in told and kind.__name__ != told["type"]:
+            kind = type(told["type"], (kind,), {})
         try:
-            text = str(error)[:2000]
-        except Exception:  # noqa: BLE001 as above
-            text = ""
-        return {"raised": {"of": self.hold(type(error)), "text": text}}
+            error: Any = kind(*arguments)
+        except Exception:  # noqa: BLE001 the program's own, or one that wants other arguments
+            error = RemoteError(told["text"])
+        error._theirs = told["theirs"]
+        return error
+
+    # --- What the program asks the tests ---
+
+    def ask(self, message: Any) -> Any:
+        self.channel.send(self.with_printed(message))
+        reply = self.serve()
+        if "raised" in reply:
+            raise self.revived(reply["raised"])
+        return decode(reply["value"], self.held)
+
+    def input(self, prompt: object = "", /) -> Any:
+        return self.ask({"input": str(prompt)})
+
+    def with_printed(self, message: Any) -> Any:
+        text = self.printed.getvalue()
+        if not text:
+            return message
+        self.printed.seek(0)
+        self.printed.truncate()
+        return {**message, "printed": text[:_MOST_PRINTED]}
+
+
+_CHANGEABLE = (list, dict, set, bytearray, collections.deque)
+_MOST_CAUSES = 4
+
+
+def _text(error: BaseException) -> str:
+    try:
+        return str(error)[:2000]
+    except Exception:  # noqa: BLE001 the error's own __str__
+        return ""
 
 
 class Callback:
     """A function of the tests that the program was given."""
 
-    def __init__(self, candidate: Candidate, number: int) -> None:
-        self._candidate, self._number = candidate, number
+    def __init__(self, candidate: Candidate, number: int, names: dict[str, str]) -> None:
+        self._candidate, self.number = candidate, number
+        vars(self).update(names)
 
-    def __call__(self, *arguments: Any) -> Any:
+    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
         ours = self._candidate
-        ours.channel.send({"call": self._number, "arguments": encode(list(arguments), ours.hold)})
-        reply = ours.serve()
-        if "raised" in reply:
-            raise RemoteError(reply["raised"])
-        return decode(reply["value"], ours.held)
+        named = {name: ours.encode(value) for name, value in keywords.items()}
+        return ours.ask({"call": self.number, "arguments": ours.encode(list(arguments)), "keywords": named})
+
+
+class CallbackIterator(Callback):
+    """An iterator of the tests, which they may go on with themselves."""
+
+    def __iter__(self) -> CallbackIterator:
+        return self
+
+    def __next__(self) -> Any:
+        return self._candidate.ask({"call": self.number, "next": True})
 
 
 def main(path: str, name: str) -> None:

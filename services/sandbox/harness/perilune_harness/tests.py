@@ -1,8 +1,6 @@
-"""Runs tests of a program that lies in another job, and reaches it by calls alone.
+"""Runs tests of a program that lies in another job, and reaches it by calls alone (`remote`).
 
-This side holds the expected values. What comes in are plain values, decoded and compared here, and numbers of objects
-that stay with the program. An operator between such an object and a value of the tests is not there: it would hand the
-expected value over, and let the program answer for itself.
+This side holds the expected values, and its word alone counts.
 """
 
 from __future__ import annotations
@@ -12,246 +10,49 @@ import builtins
 import contextlib
 import importlib
 import os
+import random
 import sys
 import traceback
 import types
-from collections.abc import Sequence
 from typing import Any
 
-from .wire import TAG, Channel, decode, encode
+from .remote import TO_SANDBOX, BrokenTestError, Program, ProgramError, RemoteClass, RemoteObject
+from .wire import TAG, Channel
 
 SOURCE = "tests.py"
-TO_PROGRAM, TO_SANDBOX = b">", b"!"
+
+# What cannot be carried to a program in another job, by the names that tests use for it.
+_NEEDS = {
+    **dict.fromkeys(("patch", "monkeypatch"), "to replace something for the program"),
+    **dict.fromkeys(
+        ("tmp_path", "tmp_path_factory", "tmpdir", "tempfile", "open", "Path"), "files in common with the program"
+    ),
+    **dict.fromkeys(("environ", "chdir", "argv", "getcwd"), "a process in common with the program"),
+    **dict.fromkeys(("asyncio", "IsolatedAsyncioTestCase"), "to await the program's coroutines"),
+    **dict.fromkeys(
+        ("inspect", "dis", "gc", "weakref", "getrefcount", "getsource", "signature"), "to look into the program"
+    ),
+    **dict.fromkeys(
+        ("pickle", "dataclasses", "asdict", "fields", "is_dataclass"), "to take the program's objects apart"
+    ),
+    **dict.fromkeys(
+        ("warns", "assertWarns", "warnings", "caplog", "assertLogs", "logging"), "the program's warnings and log"
+    ),
+    **dict.fromkeys(("capfd", "capfdbinary", "capsysbinary", "subprocess"), "the program's own streams"),
+}
+# What tests may replace all the same: it is asked for here.
+_CARRIED = ("builtins.input", "sys.stdin", "sys.stdout")
+_LOOKS_AT_OUTPUT = ("capsys", "redirect_stdout", "stdout")
 
 
-class BrokenTestError(Exception):
-    """The test itself cannot run; this says nothing about the program."""
-
-
-class ProgramError(Exception):
-    """The program raised something that is no built-in exception."""
-
-
-class Program:
-    """The program, seen from its tests."""
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.callbacks: list[Any] = []
-        self.classes: dict[int, Any] = {}
-
-    def call(self, number: int, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:
-        coded = [encode(argument, self.hold) for argument in arguments]
-        reply = self.ask({"do": "call", "on": number, "arguments": coded, "keywords": encode(keywords, self.hold)})
-        for i, value in reply.get("changed", {}).items():
-            _change(arguments[int(i)], decode(value, self.held))
-        return decode(reply["value"], self.held)
-
-    def operator(self, number: int, name: str, *arguments: Any) -> Any:
-        coded = [encode(argument, self.hold) for argument in arguments]
-        return self.value({"do": "operator", "on": number, "name": name, "arguments": coded})
-
-    def get(self, number: int, name: str) -> Any:
-        return self.value({"do": "get", "on": number, "name": name})
-
-    def set(self, number: int, name: str, value: Any) -> None:
-        self.value({"do": "set", "on": number, "name": name, "value": encode(value, self.hold)})
-
-    def value(self, message: Any) -> Any:
-        return decode(self.ask(message)["value"], self.held)
-
-    def ask(self, message: Any) -> Any:
-        """Sends a request, serves what the program asks meanwhile, and gives the reply."""
-        self.channel.send(message, TO_PROGRAM)
-        while True:
-            reply = self.channel.receive()
-            if "call" not in reply:
-                break
-            self.channel.send(self.call_back(reply), TO_PROGRAM)
-        if "raised" in reply:
-            raise self.error(reply["raised"])
-        return reply
-
-    def call_back(self, message: Any) -> Any:
-        try:
-            result = self.callbacks[message["call"]](*decode(message["arguments"], self.held))
-            return {"value": encode(result, self.hold)}
-        except Exception as error:  # noqa: BLE001 a function of the tests may raise anything, for the program to see
-            return {"raised": f"{type(error).__name__}: {error}"}
-
-    def hold(self, value: Any) -> Any:
-        if type(value) in (RemoteObject, RemoteClass):
-            return {TAG: "object", "is": _number(value)}
-        if isinstance(value, (types.FunctionType, types.BuiltinFunctionType, types.MethodType, type)):
-            self.callbacks.append(value)
-            return {TAG: "object", "is": len(self.callbacks) - 1, "theirs": True}
-        if hasattr(value, "__next__"):
-            return {TAG: "iterator", "is": [encode(item, self.hold) for item in value]}
-        raise BrokenTestError(f"the tests give the program a {type(value).__name__}, which cannot be sent")
-
-    def held(self, told: Any) -> Any:
-        if "bases" in told:
-            return self.class_of(told)
-        return RemoteObject(self, int(told["is"]), self.class_of(told["of"]) if "of" in told else None)
-
-    def class_of(self, told: Any) -> Any:
-        """The class that stands for one of the program; exceptions become real ones, so that they can be caught."""
-        number = int(told["is"])
-        if number not in self.classes:
-            native = _builtin_exception(told["bases"])
-            if native and native.__name__ == told["type"]:
-                self.classes[number] = native
-            elif native:
-                self.classes[number] = type(str(told["type"]), (native,), {"_remote": (self, number)})
-            else:
-                self.classes[number] = RemoteClass(str(told["type"]), (), {"_remote": (self, number)})
-        return self.classes[number]
-
-    def error(self, told: Any) -> BaseException:
-        """The exception to raise here for what the program raised there."""
-        kind, text = self.class_of(told["of"]), str(told["text"])
-        try:
-            error = kind(text)
-        except TypeError:  # such as UnicodeDecodeError, which wants five arguments
-            error = None
-        if not isinstance(error, BaseException):
-            error = ProgramError(f"{kind.__name__}: {text}")
-        error.from_the_program = True
-        return error
-
-
-class RemoteObject:
-    """An object or a function of the program. What is asked of it is asked there; it is compared by identity here."""
-
-    __slots__ = ("_kind", "_remote")
-
-    def __init__(self, program: Program, number: int, kind: Any) -> None:
-        object.__setattr__(self, "_remote", (program, number))
-        object.__setattr__(self, "_kind", kind)
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        program, number = _remote(self)
-        return program.get(number, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        program, number = _remote(self)
-        program.set(number, name, value)
-
-    @property  # type: ignore[misc]
-    def __class__(self) -> Any:
-        return object.__getattribute__(self, "_kind") or RemoteObject
-
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        program, number = _remote(self)
-        return program.call(number, arguments, keywords)
-
-    def __len__(self) -> Any:
-        return _operator(self, "len")
-
-    def __iter__(self) -> Any:
-        return _operator(self, "iter")
-
-    def __next__(self) -> Any:
-        return _operator(self, "next")
-
-    def __getitem__(self, key: Any) -> Any:
-        return _operator(self, "getitem", key)
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        _operator(self, "setitem", key, value)
-
-    def __delitem__(self, key: Any) -> None:
-        _operator(self, "delitem", key)
-
-    def __str__(self) -> str:
-        return str(_operator(self, "str"))
-
-    def __repr__(self) -> str:
-        return str(_operator(self, "repr"))
-
-    def __bool__(self) -> bool:
-        return _operator(self, "bool") is True
-
-    def __hash__(self) -> int:
-        return hash(_number(self))
-
-    def __eq__(self, other: Any) -> bool:
-        """Between two objects of the program it is the program's to say; a value of the tests is never equal."""
-        if type(other) is not RemoteObject:
-            return False
-        return _number(self) == _number(other) or _operator(self, "eq", other) is True
-
-    def __enter__(self) -> Any:
-        program, number = _remote(self)
-        return program.get(number, "__enter__")()
-
-    def __exit__(self, *_: Any) -> bool:
-        program, number = _remote(self)
-        return program.get(number, "__exit__")(None, None, None) is True
-
-
-class RemoteClass(type):
-    """A class of the program: calling it makes an object there."""
-
-    def __call__(cls, *arguments: Any, **keywords: Any) -> Any:
-        program, number = _remote(cls)
-        return program.call(number, arguments, keywords)
-
-    def __getattr__(cls, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        program, number = _remote(cls)
-        return program.get(number, name)
-
-    def __instancecheck__(cls, value: Any) -> bool:
-        return type(value) is RemoteObject and _operator(cls, "isinstance", value) is True
-
-
-def _remote(value: Any) -> Any:
-    read = type.__getattribute__ if isinstance(value, type) else object.__getattribute__
-    return read(value, "_remote")
-
-
-def _number(value: Any) -> Any:
-    return _remote(value)[1]
-
-
-def _operator(value: Any, name: str, *arguments: Any) -> Any:
-    program, number = _remote(value)
-    return program.operator(number, name, *arguments)
-
-
-def _builtin_exception(bases: Sequence[str]) -> Any:
-    """The nearest built-in one. Of those that are no errors only SystemExit: the others stop the tests' own runner."""
-    for name in bases:
-        found = getattr(builtins, str(name), None)
-        if isinstance(found, type) and issubclass(found, (Exception, SystemExit)):
-            return found
-    return ProgramError if "BaseException" in bases else None
-
-
-def _change(given: Any, value: Any) -> None:
-    if isinstance(given, (list, bytearray)) and type(given) is type(value):
-        given[:] = value
-    elif isinstance(given, (dict, set)) and type(given) is type(value):
-        given.clear()
-        given.update(value)
-
-
-# --- Running the tests --------------------------------------------------------------------------------------------
-
-
-def names_of(program: Program, told: dict[str, Any], entry_point: str, modules: set[str]) -> dict[str, Any]:
-    """What the tests find defined: what the program defines, unless it has a built-in's name (`abs` and `all` stay
-    what they are, where the tests are not about just that function) or one that the tests use as a module."""
+def names_of(program: Program, told: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
+    """What the tests find defined: what the program defines, but for the names that are to stay what they are."""
     names: dict[str, Any] = {}
     for name, value in told.items():
-        if name.startswith("__") or (name != entry_point and (hasattr(builtins, name) or name in modules)):
+        if name.startswith("__") or name in hidden:
             continue
         if not isinstance(value, dict) or value[TAG] != "module":
-            names[name] = decode(value, program.held)
+            names[name] = program.decode(value)
         elif value["is"].partition(".")[0] in _MODULES:  # `import math as m`: the tests get their own
             with contextlib.suppress(ImportError):
                 names[name] = importlib.import_module(value["is"])
@@ -306,9 +107,39 @@ def run_unittest(namespace: dict[str, Any]) -> None:
         raise BrokenTestError("every test was skipped")
 
 
-def run_pytest(names: dict[str, Any], module_name: str) -> None:
-    module = sys.modules[module_name] = types.ModuleType(module_name)
-    module.__dict__.update(names)
+class RemoteModule(types.ModuleType):
+    """The program's module: names that hold plain values are asked for again each time, and can be set there."""
+
+    def __init__(self, name: str, module: Any, names: dict[str, Any]) -> None:
+        super().__init__(name)
+        plain = {name for name, value in names.items() if not isinstance(value, (RemoteObject, RemoteClass, type))}
+        self.__dict__.update(names, _module=module, _plain=plain)
+
+    def __getattribute__(self, name: str) -> Any:
+        found = types.ModuleType.__getattribute__(self, name)
+        return (
+            getattr(self.__dict__["_module"], name)
+            if name in types.ModuleType.__getattribute__(self, "__dict__").get("_plain", ())
+            else found
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.__dict__["_module"], name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not name.startswith("__"):
+            setattr(self.__dict__["_module"], name, value)
+        self.__dict__[name] = value
+
+    def __delattr__(self, name: str) -> None:
+        delattr(self.__dict__["_module"], name)
+        self.__dict__.pop(name, None)
+
+
+def run_pytest(module: RemoteModule) -> None:
+    sys.modules[module.__name__] = module
     import pytest
 
     errors: list[BaseException] = []
@@ -331,8 +162,36 @@ def run_pytest(names: dict[str, Any], module_name: str) -> None:
         raise BrokenTestError(f"pytest ended with status {status} after {len(passed)} passed tests")
 
 
-def verdict(error: BaseException | None, module_name: str) -> dict[str, str]:
+def needs_of(source: str, module_name: str) -> str:
+    """What the tests use that cannot be carried; empty if there is nothing."""
+    tree = ast.parse(source)
+    parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.AsyncFunctionDef):
+            return _NEEDS["asyncio"]
+        names = [getattr(node, field, None) for field in ("id", "attr", "arg", "name")]
+        need = next((_NEEDS[name] for name in names if isinstance(name, str) and name in _NEEDS), "")
+        is_name_of_import = isinstance(node, (ast.alias, ast.arg)) and need == _NEEDS["patch"]
+        if need and not is_name_of_import and not _is_carried(node, parents, module_name):
+            return need
+    return ""
+
+
+def _is_carried(node: ast.AST, parents: dict[ast.AST, ast.AST], module_name: str) -> bool:
+    """Whether this is part of a call such as `monkeypatch.setattr("builtins.input", …)` or `patch("sys.stdout", …)`."""
+    while isinstance(node, (ast.Name, ast.Attribute)):
+        node = parents[node]
+    if not isinstance(node, ast.Call) or not node.args:
+        return False
+    parts = [part.value if isinstance(part, ast.Constant) else ast.unparse(part) for part in node.args[:2]]
+    whole = ".".join(map(str, parts))
+    return parts[0] in _CARRIED or whole in _CARRIED or whole.startswith(f"{module_name}.")
+
+
+def verdict(error: BaseException | None, module_name: str, needs: str = "") -> dict[str, str]:
     """What the tests found. Only this process says it, and never the program."""
+    if needs:
+        return {"verdict": "broken", "why": f"the tests need what cannot be carried to the program: {needs}"}
     if error is None:
         return {"verdict": "passed"}
     text = f"{type(error).__name__}: {error}"[:2000]
@@ -357,17 +216,39 @@ def _line_of(error: BaseException) -> str:
 def main(kind: str, name: str) -> None:
     """`kind` is source or pytest; `name` is the entry point, or the module that the pytest file imports."""
     channel = Channel()
+    program = Program(channel)
     found: BaseException | None = None
+    needs = ""
     try:
         with open(SOURCE, encoding="utf-8") as file:
             source = file.read()
         modules = modules_in(source)
-        names = names_of(Program(channel), channel.receive()["names"], name, modules)
-        if kind == "pytest":
-            run_pytest(names, name)
-        else:
-            run_source(source, names, name, modules)
+        needs = needs_of(source, name)
+        program.records = any(word in source for word in _LOOKS_AT_OUTPUT)
+        run(program, kind, name, source, modules)
     except BaseException as error:  # noqa: BLE001 SystemExit too: tests that leave early have not passed
         traceback.print_exception(type(error), error, error.__traceback__)
         found = error
-    channel.send(verdict(found, name), TO_SANDBOX)
+    channel.send(verdict(found, name, program.needs or (needs if found is not None else "")), TO_SANDBOX)
+
+
+def run(program: Program, kind: str, name: str, source: str, modules: set[str]) -> None:
+    hello = program.channel.receive()
+    module = program.decode(hello["module"])
+    _share_seed(program, module)
+    if kind == "pytest":
+        run_pytest(RemoteModule(name, module, names_of(program, hello["names"], set())))
+    else:
+        hidden = {*dir(builtins), *modules} - {name}  # `abs` and `all` stay what they are
+        run_source(source, names_of(program, hello["names"], hidden), name, modules)
+
+
+def _share_seed(program: Program, module: Any) -> None:
+    """A seed that the tests set holds for the program too."""
+    own = random.seed
+
+    def seed(a: Any = None, version: int = 2) -> None:
+        own(a, version)
+        program.operator(object.__getattribute__(module, "_remote")[1], "seed", a)
+
+    random.seed = seed

@@ -15,7 +15,23 @@ from typing import Any
 TAG = "#"
 
 Hold = Callable[[Any], Any]  # gives what is told of an object that cannot be copied
+Inherit = Callable[[Any, Any], Any]  # gives what is told of an object that derives from a plain type, of its coded copy
 Held = Callable[[Any], Any]  # gives what stands for an object that was told of
+
+# Operators, as their special methods are called.
+UNARY = (
+    *("len", "iter", "next", "reversed", "abs", "neg", "pos", "invert", "int", "float", "complex", "index"),
+    *("round", "trunc", "floor", "ceil"),
+)
+BINARY = (
+    *("add", "sub", "mul", "matmul", "truediv", "floordiv", "mod", "divmod", "pow"),
+    *("and", "or", "xor", "lshift", "rshift"),
+)
+COMPARING = ("lt", "le", "gt", "ge")
+
+# Plain types from which a value's class may derive.
+IMMUTABLE: tuple[type, ...] = (float, int, str, tuple, bytes, frozenset, complex)
+MUTABLE: tuple[type, ...] = (dict, list, set, bytearray)
 
 
 class Channel:
@@ -46,43 +62,72 @@ class Channel:
         return json.loads(line)
 
 
-def encode(value: Any, hold: Hold) -> Any:
-    """A value as JSON."""
+def encode(value: Any, hold: Hold, inherit: Inherit | None = None) -> Any:
+    """A value as JSON. Of an object that derives from a plain type it is the plain copy, unless `inherit` says more."""
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value
     if kind is list:
-        return [encode(item, hold) for item in value]
-    if isinstance(value, float):
-        number = float.__float__(value)
-        return number if number - number == 0.0 else _tagged("float", repr(number))
-    if isinstance(value, int):
-        return int.__int__(value)
-    if isinstance(value, str):
-        return str.__str__(value)
-    if isinstance(value, dict):
-        return _tagged("dict", [[encode(key, hold), encode(item, hold)] for key, item in dict.items(value)])
-    for copied in (tuple, list, set, frozenset):
-        if isinstance(value, copied):
-            items: Any = copied.__iter__  # not the program's own
-            return _tagged(copied.__name__, [encode(item, hold) for item in items(value)])
-    if kind in (bytes, bytearray):
-        return _tagged(kind.__name__, base64.b64encode(value).decode())
-    if kind is complex:
-        return _tagged("complex", [repr(value.real), repr(value.imag)])
+        return [encode(item, hold, inherit) for item in value]
+    mro = type.__getattribute__(kind, "__mro__")
+    for base in (*IMMUTABLE, *MUTABLE):
+        if base in mro:
+            coded = _encode_plain(value, base, lambda item: encode(item, hold, inherit))
+            if kind is base:
+                return coded
+            if (kind.__module__, kind.__name__) in _LIBRARY:
+                return _tagged(kind.__name__, coded)
+            return inherit(value, coded) if inherit else coded
     if kind is range:
         return _tagged("range", [value.start, value.stop, value.step])
+    if kind is slice:
+        return _tagged("slice", [encode(part, hold, inherit) for part in (value.start, value.stop, value.step)])
+    if value is Ellipsis or value is NotImplemented:
+        return _tagged("constant", repr(value))
     name = (kind.__module__, kind.__name__)
     if name == ("collections", "deque"):
-        return _tagged("deque", [encode(item, hold) for item in value])
-    if name in _FIELDS:
+        return _tagged("deque", [[encode(item, hold, inherit) for item in value], value.maxlen])
+    if name in _FIELDS and getattr(value, "tzinfo", None) is None:
         return _tagged(kind.__name__, [getattr(value, field) for field in _FIELDS[name]])
     if name == ("decimal", "Decimal"):
         return _tagged("Decimal", [str(value)])
     if kind.__module__ == "numpy" and hasattr(value, "tolist"):
-        inner = encode(value.tolist(), hold)
+        inner = encode(value.tolist(), hold, inherit)
         return _tagged("array", [str(value.dtype), inner]) if kind.__name__ == "ndarray" else inner
     return hold(value)
+
+
+def _encode_plain(value: Any, base: type, encoded: Callable[[Any], Any]) -> Any:
+    """By the plain type's own methods, and not by those of the class that derives from it."""
+    if base is float:
+        number = float.__float__(value)
+        return number if number - number == 0.0 else _tagged("float", repr(number))
+    if base is int:
+        return int.__int__(value)
+    if base is str:
+        return str.__str__(value)
+    if base is complex:
+        return _tagged("complex", [repr(value.real), repr(value.imag)])
+    if base in (bytes, bytearray):
+        return _tagged(base.__name__, base64.b64encode(bytes(memoryview(value))).decode())
+    if base is dict:
+        return _tagged("dict", [[encoded(key), encoded(item)] for key, item in dict.items(value)])
+    items: Any = base.__iter__  # type: ignore[attr-defined]
+    coded = [encoded(item) for item in items(value)]
+    return coded if base is list and type(value) is list else _tagged(base.__name__, coded)
+
+
+def is_standard(value: Any) -> bool:
+    """Whether it is a type or function of the language or its library, which both sides have."""
+    module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
+    if (
+        not isinstance(module, str)
+        or not isinstance(name, str)
+        or not isinstance(value, (type, type(len), type(is_standard)))
+    ):
+        return False
+    known = module.partition(".")[0] in getattr(sys, "stdlib_module_names", sys.builtin_module_names)
+    return known and module != "__main__" and getattr(sys.modules.get(module), name, None) is value
 
 
 def decode(value: Any, held: Held) -> Any:
@@ -93,16 +138,18 @@ def decode(value: Any, held: Held) -> Any:
         return value
     kind: Any = value[TAG]
     inner: Any = value.get("is")
-    if kind == "object":
+    if kind in ("object", "standard", "error"):
         return held(value)
     if kind == "dict":
         return {decode(key, held): decode(item, held) for key, item in inner}
     if kind in _COLLECTIONS:
         return _COLLECTIONS[kind](decode(item, held) for item in inner)
-    if kind == "deque":
-        from collections import deque
-
-        return deque(decode(item, held) for item in inner)
+    if kind in ("deque", "Counter", "OrderedDict", "defaultdict"):
+        return _from_library(kind, decode(inner, held))
+    if kind == "slice":
+        return slice(*decode(inner, held))
+    if kind == "constant":
+        return Ellipsis if inner == "Ellipsis" else NotImplemented
     if kind == "float":
         return float(inner)
     if kind == "complex":
@@ -124,6 +171,16 @@ def decode(value: Any, held: Held) -> Any:
     raise ValueError(f"no value has the tag {kind!r}")
 
 
+def _from_library(kind: str, inner: Any) -> Any:
+    import collections
+
+    if kind == "deque":
+        return collections.deque(*inner)
+    found = collections.defaultdict(None) if kind == "defaultdict" else getattr(collections, kind)()
+    dict.update(found, inner)
+    return found
+
+
 def _tagged(kind: str, inner: Any) -> Any:
     return {TAG: kind, "is": inner}
 
@@ -133,8 +190,8 @@ _COLLECTIONS: dict[str, Callable[[Any], Any]] = {
     "list": list,
     "set": set,
     "frozenset": frozenset,
-    "iterator": lambda items: iter(list(items)),
 }
+_LIBRARY = {("collections", "Counter"), ("collections", "OrderedDict"), ("collections", "defaultdict")}
 _FIELDS: dict[tuple[str, str], list[str]] = {
     ("fractions", "Fraction"): ["numerator", "denominator"],
     ("datetime", "date"): ["year", "month", "day"],

@@ -1,0 +1,91 @@
+"""Exercises with tests as people write them: a right program is never given a zero, a wrong or cheating one never a pass.
+
+Each file of `cases/sandbox/exercises` holds a right program with the verdict that is due to it, a wrong one, and the
+tests.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from perilune.api.sandbox.v1 import sandbox_pb2 as api
+from services.sandbox.builds import Builds
+from services.sandbox.config import JailSettings
+from services.sandbox.images.store import Store
+from services.sandbox.images.toolchains import Images
+from services.sandbox.jail.levels import open_pool
+from services.sandbox.job import Limits, Verdict
+from services.sandbox.judge import Judge
+from services.sandbox.languages import detect
+from tests.integration.jails import interpreter
+
+LEVEL = "namespaces" if os.getuid() == 0 else "user-namespaces"
+EXERCISES = sorted((Path(__file__).parents[1] / "cases" / "sandbox" / "exercises").glob("*.py"))
+EQUALS_EVERYTHING = """
+class Same:
+    def __init__(self, *_, **__): pass
+    def __bool__(self): return True
+    def __iter__(self): return iter([Same()])
+    def __call__(self, *_, **__): return Same()
+    def __getattr__(self, name): return Same()
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    def __hash__(self): return 1
+    def __sub__(self, other): return 0
+    def __contains__(self, other): return True
+    __lt__ = __le__ = __gt__ = __ge__ = __eq__
+    __rsub__ = __abs__ = __round__ = __add__ = __mul__ = __sub__
+def __getattr__(name): return Same()
+"""
+LEAVES = "import os\ndef __getattr__(name): return lambda *_, **__: os._exit(0)\n"
+CHEATS = {
+    "equals everything": EQUALS_EVERYTHING,
+    "leaves": LEAVES,
+    "patches": "import sys\nfor m in ('unittest', 'pytest'): sys.modules[m] = None\nraise SystemExit(0)\n",
+}
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def judge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Judge]:
+    """A pool's judge, for Python alone."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    most = Limits(cpu_s=20, wall_s=60)
+    settings = JailSettings(levels=LEVEL, num_slots=4, max_waiting=1000, python=interpreter(LEVEL))
+    pool = await open_pool(settings)
+    toolchains = await detect()
+    builds = Builds(pool, toolchains, Images(Store(folder / "images"), pool), folder, 1 << 28)
+    yield Judge(pool, builds, most, most, 2)
+    await pool.close()
+
+
+async def _verdict(judge: Judge, source: str, tests: str) -> tuple[str, str]:
+    case = api.TestCase(pytest=api.PytestTest(source=tests, module="solution"))
+    request = api.JudgeRequest(program=api.Program(language="python", source=source), cases=[case])
+    answers = [answer async for answer in judge.judge(request)]
+    result = answers[0].result
+    why = result.difference or result.execution.reason or result.execution.stderr.content.decode()[-500:]
+    return Verdict(answers[-1].summary.verdict).name, why
+
+
+def _parts(exercise: Path) -> tuple[str, str, str, str]:
+    """The verdict due to the right program, the right program, the wrong one, and the tests."""
+    right, wrong, tests = re.split(r"^#%% \w+", exercise.read_text(), flags=re.MULTILINE)[1:]
+    due, _, program = right.partition("\n")
+    return due.strip(), program, wrong, tests
+
+
+@pytest.mark.parametrize("exercise", EXERCISES, ids=lambda path: path.stem)
+async def test_an_exercise(judge: Judge, exercise: Path) -> None:
+    due, right, wrong, tests = _parts(exercise)
+    programs = {"right": right, "wrong": wrong, **CHEATS}
+    found = dict(zip(programs, [await _verdict(judge, source, tests) for source in programs.values()], strict=True))
+    assert found["right"][0] == due, found["right"]
+    assert [name for name in (*CHEATS, "wrong") if found[name][0] == "OK"] == []
