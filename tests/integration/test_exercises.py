@@ -1,4 +1,4 @@
-"""Exercises with tests as people write them: a right program is never given a zero, a wrong or cheating one never a pass.
+"""Exercises with tests as people write them: a right program never gets a zero, a wrong or cheating one never a pass.
 
 Each file of `cases/sandbox/exercises` holds a right program with the verdict that is due to it, a wrong one, and the
 tests.

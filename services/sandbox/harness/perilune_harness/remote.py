@@ -307,7 +307,7 @@ class RemoteClass(type):
         return _number_of(other) is not None and _operator(cls, "issubclass", other) is True
 
 
-_LOCAL = frozenset(("_remote", "_own", "mro"))
+_LOCAL = frozenset(("_remote", "_own", "mro", "__copy__", "__deepcopy__"))
 
 
 class RemoteObject:
@@ -318,6 +318,8 @@ class RemoteObject:
             kind = type(self)
             known = _KINDS.get(object.__getattribute__(self, "_kind"))
             return known if known and kind is RemoteObject else kind
+        if name in _LOCAL:
+            return object.__getattribute__(self, name)
         program, number = _remote(self)
         return program.get(number, name)
 
