@@ -17,7 +17,7 @@ from perilune.errors import InvalidInputError
 from services.sandbox.images.toolchains import Images
 from services.sandbox.job import File, Jail, Job, Limits, Outcome, Verdict
 from services.sandbox.languages import Toolchains
-from services.sandbox.languages.language import SEARCH_PATH, Source, Toolchain
+from services.sandbox.languages.language import SEARCH_PATH, Source, Toolchain, zones
 from services.sandbox.messages import check_path, read_files
 
 logger = logging.getLogger(__name__)
@@ -34,6 +34,7 @@ class Runnable:
     files: Sequence[File]
     folder: Path | None = None  # what was built
     compilation: Outcome | None = None
+    zones: Mapping[str, Path] = field(default_factory=dict)  # where the host has no time zones
 
     @property
     def compiles(self) -> bool:
@@ -53,15 +54,16 @@ class Runnable:
         language = self.toolchain.language
         image = self.toolchain.image
         built = {_INSIDE if image else str(self.folder): self.folder} if self.folder else {}
+        start, *rest = language.run(self.toolchain.tools, self.source, next(iter(built), ""))
         together = {file.path: file for file in (*self.files, *files)}
         return Job(
-            argv=[*language.run(self.toolchain.tools, self.source, next(iter(built), "")), *arguments],
+            argv=[start, *language.heap(limits.memory_bytes), *rest, *arguments],
             files=list(together.values()),
             stdin=stdin,
             environment=_environment(self.toolchain) | dict(environment or {}),
             limits=replace(limits, memory_bytes=limits.memory_bytes + language.overhead_bytes),
             readable=[*self.toolchain.roots, *([] if image else built.values())],
-            mounts={**(mounts or {}), **(built if image else {})},
+            mounts={**(mounts or {}), **(built if image else self.zones)},
             image=image.root if image else None,
             return_files=return_files,
             warm=language.warm if self.toolchain.is_warm else "",
@@ -91,6 +93,7 @@ class Builds:
     images: Images
     folder: Path
     max_bytes: int
+    zones: Mapping[str, Path] = field(default_factory=zones)
     _entries: OrderedDict[str, _Entry] = field(default_factory=OrderedDict)
     _under_way: dict[str, asyncio.Task[_Entry]] = field(default_factory=dict)
 
@@ -126,12 +129,12 @@ class Builds:
         if main.path in source.paths:
             raise InvalidInputError(f"file {main.path!r} has the name of the program's own source")
         if not language.build:
-            yield Runnable(toolchain, source, [*files, main])
+            yield Runnable(toolchain, source, [*files, main], zones=self.zones)
             return
         entry = await self._entry(toolchain, source, [main, *files], limits or language.compile_limits)
         entry.num_users += 1
         try:
-            yield Runnable(toolchain, source, files, entry.folder, entry.outcome)
+            yield Runnable(toolchain, source, files, entry.folder, entry.outcome, self.zones)
         finally:
             entry.num_users -= 1
             self._make_room()

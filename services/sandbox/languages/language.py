@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +11,17 @@ from pathlib import Path
 
 from services.sandbox.job import Image, Limits
 
+logger = logging.getLogger(__name__)
+
+ZONES = Path("/usr/share/zoneinfo")
+
 # What nearly every interpreter and compiler of a distribution needs: its programs, its libraries and the links to them.
 SYSTEM = tuple(
     Path(path)
     for path in (
         *("/usr/bin", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libexec", "/usr/local/bin", "/usr/local/lib"),
         *("/bin", "/lib", "/lib32", "/lib64", "/etc/alternatives", "/etc/ld.so.cache", "/etc/localtime"),
+        str(ZONES),
     )
 )
 SEARCH_PATH = "/usr/local/bin:/usr/bin:/bin"
@@ -36,6 +43,18 @@ def last_line(line: str) -> WithTests:
 
 SELF_TEST_STDIN = b"3 4\n"
 SELF_TEST_STDOUT = b"25\n"
+
+
+def zones() -> Mapping[str, Path]:
+    """Where programs find time zones, and what lies there where the host has none: those of the package tzdata."""
+    if (ZONES / "UTC").exists():
+        return {}
+    package = importlib.util.find_spec("tzdata")
+    folder = Path(package.origin).parent / "zoneinfo" if package and package.origin else None
+    if folder is None:
+        logger.warning("programs will find no time zones, and take all of them for UTC: apt-get install tzdata")
+    return {str(ZONES): folder} if folder else {}
+
 
 Tools = Mapping[str, Path]
 
@@ -87,6 +106,8 @@ class Language:
     compile_limits: Limits = COMPILE_LIMITS
     # Of memory, that the interpreter itself takes before a program does anything.
     overhead_bytes: int = 0
+    # The interpreter's arguments for a program that may have so many bytes; else it would go by the host's memory.
+    heap: Callable[[int], Sequence[str]] = lambda _: ()
     warm: str = ""
     # Why an image's own installation of it cannot be used, where that is so.
     not_in_images: str = ""
