@@ -22,6 +22,7 @@ from perilune.api.sandbox.v1.sandbox_pb2 import (
     Limits,
     ListImagesRequest,
     ListLanguagesRequest,
+    Output,
     Program,
     PutFilesRequest,
     RunRequest,
@@ -260,6 +261,11 @@ def execute_request(session_id: str, source: str, wall_s: float | None) -> Execu
 def write_files(files: Files) -> list[File]:
     """Files as the API has them."""
     return [message(File, path=path, content=as_bytes(f"files[{path!r}]", content)) for path, content in files.items()]
+
+
+def text(output: Output) -> str:
+    """What a stream said, as text: `text(answer.execution.stdout)`. Bytes that are no UTF-8 become U+FFFD."""
+    return output.content.decode("utf-8", "replace")
 
 
 def _contents(files: Sequence[File]) -> dict[str, bytes]:

@@ -19,6 +19,7 @@ import pytest
 from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from perilune.api.sandbox.v1.sandbox_pb2 import Comparison
 from perilune.client import AsyncSandboxClient, SandboxClient
+from perilune.client.sandbox import text
 from perilune.codetests import judge_request
 from perilune.errors import InvalidInputError, NotFoundError, OverloadedError, StateError
 from services.sandbox.languages import LANGUAGES
@@ -202,6 +203,32 @@ def test_http_and_json(service: dict[str, str]) -> None:
         post("run", {"program": {"language": "pyton"}})
     with urllib.request.urlopen(f"{service['http']}/openapi.json", timeout=60) as answer:
         assert "/sandbox/v1/judge" in json.loads(answer.read())["paths"]
+
+
+async def test_programs_find_time_zones(sandbox: AsyncSandboxClient) -> None:
+    source = (
+        "import datetime, os, time, zoneinfo\n"
+        "moment = datetime.datetime(2024, 7, 1, 12, tzinfo=datetime.timezone.utc)\n"
+        "zones = map(zoneinfo.ZoneInfo, ('UTC', 'Asia/Shanghai', 'America/New_York'))\n"
+        "print(*(moment.astimezone(zone).hour for zone in zones))\n"
+        "print(time.localtime(0).tm_hour, time.tzname[0])\n"
+    )
+    ran = await sandbox.run("python", source, environment={"TZ": "Asia/Shanghai"})
+    assert text(ran.execution.stdout) == "12 20 8\n8 CST\n", ran
+    ran = await sandbox.run("bash", "TZ=Asia/Tokyo date -d @0 +%H", environment={})
+    assert text(ran.execution.stdout) == "09\n"
+
+
+async def test_javas_heap_is_the_jobs_memory(sandbox: AsyncSandboxClient) -> None:
+    if not next(language for language in await sandbox.languages() if language.name == "java").available:
+        pytest.skip("there is no Java here")
+    source = (
+        "/* public class Other {} */ import java.util.*; @Deprecated public class Solution {\n"
+        "public static void main(String[] a) { System.out.println(Runtime.getRuntime().maxMemory() >> 20); }}"
+    )
+    ran = await sandbox.run("java", source, limits=api.Limits(memory_bytes=128 << 20))
+    assert ran.verdict == api.VERDICT_OK, ran
+    assert 100 <= int(text(ran.execution.stdout)) <= 128
 
 
 # --- Judge: stdin and stdout --------------------------------------------------------------------------------------

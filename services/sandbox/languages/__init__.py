@@ -37,7 +37,7 @@ from services.sandbox.languages import (
     rust,
     typescript,
 )
-from services.sandbox.languages.language import Language, Toolchain
+from services.sandbox.languages.language import SYSTEM, Language, Toolchain
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +149,9 @@ def _roots(language: Language, tools: Mapping[str, Path]) -> list[Path]:
 
 
 def _fingerprint(tools: Mapping[str, Path]) -> list[list[object]]:
-    return [[tool, str(path), os.stat(path).st_mtime_ns] for tool, path in sorted(tools.items())]
+    """Of the programs, and of what every language is shown: either may be another after an upgrade."""
+    programs = [[tool, str(path), os.stat(path).st_mtime_ns] for tool, path in sorted(tools.items())]
+    return [*programs, list(map(str, SYSTEM))]
 
 
 def _read_cache(cache: Path | None) -> dict[str, Mapping[str, object]]:

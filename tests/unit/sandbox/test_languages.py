@@ -12,6 +12,7 @@ import pytest
 from perilune.errors import InvalidInputError
 from services.sandbox.harness import HARNESSES
 from services.sandbox.languages import LANGUAGES, Absent, detect
+from services.sandbox.languages.java import file_class, main_class
 from services.sandbox.languages.language import Toolchain
 
 
@@ -58,3 +59,25 @@ def test_every_language_is_judged_by_assertions_in_one_of_two_ways() -> None:
     appended = {name for name, row in LANGUAGES.items() if row.with_tests}
     assert appended | set(HARNESSES) == set(LANGUAGES)
     assert appended & set(HARNESSES) == {"cpp"}  # for tests that its harness cannot keep apart
+
+
+MAIN = "public static void main(String[] a) { }"
+
+
+@pytest.mark.parametrize(
+    ("source", "main", "file"),
+    [
+        (f"import java.util.*; public class Solution {{ {MAIN} }}", "Solution", "Solution"),
+        (f"/* x */ public class Solution {{ {MAIN} }}", "Solution", "Solution"),
+        (f'@SuppressWarnings("x") public final class Solution {{ {MAIN} }}', "Solution", "Solution"),
+        (f"// public class Other {{}}\npublic class Solution {{ {MAIN} }}", "Solution", "Solution"),
+        (f"/* public class Other {{ }} */ class Main {{ {MAIN} }}", "Main", "Main"),
+        (f"class A {{ String s = \"public class B {{\"; char c = '}}'; }} class C {{ {MAIN} }}", "C", "C"),
+        (f'public class P {{ String t = """\n }} public class Q {{ """; {MAIN} }}', "P", "P"),
+        (f"public class P {{ class I {{ }} }} class M {{ {MAIN} }}", "M", "P"),
+        ("record R(int x) { } public class Z<T extends Z<T>> { static void main(String... a) { } }", "Z", "Z"),
+        ("", "Main", "Main"),
+    ],
+)
+def test_javas_classes_are_found_in_its_code(source: str, main: str, file: str) -> None:
+    assert (main_class(source), file_class(source)) == (main, file)
