@@ -32,19 +32,19 @@ class _Type:
 
 
 def main_class(text: str) -> str:
-    """The class to start: the one around `main`, of several the public one, else the first; without one, file_class."""
+    """The class that the file is named after: the public one, else the one to start."""
+    public = [kind.name for kind in _types(_code(text)) if kind.is_public]
+    return public[0] if public else started_class(text)
+
+
+def started_class(text: str) -> str:
+    """The class to start: the one around `main`, of several the public one, else the first; without one, any."""
     code = _code(text)
     mains = [found.start() for found in _MAIN.finditer(code)]
-    starts = [kind for kind in _types(code) if any(kind.start <= at < kind.end for at in mains)]
-    public = [kind.name for kind in starts if kind.is_public]
-    return [*public, *(kind.name for kind in starts), file_class(text)][0]
-
-
-def file_class(text: str) -> str:
-    """The class that a file must be named after: the public one, else any, else Main."""
-    types = list(_types(_code(text)))
-    names = [kind.name for kind in types if kind.is_public] or [kind.name for kind in types]
-    return names[-1] if names else "Main"
+    types = list(_types(code))
+    starts = [kind for kind in types if any(kind.start <= at < kind.end for at in mains)]
+    public = [kind.name for kind in starts or types if kind.is_public]
+    return [*public, *(kind.name for kind in starts), *(kind.name for kind in reversed(types)), "Main"][0]
 
 
 def _code(text: str) -> str:
@@ -85,7 +85,7 @@ def _build(tools: Tools, source: Source) -> Sequence[str]:
 
 def _run(tools: Tools, source: Source, built: str) -> Sequence[str]:
     package = _package(source.text)
-    main = [main_class(source.text), *_ENDS.findall(source.text)][-1]
+    main = [started_class(source.text), *_ENDS.findall(source.text)][-1]
     return [str(tools["java"]), *_JVM, "-cp", f"{built}/classes", f"{package}.{main}" if package else main]
 
 
@@ -103,7 +103,7 @@ def _with_tests(program: str, tests: str, word: str) -> str:
     """Started is a class of ours, which starts the tests' own."""
     text = f"{program}\n{tests}"
     out = "new java.io.PrintStream(new java.io.FileOutputStream(java.io.FileDescriptor.out))"
-    body = f'{main_class(text)}.main(arguments); {out}.println("{word}");'
+    body = f'{started_class(text)}.main(arguments); {out}.println("{word}");'
     return (
         f"{text}\nclass {_END}{word} {{ public static void main(String[] arguments) throws Throwable {{ {body} }} }}\n"
     )
@@ -115,7 +115,7 @@ LANGUAGE = Language(
     needs={"javac": ("javac",), "java": ("java",)},
     install="apt-get install default-jdk-headless",
     version=lambda tools: [str(tools["javac"]), "--version"],
-    main=lambda text: f"{file_class(text)}.java",
+    main=lambda text: f"{main_class(text)}.java",
     build=_build,
     keep=("classes/**",),
     run=_run,

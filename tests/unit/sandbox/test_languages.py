@@ -12,7 +12,7 @@ import pytest
 from perilune.errors import InvalidInputError
 from services.sandbox.harness import HARNESSES
 from services.sandbox.languages import LANGUAGES, Absent, detect
-from services.sandbox.languages.java import file_class, main_class
+from services.sandbox.languages.java import main_class, started_class
 from services.sandbox.languages.language import Toolchain
 
 
@@ -80,4 +80,4 @@ MAIN = "public static void main(String[] a) { }"
     ],
 )
 def test_javas_classes_are_found_in_its_code(source: str, main: str, file: str) -> None:
-    assert (main_class(source), file_class(source)) == (main, file)
+    assert (started_class(source), main_class(source)) == (main, file)
