@@ -30,7 +30,7 @@ async def test_a_short_run_learns_although_workers_are_killed(tmp_path: Path) ->
     assert run["state"] == "finished"
     before, after = measured(run, "sampled", 0), measured(run, "sampled", 12)
     assert before["num_problems"] == after["num_problems"] == 500
-    assert before["accuracy"] <= 0.35
+    assert before["accuracy"] <= 0.45
     assert after["accuracy"] >= before["accuracy"] + 0.25
     assert after["low"] > before["high"]
     assert measured(run, "greedy", 12)["low"] > measured(run, "greedy", 0)["high"]
