@@ -58,7 +58,10 @@ def read_bytes(path: str | Path, what: str = "") -> bytes:
     """The content of a regular file of text, without a byte order mark; errors as `lines_of`."""
     with open_file(path, what) as file:
         num_bytes = os.fstat(file.fileno()).st_size
-        content = file.read(num_bytes + 1)
+        try:
+            content = file.read(num_bytes + 1)
+        except OSError as error:  # of a file that only seems one, or of its disk
+            raise _cannot_read(path, what, error) from error
     if len(content) > num_bytes:
         raise InvalidInputError(f"{path} grows while it is read, or says no size, as those of /proc")
     for start, advice in FOREIGN.items():
@@ -72,12 +75,16 @@ def open_file(path: str | Path, what: str = "") -> BinaryIO:
     try:
         file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115 - the caller closes it
     except (OSError, ValueError) as error:  # a path with a NUL is a ValueError
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise NotFoundError(f"cannot read {f'{what} ' if what else ''}{path}: {reason}") from error
+        raise _cannot_read(path, what, error) from error
     if refusal := _refusal(os.fstat(file.fileno())):
         file.close()
         raise InvalidInputError(f"{path} {refusal}")
     return file
+
+
+def _cannot_read(path: str | Path, what: str, error: OSError | ValueError) -> NotFoundError:
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+    return NotFoundError(f"cannot read {f'{what} ' if what else ''}{path}: {reason}")
 
 
 def _refusal(status: os.stat_result) -> str:

@@ -152,6 +152,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, content: bytes, exp
 def test_a_path_that_cannot_be_read_is_named_at_once(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     paths = {tmp_path / "nowhere.jsonl": "No such file", tmp_path: "directory", "/dev/zero": "no regular file"}
+    paths |= {Path("/proc/self/mem"): "Input/output error"}
     for path, expected in (paths | {tmp_path / "pipe": "no regular file"}).items():
         with pytest.raises(InvalidInputError, match=f"{path}.*{expected}"):
             open_prompts(JsonlPrompts(source="jsonl", path=str(path)), seed=0)
