@@ -7,7 +7,7 @@ PROTOS := $(shell find protos -name '*.proto')
 CHROMIUM := $(shell command -v chromium)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test images compose-test cluster-test protos lint format bench clean
+.PHONY: help setup train test test-unit images compose-test cluster-test protos lint format bench clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -30,6 +30,9 @@ test: setup ## Check formatting, lint, types and stubs, then run every test
 	$(MAKE) lint
 	@$(if $(CHROMIUM),,echo "No chromium here: the web page's tests are left out. Debian and Ubuntu: apt-get install chromium")
 	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile $(if $(CHROMIUM),,--ignore=tests/web)
+
+test-unit: setup ## Run the quick unit tests: meant for every few minutes, at most 60 seconds on two idle cores
+	$(BIN)/pytest tests/unit -n 2 --maxprocesses 2 --dist loadfile -m 'not slow' -q
 
 images: ## Build the images of all services (needs Docker)
 	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || \
