@@ -49,6 +49,8 @@ CHEATS = {
     "leaves": LEAVES,
     "patches": "import sys\nfor m in ('unittest', 'pytest'): sys.modules[m] = None\nraise SystemExit(0)\n",
 }
+# One of each way to look at a program: operators, calls, errors, plain values.
+TRIED_BY_CHEATS = ("vector", "approximately", "errors", "own_list")
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -85,7 +87,8 @@ def _parts(exercise: Path) -> tuple[str, str, str, str]:
 @pytest.mark.parametrize("exercise", EXERCISES, ids=lambda path: path.stem)
 async def test_an_exercise(judge: Judge, exercise: Path) -> None:
     due, right, wrong, tests = _parts(exercise)
-    programs = {"right": right, "wrong": wrong, **CHEATS}
+    cheats = CHEATS if exercise.stem in TRIED_BY_CHEATS else {}
+    programs = {"right": right, "wrong": wrong, **cheats}
     found = dict(zip(programs, [await _verdict(judge, source, tests) for source in programs.values()], strict=True))
     assert found["right"][0] == due, found["right"]
-    assert [name for name in (*CHEATS, "wrong") if found[name][0] == "OK"] == []
+    assert [name for name in (*cheats, "wrong") if found[name][0] == "OK"] == []
