@@ -39,6 +39,7 @@ class Program:
     def __init__(self, channel: Channel) -> None:
         self.channel = channel
         self.callbacks: list[Any] = []
+        self.numbers: dict[tuple[int, int], int] = {}
         self.errors: list[BaseException] = []  # that the tests' own functions raised
         self.classes: dict[int, Any] = {}
         self.objects: dict[int, Any] = {}
@@ -139,12 +140,21 @@ class Program:
             return [self.encode(item) for item in value]
         is_iterator = hasattr(type(value), "__next__")
         if is_iterator or callable(value):
-            self.callbacks.append(value)
+            number = self.number_of_callback(value)
             names = {name: getattr(value, name, None) for name in ("__name__", "__qualname__", "__doc__")}
             texts = {name: text for name, text in names.items() if isinstance(text, str)}
-            told = {TAG: "object", "is": len(self.callbacks) - 1, "theirs": True, "names": texts}
+            told = {TAG: "object", "is": number, "theirs": True, "names": texts}
             return {**told, "iterates": True} if is_iterator else told
         raise self.lack(f"the tests give the program a {type(value).__name__}, which cannot be sent")
+
+    def number_of_callback(self, value: Any) -> int:
+        """The same for the same function, so that the program can find it again."""
+        is_method = isinstance(value, types.MethodType)
+        key = (id(value.__self__), id(value.__func__)) if is_method else (id(value), 0)
+        number = self.numbers.setdefault(key, len(self.callbacks))
+        if number == len(self.callbacks):
+            self.callbacks.append(value)
+        return number
 
     def inherit(self, value: Any, coded: Any) -> Any:
         number = _number_of(value)
