@@ -48,7 +48,7 @@ _DOUBT = r"""
 _THEN_DOUBT = r"""
 (?:(?:I am|I'm|am) )?not SURE
 (?:(?:I am|I'm|am) )?(?:unsure|uncertain|no idea|no clue|GUESS)\b
-who knows|maybe not|or maybe
+who knows|maybe not|or maybe|maybe\)
 不(?:太|是很|能|敢)?(?:确定|知道|清楚|肯定)|没把握|猜的|瞎猜
 """
 _TAKES_BACK = r"""
@@ -63,6 +63,7 @@ no$|(?:my|a) mistake\b|my bad\b
 I(?:['’]ve| have| had)? (?:made|make|see|found|notice) (?:an?|some|my|the) ERROR
 I (?:forgot|misread|misunderstood|miscounted|miscalculated|mixed up|confused|overlooked|retract|withdraw)
 I (?:take|took) (?:that|it|this|my answer|my words) back
+I should have\b
 (?:I need to|I should|I have to|I must|let me) (?:redo|correct THAT|fix|start over|try again|rethink|reconsider)
 (?:please )?(?:scratch|strike|ignore|disregard|forget|discard|delete) THAT
 never ?mind|correction\b
@@ -97,7 +98,7 @@ def _compiled(table: str, before: str = "") -> re.Pattern[str]:
 
 
 _IS_DOUBT = _compiled(_DOUBT)
-_IS_LATER_DOUBT = _compiled(_THEN_DOUBT, r"(?:[,;(—–.!?。！？，；（]|\bbut|\bthough|\balthough|但是?|不过)\s*BUT")
+_IS_LATER_DOUBT = _compiled(_THEN_DOUBT, r"(?:[-,;(—–.!?。！？，；（]|\bbut|\bthough|\balthough|但是?|不过)\s*BUT")
 _IS_TAKEN_BACK = _compiled(
     _TAKES_BACK, r"^[(\[]?(?:WELL)*(?:I (?:think|believe|fear|guess|suspect|see|realize|realise)(?: that)? )?"
 )

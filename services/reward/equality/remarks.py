@@ -112,7 +112,4 @@ def _is_formula(body: str, said: str) -> bool:
         return False
     if "is" in said or "are" in said or re.search(r"[为是]|\\in|∈|constant|real", said):
         return True
-    return (
-        len(split(body, ",;")) == 1
-        and re.search(rf"(?<![a-zA-Z\\]){re.escape(letters[0])}(?![a-zA-Z])", body) is not None
-    )
+    return len(split(body, ",;")) == 1 and letters[0][0] in letters_of(body)
