@@ -186,25 +186,22 @@ def _context(recipe: Recipe) -> Iterator[Mistake]:
 
 def _adapter(recipe: Recipe) -> Iterator[Mistake]:
     if recipe.trainer.adapter and recipe.model.create:
-        yield from absent_targets(recipe, LLAMA_LINEAR)
-        if "lm_head" in recipe.trainer.adapter.targets:
-            yield Mistake(
-                "trainer.adapter.targets", "lm_head is tied to the embedding and gets no adapter; leave it out"
-            )
+        yield from absent_targets(recipe, LLAMA_LINEAR, tied=("lm_head",))
 
 
 # Of a model that is made on the spot; its head is tied to its embedding, and gets no adapter.
 LLAMA_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
-def absent_targets(recipe: Recipe, layers: Iterable[str]) -> Iterator[Mistake]:
-    """Adapters for layers that the model has not."""
+def absent_targets(recipe: Recipe, layers: Iterable[str], tied: Collection[str] = ()) -> Iterator[Mistake]:
+    """Adapters for layers that the model has not, and for those that are tied to another one."""
     assert recipe.trainer.adapter
     for index, target in enumerate(recipe.trainer.adapter.targets):
-        if target not in layers:
-            yield Mistake(
-                f"trainer.adapter.targets.{index}", f"no layer is called {target!r}; {nearest(target, layers)}"
-            )
+        key = f"trainer.adapter.targets.{index}"
+        if target in tied:
+            yield Mistake(key, f"{target} is tied to the embedding and gets no adapter; leave it out")
+        elif target not in layers:
+            yield Mistake(key, f"no layer is called {target!r}; {nearest(target, layers)}")
 
 
 def _evaluation(recipe: Recipe) -> Iterator[Mistake]:

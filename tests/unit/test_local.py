@@ -27,6 +27,8 @@ from perilune.local import (
 )
 from perilune.supervision import inherited, pause_s, restart_notice
 
+pytestmark = pytest.mark.slow  # trains, or starts services and processes
+
 
 def test_wrong_settings_are_given_up_at_once_and_other_deaths_after_six_within_a_minute() -> None:
     assert reason_to_give_up(2, [10.0], 10.0) == "was given wrong settings"

@@ -127,7 +127,7 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
         ),
         (
             {"trainer": {"num_iterations": 1, "adapter": {"targets": ["lm_head"]}}},
-            "trainer.adapter.targets.0: no layer",
+            "trainer.adapter.targets.0: lm_head is tied to the embedding",
         ),
         ({"rollout": {"max_tokens": 128}}, "rollout.max_tokens: 128 tokens of a response do not fit beside a prompt"),
         (
@@ -153,7 +153,7 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
         ),
         (
             {"trainer": {"num_iterations": 1, "adapter": {"targets": ["q_proj", "lm_head"]}}},
-            "trainer.adapter.targets: lm_head is tied to the embedding",
+            "trainer.adapter.targets.1: lm_head is tied to the embedding",
         ),
         (
             {"trainer": {"num_iterations": 1, "adapter": {"targets": ["q_proj", "query"]}}},

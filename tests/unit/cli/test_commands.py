@@ -28,6 +28,8 @@ from perilune.recipe import check_recipe
 from perilune.report import Report
 from tests.unit.test_recipe import minimal
 
+pytestmark = pytest.mark.slow  # trains, or starts services and processes
+
 REPOSITORY = Path(__file__).parent.parent.parent.parent
 PERILUNE = Path(sys.executable).with_name("perilune")
 

@@ -13,6 +13,8 @@ from perilune.api.master.v1.master_pb2 import Evaluation, Run, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.export import EVENT_FILES, News, Point, TensorBoardWriter, WandbWriter
 
+pytestmark = pytest.mark.slow  # trains, or starts services and processes
+
 RUN = Run(id="search-1", recipe_json='{"name": "search", "seed": 3}')
 
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from perilune.api.master.v1.master_pb2 import Ledger, Run, RunState
@@ -124,6 +125,7 @@ def test_a_line_of_the_list_has_the_latest_accuracy() -> None:
     assert summary_as_json(Run(id="new"))["accuracy"] == {}
 
 
+@pytest.mark.slow
 def test_the_picture_is_a_png_of_three_panels_and_none_for_nothing(tmp_path: Path) -> None:
     path = tmp_path / "search-1" / "curves.png"
     assert save_curves(finished(), path)

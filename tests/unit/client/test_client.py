@@ -176,6 +176,7 @@ async def test_a_service_that_comes_back_is_tried_again(
     assert (await async_runs.get("a")).id == "a"
 
 
+@pytest.mark.slow
 async def test_a_service_that_stays_away_is_an_error_in_time() -> None:
     start = time.monotonic()
     with RunClient("127.0.0.1:9", deadline_s=2) as runs, pytest.raises(UnavailableError, match=r"127\.0\.0\.1:9"):

@@ -25,6 +25,8 @@ from perilune.client.batch import CALL_REQUESTS
 from perilune.client.reward import read_graders
 from perilune.errors import InvalidInputError, OverloadedError, UnavailableError
 
+pytestmark = pytest.mark.slow  # trains, or starts services and processes
+
 
 class Rewards(RewardServiceServicer):
     """Scores are the number in the response. `breaks` calls break off half-way; `away` times each, a grader is away."""

@@ -34,6 +34,7 @@ def test_the_fleets_graders_decide(table: dict[str, Any], said: str | None) -> N
     assert all(line.startswith(said or "") for line in found)
 
 
+@pytest.mark.slow
 async def test_without_a_fleet_what_is_installed_is_asked_but_not_for_what_another_machine_may_have() -> None:
     recipe = check_recipe(
         minimal(

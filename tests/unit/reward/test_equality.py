@@ -40,6 +40,7 @@ def hostile_response(case: dict[str, Any]) -> str:
     return before + unit * times + after
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "least_accuracy", "most_false_positives"),
     [("math", 0.995, 0), ("math_hard", 0.98, 0), ("math_heldout", 0.98, 1), ("math_kinds", 0.995, 0)],
@@ -60,6 +61,7 @@ def test_few_pairs_need_a_process() -> None:
     assert len(open_ones) < len(cases) / 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reference", ["42", "x^2+1", r"\begin{pmatrix}1\\2\end{pmatrix}"])
 def test_nothing_hostile_holds_up_the_service(reference: str) -> None:
     """Whatever runs in the service itself ends soon, without an exception."""
@@ -70,6 +72,7 @@ def test_nothing_hostile_holds_up_the_service(reference: str) -> None:
         assert verdict is None or isinstance(verdict, Verdict)
 
 
+@pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="session")
 async def test_hostile_work_ends_at_its_deadline_and_the_next_works(processes: Processes) -> None:
     samples = [Sample("", "x^2+1", hostile_response(case)) for case in read_cases("reward/hostile")]

@@ -24,6 +24,8 @@ from services.trainer.reward_models.small import SmallSize, digit_tokenizer, sma
 from services.trainer.reward_models.training import train_classic, train_judge, triple_of
 from services.trainer.warmup import Example, tokenize
 
+pytestmark = pytest.mark.slow  # trains, or starts services and processes
+
 TINY = SmallSize(hidden_size=64, intermediate_size=128, num_layers=2, num_heads=2, max_positions=128)
 
 

@@ -1,0 +1,131 @@
+"""docs/extending.md, executed as it stands: its files are modules, its rows go into the tables, its asserts hold."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import sys
+import tomllib
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from perilune.codetests import FORMATS
+from perilune.plugin import load_function, start_grader
+from perilune.recipe import check_recipe
+from perilune.tasks import TASKS
+from services.master.prompts import SOURCES
+from services.reward.graders import GRADERS, find_grader
+from services.reward.graders.grader import Sample
+from services.reward.plugins import plugged_in
+from services.rollout.engines import ENGINES
+from services.rollout.environments import ENVIRONMENTS
+from services.sandbox.languages import LANGUAGES, Absent, _look
+from services.sandbox.languages.language import SELF_TEST_STDIN, SELF_TEST_STDOUT
+from tests.unit.docs.pages import ROOT, Block, blocks_of, rows_of, sections_of
+
+MARK = "__is_an_example_of_the_docs__"
+TABLES: tuple[Any, ...] = (TASKS, SOURCES, GRADERS, ENGINES, ENVIRONMENTS, LANGUAGES, FORMATS)
+PAGE = (ROOT / "docs" / "extending.md").read_text()
+SECTIONS = {title: text for title, text in sections_of(PAGE).items() if "```" in text}
+
+
+@pytest.fixture(autouse=True)
+def as_before() -> Iterator[None]:
+    """Tables and modules are afterwards what they were."""
+    rows, modules = [dict(table) for table in TABLES], set(sys.modules)
+    yield
+    for table, before in zip(TABLES, rows, strict=True):
+        table.clear()
+        table.update(before)
+    made = [name for name in sys.modules.keys() - modules if hasattr(sys.modules[name], MARK)]
+    for name in made:
+        parent, _, child = name.rpartition(".")
+        del sys.modules[name]
+        delattr(sys.modules[parent], child)
+
+
+@pytest.mark.parametrize("title", SECTIONS)
+def test_an_example_does_what_it_says(title: str) -> None:
+    execute(SECTIONS[title])
+
+
+def execute(section: str) -> dict[str, Any]:
+    """Runs a section from top to bottom; returns the names that it leaves."""
+    names: dict[str, Any] = {}
+    for block in blocks_of(section):
+        first = block.text.partition("\n")[0]
+        if block.language == "toml":
+            names["recipe"] = check_recipe(minimal() | tomllib.loads(block.text))
+        elif block.language == "python" and first.startswith("# ") and first.endswith(".py"):
+            make_module(first.removeprefix("# "), block)
+        elif block.language == "python":
+            exec(compile(block.text, "docs/extending.md", "exec"), names)
+    return names
+
+
+def minimal() -> dict[str, Any]:
+    """Tables that a recipe must have."""
+    return {
+        "name": "example",
+        "model": {"path": "somewhere"},
+        "prompts": {"source": "task", "name": "search"},
+        "reward": {"graders": [{"name": "exact"}]},
+        "trainer": {"num_iterations": 1},
+    }
+
+
+def make_module(path: str, block: Block) -> None:
+    """A file of the docs as the module that it would be there."""
+    assert not (ROOT / path).exists(), f"{path} exists already; the example needs another name"
+    parent, _, name = path.removesuffix(".py").replace("/", ".").rpartition(".")
+    module = types.ModuleType(f"{parent}.{name}" if parent else name)
+    setattr(module, MARK, True)
+    if parent:
+        sys.modules[module.__name__] = module
+        setattr(importlib.import_module(parent), name, module)
+    exec(compile(block.text, path, "exec"), vars(module))
+
+
+def test_every_table_of_extensions_has_its_section_and_names_real_places() -> None:
+    rows = rows_of(PAGE.partition("## ")[0])[1:]
+    assert len(rows) == len([title for title in sections_of(PAGE) if title.startswith(("A ", "An "))])
+    for _, file, table, *_ in rows:
+        if table != "none":
+            assert (ROOT / table.strip("`")).is_file(), table
+            assert (ROOT / file.strip("`")).parent.is_dir(), file
+
+
+async def test_the_grader_of_ones_own_is_served_and_asked(tmp_path: Path) -> None:
+    file = tmp_path / "polite.py"
+    file.write_text(blocks_of(SECTIONS["A grader of one's own"])[0].text)
+    function, version = load_function(f"{file}:polite")
+    server, address = await start_grader(function, version)
+    async with plugged_in({"polite": address}):
+        grader = find_grader("polite")
+        assert grader.ask
+        verdict = await grader.ask(Sample("", "", "Kindly go"), grader.read_options({"word": "kindly"}))
+    await server.stop(None)
+    assert verdict
+    assert (verdict.value, verdict.version) == (1.0, version)
+
+
+@pytest.mark.slow
+async def test_the_language_passes_the_self_test_that_the_service_gives_it(tmp_path: Path) -> None:
+    execute(SECTIONS["A language"])
+    language = LANGUAGES["awk"]
+    found = await asyncio.to_thread(_look, language, {}, None)
+    if isinstance(found, Absent):
+        pytest.skip(found.reason)
+    source = language.source(language.self_test)
+    (tmp_path / source.main).write_text(source.text)
+    process = await asyncio.create_subprocess_exec(
+        *language.run(found.tools, source, ""),
+        cwd=tmp_path,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert (await process.communicate(SELF_TEST_STDIN))[0] == SELF_TEST_STDOUT
