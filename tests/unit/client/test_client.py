@@ -13,7 +13,6 @@ from typing import Any
 import grpc
 import pytest
 
-import perilune.client
 from perilune.api.master.v1 import master_pb2 as master
 from perilune.api.master.v1.master_pb2_grpc import RunServiceServicer, add_RunServiceServicer_to_server
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, ScoredTrajectory, Trajectory
@@ -191,40 +190,6 @@ def test_a_grader_choice_spells_its_options_as_text() -> None:
     choice = grader("exact", options={"marker": "answer:", "unordered": True})
     assert dict(choice.options) == {"marker": "answer:", "unordered": "True"}
     assert choice.weight == 1.0
-
-
-def test_the_public_names() -> None:
-    assert perilune.client.__all__ == [
-        "AsyncRewardClient",
-        "AsyncRunClient",
-        "AsyncSandboxClient",
-        "AsyncSandboxSession",
-        "AsyncWeightsClient",
-        "Credentials",
-        "RewardClient",
-        "RunClient",
-        "SandboxClient",
-        "SandboxSession",
-        "WeightsClient",
-        "grader",
-        "score_request",
-    ]
-    public = {name for name in dir(RunClient) if not name.startswith("_")}
-    assert public == {
-        "close",
-        "fail",
-        "fleet",
-        "get",
-        "ledger",
-        "list",
-        "resume",
-        "samples",
-        "stop",
-        "submit",
-        "versions",
-        "watch",
-    }
-    assert public == {name for name in dir(AsyncRunClient) if not name.startswith("_")}
 
 
 def test_the_client_imports_nothing_heavy() -> None:
