@@ -22,7 +22,7 @@ import torch
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, Prompt
 from perilune.recipe import Recipe, check_recipe
 from services.master.prompts import PromptSet, open_prompts
-from services.master.sampling import uniform
+from services.master.samplers.uniform import epochs
 from services.reward.graders import find_grader
 from services.reward.graders.grader import Sample as Answer
 from services.rollout.engines.base import Generated, Sample, Sampling
@@ -155,7 +155,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
 
     prompts = open_prompts(recipe.prompts, recipe.seed)
-    drawn = [prompts.train(index) for index in uniform(0, given.prompts, prompts.num_train, recipe.seed)]
+    drawn = [prompts.train(index) for index in epochs(range(prompts.num_train), 0, given.prompts, recipe.seed)]
     print(f"prompts     {len(drawn)} of {prompts.num_train:,}; the first: {drawn[0].messages[-1].content}")
 
     scored = grade(policy, recipe, drawn, sample(policy, 0, drawn, given.group_size, recipe.seed))

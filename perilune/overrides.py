@@ -61,7 +61,7 @@ def read_value(text: str, annotations: list[Any]) -> Any:
     return text if parsed or is_time or (takes_text and not takes_value) else value
 
 
-def annotations_at(schema: type[BaseModel], path: typing.Sequence[Part]) -> list[Any]:
+def annotations_at(schema: Any, path: typing.Sequence[Part]) -> list[Any]:
     """What the schema says of the value at a path: several annotations where a table is one of several."""
     found: list[Any] = [schema]
     for part in path:
@@ -69,7 +69,7 @@ def annotations_at(schema: type[BaseModel], path: typing.Sequence[Part]) -> list
     return found
 
 
-def known_keys(schema: type[BaseModel], path: typing.Sequence[Part]) -> list[str]:
+def known_keys(schema: Any, path: typing.Sequence[Part]) -> list[str]:
     """The keys that the table at a path may have."""
     return [key for annotation in annotations_at(schema, path) for table in _tables(annotation) for key in table]
 

@@ -27,10 +27,11 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json
 
 from perilune.errors import RecipeError
-from perilune.overrides import apply_override, known_keys, models_in, name_of
+from perilune.overrides import annotations_at, apply_override, known_keys, models_in, name_of
+from perilune.recipe_history import MOVED, upgraded
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +120,50 @@ class WarmupTable(Table):
         return self
 
 
-class TaskPrompts(Table):
+class SamplerBase(Table):
+    """A prompt sampler: which prompts an iteration draws (k1.5 §2.3.4); its kinds are in services/master/samplers."""
+
+    type: str
+
+    def labels(self) -> dict[str, str]:
+        """The labels that every training prompt must have, by the key of this table that names them."""
+        return {}
+
+
+class UniformSampler(SamplerBase):
+    """Each prompt once an epoch, in an order of the seed's."""
+
+    type: Literal["uniform"]
+
+
+class PrioritizedSampler(SamplerBase):
+    """Prompts in proportion to their failures: 1 - the success rate so far."""
+
+    type: Literal["prioritized"]
+
+
+class CurriculumSampler(SamplerBase):
+    """The whole set for so many iterations, then only prompts at least so hard; uniformly."""
+
+    type: Literal["curriculum"]
+    warmup_iterations: NonNegativeInt = 0
+    difficulty_label: str = "difficulty"  # one of prompts.labels; a number in every row
+    min_difficulty: float = 0.5
+
+    def labels(self) -> dict[str, str]:
+        return {"difficulty_label": self.difficulty_label}
+
+
+SamplerTable = Annotated[UniformSampler | PrioritizedSampler | CurriculumSampler, Field(discriminator="type")]
+
+
+class PromptsBase(Table):
+    """What every source of prompts has."""
+
+    sampler: SamplerTable = UniformSampler(type="uniform")
+
+
+class TaskPrompts(PromptsBase):
     """Problems from one of Perilune's own generators: endless, so held-out ones are never seen in training."""
 
     source: Literal["task"]
@@ -129,7 +173,7 @@ class TaskPrompts(Table):
     options: Options = {}
 
 
-class ReasoningGymPrompts(Table):
+class ReasoningGymPrompts(PromptsBase):
     """Problems from a reasoning-gym dataset, by its name there."""
 
     source: Literal["reasoning-gym"]
@@ -141,7 +185,7 @@ class ReasoningGymPrompts(Table):
     system: str | None = None
 
 
-class RowPrompts(Table):
+class RowPrompts(PromptsBase):
     """Prompts that are rows of data. A key `a.b` is the key `b` of the object under `a`."""
 
     num_heldout: PositiveInt = 100  # the last so many rows are held out, unless held-out ones are named
@@ -183,16 +227,6 @@ class HuggingFacePrompts(RowPrompts):
 PromptsTable = Annotated[
     TaskPrompts | ReasoningGymPrompts | JsonlPrompts | HuggingFacePrompts | FilePrompts, Field(discriminator="source")
 ]
-
-
-class SamplingTable(Table):
-    """Which prompts an iteration draws (k1.5 §2.3.4)."""
-
-    strategy: Literal["uniform", "prioritized", "curriculum"] = "uniform"
-    # curriculum: draw from the whole set for so many iterations, then only from prompts at least so hard.
-    warmup_iterations: NonNegativeInt = 0
-    difficulty_label: str = "difficulty"  # one of prompts.labels; a number in every row
-    min_difficulty: float = 0.5
 
 
 class RepetitionTable(Table):
@@ -358,7 +392,6 @@ class Recipe(Table):
     model: ModelTable
     warmup: WarmupTable | None = None
     prompts: PromptsTable
-    sampling: SamplingTable = SamplingTable()
     rollout: RolloutTable = RolloutTable()
     reward: RewardTable
     trainer: TrainerTable
@@ -386,14 +419,15 @@ class Recipe(Table):
         return self
 
     @model_validator(mode="after")
-    def _has_difficulties(self) -> Recipe:
-        if self.sampling.strategy != "curriculum":
-            return self
-        label = self.sampling.difficulty_label
-        if not isinstance(self.prompts, RowPrompts):
-            raise ValueError(f"sampling.strategy = 'curriculum' needs labels, and {self.prompts.source} has none")
-        if label not in self.prompts.labels:
-            raise ValueError(f"sampling.difficulty_label = {label!r} is none of prompts.labels: add it there")
+    def _has_labels(self) -> Recipe:
+        sampler = self.prompts.sampler
+        for key, label in sampler.labels().items():
+            if not isinstance(self.prompts, RowPrompts):
+                raise ValueError(
+                    f"prompts.sampler.type = {sampler.type!r} needs labels, and {self.prompts.source} has none"
+                )
+            if label not in self.prompts.labels:
+                raise ValueError(f"prompts.sampler.{key} = {label!r} is none of prompts.labels: add it there")
         return self
 
     def evaluates_at(self, iteration: int) -> bool:
@@ -463,11 +497,12 @@ def check_recipe(document: dict[str, typing.Any], name: str = "recipe") -> Recip
 
 
 def recipe_from_json(text: str) -> Recipe:
-    """The inverse of `Recipe.model_dump_json`, with the same errors as a file."""
+    """The inverse of `Recipe.model_dump_json`, of this version or an earlier one, with the same errors as a file."""
     try:
-        return Recipe.model_validate_json(text)
-    except ValidationError as error:
-        raise recipe_error("the recipe", _explained(error)) from error
+        document = upgraded(from_json(text))
+    except ValueError as error:
+        raise recipe_error("the recipe", [Mistake("recipe", f"is no JSON: {error}")]) from error
+    return check_recipe(document, "the recipe")
 
 
 def mended(document: dict[str, typing.Any]) -> tuple[Recipe | None, list[Mistake]]:
@@ -487,19 +522,24 @@ def mended(document: dict[str, typing.Any]) -> tuple[Recipe | None, list[Mistake
 
 
 def read_stored_recipe(text: str) -> Recipe:
-    """A recipe that was checked when it was submitted, perhaps by a newer version: for the database and the wire.
+    """A recipe that was checked when it was submitted, perhaps by another version: for the database and the wire.
 
-    Keys that this version does not know are ignored and logged, once each.
+    Keys of an earlier version are read as they were meant (`perilune.recipe_history`); keys that this version does not
+    know are ignored and logged, once each.
 
     Raises:
         RecipeError: no JSON, or a known key whose value this version cannot read.
     """
     try:
-        return Recipe.model_validate_json(text)
+        document = upgraded(from_json(text))
+    except ValueError as error:
+        raise RecipeError(f"this version cannot read the stored recipe: it is no JSON: {error}") from error
+    try:
+        return Recipe.model_validate(document)
     except ValidationError as error:
         unknown = tuple(_key(detail) for detail in error.errors() if detail["type"] == "extra_forbidden")
     try:
-        recipe = Recipe.model_validate_json(text, extra="ignore")
+        recipe = Recipe.model_validate(document, extra="ignore")
     except ValidationError as error:
         lines = [f"  {mistake}" for mistake in _explained(error)]
         raise RecipeError("\n".join(["this version cannot read the stored recipe:", *lines])) from error
@@ -513,13 +553,34 @@ def _log_ignored(name: str, keys: tuple[str, ...]) -> None:
 
 
 def _location(detail: ErrorDetails) -> list[int | str]:
-    """Where in the file a mistake is: a union puts its members' names into the location, which are no keys."""
-    location = list(detail["loc"])
-    if location[:1] == ["prompts"]:
-        del location[1:2]
+    """Where in the file a mistake is."""
+    location, _ = _resolved(detail["loc"])
     if "options" in location:
         del location[location.index("options") + 2 :]
     return location
+
+
+def _resolved(location: typing.Iterable[int | str]) -> tuple[list[int | str], list[typing.Any]]:
+    """The keys along the location of a mistake, and what the schema says of the last one.
+
+    Behind the key of a union the location names the member that was chosen, which is no key of the file.
+    """
+    keys: list[int | str] = []
+    found: list[typing.Any] = [Recipe]
+    for part in location:
+        tables = [table for annotation in found for table in models_in(annotation)]
+        if len(tables) > 1:
+            found = [table for table in tables if part in _tags(table)]
+        else:
+            keys.append(part)
+            found = [inner for annotation in found for inner in annotations_at(annotation, [part])]
+    return keys, found
+
+
+def _tags(table: type[BaseModel]) -> list[typing.Any]:
+    """The names by which a union's key (`source`, `type`) chooses a table."""
+    fields = [table.model_fields[key] for key in ("source", "type") if key in table.model_fields]
+    return [tag for field in fields for tag in typing.get_args(field.annotation)]
 
 
 def _key(detail: ErrorDetails) -> str:
@@ -538,12 +599,16 @@ def _explained(error: ValidationError) -> list[Mistake]:
 
 def _explain(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
+        if moved := MOVED.get(name_of(_location(detail))):
+            return f"has moved; {moved}"
         known = _known_keys(detail["loc"][:-1])
         near = difflib.get_close_matches(str(detail["loc"][-1]), known, n=1, cutoff=0.5)
         hint = f"did you mean {near[0]!r}?" if near else f"known here are {', '.join(sorted(known))}"
         return f"no such key; {hint}"
     if detail["type"] == "missing":
         return "is required and missing"
+    if detail["type"] == "union_tag_not_found":
+        return f"the key {detail['ctx']['discriminator']} is required and missing"
     message = detail["msg"].removeprefix("Value error, ")
     if "options" in detail["loc"][:-1]:
         message = "an option is text, a number, or true or false"
@@ -553,11 +618,8 @@ def _explain(detail: ErrorDetails) -> str:
 
 def _known_keys(location: tuple[int | str, ...]) -> list[str]:
     """The keys of the table at a location, for the hint about a misspelt one."""
-    if location[:1] != ("prompts",):
-        return known_keys(Recipe, location)
-    tables = models_in(Recipe.model_fields["prompts"].annotation)
-    chosen = [table for table in tables if location[1] in typing.get_args(table.model_fields["source"].annotation)]
-    return [key for table in chosen for key in known_keys(table, location[2:])]
+    _, found = _resolved(location)
+    return [key for annotation in found for key in known_keys(annotation, [])]
 
 
 def _leave_out(document: typing.Any, location: list[typing.Any]) -> None:

@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 from opentelemetry.context import Context
 
@@ -29,7 +28,9 @@ from perilune.telemetry import headers_of, tracer
 from services.master import schedule
 from services.master.dispatch import evaluation_groups, task_for, training_groups
 from services.master.prompts import PromptSet
-from services.master.sampling import MAX_DEAD_GROUPS, difficulty_of, draw
+from services.master.samplers import open_sampler
+from services.master.samplers.sampler import Sampler, draw, needed, set_aside
+from services.master.samplers.statistics import Statistic, statistics_of
 from services.master.schedule import Progress
 from services.master.signal import Signal
 from services.master.store import Awaited, Graded, Group, Store
@@ -53,6 +54,7 @@ class Controller:
     def __init__(self, run_id: str, recipe: Recipe, prompts: PromptSet, store: Store, bus: Bus, changed: Signal):
         self._run_id, self._recipe, self._prompts = run_id, recipe, prompts
         self._store, self._bus, self._changed = store, bus, changed
+        self._sampler: Sampler | None = None
         self.num_closed = 0  # iterations whose batch can be trained on
         self.is_last = False  # all iterations are trained and only the final evaluation is left
         self._rollout_seconds: dict[int, float] = {}
@@ -155,20 +157,12 @@ class Controller:
     async def _draw(self, number: int) -> list[int]:
         """Prompts of the draw of that number: the same whenever it is asked for, once all before it are scored."""
         recipe = self._recipe
-        needs_rates = recipe.sampling.strategy == "prioritized"
-        dead_groups = await self._store.dead_groups(self._run_id)
-        self._note_set_aside(sum(count >= MAX_DEAD_GROUPS for count in dead_groups.values()))
-        return await asyncio.to_thread(  # a million prompts take a second to shuffle
-            draw,
-            recipe.sampling,
-            number,
-            num_draws=recipe.rollout.prompts_per_iteration,
-            num_prompts=self._prompts.num_train,
-            seed=recipe.seed,
-            success_rates=await self._store.success_rates(self._run_id) if needs_rates else {},
-            difficulty=partial(difficulty_of, self._prompts, label=recipe.sampling.difficulty_label),
-            dead_groups=dead_groups,
-        )
+        if self._sampler is None:  # in a thread, as below: a million prompts take a second to look at, or to shuffle
+            self._sampler = await asyncio.to_thread(open_sampler, recipe.prompts.sampler, self._prompts)
+        statistics = await statistics_of(self._store, self._run_id, needed(self._sampler))
+        self._note_set_aside(len(set_aside(statistics[Statistic.DEAD_GROUPS])))
+        size = recipe.rollout.prompts_per_iteration
+        return await asyncio.to_thread(draw, self._sampler, number, size, recipe.seed, statistics)
 
     def _note_set_aside(self, count: int) -> None:
         if count > self._num_set_aside:

@@ -9,9 +9,9 @@ from perilune.errors import InvalidInputError, MissingDependencyError
 from perilune.preflight import NUM_LOOKED_AT, first_of_each_key, recipe_mistakes
 from perilune.recipe import Mistake, Recipe, recipe_error
 from services.master.prompts import PromptSet, open_prompts
-from services.master.sampling import check_sampling
+from services.master.samplers import open_sampler
 
-_KEY = re.compile(r"((?:prompts|sampling)(?:\.\w+)+)(?:: | (?=do not fit))")
+_KEY = re.compile(r"(prompts(?:\.\w+)+)(?:: | (?=do not fit))")
 
 
 def mistakes(recipe: Recipe) -> list[Mistake]:
@@ -36,12 +36,12 @@ def _look(recipe: Recipe) -> tuple[PromptSet | None, list[Mistake]]:
         prompts = open_prompts(recipe.prompts, recipe.seed)
     except (InvalidInputError, MissingDependencyError) as error:
         return None, [_named(str(error))]
-    return prompts, [*_counts(recipe, prompts), *_curriculum(recipe, prompts), *_room(recipe, prompts)]
+    return prompts, [*_counts(recipe, prompts), *_sampler(recipe, prompts), *_room(recipe, prompts)]
 
 
-def _curriculum(recipe: Recipe, prompts: PromptSet) -> Iterator[Mistake]:
+def _sampler(recipe: Recipe, prompts: PromptSet) -> Iterator[Mistake]:
     try:
-        check_sampling(recipe.sampling, prompts)
+        open_sampler(recipe.prompts.sampler, prompts)
     except InvalidInputError as error:
         yield _named(str(error))
 

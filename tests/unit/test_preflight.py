@@ -120,7 +120,10 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
             {"rollout": {"max_tokens": 72, "environment": {"name": "calculator", "options": {"end": ""}}}},
             "rollout.environment.options.end: is empty, and every text would end a turn",
         ),
-        ({"sampling": {"strategy": "curriculum"}}, "sampling.strategy: sampling.strategy = 'curriculum' needs labels"),
+        (
+            {"prompts": {"source": "task", "name": "search", "sampler": {"type": "curriculum"}}},
+            "prompts.sampler.type: prompts.sampler.type = 'curriculum' needs labels",
+        ),
         (
             {"prompts": {"source": "task", "name": "search", "options": {"num_numbers": 99}}},
             "prompts.options: do not fit task 'search': num_numbers must be 2 to 7",

@@ -27,6 +27,10 @@ def minimal(**changes: Any) -> dict[str, Any]:
     return document | changes
 
 
+def sampled(**sampler: Any) -> dict[str, Any]:
+    return {"source": "task", "name": "search", "sampler": sampler}
+
+
 def mistakes(document: dict[str, Any]) -> list[str]:
     with pytest.raises(RecipeError) as caught:
         check_recipe(document)
@@ -58,6 +62,14 @@ def test_the_default_recipe_is_shipped() -> None:
             "  prompts.anwser: no such key; did you mean 'answer'?",
         ),
         (
+            minimal(prompts=sampled(type="curriculum", min_dificulty=1)),
+            "  prompts.sampler.min_dificulty: no such key; did you mean 'min_difficulty'?",
+        ),
+        (
+            minimal(prompts=sampled(type="uniform", min_difficulty=1)),
+            "  prompts.sampler.min_difficulty: no such key; known here are type",
+        ),
+        (
             minimal(reward={"graders": [{"name": "exact", "wieght": 2}]}),
             "  reward.graders.0.wieght: no such key; did you mean 'weight'?",
         ),
@@ -86,11 +98,15 @@ def test_a_key_like_no_other_is_answered_with_the_known_ones() -> None:
         (minimal(prompts={"source": "nowhere"}), "prompts", "'task', 'reasoning-gym', 'jsonl', 'huggingface', 'file'"),
         (minimal(prompts=JSONL | {"template": "Think."}), "prompts.template", "{question}"),
         (
-            minimal(prompts=JSONL, sampling={"strategy": "curriculum"}),
-            "sampling.difficulty_label",
+            minimal(prompts=JSONL | {"sampler": {"type": "curriculum"}}),
+            "prompts.sampler.difficulty_label",
             "'difficulty' is none of prompts.labels",
         ),
-        (minimal(sampling={"strategy": "curriculum"}), "sampling.strategy", "needs labels, and task has none"),
+        (minimal(prompts=sampled(type="curriculum")), "prompts.sampler.type", "needs labels, and task has none"),
+        (minimal(prompts=sampled(type="best")), "prompts.sampler", "'uniform', 'prioritized', 'curriculum'"),
+        (minimal(prompts=sampled(min_difficulty=1)), "prompts.sampler", "the key 'type' is required and missing"),
+        (minimal(prompts=sampled(type="curriculum", warmup_iterations=-1)), "prompts.sampler.warmup_iterations", "0"),
+        (minimal(sampling={"strategy": "curriculum"}), "sampling", "has moved; write [prompts.sampler], with `type`"),
     ],
 )
 def test_a_wrong_value_is_answered_with_what_was_expected(document: dict[str, Any], key: str, expected: str) -> None:
@@ -242,6 +258,37 @@ def test_a_stored_recipe_may_have_keys_of_a_newer_version(caplog: pytest.LogCapt
     assert recipe.trainer.adapter.rank == 2
     (said,) = caplog.messages
     assert said.endswith("not know: prompts.hue, reward.graders.0.shade, trainer.adapter.twist, novel")
+
+
+CURRICULUM = {"warmup_iterations": 2, "difficulty_label": "level", "min_difficulty": 0.7}
+
+
+@pytest.mark.parametrize(
+    ("sampling", "sampler"),
+    [
+        ({}, {"type": "uniform"}),
+        (CURRICULUM | {"strategy": "uniform"}, {"type": "uniform"}),  # as it was stored: with the keys of all kinds
+        (CURRICULUM | {"strategy": "prioritized"}, {"type": "prioritized"}),
+        (CURRICULUM | {"strategy": "curriculum"}, CURRICULUM | {"type": "curriculum"}),
+    ],
+)
+@pytest.mark.parametrize("read", [read_stored_recipe, recipe_from_json])
+def test_a_recipe_of_an_earlier_version_means_what_it_meant(
+    read: Any, sampling: dict[str, Any], sampler: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    prompts = JSONL | {"labels": ["level"]}
+    recipe = read(json.dumps(minimal(prompts=prompts, sampling=sampling)))
+    assert recipe == check_recipe(minimal(prompts=prompts | {"sampler": sampler}))
+    assert read(recipe.model_dump_json()) == recipe
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    "changes", [{"sampling": 3}, {"sampling": {"strategy": "best"}}, {"sampling": {}, "prompts": 1}]
+)
+def test_a_recipe_of_no_version_is_one_error(changes: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError):
+        recipe_from_json(json.dumps(minimal(**changes)))
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"name": "x"', json.dumps(minimal(rollout={"engine": "abacus"}))])

@@ -18,6 +18,7 @@ from perilune.plugin import load_function, start_grader
 from perilune.recipe import check_recipe
 from perilune.tasks import TASKS
 from services.master.prompts import SOURCES
+from services.master.samplers import SAMPLERS
 from services.reward.graders import GRADERS, find_grader
 from services.reward.graders.grader import Sample
 from services.reward.plugins import plugged_in
@@ -28,7 +29,7 @@ from services.sandbox.languages.language import SELF_TEST_STDIN, SELF_TEST_STDOU
 from tests.unit.docs.pages import ROOT, Block, blocks_of, rows_of, sections_of
 
 MARK = "__is_an_example_of_the_docs__"
-TABLES: tuple[Any, ...] = (TASKS, SOURCES, GRADERS, ENGINES, ENVIRONMENTS, LANGUAGES, FORMATS)
+TABLES: tuple[Any, ...] = (TASKS, SOURCES, SAMPLERS, GRADERS, ENGINES, ENVIRONMENTS, LANGUAGES, FORMATS)
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = {title: text for title, text in sections_of(PAGE).items() if "```" in text}
 
