@@ -34,12 +34,9 @@ class Prioritized:
 
 
 def weighted(weights: Sequence[float], size: int, random: Random) -> list[int]:
-    """Draws without replacement with probability proportional to weight.
+    """Draws places without replacement, with probability proportional to weight; all, if there are fewer.
 
     By Efraimidis and Spirakis: the largest u^(1/w) for uniform u. Weights of 0 come only when no other is left.
     """
     keys = [(random.random() ** (1 / weight) if weight > 0 else random.random() - 1) for weight in weights]
-    drawn = heapq.nlargest(min(size, len(weights)), range(len(weights)), key=keys.__getitem__)
-    while drawn and len(drawn) < size:  # a set smaller than one iteration
-        drawn += drawn[: size - len(drawn)]
-    return drawn
+    return heapq.nlargest(size, range(len(weights)), key=keys.__getitem__)

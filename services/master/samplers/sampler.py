@@ -47,7 +47,9 @@ class Sampler(Protocol):
         ...
 
     def choose(self, draw: Draw) -> Sequence[int]:
-        """Indices of `draw.size` candidates. Those that are set aside are replaced by usable ones afterwards."""
+        """Indices of `draw.size` candidates, or of all if there are fewer, which are then repeated. Those that are set
+        aside are replaced by usable ones afterwards.
+        """
         ...
 
 
@@ -66,7 +68,8 @@ def draw(sampler: Sampler, number: int, size: int, seed: int, statistics: Statis
     if not usable:
         raise StateError(f"none of the {len(candidates)} prompts that may be drawn can be sampled")
     random = Random(f"{seed}/{sampler.table.type}/{number}")
-    drawn = sampler.choose(Draw(number, size, seed, candidates, usable, statistics, random))
+    chosen = sampler.choose(Draw(number, size, seed, candidates, usable, statistics, random))
+    drawn = list(itertools.islice(itertools.cycle(chosen), size))
     return replaced(drawn, aside, usable, random)
 
 

@@ -18,6 +18,7 @@ from perilune.overrides import annotations_at, models_in
 from perilune.recipe import Recipe
 from perilune.settings import Settings
 from services.master.prompts import SOURCES
+from services.master.samplers import SAMPLERS
 from services.reward.graders import GRADERS
 from services.rollout.engines import ENGINES
 from services.rollout.environments import ENVIRONMENTS
@@ -197,6 +198,7 @@ def test_graders_and_their_options_are_those_of_the_table() -> None:
         ("docs/engines.md", set(ENGINES)),
         ("docs/sandbox.md", set(FORMATS)),
         ("docs/recipes.md", {get_args(table.model_fields["source"].annotation)[0] for table in SOURCES}),
+        ("docs/recipes.md", {get_args(table.model_fields["type"].annotation)[0] for table in SAMPLERS}),
     ],
 )
 def test_each_row_of_a_table_in_the_code_has_one_in_the_docs(name: str, rows: set[str]) -> None:

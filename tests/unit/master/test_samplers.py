@@ -98,7 +98,7 @@ def test_prioritized_takes_solved_prompts_only_when_no_other_is_left() -> None:
 
 
 def test_prioritized_fills_an_iteration_larger_than_the_set() -> None:
-    assert Counter(weighted([1.0, 1.0], 4, Random(0))) == {0: 2, 1: 2}
+    assert Counter(drawn_of(PRIORITIZED, 0, 4, 2)) == {0: 2, 1: 2}
 
 
 @pytest.mark.parametrize(("iteration", "expected"), [(1, set(range(10))), (2, {7, 8, 9})])
@@ -185,6 +185,7 @@ class WorstFirstDraws:
 def test_a_further_kind_is_a_row_and_prompts_are_set_aside_for_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SAMPLERS, WorstFirst, WorstFirstDraws)
     table = WorstFirst(type="worst-first", unknown_rate=1.0)
+    assert drawn_of(table, 0, 5, 2, rates={1: 0.5}) == [1, 0, 1, 0, 1]
     rates = {4: 0.0, 2: 0.25, 3: 0.5, 0: 0.75}
     assert drawn_of(table, 0, 3, 6, rates=rates) == [4, 2, 3]
     drawn = drawn_of(table, 0, 3, 6, rates=rates, dead={2: 2})
