@@ -269,6 +269,7 @@ class News:
     num_notices: int = 0
     troubles: dict[str, str] = field(default_factory=dict)
     said_at: float | None = None
+    clock_s: float = 0.0  # of the line before: a snapshot that was long on its way sets no line's time back
 
     def lines(self, view: RunView, now: float) -> list[str]:
         """What is new since the last call."""
@@ -280,8 +281,9 @@ class News:
             found = [_whereabouts(view)]
         if found or self.said_at is None:
             self.said_at = now
-        clock = duration(view.elapsed_s(now))
-        return [f"{clock:>6}  {line}" for line in found if line]
+        if found:
+            self.clock_s = max(self.clock_s, view.elapsed_s(now))
+        return [f"{duration(self.clock_s):>6}  {line}" for line in found if line]
 
     def _troubles(self, view: RunView, now: float) -> list[str]:
         before, self.troubles = self.troubles, view.troubles(now)

@@ -100,6 +100,15 @@ def test_lines_say_where_the_run_is_when_nothing_else_happens() -> None:
     assert news.lines(view, 116.0) == []
 
 
+def test_the_clock_of_the_lines_never_goes_back() -> None:
+    news, view = News(), half_way()
+    view.notice = "first"
+    (first,) = [line for line in news.lines(view, 108.0) if "first" in line]
+    view.seen_at = 109.0  # the same state, long on its way
+    view.notice = "second"
+    assert news.lines(view, 109.0) == [first.replace("first", "second")]
+
+
 def test_no_notice_is_lost_between_two_looks() -> None:
     news, view = News(), half_way()
     news.lines(view, 100.0)
