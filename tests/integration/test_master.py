@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -347,6 +348,41 @@ async def test_a_run_is_failed_for_a_reason_that_its_services_cannot_give(nats_u
         request = m.StopRunRequest(run_id="run", failure="reward-1 died 6 times")
         run = (await master.runs.StopRun(request)).run
         assert (run.state, run.reason) == (m.RUN_STATE_FAILED, "reward-1 died 6 times")
+
+
+async def test_a_run_that_an_earlier_version_stored_goes_on_with_the_same_draws(nats_url: str, tmp_path: Path) -> None:
+    """Its sampler was in `[sampling]`, with a strategy. The curriculum's warm-up is over: three prompts are hard."""
+    rows = [{"question": str(number), "answer": "1", "level": str(number / 10)} for number in range(10)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    prompts = {"source": "jsonl", "path": str(tmp_path / "rows.jsonl"), "num_heldout": 1, "labels": ["level"]}
+    sampler = {"warmup_iterations": 1, "difficulty_label": "level", "min_difficulty": 0.6}
+    recipe = RECIPE | {"prompts": prompts | {"sampler": sampler | {"type": "curriculum"}}, "evaluation": {}}
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(check_recipe(recipe))
+        async with trainer_of(master), fleet(bus):
+            await master.commit(0)
+            assert questions(await master.batch(0)) == {
+                "1",
+                "6",
+                "7",
+            }  # then a uniform draw would go on with 5, 8 and 2
+    with sqlite3.connect(tmp_path / "perilune.db") as db:
+        stored = json.loads(db.execute("SELECT recipe FROM runs").fetchone()[0])
+        del stored["prompts"]["sampler"]
+        earlier = stored | {"sampling": sampler | {"strategy": "curriculum"}}
+        db.execute("UPDATE runs SET recipe = ?", [json.dumps(earlier)])
+    async with (
+        master_on(nats_url, tmp_path) as master,
+        Bus.connect(nats_url, "fleet") as bus,
+        trainer_of(master),
+        fleet(bus),
+    ):
+        await master.commit(1, num_samples=6)
+        assert questions(await master.batch(1)) == {"6", "7", "8"}
+
+
+def questions(batch: list[m.ScoredGroup]) -> set[str]:
+    return {group.samples[0].trajectory.prompt.messages[0].content for group in batch}
 
 
 async def test_a_run_whose_prompts_have_changed_is_not_resumed(nats_url: str, tmp_path: Path) -> None:
