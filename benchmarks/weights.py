@@ -61,7 +61,7 @@ from perilune.weights.frames import CHUNK_BYTES, RawChunk, read_frame
 from perilune.weights.receiver import Receiver
 from perilune.weights.relay import Relay
 from perilune.weights.server import SERVICE, Stream, WeightServer
-from services.master.tree import Node, sources
+from services.master.weight_tree import Node, sources
 
 if TYPE_CHECKING:
     from services.trainer.publisher import PublishedVersion

@@ -18,7 +18,7 @@ from services.master.intake import take_advisories, take_dead_letters, take_even
 from services.master.liveness import watch_fleet
 from services.master.migrate import migrate_if_older
 from services.master.registry import Registry
-from services.master.sole import has_master, sole_master, until_released
+from services.master.single_master import has_master, single_master, until_released
 from services.master.store import Store
 from services.master.web import page_routes
 
@@ -35,7 +35,7 @@ async def run(service: Service) -> None:
             await _serve_readers(service, store, settings)
         return
     async with (
-        patiently(sole_master, settings.database, patience_s=settings.patience_s) as lost,
+        patiently(single_master, settings.database, patience_s=settings.patience_s) as lost,
         Store.open(settings.database) as store,
         patiently(Bus.connect, settings.nats_url, service.id, patience_s=settings.patience_s) as bus,
     ):

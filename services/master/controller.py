@@ -27,12 +27,12 @@ from perilune.rewards import group_rewards
 from perilune.telemetry import headers_of, tracer
 from services.master import schedule
 from services.master.dispatch import evaluation_groups, task_for, training_groups
+from services.master.notification import Notification
 from services.master.prompts import PromptSet
 from services.master.samplers import open_sampler
 from services.master.samplers.sampler import Sampler, draw, needed, set_aside
 from services.master.samplers.statistics import Statistic, statistics_of
 from services.master.schedule import Progress
-from services.master.signal import Signal
 from services.master.store import Awaited, Graded, Group, Store
 from services.master.tables import SampleState
 
@@ -51,7 +51,7 @@ class Controller:
     when a batch is ready, `schedule.py` decides.
     """
 
-    def __init__(self, run_id: str, recipe: Recipe, prompts: PromptSet, store: Store, bus: Bus, changed: Signal):
+    def __init__(self, run_id: str, recipe: Recipe, prompts: PromptSet, store: Store, bus: Bus, changed: Notification):
         self._run_id, self._recipe, self._prompts = run_id, recipe, prompts
         self._store, self._bus, self._changed = store, bus, changed
         self._sampler: Sampler | None = None

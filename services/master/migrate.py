@@ -13,7 +13,7 @@ from perilune.errors import PeriluneError, UnavailableError
 from perilune.service import patiently
 from services.master.config import MasterSettings
 from services.master.schema import OlderSchemaError
-from services.master.sole import sole_master
+from services.master.single_master import single_master
 from services.master.store import Store
 
 
@@ -27,7 +27,7 @@ async def migrate(settings: MasterSettings) -> None:
     """
     settings.make_home()
     async with (
-        patiently(sole_master, settings.database, patience_s=settings.patience_s),
+        patiently(single_master, settings.database, patience_s=settings.patience_s),
         Store.open(settings.database),
     ):
         logging.info("the database has this version's schema")

@@ -28,11 +28,11 @@ from perilune.recipe import Mistake, Recipe, TrainerTable, read_stored_recipe
 from perilune.recipe_files import settled
 from services.master.controller import Controller
 from services.master.liveness import BUS, Change, Liveness
+from services.master.notification import Notification
 from services.master.preflight import check_submission
 from services.master.prompts import PromptSet, check_unchanged, open_prompts, summary_of
 from services.master.prompts.warmup import warmup_notes
 from services.master.reading import Readers
-from services.master.signal import Signal
 from services.master.store import ENDED, LEASABLE, Store
 from services.master.tables import RunRow
 
@@ -64,7 +64,7 @@ class ActiveRun:
     id: str
     recipe: Recipe
     prompts: PromptSet
-    changed: Signal = field(default_factory=Signal)
+    changed: Notification = field(default_factory=Notification)
     controller: Controller | None = None
     driver: asyncio.Task[None] | None = None
     lease: Lease | None = None
@@ -83,8 +83,8 @@ class Registry:
     def __init__(self, store: Store, bus: Bus) -> None:
         self._store, self._bus = store, bus
         self._active: dict[str, ActiveRun] = {}
-        self._waiting = Signal()  # a run waits for a trainer
-        self.fleet_changed = Signal()  # the runs to serve, or where their weights are, changed
+        self._waiting = Notification()  # a run waits for a trainer
+        self.fleet_changed = Notification()  # the runs to serve, or where their weights are, changed
         self.liveness = Liveness()
         self._readers = Readers()
 

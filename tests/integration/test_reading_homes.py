@@ -19,7 +19,7 @@ from perilune.local import reading_master
 from perilune.recipe import check_recipe
 from perilune.service import open_channel
 from perilune.stored import stored_runs
-from services.master.sole import has_master, sole_master
+from services.master.single_master import has_master, single_master
 from services.master.store import Store
 from tests.integration.test_master import RECIPE, Master, master_on
 from tests.unit.cli.test_commands import perilune
@@ -109,7 +109,7 @@ async def test_what_was_under_way_in_a_home_without_a_master_is_interrupted(tmp_
         assert {run.id for run in found.values() if run.state == m.RUN_STATE_INTERRUPTED} == set(states[:4])
         assert "`perilune run resume running`" in found["running"].reason
         assert (found["failed"].state, found["failed"].reason) == (m.RUN_STATE_FAILED, "before")
-        async with sole_master(url_of(tmp_path)):  # another master works on it, and this one only reads
+        async with single_master(url_of(tmp_path)):  # another master works on it, and this one only reads
             assert await has_master(url_of(tmp_path))
             assert (await reader.run("running")).state == m.RUN_STATE_RUNNING
         assert (await reader.run("running")).state == m.RUN_STATE_INTERRUPTED
@@ -152,7 +152,7 @@ async def test_a_dead_homes_list_is_read_from_its_file_and_is_what_a_reader_says
 async def test_what_does_not_read_plainly_is_left_to_a_master(tmp_path: Path) -> None:
     assert stored_runs(tmp_path) is None
     await make_home(tmp_path, run=GOOD)
-    async with sole_master(url_of(tmp_path)):
+    async with single_master(url_of(tmp_path)):
         assert stored_runs(tmp_path) is None
     assert len(stored_runs(tmp_path) or []) == 1
     for state in (99, "running"):

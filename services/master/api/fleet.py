@@ -11,7 +11,7 @@ from perilune.api.master.v1.master_pb2_grpc import FleetServiceServicer
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.service import rpc_errors
 from services.master.registry import ActiveRun, Registry
-from services.master.tree import Node, joined, left, sources
+from services.master.weight_tree import Node, joined, left, sources
 
 MAX_NAME_CHARS = 256  # of a worker's id, kind and address, which the master keeps and shows
 

@@ -30,7 +30,7 @@ REFUSALS = ("28", "3D")  # SQLSTATE classes: wrong user or password, no such dat
 
 
 @contextlib.asynccontextmanager
-async def sole_master(database: str) -> AsyncIterator[Awaitable[None]]:
+async def single_master(database: str) -> AsyncIterator[Awaitable[None]]:
     """Holds the database for this master alone while the block runs.
 
     Gives what is to be awaited beside the work: it ends only when the hold is lost, with UnavailableError.

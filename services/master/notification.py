@@ -1,11 +1,11 @@
-"""A signal that several tasks can wait for, again and again, and that none of them can miss."""
+"""A notification that several tasks can wait for, again and again, and that none of them can miss."""
 
 from __future__ import annotations
 
 import asyncio
 
 
-class Signal:
+class Notification:
     """Read `count` before looking at what may have changed, then wait with it: news that came meanwhile return at once.
 
     Without the count, a notification between the look and the wait would be lost.

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.master.tree import FAN_OUT, Node, joined, left, sources
+from services.master.weight_tree import FAN_OUT, Node, joined, left, sources
 
 TRAINER = "trainer"
 
