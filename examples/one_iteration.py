@@ -99,7 +99,7 @@ def grade(policy: Policy, recipe: Recipe, prompts: Sequence[Prompt], generated: 
     for each in generated:
         prompt = prompts[int(each.sample.id.split("/")[0])]
         written = np.concatenate([span.tokens for span in each.spans])
-        text = policy.tokenizer.decode(written.tolist(), skip_special_tokens=True)
+        text = str(policy.tokenizer.decode(written.tolist(), skip_special_tokens=True))
         verdict = grader.grade(Answer(prompt.messages[-1].content, prompt.reference, text), options)
         assert verdict is not None  # this grader always decides
         assert verdict.value is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import importlib
+import importlib.util
 import re
 import tomllib
 from collections.abc import Iterator
@@ -82,7 +83,8 @@ def variables_in(cell: str, known: set[str]) -> list[str]:
 
 def documented() -> dict[str, list[str]]:
     """The variables of all tables, with what each row says of the default."""
-    known, found = set(settings()), {}
+    known = set(settings())
+    found: dict[str, list[str]] = {}
     for row in (row for name in NAMES for row in rows_of(page(name)) if len(row) > 2):
         variables = variables_in(row[0], known)
         defaults = [part.strip(" `") for part in row[1].split(", ")]
@@ -175,6 +177,33 @@ def test_every_table_of_a_recipe_is_in_the_tour() -> None:
     tables = {key for key, field in Recipe.model_fields.items() if models_in(field.annotation)}
     named = set(re.findall(r"`\[+(\w+)", page("docs/recipes.md")))
     assert sorted(tables - named) == []
+
+
+MESSAGE_KEY = re.compile(rf"(?<![\w.\[/-])((?:{'|'.join(Recipe.model_fields)})(?:\.[a-z_0-9]+)+)(?![\w.(/])")
+NO_KEYS = ("reward.custom_reward_function", "sampling.draw", "trainer.pt")  # verl's; a function's; a file's
+
+
+def texts_of(path: Path) -> Iterator[str]:
+    """What a program says and how it documents itself; of a recipe, the comments."""
+    if path.suffix == ".toml":
+        yield from (line.partition("#")[2] for line in path.read_text().splitlines())
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+
+def test_every_recipe_key_that_our_own_messages_name_exists() -> None:
+    files = [path for top in ("perilune", "services") for path in (ROOT / top).rglob("*.py")]
+    code = [path for path in files if not path.is_relative_to(ROOT / "perilune" / "api")]
+    named = {
+        (str(path.relative_to(ROOT)), key)
+        for path in (*code, *(ROOT / "recipes").glob("*.toml"))
+        for text in texts_of(path)
+        for key in MESSAGE_KEY.findall(text)
+        if not key.startswith(NO_KEYS) and not is_file(key) and ".safetensors" not in key
+    }
+    assert sorted(found for found in named if not is_recipe_key(found[1])) == []
 
 
 # Tables of the code.
@@ -280,6 +309,12 @@ def test_python_in_blocks_parses_and_imports_names_that_exist(name: str) -> None
                 module = importlib.import_module(node.module)
                 missing = [alias.name for alias in node.names if not hasattr(module, alias.name)]
                 assert missing == [] or name == "docs/extending.md", block.text
+
+
+def test_every_module_that_is_to_be_started_exists() -> None:
+    named = set(re.findall(r"python -m ((?:perilune|services|benchmarks|tests)[\w.]*\w)", all_text()))
+    assert named
+    assert sorted(module for module in named if importlib.util.find_spec(module) is None) == []
 
 
 def test_every_make_target_that_is_named_exists() -> None:
