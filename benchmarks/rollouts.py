@@ -151,13 +151,14 @@ def lengths_and_ages(mode: str, outcome: Outcome) -> dict[str, Figure]:
 
 # --- Learning -----------------------------------------------------------------------------------------------------
 
+CORRECTED = {"segments": "all", "objective": {"correction": "decoupled"}}
 LEARNING = {
     WAITING: {"rollout": {}, "trainer": {}},
-    PARTIAL: {"rollout": {"budget_tokens": 24, "max_staleness": 3}, "trainer": {"segments": "corrected"}},
-    ASYNCHRONOUS: {"rollout": {"asynchronous": True, "max_staleness": 2}, "trainer": {"segments": "corrected"}},
+    PARTIAL: {"rollout": {"budget_tokens": 24, "max_staleness": 3}, "trainer": CORRECTED},
+    ASYNCHRONOUS: {"rollout": {"asynchronous": True, "max_staleness": 2}, "trainer": CORRECTED},
     KEEPING: {
         "rollout": {"asynchronous": True, "max_staleness": 2, "context_at_swap": "keep"},
-        "trainer": {"segments": "corrected"},
+        "trainer": CORRECTED,
     },
 }
 QUANTIZED = {
@@ -165,7 +166,7 @@ QUANTIZED = {
     "int8, uncorrected": {"rollout": {"quantization": "int8"}, "trainer": {}},
     "int8, adaptive": {
         "rollout": {"quantization": "int8"},
-        "trainer": {"segments": "corrected", "correction": "adaptive"},
+        "trainer": {"segments": "all", "objective": {"correction": "adaptive"}},
     },
 }
 

@@ -28,14 +28,16 @@ from services.reward.graders.grader import Sample as Answer
 from services.rollout.engines.base import Generated, Sample, Sampling
 from services.rollout.engines.torch_engine import TorchEngine
 from services.rollout.prompts import prompt_tokens
-from services.trainer import objective, optimization
+from services.trainer import optimization
 from services.trainer.logprobs import sequence_logprobs, token_logprobs
 from services.trainer.model import Policy, make_policy
+from services.trainer.objectives import k15
 from services.trainer.packing import pack_rows
 from services.trainer.publisher import snapshot
 from services.trainer.warmup import warm_up
 
 MAX_TOKENS = 32  # of a response
+TAU = 0.1  # how strongly later steps are pulled back to the policy that sampled
 KV_CACHE_BYTES = 256 << 20
 
 
@@ -62,7 +64,7 @@ def recipe_of(warmup_steps: int, seed: int) -> Recipe:
             "prompts": {"source": "task", "name": "search", "options": three},
             "rollout": {"max_tokens": MAX_TOKENS},
             "reward": {"graders": [{"name": "exact", "options": {"marker": "answer:", "unordered": True}}]},
-            "trainer": {"num_iterations": 1, "tau": 0.1, "learning_rate": 1e-3},
+            "trainer": {"num_iterations": 1, "objective": {"tau": TAU}, "learning_rate": 1e-3},
         }
     )
 
@@ -108,10 +110,10 @@ def grade(policy: Policy, recipe: Recipe, prompts: Sequence[Prompt], generated: 
     return scored
 
 
-def advantages_of(scored: Sequence[Scored], group_size: int, tau: float) -> list[float]:
+def advantages_of(scored: Sequence[Scored], group_size: int) -> list[float]:
     """How much better each response is than the mean of its group."""
     groups = [scored[start : start + group_size] for start in range(0, len(scored), group_size)]
-    return [value for group in groups for value in objective.advantages([each.reward for each in group], "mean", tau)]
+    return [value for group in groups for value in k15.advantages([each.reward for each in group], "mean", TAU)]
 
 
 def take_step(policy: Policy, scored: Sequence[Scored], advantages: Sequence[float], recipe: Recipe) -> float:
@@ -125,7 +127,7 @@ def take_step(policy: Policy, scored: Sequence[Scored], advantages: Sequence[flo
     for row in pack_rows([each.tokens for each in scored], is_response, recipe.trainer.microbatch_tokens):
         logprobs_S = token_logprobs(policy.model, row)
         log_ratio_n = sequence_logprobs(logprobs_S - logprobs_S.detach(), row)
-        losses_n = objective.policy_loss(advantages_N[row.indices], log_ratio_n, recipe.trainer.tau)
+        losses_n = k15.policy_loss(advantages_N[row.indices], log_ratio_n, TAU)
         (losses_n.sum() / len(scored)).backward()
     return optimization.step(optimizer, recipe.trainer.learning_rate, recipe.trainer.max_grad_norm).item()
 
@@ -162,7 +164,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"responses   {len(scored)}; the first: {scored[0].text}")
     print(f"rewards     mean {sum(each.reward for each in scored) / len(scored):.3f}")
 
-    advantages = advantages_of(scored, given.group_size, recipe.trainer.tau)
+    advantages = advantages_of(scored, given.group_size)
     print(f"advantages  {sum(value != 0 for value in advantages)} of {len(advantages)} are not zero")
 
     before = accuracy(policy, recipe, prompts, 0, given.heldout)

@@ -1,6 +1,6 @@
 """`--set key.path=value`: one change to a document that was read from TOML, by the rules of its schema.
 
-trainer.tau=0.05                  a value in TOML's notation
+trainer.learning_rate=1e-5        a value in TOML's notation
 description=two words             what is no TOML, or no value that the key takes, is text where the key takes text
 reward.graders.0.weight=2         an element of a list, by its index; reward.graders[0].weight=2 says the same
 warmup=                           nothing behind `=` removes the key, or the element
@@ -24,7 +24,7 @@ from perilune.errors import RecipeError
 Part = str | int  # a key of a table, or an index of a list
 
 _PART = re.compile(r'\.?(?:(?P<key>[A-Za-z0-9_-]+)|"(?P<quoted>[^"]+)"|\[(?P<index>\d+)\])')
-_EXAMPLE = "write key.path=value, for example trainer.tau=0.05"
+_EXAMPLE = "write key.path=value, for example trainer.learning_rate=1e-5"
 
 
 def apply_override(document: dict[str, Any], override: str, schema: type[BaseModel]) -> None:

@@ -53,7 +53,7 @@ Paths = Annotated[
 ]
 ArgumentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 QuestionTemplate = Annotated[str, AfterValidator(_with_question)]
-Correction = Literal["truncated", "masked", "sequence", "decoupled", "adaptive"]  # services/trainer/correction.py
+Correction = Literal["truncated", "masked", "sequence", "decoupled", "adaptive"]  # of tokens
 
 
 class Table(BaseModel):
@@ -326,22 +326,59 @@ class AdapterTable(Table):
     ]  # fmt: skip
 
 
-class TrainerTable(Table):
-    """The k1.5 objective and its optimiser (§2.3.1-2.3.2)."""
+class K15Table(Table):
+    """The objective of k1.5 (§2.3.1-2.3.2), summed over each response; services/trainer/objectives/k15.py."""
 
-    num_iterations: NonNegativeInt  # 0: evaluate the model and end
+    type: Literal["k15"] = "k15"
     tau: NonNegativeFloat = 0.1
     # What a reward is compared with: the group's mean, or tau * log((1/k) sum exp(r/tau)).
     baseline: Literal["mean", "log_z"] = "mean"
+    # Importance weights for tokens that another distribution wrote than the one that is trained; none, if not given.
+    correction: Correction | None = None
+    correction_limit: Annotated[float, Field(gt=1)] = 2.0  # on an importance weight, or on its inverse
+    effective_share: Annotated[float, Field(gt=0, lt=1)] = 0.9  # adaptive: of a batch's tokens, after weighting
+
+
+class GrpoTable(Table):
+    """GRPO: group-normalised advantages, each token's ratio clipped; services/trainer/objectives/grpo.py."""
+
+    type: Literal["grpo"]
+    clip: Annotated[float, Field(gt=0, lt=1)] = 0.2  # a token's ratio counts within [1 - clip, 1 + clip]
+    clip_high: PositiveFloat | None = None  # the upper distance, where it is another one (DAPO's clip-higher)
+
+
+class RlooTable(Table):
+    """REINFORCE with a leave-one-out baseline, which has no keys; services/trainer/objectives/rloo.py."""
+
+    type: Literal["rloo"]
+
+
+def _k15_by_default(value: object) -> object:
+    return {"type": "k15", **value} if isinstance(value, dict) else value
+
+
+ObjectiveTable = Annotated[
+    K15Table | GrpoTable | RlooTable, Field(discriminator="type"), BeforeValidator(_k15_by_default)
+]
+
+
+def _known_segments(value: object) -> object:
+    if value == "corrected":
+        raise ValueError("write segments = 'all', and trainer.objective.correction = 'decoupled' or another one")
+    return value
+
+
+class TrainerTable(Table):
+    """The objective, the optimiser and what of a batch they see."""
+
+    num_iterations: NonNegativeInt  # 0: evaluate the model and end
+    objective: ObjectiveTable = K15Table()
     steps_per_iteration: PositiveInt = 1  # optimiser steps, each on its share of the iteration's groups
     epochs_per_iteration: PositiveInt = 1
     # Which tokens enter the loss: `current`, those at most rollout.max_staleness versions old (k1.5 §2.6.2: only what
-    # this iteration wrote); `all`; or `corrected`, all of them with the importance weights that `correction` names.
-    # With the last two no sample may grow older than that: its last iteration writes it to the end.
-    segments: Literal["current", "all", "corrected"] = "current"
-    correction: Correction = "decoupled"
-    correction_limit: Annotated[float, Field(gt=1)] = 2.0  # on an importance weight, or on its inverse
-    effective_share: Annotated[float, Field(gt=0, lt=1)] = 0.9  # adaptive: of a batch's tokens, after weighting
+    # this iteration wrote); or `all`: no sample may then grow older than that, and its last iteration writes it to
+    # the end.
+    segments: Annotated[Literal["current", "all"], BeforeValidator(_known_segments)] = "current"
     # Groups whose rewards are all equal carry no preference; leave them out and count them as filtered.
     drop_uniform_groups: bool = False
     optimizer: Literal["adamw", "sgd"] = "adamw"

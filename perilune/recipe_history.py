@@ -8,8 +8,11 @@ from typing import Any
 
 Document = dict[str, Any]
 
+_OBJECTIVE = ("tau", "baseline", "correction", "correction_limit", "effective_share")
+
 MOVED: dict[str, str] = {
     "sampling": "write [prompts.sampler], with `type` in place of `strategy` and only the keys of that type",
+    **{f"trainer.{key}": f"write trainer.objective.{key}, in [trainer.objective]" for key in _OBJECTIVE},
 }
 """What a file has to say in place of a key that it must not have any more."""
 
@@ -32,5 +35,20 @@ def _sampling_to_sampler(document: Document) -> Document:
     return rest | {"prompts": {"sampler": sampler} | document["prompts"]}
 
 
-UPGRADES: tuple[Callable[[Document], Document], ...] = (_sampling_to_sampler,)
+def _trainer_to_objective(document: Document) -> Document:
+    """`[trainer]` held k1.5's keys itself, and a correction was used with `segments = "corrected"` only."""
+    trainer = document.get("trainer")
+    if not isinstance(trainer, dict) or not trainer.keys() & {*_OBJECTIVE, "segments"} or "objective" in trainer:
+        return document
+    objective = {key: trainer[key] for key in _OBJECTIVE if key in trainer}
+    rest = {key: value for key, value in trainer.items() if key not in _OBJECTIVE}
+    if trainer.get("segments") == "corrected":
+        rest["segments"] = "all"
+        objective.setdefault("correction", "decoupled")
+    else:
+        objective.pop("correction", None)
+    return document | {"trainer": rest | {"objective": {"type": "k15"} | objective}}
+
+
+UPGRADES: tuple[Callable[[Document], Document], ...] = (_sampling_to_sampler, _trainer_to_objective)
 """From the oldest keys to the newest; each is a pure function, and leaves a recipe of today as it is."""

@@ -1,4 +1,4 @@
-"""One iteration of k1.5: a batch of scored groups in, the next policy and its figures out.
+"""One iteration: a batch of scored groups in, the next policy and its figures out.
 
 consumes    the iteration's groups, sampled from π_i
 produces    the policy of the next iteration, in place, and metrics
@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -21,10 +21,12 @@ from torch import Tensor
 from perilune.errors import InvalidInputError
 from perilune.recipe import Recipe
 from perilune.rewards import group_rewards
-from services.trainer import correction, objective, optimization
+from services.trainer import optimization
 from services.trainer.batch import Group, Sample
-from services.trainer.logprobs import TokenLogprobs, sequence_logprobs
+from services.trainer.logprobs import TokenLogprobs
 from services.trainer.model import Policy
+from services.trainer.objectives import make_objective
+from services.trainer.objectives.objective import LossRow, Objective
 from services.trainer.packing import PackedRow, pack_rows
 from services.trainer.ranks import Ranks
 from services.trainer.sharding import shard
@@ -45,11 +47,23 @@ class Minibatch:
     """The samples of one optimiser step, packed, with what the loss needs of each."""
 
     samples: list[Sample]  # those with tokens in the loss
-    advantages_N: Tensor
+    advantages: list[Tensor]  # of each sample's tokens in the loss
     weights_N: Tensor  # 1 / (groups in the step × samples in the group): the loss is the weighted sum
     rows: list[PackedRow]  # this rank's
-    behaviour: list[Tensor]  # for each row what its scored tokens were drawn with, log-probabilities, shape (S,)
+    behaviour: list[Tensor]  # for each row what its scored tokens were drawn with, shape (S,); where that is needed
     idle: PackedRow | None = None  # passed through for nothing, where other ranks have a row more
+
+    def loss_row(self, number: int, policy_S: Tensor, reference_S: Tensor | None) -> LossRow:
+        """A row as the objective takes it."""
+        row = self.rows[number]
+        return LossRow(
+            policy_S,
+            reference_S,
+            self.behaviour[number] if self.behaviour else None,
+            torch.cat([self.advantages[index] for index in row.indices]),
+            row.sequence_S,
+            self.weights_N[row.indices],
+        )
 
 
 @dataclass
@@ -62,10 +76,11 @@ class _Tally:
     num_reference_tokens: int = 0
     sum_reference_logprobs: float = 0.0
     engine_gap: float = -math.inf
-    importance: list[Tensor] = field(default_factory=list)  # weights, where a correction makes them
+    observed: dict[str, list[Tensor]] = field(default_factory=dict)  # by the objective, row by row
 
     @staticmethod
     def of_all(parts: Sequence[_Tally]) -> _Tally:
+        names = sorted({name for part in parts for name in part.observed})
         return _Tally(
             losses=[math.fsum(losses) for losses in zip(*(part.losses for part in parts), strict=True)],
             grad_norms=parts[0].grad_norms,  # of all ranks' gradients already
@@ -73,8 +88,17 @@ class _Tally:
             num_reference_tokens=sum(part.num_reference_tokens for part in parts),
             sum_reference_logprobs=math.fsum(part.sum_reference_logprobs for part in parts),
             engine_gap=max(part.engine_gap for part in parts),
-            importance=[weights for part in parts for weights in part.importance],
+            observed={name: [each for part in parts for each in part.observed.get(name, [])] for name in names},
         )
+
+    def observe(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.observed.setdefault(name, []).append(value)
+
+    def all_observed(self) -> dict[str, Tensor]:
+        """What the objective let be observed, over all rows; without what has no values."""
+        joined = {name: torch.cat(values) for name, values in self.observed.items()}
+        return {name: values for name, values in joined.items() if len(values)}
 
 
 class Learner:
@@ -93,6 +117,7 @@ class Learner:
             shard(self._logprobs, self._ranks)
         self._table = recipe.trainer
         self._reward = recipe.reward
+        self._objective = make_objective(recipe.trainer.objective)
         self.optimizer = optimization.make_optimizer(policy.model.parameters(), recipe.trainer)
 
     def train(
@@ -123,7 +148,9 @@ class Learner:
         minibatches = [self._minibatch(part, iteration) for part in _shares(groups, self._table.steps_per_iteration)]
         tally = _Tally()
         # Under π_i no step was taken yet, so the first step's own forward pass is its reference.
-        references = [None, *(self._reference(minibatch, tally, all_should_stop) for minibatch in minibatches[1:])]
+        references: list[list[Tensor] | None] = [None] * len(minibatches)
+        if self._needs_reference:
+            references[1:] = [self._reference(minibatch, tally, all_should_stop) for minibatch in minibatches[1:]]
         for _ in range(self._table.epochs_per_iteration):
             for number, minibatch in enumerate(minibatches):
                 if all_should_stop():
@@ -133,14 +160,15 @@ class Learner:
                 tally.grad_norms.append(norm.item())
         tally = _Tally.of_all(self._ranks.gathered(tally))
         num_mixed = sum(len(set(self._rewards(group, iteration))) > 1 for group in groups)
-        return _summary(groups, num_mixed, tally, rate, self._table.epochs_per_iteration, time.perf_counter() - started)
+        metrics = _summary(
+            groups, num_mixed, tally, rate, self._table.epochs_per_iteration, time.perf_counter() - started
+        )
+        metrics |= self._objective.metrics(tally.all_observed())
+        return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
     def _minibatch(self, groups: Sequence[Group], iteration: int) -> Minibatch:
         samples = [sample for group in groups for sample in group.samples]
-        advantages: list[float] = []
-        for group in groups:
-            rewards = self._rewards(group, iteration)
-            advantages += objective.advantages(rewards, self._table.baseline, self._table.tau)
+        advantages = [part for group in groups for part in self._advantages(group, iteration)]
         weights = [1 / (len(groups) * len(group.samples)) for group in groups for _ in group.samples]
         # A sample none of whose tokens is trained on was only there to be compared with.
         used = [number for number, sample in enumerate(samples) if sample.in_loss.any()]
@@ -148,17 +176,21 @@ class Learner:
         rows = pack_rows(
             [sample.tokens for sample in samples], [sample.in_loss for sample in samples], self._table.microbatch_tokens
         )
-        behaviour = [_behaviour(samples, row) for row in rows] if self._table.segments == "corrected" else []
+        behaviour = [_behaviour(samples, row) for row in rows] if self._objective.needs_behaviour else []
         mine = self._ranks.share(rows)
         is_short = len(mine) * self._ranks.size < len(rows)
         return Minibatch(
             samples=samples,
-            advantages_N=torch.tensor(advantages, dtype=torch.float32)[used],
+            advantages=[advantages[number] for number in used],
             weights_N=torch.tensor(weights, dtype=torch.float32)[used],
             rows=mine,
             behaviour=self._ranks.share(behaviour),
             idle=rows[-1] if is_short else None,  # the last one has the fewest tokens
         )
+
+    def _advantages(self, group: Group, iteration: int) -> list[Tensor]:
+        num_tokens = [int(sample.in_loss.sum()) for sample in group.samples]
+        return self._objective.advantages(self._rewards(group, iteration), num_tokens)
 
     def _rewards(self, group: Group, iteration: int) -> list[float]:
         """What the objective compares."""
@@ -186,59 +218,47 @@ class Learner:
             self._token_logprobs(minibatch.idle)
         return reference
 
-    def _accumulate(self, minibatch: Minibatch, reference: list[Tensor] | None, tally: _Tally) -> list[Tensor]:
+    def _accumulate(self, minibatch: Minibatch, reference: list[Tensor] | None, tally: _Tally) -> list[Tensor] | None:
         """Adds the minibatch's gradient row by row, so that its size does not depend on how rows were cut.
 
-        Without a reference the policy is still π_i; either way the reference is returned, for the next epoch.
+        Before the iteration's first step the policy is π_i, and its own passes are the reference. The reference is
+        returned, for the next epoch; None where the objective needs none.
         """
-        if reference is None and self._needs_all_first:
-            reference = self._reference(minibatch, tally, never)
+        is_open = not tally.grad_norms and reference is None
+        if is_open and self._objective.looks_at_step:
+            reference, is_open = self._reference(minibatch, tally, never), False
         used = reference or []
-        exponent = self._exponent(minibatch, used)
-        loss = 0.0
-        tally.half_squares = []
+        objective = self._for_step(minibatch, used)
+        loss, tally.half_squares = 0.0, []
         for number, row in enumerate(minibatch.rows):
             logprobs_S = self._token_logprobs(row)
-            if reference is None:
+            if is_open:
                 used.append(logprobs_S.detach())
-                _compare(minibatch, row, logprobs_S.detach(), tally)
-            log_ratio_S = logprobs_S - used[number]
-            log_ratio_n, weighted_n = sequence_logprobs(log_ratio_S, row), None
-            if minibatch.behaviour:
-                importance_S = correction.importance_weights(
-                    self._table.correction,
-                    logprobs_S,
-                    used[number],
-                    minibatch.behaviour[number],
-                    row.sequence_S,
-                    self._table.correction_limit,
-                    exponent,
-                )
-                tally.importance.append(importance_S)
-                weighted_n = sequence_logprobs(importance_S * log_ratio_S, row)
-            losses_n = objective.policy_loss(
-                minibatch.advantages_N[row.indices], log_ratio_n, self._table.tau, weighted_n
-            )
-            row_loss = (minibatch.weights_N[row.indices] * losses_n).sum()
+                _compare(minibatch, row, used[number], tally)
+            loss_row = minibatch.loss_row(number, logprobs_S, used[number] if self._needs_reference else None)
+            row_loss, observed = objective.loss(loss_row)
             row_loss.backward()
             loss += row_loss.item()
-            tally.half_squares += (0.5 * log_ratio_n.detach() ** 2).tolist()
+            tally.observe(observed)
+            if self._needs_reference:
+                tally.half_squares += (0.5 * loss_row.sums(loss_row.log_ratio_S.detach()) ** 2).tolist()
         if minibatch.idle:
             (0.0 * self._token_logprobs(minibatch.idle).sum()).backward()
         tally.losses.append(loss)
-        return used
+        return used if self._needs_reference else None
 
     @property
-    def _needs_all_first(self) -> bool:
-        """Whether a weight depends on the whole minibatch, so that π_i must be known before the first row's."""
-        return self._table.segments == "corrected" and self._table.correction == "adaptive"
+    def _needs_reference(self) -> bool:
+        return self._objective.reference == "iteration"
 
-    def _exponent(self, minibatch: Minibatch, reference: list[Tensor]) -> float:
-        if not self._needs_all_first:
-            return 1.0
-        mine = [of_policy - drawn for of_policy, drawn in zip(reference, minibatch.behaviour, strict=True)]
-        log_ratio_S = torch.cat([torch.empty(0), *(part for parts in self._ranks.gathered(mine) for part in parts)])
-        return correction.adaptive_exponent(log_ratio_S, self._table.effective_share)
+    def _for_step(self, minibatch: Minibatch, reference: list[Tensor]) -> Objective:
+        """The objective of this step, after a look at the tokens of all ranks where it wants one."""
+        if not self._objective.looks_at_step:
+            return self._objective
+        mine = list(zip(reference, minibatch.behaviour, strict=True))
+        pairs = [pair for part in self._ranks.gathered(mine) for pair in part]
+        reference_S, behaviour_S = (torch.cat([torch.empty(0), *(pair[place] for pair in pairs)]) for place in (0, 1))
+        return self._objective.for_step(reference_S, behaviour_S)
 
     def _token_logprobs(self, row: PackedRow) -> Tensor:
         device = self.policy.model.device.type
@@ -274,7 +294,7 @@ def _behaviour(samples: Sequence[Sample], row: PackedRow) -> Tensor:
         known = None if sample.behaviour_logprobs is None else sample.behaviour_logprobs[sample.in_loss]
         if known is None or np.isnan(known).any():
             raise InvalidInputError(
-                f"sample {sample.id} has tokens without log-probabilities, and trainer.segments = 'corrected' needs "
+                f"sample {sample.id} has tokens without log-probabilities, and trainer.objective.correction needs "
                 "them; use an engine that gives them"
             )
         parts.append(known)
@@ -288,7 +308,7 @@ def _scored(sample: Sample) -> np.ndarray:
 def _summary(
     groups: Sequence[Group], num_mixed: int, tally: _Tally, rate: float, num_epochs: int, train_seconds: float
 ) -> dict[str, float]:
-    """The iteration's metrics: finite numbers. Those that need samples or steps are left out where there were none."""
+    """The iteration's metrics. Those that need samples or steps are left out where there were none."""
     samples = [sample for group in groups for sample in group.samples]
     lengths = [sample.num_response_tokens for sample in samples]
     num_tokens = sum(len(sample.tokens) for sample in samples)
@@ -318,14 +338,9 @@ def _summary(
     if tally.half_squares:
         # E[ρ²]/2, KL(π_i ‖ π_θ) to second order, nats a sequence, on the last step's samples before that step.
         metrics["kl"] = math.fsum(tally.half_squares) / len(tally.half_squares)
-    if weights := [part for part in tally.importance if len(part)]:
-        weights_S = torch.cat(weights)
-        metrics["importance_mean"] = weights_S.mean().item()
-        metrics["importance_max"] = weights_S.max().item()
-        metrics["effective_share"] = correction.effective_share(weights_S)
     if tally.num_reference_tokens:
         # Samples are drawn from π_i, so this estimates its entropy; nats a token.
         metrics["entropy"] = -tally.sum_reference_logprobs / tally.num_reference_tokens
     if tally.engine_gap >= 0:
         metrics["engine_gap"] = min(tally.engine_gap, INFINITE_GAP)  # nats; the largest over all tokens
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
+    return metrics

@@ -53,7 +53,7 @@ def step(optimizer: Optimizer, rate: float, max_grad_norm: float) -> Tensor:
     norm = norm.full_tensor() if isinstance(norm, DTensor) else norm  # over all ranks
     clip_grads_with_norm_(parameters, max_grad_norm, norm)
     if not torch.isfinite(norm):
-        raise DivergedError(f"the gradient's norm is {norm.item()}; lower the learning rate, or raise trainer.tau")
+        raise DivergedError(f"the gradient's norm is {norm.item()}; lower the learning rate")
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.step()

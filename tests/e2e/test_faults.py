@@ -109,9 +109,11 @@ def test_a_misspelt_grader_fails_the_run_with_the_nearest_name(tmp_path: Path) -
 
 
 def test_a_wrong_recipe_is_refused_before_anything_starts(tmp_path: Path) -> None:
-    status, said = perilune("train", "recipes/search.toml", "--set", "trainer.taw=1", "--home", str(tmp_path / "runs"))
+    status, said = perilune(
+        "train", "recipes/search.toml", "--set", "trainer.objective.taw=1", "--home", str(tmp_path / "runs")
+    )
     assert status == 1
-    assert "trainer.taw: no such key; did you mean 'tau'?" in said
+    assert "trainer.objective.taw: no such key; did you mean 'tau'?" in said
     assert not (tmp_path / "runs").exists()
 
 

@@ -28,8 +28,7 @@ CORRECTED = {
     "learning_rate": 0.1,
     "steps_per_iteration": 2,
     "epochs_per_iteration": 2,
-    "segments": "corrected",
-    "correction": "adaptive",
+    "objective": {"correction": "adaptive"},
 }
 MOMENTS = {"learning_rate": 1e-3, "steps_per_iteration": 3}
 

@@ -26,7 +26,7 @@ def test_its_step_makes_what_was_rewarded_likelier_and_the_rest_less_likely() ->
     recipe = example.recipe_of(warmup_steps=1, seed=0)
     policy = make_policy(recipe)
     scored = [scored_text(policy, "3 4 yes", reward=1.0), scored_text(policy, "none none none", reward=0.0)]
-    advantages = example.advantages_of(scored, group_size=2, tau=0.1)
+    advantages = example.advantages_of(scored, group_size=2)
     assert advantages == [0.5, -0.5]
     before = logprobs(policy, scored)
     example.take_step(policy, scored, advantages, recipe)

@@ -178,12 +178,12 @@ def test_all_mistakes_are_named_at_once_those_of_the_file_too(tmp_path: Path) ->
         tmp_path,
         reward=graders({"name": "exakt", "wait": 2}, {"name": "numeric", "options": {"tol": 1, "tolerance": "x"}}),
         rollout={"max_tokens": "many", "environment": {"name": "no"}},
-        trainer={"num_iterations": 1, "tua": 1},
+        trainer={"num_iterations": 1, "objective": {"tua": 1}},
     )
     assert [line.partition(": ")[0] for line in found] == [
         "rollout.max_tokens",
         "reward.graders.0.wait",
-        "trainer.tua",
+        "trainer.objective.tua",
         "rollout.environment.name",
         "reward.graders.0.name",
         "reward.graders.1.options.tol",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from perilune.errors import RecipeError
-from perilune.recipe import Recipe, check_recipe, load_recipe, read_stored_recipe, recipe_from_json
+from perilune.recipe import GrpoTable, K15Table, Recipe, check_recipe, load_recipe, read_stored_recipe, recipe_from_json
 
 JSONL = {"source": "jsonl", "path": "prompts.jsonl"}
 RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"))
@@ -29,6 +29,10 @@ def minimal(**changes: Any) -> dict[str, Any]:
 
 def sampled(**sampler: Any) -> dict[str, Any]:
     return {"source": "task", "name": "search", "sampler": sampler}
+
+
+def with_objective(**objective: Any) -> dict[str, Any]:
+    return minimal(trainer={"num_iterations": 3, "objective": objective})
 
 
 def mistakes(document: dict[str, Any]) -> list[str]:
@@ -52,7 +56,10 @@ def test_the_default_recipe_is_shipped() -> None:
     ("document", "said"),
     [
         (minimal(trainr={}), "  trainr: no such key; did you mean 'trainer'?"),
-        (minimal(trainer={"num_iterations": 3, "tua": 1}), "  trainer.tua: no such key; did you mean 'tau'?"),
+        (
+            minimal(trainer={"num_iterations": 3, "objective": {"tua": 1}}),
+            "  trainer.objective.tua: no such key; did you mean 'tau'?",
+        ),
         (
             minimal(model={"create": {"task": "search", "hiden_size": 8}}),
             "  model.create.hiden_size: no such key; did you mean 'hidden_size'?",
@@ -88,9 +95,17 @@ def test_a_key_like_no_other_is_answered_with_the_known_ones() -> None:
     ("document", "key", "expected"),
     [
         (minimal(trainer={"num_iterations": "many"}), "trainer.num_iterations", "valid integer"),
-        (minimal(trainer={"num_iterations": 3, "tau": -1}), "trainer.tau", "greater than or equal to 0"),
+        (
+            with_objective(tau=-1),
+            "trainer.objective.tau",
+            "greater than or equal to 0",
+        ),
         (minimal(rollout={"group_size": 1}), "rollout.group_size", "greater than or equal to 2"),
-        (minimal(trainer={"num_iterations": 3, "baseline": "median"}), "trainer.baseline", "'mean' or 'log_z'"),
+        (
+            with_objective(baseline="median"),
+            "trainer.objective.baseline",
+            "'mean' or 'log_z'",
+        ),
         (minimal(reward={"graders": []}), "reward.graders", "at least 1 item"),
         (minimal(name="Not A Name"), "name", "pattern"),
         (minimal(model={"create": {"task": "t", "hidden_size": 10}}), "model.create", "no multiple of num_heads 4"),
@@ -121,10 +136,10 @@ def test_an_option_that_is_none_of_the_kinds_is_one_mistake() -> None:
 
 
 def test_every_mistake_is_named_at_once() -> None:
-    document = minimal(trainer={"tau": "x"}, sead=1)
+    document = minimal(trainer={"objective": {"tau": "x"}}, sead=1)
     assert mistakes(document) == [
         "  trainer.num_iterations: is required and missing",
-        "  trainer.tau: input should be a valid number, unable to parse string as a number (got 'x')",
+        "  trainer.objective.tau: input should be a valid number, unable to parse string as a number (got 'x')",
         "  sead: no such key; did you mean 'seed'?",
     ]
 
@@ -140,9 +155,14 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_overrides_are_toml_and_apply_after_the_file(file: Path) -> None:
-    overrides = ["trainer.num_iterations=5", "trainer.tau=0.25", "rollout.stop=['x', 'y']", "description=a bare text"]
+    overrides = [
+        "trainer.num_iterations=5",
+        "trainer.objective.tau=0.25",
+        "rollout.stop=['x', 'y']",
+        "description=a bare text",
+    ]
     recipe = load_recipe(file, overrides)
-    assert (recipe.trainer.num_iterations, recipe.trainer.tau) == (5, 0.25)
+    assert (recipe.trainer.num_iterations, recipe.trainer.objective) == (5, K15Table(tau=0.25))
     assert recipe.rollout.stop == ["x", "y"]
     assert recipe.description == "a bare text"
 
@@ -177,7 +197,9 @@ def test_an_override_reaches_into_lists_and_removes(lists: Path) -> None:
     ]
     assert recipe.warmup is None
     assert recipe.evaluation.modes == ["greedy"]
-    assert [g.name for g in load_recipe(lists, ["reward.graders.0=", "trainer.tau="]).reward.graders] == ["format"]
+    assert [g.name for g in load_recipe(lists, ["reward.graders.0=", "trainer.objective.tau="]).reward.graders] == [
+        "format"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -209,11 +231,11 @@ def test_what_looks_like_toml_is_text_where_the_key_takes_text(lists: Path, over
         ("=3", "'' is no key"),
         ("trainer..tau=3", "'trainer..tau' is no key"),
         ("name.first=1", "name is a value, not a table"),
-        ("trainer.taw=1", "did you mean 'tau'?"),
+        ("trainer.objective.taw=1", "did you mean 'tau'?"),
         ("reward.graders.2.weight=2", "reward.graders has elements 0 to 1; to add one, set the whole list"),
         ("reward.graders.weight=2", "reward.graders is a list; write reward.graders.0.weight for its first element"),
         ("warmupp=", "there is no warmupp to remove; did you mean 'warmup'?"),
-        ("trainer.tau=inf", "trainer.tau: input should be a finite number"),
+        ("trainer.objective.tau=inf", "trainer.objective.tau: input should be a finite number"),
         ("trainer.learning_rate=nan", "trainer.learning_rate: input should be a finite number"),
         ("reward.graders.0.weight=-inf", "reward.graders.0.weight: input should be a finite number"),
         ("trainer.betas=[nan, 0.9]", "trainer.betas.0: input should be a finite number"),
@@ -302,3 +324,72 @@ def test_what_is_cut_off_in_sampling_cannot_be_trained_on(cut: dict[str, float])
     (said,) = mistakes(minimal(rollout=cut))
     assert f"rollout.{next(iter(cut))} cuts off what the policy may say" in said
     check_recipe(minimal(rollout=cut, trainer={"num_iterations": 0}))  # which only evaluates
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("tau", 0.2), ("baseline", "log_z"), ("correction", "masked"), ("correction_limit", 3), ("effective_share", 0.5)],
+)
+def test_a_former_key_in_a_file_is_told_its_present_place(key: str, value: object) -> None:
+    (said,) = mistakes(minimal(trainer={"num_iterations": 3, key: value}))
+    assert said == f"  trainer.{key}: has moved; write trainer.objective.{key}, in [trainer.objective]"
+
+
+def test_a_former_value_in_a_file_is_told_what_it_is_now() -> None:
+    (said,) = mistakes(minimal(trainer={"num_iterations": 3, "segments": "corrected"}))
+    assert "trainer.segments: write segments = 'all', and trainer.objective.correction = 'decoupled'" in said
+
+
+FORMER = {"num_iterations": 3, "tau": 0.3, "baseline": "log_z", "correction_limit": 3.0, "effective_share": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("trainer", "segments", "correction"),
+    [
+        ({"segments": "corrected", "correction": "masked"}, "all", "masked"),
+        ({"segments": "corrected"}, "all", "decoupled"),
+        ({"segments": "all", "correction": "masked"}, "all", None),  # which was not used
+        ({"segments": "current", "correction": "decoupled"}, "current", None),
+    ],
+)
+def test_a_stored_recipe_with_former_keys_is_the_same_run(
+    trainer: dict[str, str], segments: str, correction: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = minimal(rollout={"max_staleness": 1}, trainer=FORMER | trainer)
+    read = read_stored_recipe(json.dumps(stored)).trainer
+    assert (read.num_iterations, read.segments) == (3, segments)
+    assert read.objective == K15Table(
+        tau=0.3, baseline="log_z", correction_limit=3, effective_share=0.5, correction=correction
+    )
+    assert not caplog.messages  # nothing was ignored
+
+
+def test_a_stored_recipe_of_now_is_left_alone() -> None:
+    recipe = check_recipe(minimal(trainer={"num_iterations": 3, "objective": {"type": "grpo", "clip_high": 0.28}}))
+    assert read_stored_recipe(recipe.model_dump_json()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("objective", "said"),
+    [
+        ({"type": "grpo", "tau": 0.1}, "  trainer.objective.tau: no such key; known here are clip, clip_high, type"),
+        ({"type": "grpo", "clipp": 0.1}, "  trainer.objective.clipp: no such key; did you mean 'clip'?"),
+        ({"type": "grpo", "clip": 1.5}, "  trainer.objective.clip: input should be less than 1 (got 1.5)"),
+        ({"type": "rloo", "tau": 0.1}, "  trainer.objective.tau: no such key; known here are type"),
+    ],
+)
+def test_each_objective_has_its_own_keys(objective: dict[str, object], said: str) -> None:
+    assert mistakes(with_objective(**objective)) == [said]
+
+
+def test_an_unknown_objective_is_told_those_there_are() -> None:
+    (said,) = mistakes(with_objective(type="dpo"))
+    assert said.startswith("  trainer.objective")
+    assert "'k15', 'grpo', 'rloo'" in said
+
+
+def test_the_default_objective_needs_no_type(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(Path("recipes/own_prompts.toml").read_text())
+    assert load_recipe(path, ["trainer.objective.tau=0.2"]).trainer.objective == K15Table(tau=0.2)
+    assert load_recipe(path, ["trainer.objective.type=grpo"]).trainer.objective == GrpoTable(type="grpo")

@@ -40,7 +40,7 @@ def recipe_json(num_iterations: int, tau: float = 0.1) -> str:
         "prompts": {"source": "task", "name": "search", "num_train": 100, "num_heldout": 5},
         "rollout": {"prompts_per_iteration": 3, "group_size": 2},
         "reward": {"graders": [{"name": "exact"}]},
-        "trainer": {"num_iterations": num_iterations, "tau": tau},
+        "trainer": {"num_iterations": num_iterations, "objective": {"tau": tau}},
         "evaluation": {"num_problems": 5, "modes": ["greedy"]},
     }
     return check_recipe(document).model_dump_json()

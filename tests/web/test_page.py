@@ -46,7 +46,7 @@ def test_runs_are_listed_and_compared_by_keyboard_alone(site: Site, page: Page) 
     page.keyboard.press("Enter")
     expect(page.get_by_role("heading", name="Comparison")).to_be_visible()
     # The recipes differ in one value, which the comparison finds.
-    expect(page.get_by_role("row", name=re.compile(r"^trainer\.tau"))).to_contain_text("0.05")
+    expect(page.get_by_role("row", name=re.compile(r"^trainer\.objective\.tau"))).to_contain_text("0.05")
     reward = page.locator("figure", has=page.get_by_text("Reward", exact=True))
     expect(reward.locator("polyline")).to_have_count(2)
     expect(reward.locator(".legend")).to_have_text(re.compile(f"{SHORT}.*{OTHER}"))

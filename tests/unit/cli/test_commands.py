@@ -123,12 +123,12 @@ trainer.num_iterations = 3
 def test_recipe_check_prints_the_recipe_with_its_defaults_as_toml(tmp_path: Path) -> None:
     path, again = tmp_path / "small.toml", tmp_path / "again.toml"
     path.write_text(SMALL)
-    printed = perilune("recipe", "check", path, "--set", "trainer.tau=0.5").stdout
+    printed = perilune("recipe", "check", path, "--set", "trainer.objective.tau=0.5").stdout
     document = tomllib.loads(printed)
-    assert (document["trainer"]["tau"], document["rollout"]["group_size"]) == (0.5, 8)
+    assert (document["trainer"]["objective"]["tau"], document["rollout"]["group_size"]) == (0.5, 8)
     again.write_text(printed)
     assert perilune("recipe", "check", again).stdout == printed
-    assert json.loads(perilune("recipe", "check", again, "--json").stdout)["trainer"]["tau"] == 0.5
+    assert json.loads(perilune("recipe", "check", again, "--json").stdout)["trainer"]["objective"]["tau"] == 0.5
 
 
 @pytest.mark.parametrize("command", [["recipe", "check"], ["train"]])
@@ -136,14 +136,14 @@ def test_a_recipe_that_cannot_run_here_is_refused_before_anything_starts(tmp_pat
     path = tmp_path / "small.toml"
     path.write_text(SMALL)
     home = tmp_path / "home"
-    overrides = ["reward.graders.0.name=exakt", "rollout.max_tokens=128", "trainer.taw=1"]
+    overrides = ["reward.graders.0.name=exakt", "rollout.max_tokens=128", "trainer.objective.taw=1"]
     options = [argument for override in overrides for argument in ("--set", override)]
     done = perilune(*command, path, *options, PERILUNE_HOME=str(home))
     assert done.returncode == 1
     assert done.stdout == ""
     assert done.stderr.splitlines()[0] == f"perilune: {path} has 3 mistakes:"
     assert [line.partition(": ")[0] for line in done.stderr.splitlines()[1:]] == [
-        "  trainer.taw",
+        "  trainer.objective.taw",
         "  rollout.max_tokens",
         "  reward.graders.0.name",
     ]
@@ -173,7 +173,10 @@ def test_an_evaluation_renders_prompts_as_the_recipe_says() -> None:
 def test_a_run_that_goes_on_is_given_more_iterations_and_nothing_else() -> None:
     assert iterations_in([]) == 0
     assert iterations_in(["trainer.num_iterations=40"]) == 40
-    for wrong, said in (("trainer.tau=1", "kept as it ran"), ("trainer.num_iterations=x", "a positive number")):
+    for wrong, said in (
+        ("trainer.objective.tau=1", "kept as it ran"),
+        ("trainer.num_iterations=x", "a positive number"),
+    ):
         with pytest.raises(InvalidInputError, match=said):
             iterations_in([wrong])
 

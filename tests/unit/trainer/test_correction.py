@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from services.trainer import objective
 from services.trainer.batch import Group
-from services.trainer.correction import adaptive_exponent, effective_share, importance_weights
 from services.trainer.learner import Learner
+from services.trainer.objectives import k15
+from services.trainer.objectives.correction import adaptive_exponent, effective_share, importance_weights
 from tests.unit.trainer.models import plain_logprobs, recipe, sample, tiny_policy
 
 # Two sequences: tokens 0 and 1, token 2.
@@ -64,7 +64,7 @@ def test_tokens_of_the_current_policy_need_no_correction(kind: str) -> None:
         logprobs = plain_logprobs(policies[0], [one.tokens])[0].numpy()
         object.__setattr__(one, "behaviour_logprobs", np.concatenate([[np.nan], logprobs]).astype(np.float32))
     plain = recipe(optimizer="sgd", learning_rate=0.5)
-    corrected = recipe(optimizer="sgd", learning_rate=0.5, segments="corrected", correction=kind)
+    corrected = recipe(optimizer="sgd", learning_rate=0.5, objective={"correction": kind})
     Learner(policies[0], plain).train(0, batch)
     metrics = Learner(policies[1], corrected).train(0, batch)
     assert metrics["importance_mean"] == pytest.approx(1.0, abs=1e-4)
@@ -75,12 +75,13 @@ def test_tokens_of_the_current_policy_need_no_correction(kind: str) -> None:
 def test_the_gradient_is_that_of_the_weighted_tokens() -> None:
     rng = np.random.default_rng(0)
     group = Group("a", [sample(rng, 1.0, 5, 6), sample(rng, 0.0, 5, 9)])
+    limited = {"correction": "decoupled", "correction_limit": 1.5}
     policy = tiny_policy()
     ours = [np.exp(-rng.random(len(one.tokens))).astype(np.float32) for one in group.samples]
     expected = copy.deepcopy(policy.model)
     expected.set_attn_implementation("eager")
     loss = torch.zeros(())
-    for one, noise, advantage in zip(group.samples, ours, objective.advantages([1, 0], "mean", 0.1), strict=True):
+    for one, noise, advantage in zip(group.samples, ours, k15.advantages([1, 0], "mean", 0.1), strict=True):
         ids = torch.from_numpy(one.tokens)[None]
         logprobs = torch.log_softmax(expected(ids, use_cache=False).logits[0, :-1], -1).gather(-1, ids[0, 1:, None])
         behaviour = logprobs[:, 0].detach().numpy() + np.log(noise[1:])
@@ -88,7 +89,7 @@ def test_the_gradient_is_that_of_the_weighted_tokens() -> None:
         weights = torch.from_numpy(1 / noise[1:]).clamp_max(1.5) * torch.from_numpy(one.in_loss[1:])
         loss = loss - advantage * (weights * logprobs[:, 0]).sum() / 2
     loss.backward()
-    table = recipe(optimizer="sgd", learning_rate=0.5, max_grad_norm=1e9, segments="corrected", correction_limit=1.5)
+    table = recipe(optimizer="sgd", learning_rate=0.5, max_grad_norm=1e9, objective=limited)
     Learner(policy, table).train(0, [group])
     stepped = dict(policy.model.named_parameters())
     for name, parameter in expected.named_parameters():

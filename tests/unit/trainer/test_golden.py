@@ -64,7 +64,9 @@ def _digest(policy: Policy, number: int) -> str:
 
 def _sampled(policy: Policy, recipe: Recipe, iteration: int, random: torch.Generator) -> list[Group]:
     """Responses to an iteration's problems, graded, each token with the log-probability that it was drawn with."""
-    problems = [search.problem(recipe.seed, NUM_GROUPS * iteration + number, num_numbers=2) for number in range(NUM_GROUPS)]
+    problems = [
+        search.problem(recipe.seed, NUM_GROUPS * iteration + number, num_numbers=2) for number in range(NUM_GROUPS)
+    ]
     prompts = [prompt_ids(policy.tokenizer, [{"role": "user", "content": search.question(p)}]) for p in problems]
     tokens_BT = torch.tensor(prompts).repeat_interleave(GROUP_SIZE, 0)
     samples = [
@@ -98,7 +100,9 @@ def _sample(policy: Policy, tokens: np.ndarray, num_prompt: int, answer: str) ->
 
 def this_platform() -> str:
     """What decides the last bits of floats."""
-    cpus = re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text()) if platform.system() == "Linux" else []
+    cpus = (
+        re.findall(r"model name\s*:\s*(.*)", Path("/proc/cpuinfo").read_text()) if platform.system() == "Linux" else []
+    )
     capability = torch.backends.cpu.get_cpu_capability()
     return f"torch {torch.__version__}, {platform.machine()}, {capability}, {cpus[0] if cpus else 'unknown'}"
 

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from perilune.recipe import LengthRewardTable
-from services.trainer import objective
 from services.trainer.batch import Group, Sample
 from services.trainer.learner import InterruptedTraining, Learner, _shares
+from services.trainer.objectives import k15
 from services.trainer.optimization import DivergedError
 from tests.unit.trainer.models import groups, plain_logprobs, recipe, same_bits, sample, state, tiny_policy
+
+CORRECTED = {"correction": "decoupled"}
+RLOO, GRPO = {"type": "rloo"}, {"type": "grpo"}
 
 
 def test_one_sgd_step_is_the_gradient_of_the_papers_objective() -> None:
@@ -29,7 +33,7 @@ def test_one_sgd_step_is_the_gradient_of_the_papers_objective() -> None:
     loss = torch.zeros(())
     for group in batch:
         for one, advantage in zip(
-            group.samples, objective.advantages([s.score for s in group.samples], "mean", 0.1), strict=True
+            group.samples, k15.advantages([s.score for s in group.samples], "mean", 0.1), strict=True
         ):
             ids = torch.from_numpy(one.tokens)[None]
             logprobs = torch.log_softmax(expected(ids, use_cache=False).logits[0, :-1], -1)
@@ -52,7 +56,7 @@ def test_the_result_does_not_depend_on_how_the_batch_is_cut_into_microbatches(ta
     for microbatch_tokens in (30, 200, 100_000):
         policy = tiny_policy()
         table = recipe(
-            optimizer="sgd", learning_rate=0.1, tau=tau, steps_per_iteration=2, epochs_per_iteration=2,
+            optimizer="sgd", learning_rate=0.1, objective={"tau": tau}, steps_per_iteration=2, epochs_per_iteration=2,
             microbatch_tokens=microbatch_tokens,
         )  # fmt: skip
         metrics = Learner(policy, table).train(0, groups(1))
@@ -66,12 +70,14 @@ def test_later_steps_are_pulled_back_to_the_reference() -> None:
     rng = np.random.default_rng(0)
     uniform = Group("u", [sample(rng, 1.0) for _ in range(4)])
     mixed = Group("m", [sample(rng, float(number % 2)) for number in range(4)])
-    table = recipe(optimizer="sgd", learning_rate=0.1, tau=1.0, steps_per_iteration=2)
+    table = recipe(optimizer="sgd", learning_rate=0.1, objective={"tau": 1.0}, steps_per_iteration=2)
     alone = Learner(tiny_policy(), table).train(0, [uniform, uniform])
     assert alone["grad_norm"] == 0.0
     after_a_step = Learner(tiny_policy(), table).train(0, [mixed, uniform])
     assert after_a_step["kl"] > 0
-    without = Learner(tiny_policy(), recipe(optimizer="sgd", learning_rate=0.1, tau=0.0)).train(0, [mixed])
+    without = Learner(tiny_policy(), recipe(optimizer="sgd", learning_rate=0.1, objective={"tau": 0.0})).train(
+        0, [mixed]
+    )
     assert 2 * after_a_step["grad_norm"] > without["grad_norm"] * 1.001  # the sum of both steps' norms
 
 
@@ -205,9 +211,18 @@ def cosine(left: torch.Tensor, right: torch.Tensor) -> float:
     return torch.nn.functional.cosine_similarity(left, right, dim=0).item()
 
 
-@pytest.mark.parametrize("segments", ["current", "all", "corrected"])
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {},
+        {"segments": "all"},
+        {"objective": CORRECTED},
+        {"objective": {"type": "rloo"}},
+        {"objective": {"type": "grpo"}},
+    ],
+)
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.0])
-def test_the_gradient_is_of_the_distribution_that_was_sampled_from(temperature: float, segments: str) -> None:
+def test_the_gradient_is_of_the_distribution_that_was_sampled_from(temperature: float, chosen: dict[str, Any]) -> None:
     """Of all responses of one token, by hand: sum over them of (r - mean r) grad log softmax(l / T)."""
     policy = tiny_policy()
     with torch.no_grad():
@@ -226,7 +241,7 @@ def test_the_gradient_is_of_the_distribution_that_was_sampled_from(temperature: 
     before = torch.cat([parameter.detach().flatten() for parameter in policy.model.parameters()]).clone()
     table = recipe(
         rollout={"temperature": temperature, "max_staleness": 1},
-        optimizer="sgd", learning_rate=1.0, max_grad_norm=1e9, segments=segments,
+        optimizer="sgd", learning_rate=1.0, max_grad_norm=1e9, **chosen,
     )  # fmt: skip
     metrics = Learner(policy, table).train(0, [group])
     after = torch.cat([parameter.detach().flatten() for parameter in policy.model.parameters()])
@@ -242,7 +257,7 @@ def test_metrics_are_finite_numbers() -> None:
     for one in batch[0].samples:  # corrected, and no token of any sample is in the loss
         one.in_loss[:] = False
         object.__setattr__(one, "behaviour_logprobs", np.full(len(one.tokens), -1.0, np.float32))
-    metrics = Learner(tiny_policy(), recipe(segments="corrected")).train(0, batch)
+    metrics = Learner(tiny_policy(), recipe(objective=CORRECTED)).train(0, batch)
     assert all(np.isfinite(value) for value in metrics.values())
     assert "importance_mean" not in metrics
 

@@ -1,0 +1,113 @@
+"""The k1.5 objective (§2.3.1-2.3.2), sequence by sequence.
+
+At iteration i the reference π_i is the policy that the iteration opened with. For a response y of a prompt x, with
+the log ratio ρ = log π_θ(y|x) - log π_i(y|x), summed over the response's tokens, the paper minimises
+
+    surrogate(θ) = (r - b - τ·ρ)²                        b = τ·log Z, or in practice the group's mean reward
+
+Dividing by 2τ changes no minimum, and leaves
+
+    surrogate / (2τ) = (r - b)² / (2τ)  -  (r - b)·ρ  +  (τ/2)·ρ²
+
+whose first term does not depend on θ. `policy_loss` is the rest: its gradient is, sign for sign, the paper's
+∇log π_θ·(r - b) - (τ/2)·∇ρ², ascended there and descended here. It keeps its scale when τ shrinks, where the surrogate
+itself would fade away with its gradient, and at τ = 0 it is the policy gradient with a baseline.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from torch import Tensor
+
+from perilune.recipe import K15Table
+from services.trainer.objectives.correction import adaptive_exponent, effective_share, importance_weights
+from services.trainer.objectives.objective import Loss, LossRow, Objective, spread
+
+Baseline = Literal["mean", "log_z"]
+
+
+@dataclass(frozen=True)
+class K15(Objective):
+    table: K15Table
+    exponent: float = 1.0  # of the correction `adaptive`, for the step at hand
+
+    @property
+    def needs_behaviour(self) -> bool:
+        return self.table.correction is not None
+
+    @property
+    def looks_at_step(self) -> bool:
+        return self.table.correction == "adaptive"
+
+    def advantages(self, rewards: Sequence[float], num_tokens: Sequence[int]) -> list[Tensor]:
+        return spread(advantages(rewards, self.table.baseline, self.table.tau), num_tokens)
+
+    def for_step(self, reference_S: Tensor, behaviour_S: Tensor) -> K15:
+        return replace(self, exponent=adaptive_exponent(reference_S - behaviour_S, self.table.effective_share))
+
+    def loss(self, row: LossRow) -> Loss:
+        log_ratio_S, advantages_n = row.log_ratio_S, row.of_sequences(row.advantage_S)
+        log_ratio_n, weighted_n, observed = row.sums(log_ratio_S), None, {}
+        if self.table.correction is not None:
+            observed["importance"] = self._importance(row)
+            weighted_n = row.sums(observed["importance"] * log_ratio_S)
+        losses_n = policy_loss(advantages_n, log_ratio_n, self.table.tau, weighted_n)
+        return Loss((row.weight_n * losses_n).sum(), observed)
+
+    def _importance(self, row: LossRow) -> Tensor:
+        """The importance weight of each token, shape (S,), with no gradient."""
+        assert self.table.correction
+        assert row.reference_S is not None
+        assert row.behaviour_S is not None
+        return importance_weights(
+            self.table.correction,
+            row.policy_S,
+            row.reference_S,
+            row.behaviour_S,
+            row.sequence_S,
+            self.table.correction_limit,
+            self.exponent,
+        )
+
+    def metrics(self, observed: Mapping[str, Tensor]) -> dict[str, float]:
+        """Of the importance weights: mean, largest, and the share of the tokens that they leave effective."""
+        if (importance_S := observed.get("importance")) is None:
+            return {}
+        return {
+            "importance_mean": importance_S.mean().item(),
+            "importance_max": importance_S.max().item(),
+            "effective_share": effective_share(importance_S),
+        }
+
+
+def log_z(rewards: Sequence[float], tau: float) -> float:
+    """τ·log Z ≈ τ·log((1/k)·Σ_j exp(r_j/τ)) of one group, in units of reward; its limit, the best reward, at τ = 0."""
+    best = max(rewards)
+    if tau == 0:
+        return best
+    # Measured from the best reward no exponent is above 0: a small τ cannot overflow.
+    return best + tau * math.log(math.fsum(math.exp((reward - best) / tau) for reward in rewards) / len(rewards))
+
+
+def advantages(rewards: Sequence[float], baseline: Baseline, tau: float) -> list[float]:
+    """r_j - b of one group; exactly zero for all where the rewards are all equal."""
+    if min(rewards) == max(rewards):
+        return [0.0] * len(rewards)
+    level = math.fsum(rewards) / len(rewards) if baseline == "mean" else log_z(rewards, tau)
+    return [reward - level for reward in rewards]
+
+
+def policy_loss(
+    advantages_N: Tensor, log_ratio_N: Tensor, tau: float, weighted_log_ratio_N: Tensor | None = None
+) -> Tensor:
+    """What is descended: surrogate / (2τ) without its constant, of each response, shape (N,).
+
+    `weighted_log_ratio_N`: ρ with each token's importance weight, for tokens that another policy wrote. The weights
+    are for what is expected of the policy, the reward; the pull back to π_i holds for the response as it is.
+    """
+    expected_N = log_ratio_N if weighted_log_ratio_N is None else weighted_log_ratio_N
+    return -advantages_N * expected_N + 0.5 * tau * log_ratio_N**2
