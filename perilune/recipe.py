@@ -646,6 +646,9 @@ def _explain(detail: ErrorDetails) -> str:
         return "is required and missing"
     if detail["type"] == "union_tag_not_found":
         return f"the key {detail['ctx']['discriminator']} is required and missing"
+    if detail["type"] == "union_tag_invalid":
+        kind = detail["ctx"]
+        return f"the key {kind['discriminator']} says {kind['tag']!r}; known are {kind['expected_tags']}"
     message = detail["msg"].removeprefix("Value error, ")
     if "options" in detail["loc"][:-1]:
         message = "an option is text, a number, or true or false"
