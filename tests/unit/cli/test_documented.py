@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from pathlib import Path
@@ -79,3 +80,29 @@ def test_a_named_command_exists(command: str) -> None:
 def test_one_that_does_not_exist_is_found(wrong: str) -> None:
     with pytest.raises(LookupError):
         refuse(words_of(wrong))
+
+
+IN_BLOCKS = sorted(
+    {
+        match[1]
+        for path in FILES
+        if path.suffix == ".md"
+        for block in path.read_text().replace("\\\n", " ").split("```")[1::2]
+        for match in FENCED.finditer(block)
+    }
+)
+
+
+@pytest.mark.parametrize("command", [command for command in IN_BLOCKS if words_of(command)])
+def test_a_command_of_a_block_is_taken_with_all_its_arguments(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in [name for name in os.environ if name.startswith("PERILUNE_")]:
+        monkeypatch.delenv(name)
+    leaf, words = typer.main.get_command(app), words_of(command)
+    for file in (word for word in words if word.endswith(".jsonl")):
+        (tmp_path / file).touch()  # a file of the reader's
+    while hasattr(leaf, "commands") and words:  # some groups are commands themselves
+        leaf, words = leaf.commands[words[0]], words[1:]
+    leaf.make_context(leaf.name, words)
