@@ -23,7 +23,7 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-from .wire import BINARY, COMPARING, IMMUTABLE, MUTABLE, TAG, UNARY, Channel, decode, encode
+from .wire import BINARY, COMPARING, IMMUTABLE, MUTABLE, TAG, UNARY, Channel, containers, decode, encode
 
 
 def _defines(kind: type, name: str) -> bool:
@@ -58,11 +58,28 @@ _OPERATORS: dict[str, Callable[..., Any]] = {
     "seed": lambda module, value: random.seed(value),
 }
 _OWN_MATTERS = {f"__{p}{name}__" for name in (*BINARY, *COMPARING, *UNARY, "eq", "ne", "hash") for p in ("", "r", "i")}
+_PRINT = print
 _MOST_PRINTED = 1 << 20  # characters
 
 
 class RemoteError(Exception):
     """What a function of the tests raised when the program called it, where its class is none of ours."""
+
+
+class Given:
+    """The arguments of a call, and the lists, dicts and sets that were in each before it."""
+
+    def __init__(self) -> None:
+        self.values: list[Any] = []
+        self.before: list[list[Any]] = []
+
+    def take(self, values: list[Any]) -> None:
+        self.values, self.before = values, [containers(value) for value in values]
+
+    def origins(self, i: int) -> list[int]:
+        """Which of those before each one in argument `i` is now; -1 for a new one."""
+        places = {id(container): j for j, container in enumerate(self.before[i])}
+        return [places.get(id(container), -1) for container in containers(self.values[i])]
 
 
 class Candidate:
@@ -101,12 +118,14 @@ class Candidate:
                 self.channel.send(self.answer(message))
                 continue
             builtins.input = self.input
-            with contextlib.redirect_stdout(self.printed) if message.get("records") else contextlib.nullcontext():
+            records = message.get("records")
+            builtins.print = self.print if records and "builtins.print" in records else _PRINT
+            with contextlib.redirect_stdout(self.printed) if records else contextlib.nullcontext():
                 reply = self.answer(message)
             self.channel.send(self.with_printed(reply))
 
     def answer(self, message: Any) -> Any:
-        given: list[Any] = []
+        given = Given()
         try:
             reply = self.reply(message, given)
         except BaseException as error:  # noqa: BLE001 SystemExit too: a program that leaves has not returned
@@ -114,9 +133,9 @@ class Candidate:
             if message["do"] != "get" or not isinstance(error, AttributeError):  # tests look for what may be there
                 self.show(error)
         coded = [*message.get("arguments", []), *message.get("keywords", {}).values()]
-        return {**reply, "changed": self.changed(coded, given)} if given else reply
+        return {**reply, "changed": self.changed(coded, given)} if given.values else reply
 
-    def reply(self, message: Any, given: list[Any]) -> Any:
+    def reply(self, message: Any, given: Given) -> Any:
         if message["do"] == "path":
             function, arguments = self.find(message["name"]), decode(message["arguments"], self.held)
             return {"value": encode(function(*arguments), self.hold)}
@@ -129,27 +148,26 @@ class Candidate:
         if message["do"] == "delete":
             delattr(target, message["name"])
             return {"value": None}
-        given += decode(message["arguments"], self.held)
-        if message["do"] == "operator":
-            return self.result(_OPERATORS[message["name"]](target, *given), given)
-        arguments = tuple(given)
-        keywords = {name: decode(value, self.held) for name, value in message["keywords"].items()}
-        given += keywords.values()
-        return self.result(target(*arguments, **keywords), given)
+        arguments = decode(message["arguments"], self.held)
+        keywords = {name: decode(value, self.held) for name, value in message.get("keywords", {}).items()}
+        given.take([*arguments, *keywords.values()])
+        function = _OPERATORS[message["name"]] if message["do"] == "operator" else target
+        first = [target] if message["do"] == "operator" else []
+        return self.result(function(*first, *arguments, **keywords), given.values)
 
     def result(self, value: Any, given: list[Any]) -> Any:
         """What was returned, which may be the very thing that was given."""
         same = [i for i, item in enumerate(given) if item is value and type(value) in _CHANGEABLE]
         return {"value": None, "same": same[0]} if same else {"value": self.encode(value)}
 
-    def changed(self, before: list[Any], given: list[Any]) -> Any:
+    def changed(self, before: list[Any], given: Given) -> Any:
         """Tests also look at a list that they gave, and that was changed in place."""
         found = {}
-        for i, value in enumerate(given):
+        for i, value in enumerate(given.values):
             if type(value) in _CHANGEABLE:
                 after = self.encode(value)
                 if json.dumps(after) != json.dumps(before[i]):
-                    found[i] = after
+                    found[i] = {"now": after, "origins": given.origins(i)}
         return found
 
     def find(self, path: str) -> Any:
@@ -271,6 +289,13 @@ class Candidate:
 
     def input(self, prompt: object = "", /) -> Any:
         return self.ask({"input": str(prompt)})
+
+    def print(self, *values: Any, **how: Any) -> None:
+        """Prints, or hands over to what the tests put in place of `print`."""
+        if how:
+            _PRINT(*values, **how)
+        else:
+            self.ask({"print": self.encode(list(values))})
 
     def with_printed(self, message: Any) -> Any:
         text = self.printed.getvalue()

@@ -17,7 +17,7 @@ import types
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from .wire import BINARY, COMPARING, IMMUTABLE, TAG, UNARY, Channel, decode, encode, is_standard
+from .wire import BINARY, COMPARING, IMMUTABLE, TAG, UNARY, Channel, containers, decode, encode, is_standard
 
 TO_PROGRAM, TO_SANDBOX = b">", b"!"
 _KINDS = {"generator": types.GeneratorType, "function": types.FunctionType, "method": types.MethodType}
@@ -43,10 +43,12 @@ class Program:
         self.errors: list[BaseException] = []  # that the tests' own functions raised
         self.classes: dict[int, Any] = {}
         self.objects: dict[int, Any] = {}
-        self.made: set[int] = set()  # objects that the tests made by calling a class, and got from nowhere else
-        self.used: set[int] = set()  # classes that they called
+        self.class_names: frozenset[str] = frozenset()  # what the tests' source uses as classes
+        self.handles_objects = False  # whether it works with objects, and not only with plain values
+        self.known: set[int] = set()  # classes that the tests reached by such a name
+        self.made: set[int] = set()  # objects that they made of these, and got from nowhere else
         self.needs = ""  # the first thing that they needed and that cannot be carried
-        self.records = False  # whether they look at what the program prints
+        self.records: list[str] = []  # by what they look at what the program prints
         self.turn = threading.RLock()  # they may have threads of their own
 
     # --- Requests ---
@@ -59,19 +61,36 @@ class Program:
 
     def make(self, number: int, arguments: Sequence[Any], keywords: dict[str, Any]) -> Any:
         """Calls a class."""
-        self.used.add(number)
+        if number not in self.known:
+            return self.call(number, arguments, keywords)
+        return self.new(lambda: self.call(number, arguments, keywords))
+
+    def new(self, ask: Callable[[], Any]) -> Any:
+        """What is asked for; the tests made it, if it is an object that was not there before."""
         newest = max(self.objects, default=-1)
-        made = self.call(number, arguments, keywords)
+        made = ask()
         if isinstance(made, RemoteObject) and _number(made) > newest:
             self.made.add(_number(made))
         return made
+
+    def by_name(self, name: str, value: Any) -> Any:
+        """What the tests reach by a name. A class in place of a function is for them a thing that can be called."""
+        if type(value) is not RemoteClass:
+            return value
+        if name in self.class_names:
+            self.known.add(_number(value))
+            return value
+        function = object.__new__(RemoteObject)
+        object.__setattr__(function, "_remote", _remote(value))
+        object.__setattr__(function, "_kind", "type")
+        return function
 
     def operator(self, number: int, name: str, *arguments: Any) -> Any:
         coded = [self.encode(argument) for argument in arguments]
         return self.value({"do": "operator", "on": number, "name": name, "arguments": coded}, arguments)
 
     def get(self, number: int, name: str) -> Any:
-        return self.value({"do": "get", "on": number, "name": name})
+        return self.by_name(name, self.value({"do": "get", "on": number, "name": name}))
 
     def set(self, number: int, name: str, value: Any) -> None:
         self.value({"do": "set", "on": number, "name": name, "value": self.encode(value)})
@@ -84,7 +103,7 @@ class Program:
         with self.turn:
             reply = self.ask({**message, "records": self.records})
             for i, changed in reply.get("changed", {}).items():
-                _change(given[int(i)], self.decode(changed))
+                _change(given[int(i)], self.decode(changed["now"]), changed["origins"])
             if "raised" in reply:
                 raise self.error(reply["raised"])
             same = reply.get("same")
@@ -99,7 +118,7 @@ class Program:
                 import sys
 
                 sys.stdout.write(str(reply["printed"]))
-            if "call" not in reply and "input" not in reply:
+            if not {"call", "input", "print"} & {*reply}:
                 return reply
             self.channel.send(self.call_back(reply), TO_PROGRAM)
 
@@ -107,6 +126,9 @@ class Program:
         try:
             if "input" in message:
                 return {"value": self.encode(builtins.input(str(message["input"])))}
+            if "print" in message:
+                builtins.print(*self.decode(message["print"]))
+                return {"value": None}
             function = self.callbacks[message["call"]]
             if message.get("next"):
                 return {"value": self.encode(next(function))}
@@ -355,9 +377,13 @@ class RemoteObject:
         return _operator(self, "getitem", key)
 
     def __contains__(self, item: Any) -> bool:
-        if _number_of(item) is not None or _is_used(self):
+        program, number = _remote(self)
+        if _number_of(item) is not None or number in program.made:
             return _operator(self, "contains", item) is True
-        return any(item is found or item == found for found in _operator(self, "iter"))
+        if program.operator(number, "defines", "iter") is True:
+            return any(item is found or item == found for found in _operator(self, "iter"))
+        _refuse(self, "contains", item)
+        raise TypeError(f"argument of type {type.__getattribute__(type(self), '__name__')!r} is not iterable")
 
     def __str__(self) -> str:
         return str(_operator(self, "str"))
@@ -459,15 +485,9 @@ def _compare(value: Any, name: str, other: Any) -> Any:
         return name == "eq"
     if _number_of(other) is not None:
         return _operator(value, name, other) is True
-    program, number = _remote(value)
     plain = _plain(value) if other is not None else _NOTHING
-    if (
-        plain is _NOTHING
-        and other is not None
-        and _is_used(value)
-        and program.operator(number, "defines", "eq") is True
-    ):
-        raise program.lack(f"the tests compare {_described(value)} with {_described(other)} of their own")
+    if plain is _NOTHING and other is not None:
+        _refuse(value, "eq", other)
     same = plain is not _NOTHING and bool(plain == other)
     return same is (name == "eq")
 
@@ -475,19 +495,36 @@ def _compare(value: Any, name: str, other: Any) -> Any:
 def _combine(value: Any, name: str, other: Any, reflected: bool, in_place: bool) -> Any:
     program, number = _remote(value)
     asked = f"r{name}" if reflected else f"i{name}" if in_place else name
-    if _number_of(other) is not None or (number in program.made and name not in COMPARING):
+    if number in program.made and name not in COMPARING:
+        made = program.new(lambda: _operator(value, asked, other))
+        if made is value:
+            program.made.add(number)
+        return made
+    if _number_of(other) is not None:
         return _operator(value, asked, other)
     plain = _plain(value)
     if plain is not _NOTHING:
-        function = getattr(operator, {"divmod": "floordiv", "and": "and_", "or": "or_"}.get(name, name))
-        return (
-            divmod(plain, other) if name == "divmod" else function(*((other, plain) if reflected else (plain, other)))
-        )
-    if _is_used(value) and program.operator(number, "defines", asked) is True:
-        raise program.lack(f"the tests use an operator ({name}) between {_described(value)} and {_described(other)}")
+        function = divmod if name == "divmod" else getattr(operator, {"and": "and_", "or": "or_"}.get(name, name))
+        return function(other, plain) if reflected else function(plain, other)
+    _refuse(value, asked, other)
     return NotImplemented
 
 
+def _refuse(value: Any, name: str, other: Any) -> None:
+    """Raises for an operator that would hand a value of the tests over.
+
+    The test cannot run then, where its source works with objects and the program has the operator. Else the program
+    gave an object where a plain value is due, and there is no such operator.
+    """
+    program, number = _remote(value)
+    if not program.handles_objects or program.operator(number, "defines", name) is not True:
+        return
+    if name in COMPARING:  # which may be one that it has for its own objects alone: it says so for any value
+        program.operator(number, name, type(other)() if type(other) in _HAVE_NONE else None)
+    raise program.lack(f"the tests use an operator ({name}) between {_described(value)} and {_described(other)}")
+
+
+_HAVE_NONE = (int, float, str, list, tuple, dict, set)  # types of which one that says nothing can be made
 _NOTHING: Any = object()
 
 
@@ -495,13 +532,6 @@ def _plain(value: Any) -> Any:
     """A plain copy of an object that derives from a plain type; _NOTHING for any other."""
     reply = _operator(value, "plain")
     return reply[0] if isinstance(reply, list) and reply else _NOTHING
-
-
-def _is_used(value: Any) -> bool:
-    """Whether the tests make objects of this one's class, or of one that it derives from."""
-    kinds = type.__getattribute__(type(value), "__mro__")
-    numbers = [vars(kind)["_remote"][1] for kind in kinds if "_remote" in vars(kind)]
-    return any(number in _remote(value)[0].used for number in numbers)
 
 
 def _described(value: Any) -> str:
@@ -563,22 +593,31 @@ def _error_text(error: Any) -> str:
     return Exception.__str__(error) if text is None else text
 
 
-def _change(given: Any, value: Any) -> None:
-    """Makes what the tests gave into what the program left of it, in place."""
-    if isinstance(given, list) and isinstance(value, list):
-        if len(given) == len(value):
-            for i, (old, new) in enumerate(zip(given, value, strict=True)):
-                if type(old) is type(new) and isinstance(old, (list, dict, set)):
-                    _change(old, new)
-                else:
-                    given[i] = new
-        else:
-            given[:] = value
-    elif isinstance(given, bytearray):
-        given[:] = value
-    elif isinstance(given, (dict, set)) and type(given) is type(value):
-        given.clear()
-        given.update(value)
-    elif hasattr(given, "extend") and hasattr(given, "clear"):  # a deque
-        given.clear()
-        given.extend(value)
+def _change(given: Any, value: Any, origins: Sequence[int]) -> None:
+    """Makes what the tests gave into what the program left of it, in place.
+
+    `origins` says of each container in `value` which of those in `given` it is, counted in `containers`' order; -1 if
+    it is a new one.
+    """
+    old, new = containers(given), containers(value)
+    if not new or type(given) is not type(value):
+        return
+    kept = {id(n): old[j] for n, j in zip(new, origins, strict=False) if 0 <= j < len(old) and type(old[j]) is type(n)}
+    kept[id(value)] = given
+    for container in new:
+        _fill(kept.get(id(container), container), container, kept)
+
+
+def _fill(target: Any, new: Any, kept: dict[int, Any]) -> None:
+    if isinstance(new, dict):
+        items = {key: kept.get(id(item), item) for key, item in new.items()}
+        target.clear()
+        target.update(items)
+    elif isinstance(new, set):
+        members = set(new)
+        target.clear()
+        target.update(members)
+    else:
+        content = [kept.get(id(item), item) for item in new]
+        target.clear()
+        target.extend(content)

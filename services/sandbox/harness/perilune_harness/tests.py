@@ -5,7 +5,6 @@ This side holds the expected values, and its word alone counts.
 
 from __future__ import annotations
 
-import ast
 import builtins
 import contextlib
 import importlib
@@ -16,33 +15,20 @@ import traceback
 import types
 from typing import Any
 
+from .reading import MODULES, class_names, handles_objects, modules_in, needs_of, parse
 from .remote import TO_SANDBOX, BrokenTestError, Program, ProgramError, RemoteClass, RemoteObject
 from .wire import TAG, Channel
 
 SOURCE = "tests.py"
 
-# What cannot be carried to a program in another job, by the names that tests use for it.
-_NEEDS = {
-    **dict.fromkeys(("patch", "monkeypatch"), "to replace something for the program"),
-    **dict.fromkeys(
-        ("tmp_path", "tmp_path_factory", "tmpdir", "tempfile", "open", "Path"), "files in common with the program"
-    ),
-    **dict.fromkeys(("environ", "chdir", "argv", "getcwd"), "a process in common with the program"),
-    **dict.fromkeys(("asyncio", "IsolatedAsyncioTestCase"), "to await the program's coroutines"),
-    **dict.fromkeys(
-        ("inspect", "dis", "gc", "weakref", "getrefcount", "getsource", "signature"), "to look into the program"
-    ),
-    **dict.fromkeys(
-        ("pickle", "dataclasses", "asdict", "fields", "is_dataclass"), "to take the program's objects apart"
-    ),
-    **dict.fromkeys(
-        ("warns", "assertWarns", "warnings", "caplog", "assertLogs", "logging"), "the program's warnings and log"
-    ),
-    **dict.fromkeys(("capfd", "capfdbinary", "capsysbinary", "subprocess"), "the program's own streams"),
-}
-# What tests may replace all the same: it is asked for here.
-_CARRIED = ("builtins.input", "sys.stdin", "sys.stdout")
-_LOOKS_AT_OUTPUT = ("capsys", "redirect_stdout", "stdout")
+_LOOKS_AT_OUTPUT = ("capsys", "redirect_stdout", "stdout", "builtins.print")
+
+
+def read(source: str) -> Any:
+    try:
+        return parse(source)
+    except ValueError as error:
+        raise BrokenTestError(str(error)) from error
 
 
 def names_of(program: Program, told: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
@@ -52,24 +38,11 @@ def names_of(program: Program, told: dict[str, Any], hidden: set[str]) -> dict[s
         if name.startswith("__") or name in hidden:
             continue
         if not isinstance(value, dict) or value[TAG] != "module":
-            names[name] = program.decode(value)
-        elif value["is"].partition(".")[0] in _MODULES:  # `import math as m`: the tests get their own
+            names[name] = program.by_name(name, program.decode(value))
+        elif value["is"].partition(".")[0] in MODULES:  # `import math as m`: the tests get their own
             with contextlib.suppress(ImportError):
                 names[name] = importlib.import_module(value["is"])
     return names
-
-
-_MODULES = {*sys.stdlib_module_names} if sys.version_info >= (3, 10) else {*sys.builtin_module_names}
-
-
-def modules_in(source: str) -> set[str]:
-    """The standard modules of which the tests use something by `module.name`, imported by them or not."""
-    try:
-        nodes = list(ast.walk(ast.parse(source)))
-    except (SyntaxError, ValueError) as error:
-        raise BrokenTestError(f"the test does not compile: {error}") from error
-    owners = (node.value for node in nodes if isinstance(node, ast.Attribute))
-    return {owner.id for owner in owners if isinstance(owner, ast.Name)} & {*_MODULES, "numpy", "pytest"}
 
 
 def run_source(source: str, names: dict[str, Any], entry_point: str, modules: set[str]) -> None:
@@ -162,32 +135,6 @@ def run_pytest(module: RemoteModule) -> None:
         raise BrokenTestError(f"pytest ended with status {status} after {len(passed)} passed tests")
 
 
-def needs_of(source: str, module_name: str) -> str:
-    """What the tests use that cannot be carried; empty if there is nothing."""
-    tree = ast.parse(source)
-    parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.AsyncFunctionDef):
-            return _NEEDS["asyncio"]
-        names = [getattr(node, field, None) for field in ("id", "attr", "arg", "name")]
-        need = next((_NEEDS[name] for name in names if isinstance(name, str) and name in _NEEDS), "")
-        is_name_of_import = isinstance(node, (ast.alias, ast.arg)) and need == _NEEDS["patch"]
-        if need and not is_name_of_import and not _is_carried(node, parents, module_name):
-            return need
-    return ""
-
-
-def _is_carried(node: ast.AST, parents: dict[ast.AST, ast.AST], module_name: str) -> bool:
-    """Whether this is part of a call such as `monkeypatch.setattr("builtins.input", …)` or `patch("sys.stdout", …)`."""
-    while isinstance(node, (ast.Name, ast.Attribute)):
-        node = parents[node]
-    if not isinstance(node, ast.Call) or not node.args:
-        return False
-    parts = [part.value if isinstance(part, ast.Constant) else ast.unparse(part) for part in node.args[:2]]
-    whole = ".".join(map(str, parts))
-    return parts[0] in _CARRIED or whole in _CARRIED or whole.startswith(f"{module_name}.")
-
-
 def verdict(error: BaseException | None, module_name: str, needs: str = "") -> dict[str, str]:
     """What the tests found. Only this process says it, and never the program."""
     if needs:
@@ -222,9 +169,11 @@ def main(kind: str, name: str) -> None:
     try:
         with open(SOURCE, encoding="utf-8") as file:
             source = file.read()
-        modules = modules_in(source)
-        needs = needs_of(source, name)
-        program.records = any(word in source for word in _LOOKS_AT_OUTPUT)
+        tree = read(source)
+        modules = modules_in(tree)
+        needs = needs_of(tree, name)
+        program.class_names, program.handles_objects = class_names(tree), handles_objects(tree)
+        program.records = [word for word in _LOOKS_AT_OUTPUT if word in source]
         run(program, kind, name, source, modules)
     except BaseException as error:  # noqa: BLE001 SystemExit too: tests that leave early have not passed
         traceback.print_exception(type(error), error, error.__traceback__)

@@ -6,6 +6,7 @@ Plain values travel as tagged JSON, so that a tuple stays a tuple; objects stay 
 from __future__ import annotations
 
 import base64
+import collections
 import json
 import os
 import sys
@@ -87,8 +88,12 @@ def encode(value: Any, hold: Hold, inherit: Inherit | None = None) -> Any:
     name = (kind.__module__, kind.__name__)
     if name == ("collections", "deque"):
         return _tagged("deque", [[encode(item, hold, inherit) for item in value], value.maxlen])
-    if name in _FIELDS and getattr(value, "tzinfo", None) is None:
-        return _tagged(kind.__name__, [getattr(value, field) for field in _FIELDS[name]])
+    if name in _FIELDS:
+        return _tagged(kind.__name__, [encode(getattr(value, field), hold, inherit) for field in _FIELDS[name]])
+    if name == ("datetime", "timezone"):
+        return _tagged("timezone", [encode(value.utcoffset(None), hold, inherit), value.tzname(None)])
+    if name == ("zoneinfo", "ZoneInfo") and value.key:
+        return _tagged("ZoneInfo", [value.key])
     if name == ("decimal", "Decimal"):
         return _tagged("Decimal", [str(value)])
     if kind.__module__ == "numpy" and hasattr(value, "tolist"):
@@ -115,6 +120,16 @@ def _encode_plain(value: Any, base: type, encoded: Callable[[Any], Any]) -> Any:
     items: Any = base.__iter__  # type: ignore[attr-defined]
     coded = [encoded(item) for item in items(value)]
     return coded if base is list and type(value) is list else _tagged(base.__name__, coded)
+
+
+def containers(value: Any) -> list[Any]:
+    """The plain things in a value that can be changed in place, itself first, in the order in which they are met."""
+    if isinstance(value, (set, bytearray)):
+        return [value]
+    if not isinstance(value, (list, dict, collections.deque)):
+        return []
+    items = value.values() if isinstance(value, dict) else value
+    return [value, *(found for item in items if not isinstance(item, (int, str)) for found in containers(item))]
 
 
 def is_standard(value: Any) -> bool:
@@ -165,15 +180,13 @@ def decode(value: Any, held: Held) -> Any:
         except ImportError as error:  # no fault of the reader, who has no use for it then
             raise ValueError("there is no numpy on this side") from error
         return numpy.array(decode(inner[1], held), dtype=inner[0])
-    for module, name in [*_FIELDS, ("decimal", "Decimal")]:
+    for module, name in [*_FIELDS, *_BY_ARGUMENTS]:
         if name == kind:
-            return getattr(__import__(module), name)(*inner)
+            return getattr(__import__(module), name)(*decode(inner, held))
     raise ValueError(f"no value has the tag {kind!r}")
 
 
 def _from_library(kind: str, inner: Any) -> Any:
-    import collections
-
     if kind == "deque":
         return collections.deque(*inner)
     found = collections.defaultdict(None) if kind == "defaultdict" else getattr(collections, kind)()
@@ -195,7 +208,8 @@ _LIBRARY = {("collections", "Counter"), ("collections", "OrderedDict"), ("collec
 _FIELDS: dict[tuple[str, str], list[str]] = {
     ("fractions", "Fraction"): ["numerator", "denominator"],
     ("datetime", "date"): ["year", "month", "day"],
-    ("datetime", "time"): ["hour", "minute", "second", "microsecond"],
-    ("datetime", "datetime"): ["year", "month", "day", "hour", "minute", "second", "microsecond"],
+    ("datetime", "time"): ["hour", "minute", "second", "microsecond", "tzinfo"],
+    ("datetime", "datetime"): ["year", "month", "day", "hour", "minute", "second", "microsecond", "tzinfo"],
     ("datetime", "timedelta"): ["days", "seconds", "microseconds"],
 }
+_BY_ARGUMENTS = [("decimal", "Decimal"), ("datetime", "timezone"), ("zoneinfo", "ZoneInfo")]
