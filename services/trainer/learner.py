@@ -11,11 +11,12 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from perilune.errors import InvalidInputError
@@ -30,8 +31,7 @@ from services.trainer.objectives.objective import LossRow, Objective
 from services.trainer.packing import PackedRow, pack_rows
 from services.trainer.ranks import Ranks
 from services.trainer.sharding import shard
-
-INFINITE_GAP = 1e6  # nats: an engine that says of a token that it drew that it cannot come
+from services.trainer.tally import Tally, summary
 
 
 class InterruptedTraining(Exception):
@@ -53,6 +53,11 @@ class Minibatch:
     behaviour: list[Tensor]  # for each row what its scored tokens were drawn with, shape (S,); where that is needed
     idle: PackedRow | None = None  # passed through for nothing, where other ranks have a row more
 
+    def engine_logprobs(self, row: PackedRow) -> NDArray[np.float32]:
+        """What the engine says of a row's scored tokens, shape (S,); NaN where it says nothing."""
+        samples = [self.samples[index] for index in row.indices]
+        return np.concatenate([sample.engine_logprobs[sample.in_loss] for sample in samples])
+
     def loss_row(self, number: int, policy_S: Tensor, reference_S: Tensor | None) -> LossRow:
         """A row as the objective takes it."""
         row = self.rows[number]
@@ -64,41 +69,6 @@ class Minibatch:
             row.sequence_S,
             self.weights_N[row.indices],
         )
-
-
-@dataclass
-class _Tally:
-    """What the passes over an iteration's data, this rank's part of it, leave for the metrics."""
-
-    losses: list[float] = field(default_factory=list)
-    grad_norms: list[float] = field(default_factory=list)
-    half_squares: list[float] = field(default_factory=list)  # ρ²/2 of each sample, of the step at hand
-    num_reference_tokens: int = 0
-    sum_reference_logprobs: float = 0.0
-    engine_gap: float = -math.inf
-    observed: dict[str, list[Tensor]] = field(default_factory=dict)  # by the objective, row by row
-
-    @staticmethod
-    def of_all(parts: Sequence[_Tally]) -> _Tally:
-        names = sorted({name for part in parts for name in part.observed})
-        return _Tally(
-            losses=[math.fsum(losses) for losses in zip(*(part.losses for part in parts), strict=True)],
-            grad_norms=parts[0].grad_norms,  # of all ranks' gradients already
-            half_squares=[value for part in parts for value in part.half_squares],
-            num_reference_tokens=sum(part.num_reference_tokens for part in parts),
-            sum_reference_logprobs=math.fsum(part.sum_reference_logprobs for part in parts),
-            engine_gap=max(part.engine_gap for part in parts),
-            observed={name: [each for part in parts for each in part.observed.get(name, [])] for name in names},
-        )
-
-    def observe(self, values: Mapping[str, Tensor]) -> None:
-        for name, value in values.items():
-            self.observed.setdefault(name, []).append(value)
-
-    def all_observed(self) -> dict[str, Tensor]:
-        """What the objective let be observed, over all rows; without what has no values."""
-        joined = {name: torch.cat(values) for name, values in self.observed.items()}
-        return {name: values for name, values in joined.items() if len(values)}
 
 
 class Learner:
@@ -131,7 +101,7 @@ class Learner:
             should_stop: asked before every step; the first rank's answer holds for all.
 
         Returns:
-            Metrics by name: rewards, lengths and rates as `_summary` says.
+            Metrics by name: rewards, lengths and rates as `tally.summary` says.
 
         Raises:
             InterruptedTraining: should_stop said so.
@@ -146,7 +116,7 @@ class Learner:
             self.optimizer = optimization.make_optimizer(self.policy.model.parameters(), self._table)
         rate = optimization.learning_rate(self._table, iteration)
         minibatches = [self._minibatch(part, iteration) for part in _shares(groups, self._table.steps_per_iteration)]
-        tally = _Tally()
+        tally = Tally()
         # Under π_i no step was taken yet, so the first step's own forward pass is its reference.
         references: list[list[Tensor] | None] = [None] * len(minibatches)
         if self._needs_reference:
@@ -158,9 +128,9 @@ class Learner:
                 references[number] = self._accumulate(minibatch, references[number], tally)
                 norm = optimization.step(self.optimizer, rate, self._table.max_grad_norm)
                 tally.grad_norms.append(norm.item())
-        tally = _Tally.of_all(self._ranks.gathered(tally))
+        tally = Tally.of_all(self._ranks.gathered(tally))
         num_mixed = sum(len(set(self._rewards(group, iteration))) > 1 for group in groups)
-        metrics = _summary(
+        metrics = summary(
             groups, num_mixed, tally, rate, self._table.epochs_per_iteration, time.perf_counter() - started
         )
         metrics |= self._objective.metrics(tally.all_observed())
@@ -204,21 +174,21 @@ class Learner:
         )
 
     @torch.no_grad()
-    def _reference(self, minibatch: Minibatch, tally: _Tally, should_stop: Callable[[], bool]) -> list[Tensor]:
+    def _reference(self, minibatch: Minibatch, tally: Tally, should_stop: Callable[[], bool]) -> list[Tensor]:
         """log π_i of each scored token, by row, shape (S,)."""
         reference = []
         for row in minibatch.rows:
             if should_stop():
                 raise InterruptedTraining
             reference.append(self._token_logprobs(row))
-            _compare(minibatch, row, reference[-1], tally)
+            tally.compare(minibatch.engine_logprobs(row), reference[-1])
         if minibatch.idle:
             if should_stop():
                 raise InterruptedTraining
             self._token_logprobs(minibatch.idle)
         return reference
 
-    def _accumulate(self, minibatch: Minibatch, reference: list[Tensor] | None, tally: _Tally) -> list[Tensor] | None:
+    def _accumulate(self, minibatch: Minibatch, reference: list[Tensor] | None, tally: Tally) -> list[Tensor] | None:
         """Adds the minibatch's gradient row by row, so that its size does not depend on how rows were cut.
 
         Before the iteration's first step the policy is π_i, and its own passes are the reference. The reference is
@@ -234,7 +204,7 @@ class Learner:
             logprobs_S = self._token_logprobs(row)
             if is_open:
                 used.append(logprobs_S.detach())
-                _compare(minibatch, row, used[number], tally)
+                tally.compare(minibatch.engine_logprobs(row), used[number])
             loss_row = minibatch.loss_row(number, logprobs_S, used[number] if self._needs_reference else None)
             row_loss, observed = objective.loss(loss_row)
             row_loss.backward()
@@ -276,16 +246,6 @@ def _shares(groups: Sequence[Group], num_shares: int) -> list[Sequence[Group]]:
     return [groups[start:end] for start, end in itertools.pairwise(ends)]
 
 
-def _compare(minibatch: Minibatch, row: PackedRow, logprobs_S: Tensor, tally: _Tally) -> None:
-    """Notes the policy's own log-probabilities, and how far the engine's lie from them."""
-    engine_S = np.concatenate([_scored(minibatch.samples[index]) for index in row.indices])
-    gaps = np.abs(engine_S - logprobs_S.numpy())
-    if not np.isnan(gaps).all():
-        tally.engine_gap = max(tally.engine_gap, float(np.nanmax(gaps)))
-    tally.num_reference_tokens += len(logprobs_S)
-    tally.sum_reference_logprobs += logprobs_S.sum().item()
-
-
 def _behaviour(samples: Sequence[Sample], row: PackedRow) -> Tensor:
     """What a row's scored tokens were drawn with. InvalidInputError where an engine did not say."""
     parts = []
@@ -299,48 +259,3 @@ def _behaviour(samples: Sequence[Sample], row: PackedRow) -> Tensor:
             )
         parts.append(known)
     return torch.from_numpy(np.concatenate(parts))
-
-
-def _scored(sample: Sample) -> np.ndarray:
-    return sample.engine_logprobs[sample.in_loss]
-
-
-def _summary(
-    groups: Sequence[Group], num_mixed: int, tally: _Tally, rate: float, num_epochs: int, train_seconds: float
-) -> dict[str, float]:
-    """The iteration's metrics. Those that need samples or steps are left out where there were none."""
-    samples = [sample for group in groups for sample in group.samples]
-    lengths = [sample.num_response_tokens for sample in samples]
-    num_tokens = sum(len(sample.tokens) for sample in samples)
-    metrics = {
-        "num_groups": float(len(groups)),
-        "num_samples": float(len(samples)),
-        "num_tokens": float(sum(lengths)),  # that the policy wrote
-        "num_loss_tokens": float(sum(int(sample.in_loss.sum()) for sample in samples)),
-        "num_steps": float(len(tally.grad_norms)),
-        "learning_rate": rate,
-        "train_seconds": train_seconds,
-        "tokens_per_second": num_tokens * num_epochs / train_seconds,  # prompts included
-    }
-    if samples:
-        metrics |= {
-            "reward": math.fsum(sample.score for sample in samples) / len(samples),
-            "accuracy": sum(sample.correct for sample in samples) / len(samples),
-            "mean_tokens": sum(lengths) / len(samples),
-            "mixed_groups": num_mixed / len(groups),  # the share that carries a preference
-            "loss": math.fsum(tally.losses) / len(tally.losses),
-            "grad_norm": math.fsum(tally.grad_norms) / len(tally.grad_norms),
-            # How many versions old the oldest token in the loss was, of each sample.
-            "staleness_mean": sum(sample.staleness for sample in samples) / len(samples),
-            "staleness_max": float(max(sample.staleness for sample in samples)),
-            "repeated": sum(sample.repeated for sample in samples) / len(samples),
-        }
-    if tally.half_squares:
-        # E[ρ²]/2, KL(π_i ‖ π_θ) to second order, nats a sequence, on the last step's samples before that step.
-        metrics["kl"] = math.fsum(tally.half_squares) / len(tally.half_squares)
-    if tally.num_reference_tokens:
-        # Samples are drawn from π_i, so this estimates its entropy; nats a token.
-        metrics["entropy"] = -tally.sum_reference_logprobs / tally.num_reference_tokens
-    if tally.engine_gap >= 0:
-        metrics["engine_gap"] = min(tally.engine_gap, INFINITE_GAP)  # nats; the largest over all tokens
-    return metrics
