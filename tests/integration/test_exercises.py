@@ -7,6 +7,7 @@ tests.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import os
 import re
 from collections.abc import AsyncIterator
@@ -80,7 +81,9 @@ async def _verdict(judge: Judge, source: str, tests: str) -> tuple[str, str]:
 def _case(tests: str) -> api.TestCase:
     """A file for pytest only where the tests need it: its start is most of what a job costs."""
     plain = re.sub(r"^from solution import .*\n", "", tests, flags=re.MULTILINE)
-    if "pytest" in plain or "solution" in plain or "capsys" in plain:
+    imported = re.findall(r"\w+", " ".join(re.findall(r"^from solution import (.*)", tests, flags=re.MULTILINE)))
+    has_fixtures = re.search(r"^@|^def test_\w+\([^)]", plain, flags=re.MULTILINE)
+    if "pytest" in plain or "solution" in plain or has_fixtures or {*imported} & {*dir(builtins)}:
         return api.TestCase(pytest=api.PytestTest(source=tests, module="solution"))
     calls = re.findall(r"^def (test_\w+)\(\)", plain, flags=re.MULTILINE)
     return api.TestCase(assertion=api.AssertTest(source="\n".join([plain, *(f"{name}()" for name in calls)])))
