@@ -102,7 +102,7 @@ def scored_pair(num_tokens: int, policy: PolicyVersion) -> list[ScoredTrajectory
     scored = [ScoredTrajectory(score=Score(status=SCORE_STATUS_OK, value=float(index))) for index in range(2)]
     for index, each in enumerate(scored):
         sample = each.trajectory
-        sample.id, sample.group_id, sample.sample_index, sample.purpose = f"g/{index}", "g", index, PURPOSE_TRAIN
+        sample.id, sample.group_id, sample.sample_index, sample.purpose = f"run.g/{index}", "run.g", index, PURPOSE_TRAIN
         sample.prompt_tokens.CopyFrom(pack(np.array([1, 5], np.int32)))
         for piece in np.array_split(rng.integers(4, 40, num_tokens - 2 if index == 0 else 30), 8):
             noise = pack(rng.normal(-1, 0.1, len(piece)).astype(np.float32))
@@ -116,7 +116,7 @@ async def through_the_database(scored: Sequence[ScoredTrajectory]) -> ScoredGrou
     with tempfile.TemporaryDirectory() as name:
         async with Store.open(f"sqlite+aiosqlite:///{name}/perilune.db") as store:
             await store.add_run("run", "{}")
-            await store.add_groups([Group("g", "run", 0, PURPOSE_TRAIN, "", 0, 0, len(scored))])
+            await store.add_groups([Group("run.g", "run", 0, PURPOSE_TRAIN, "", 0, 0, len(scored))])
             unfinished = [each.trajectory for each in scored]
             await store.record_partials([partial_of(each, each.SerializeToString()) for each in unfinished])
             (_, awaited), *_ = await store.open_groups("run", SampleState.PARTIAL)
@@ -124,7 +124,7 @@ async def through_the_database(scored: Sequence[ScoredTrajectory]) -> ScoredGrou
             for each in unfinished:
                 each.round = 1
             await store.record_scores([scored_of(each, each.SerializeToString()) for each in scored])
-            await store.close_batch("run", 0, {"g": None})
+            await store.close_batch("run", 0, {"run.g": None})
             ((group_id, _, found),) = [row async for row in store.batch("run", 0)]
     return ScoredGroup(group_id=group_id, samples=map(ScoredTrajectory.FromString, found))
 

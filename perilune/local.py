@@ -136,7 +136,7 @@ def exclusive_home(home: Path) -> Iterator[int]:
 
 
 def _take_lock(descriptor: int, home: Path) -> None:
-    deadline = time.monotonic() + 2 * STOP_PATIENCE_S
+    deadline = time.monotonic() + 5 * STOP_PATIENCE_S
     while True:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

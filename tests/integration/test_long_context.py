@@ -40,22 +40,22 @@ async def test_a_trajectory_of_the_longest_context_goes_the_whole_way(bus: Bus, 
 
     async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/test.db") as store:
         await store.add_run("run", "{}")
-        await store.add_groups([Group("g", "run", 0, PURPOSE_TRAIN, "", 0, 0, 2)])
+        await store.add_groups([Group("run.g", "run", 0, PURPOSE_TRAIN, "", 0, 0, 2)])
 
         # From a worker to the master, and on to the next worker.
         news = asyncio.Event()
         taking = asyncio.create_task(take_partials(bus, store, lambda run_id: news.set()))
-        await bus.publish(partial_subject("run"), saved, "g/0/partial-0")
+        await bus.publish(partial_subject("run"), saved, "run.g/0/partial-0")
         await asyncio.wait_for(news.wait(), 60)
         taking.cancel()
         ((_, (awaited,)),) = await store.open_groups("run", SampleState.PARTIAL)
         await store.mark_continued([awaited])
-        payload = await store.partial("g", 0)
+        payload = await store.partial("run.g", 0)
         assert payload is not None
-        task = RolloutTask(run_id="run", group_id="g", sample_indices=[0], unfinished=Trajectory.FromString(payload))
+        task = RolloutTask(run_id="run", group_id="run.g", sample_indices=[0], unfinished=Trajectory.FromString(payload))
         task.sampling.max_tokens = LENGTH
         await bus.declare_consumer(rollout_consumer("run"))
-        await bus.publish(prompt_subject("run"), task, "g/0/round-1-1")
+        await bus.publish(prompt_subject("run"), task, "run.g/0/round-1-1")
         async for deliveries in bus.deliveries(rollout_consumer("run"), RolloutTask):
             if deliveries:
                 task = deliveries[0].message
@@ -69,7 +69,7 @@ async def test_a_trajectory_of_the_longest_context_goes_the_whole_way(bus: Bus, 
         # Scored, batched, unpacked, packed.
         long.round = 1
         await store.record_scores([scored_of(each, each.SerializeToString()) for each in scored])
-        await store.close_batch("run", 0, {"g": None})
+        await store.close_batch("run", 0, {"run.g": None})
         ((group_id, _, payloads),) = [row async for row in store.batch("run", 0)]
     message = ScoredGroup(group_id=group_id, samples=map(ScoredTrajectory.FromString, payloads))
     samples = read_group(message, Ages(POLICY), {"d"}).samples
