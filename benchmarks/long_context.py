@@ -102,7 +102,12 @@ def scored_pair(num_tokens: int, policy: PolicyVersion) -> list[ScoredTrajectory
     scored = [ScoredTrajectory(score=Score(status=SCORE_STATUS_OK, value=float(index))) for index in range(2)]
     for index, each in enumerate(scored):
         sample = each.trajectory
-        sample.id, sample.group_id, sample.sample_index, sample.purpose = f"run.g/{index}", "run.g", index, PURPOSE_TRAIN
+        sample.id, sample.group_id, sample.sample_index, sample.purpose = (
+            f"run.g/{index}",
+            "run.g",
+            index,
+            PURPOSE_TRAIN,
+        )
         sample.prompt_tokens.CopyFrom(pack(np.array([1, 5], np.int32)))
         for piece in np.array_split(rng.integers(4, 40, num_tokens - 2 if index == 0 else 30), 8):
             noise = pack(rng.normal(-1, 0.1, len(piece)).astype(np.float32))

@@ -52,7 +52,9 @@ async def test_a_trajectory_of_the_longest_context_goes_the_whole_way(bus: Bus, 
         await store.mark_continued([awaited])
         payload = await store.partial("run.g", 0)
         assert payload is not None
-        task = RolloutTask(run_id="run", group_id="run.g", sample_indices=[0], unfinished=Trajectory.FromString(payload))
+        task = RolloutTask(
+            run_id="run", group_id="run.g", sample_indices=[0], unfinished=Trajectory.FromString(payload)
+        )
         task.sampling.max_tokens = LENGTH
         await bus.declare_consumer(rollout_consumer("run"))
         await bus.publish(prompt_subject("run"), task, "run.g/0/round-1-1")

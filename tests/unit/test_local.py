@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -210,7 +211,8 @@ async def test_the_work_on_a_cluster_ends_when_a_child_is_given_up(tmp_path: Pat
         work = asyncio.create_task(cluster.run(asyncio.sleep(60)))
         while not work.done():
             if pid := cluster.pids.get("reward-1"):
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):  # it is not seen yet that this one is dead
+                    os.kill(pid, signal.SIGKILL)
             await asyncio.sleep(0.05)
         with pytest.raises(UnavailableError, match="reward-1 died 6 times within a minute, the last time by SIGKILL"):
             await work
