@@ -73,7 +73,7 @@ async def test_one_run_that_cannot_be_read_hides_no_other_and_is_shown_with_what
         "newer": "",
         "garbage": "this version cannot read the stored recipe",
         "listed": "this version cannot read the stored recipe",
-        "stranger": "prompts: input tag 'telepathy'",
+        "stranger": "prompts: the key 'source' says 'telepathy'",
         "state": "its state 99 is not known to this version",
         "counts": "its results cannot be read",
     }
@@ -90,7 +90,7 @@ async def test_one_run_that_cannot_be_read_hides_no_other_and_is_shown_with_what
         call.cancel()
     listed = perilune("run", "list", "--home", tmp_path)
     assert listed.returncode == 0, listed.stderr
-    assert "this version cannot read the stored recipe: prompts: input tag 'telepathy'" in " ".join(
+    assert "this version cannot read the stored recipe: prompts: the key 'source' says 'telepathy'" in " ".join(
         listed.stdout.split()
     )
     for run_id in ("garbage", "stranger"):
