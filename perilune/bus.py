@@ -233,7 +233,7 @@ class Delivery(Generic[M]):
         try:
             await answer()
         except nats.errors.Error as error:  # it comes again, and its effect happens once
-            logger.warning("the server was not told what became of a message on %s: %r", self.raw.subject, error)
+            logger.warning("the answer to a message on %s did not reach the server: %r", self.raw.subject, error)
 
 
 @contextlib.asynccontextmanager

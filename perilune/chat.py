@@ -25,7 +25,7 @@ ANSWER = "perilune"  # stands for a response, where only what comes after it is 
 def set_template(tokenizer: Any, template: str | None, arguments: Mapping[str, Any]) -> None:
     """Gives a tokenizer a chat template, and makes arguments of it defaults that its text itself states.
 
-    So they hold for whoever has the tokenizer. InvalidInputError: a template that is none, or that takes no such
+    So they hold wherever the tokenizer goes. InvalidInputError: a template that is none, or that takes no such
     arguments.
     """
     if template is not None:

@@ -91,7 +91,7 @@ class ModelTable(Table):
     dtype: Literal["float32", "bfloat16"] = "float32"  # what rollout workers hold and compute in
     chat_template: str | None = None  # a Jinja file, or its text, in place of the tokenizer's own
     # What the chat template is given beside the messages, such as enable_thinking = false. It becomes part of the
-    # template: the warm-up, all engines and whoever loads the trained model render alike.
+    # template: the warm-up, all engines and every later user of the trained model render alike.
     template_arguments: dict[ArgumentName, str | int | float | bool | list[str]] = {}
 
     @model_validator(mode="after")
