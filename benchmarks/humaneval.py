@@ -22,8 +22,8 @@ from typing import Any
 from benchmarks.report import Figure, report
 from perilune.api.sandbox.v1.sandbox_pb2 import VERDICT_OK, Verdict
 from perilune.client import AsyncSandboxClient
-from perilune.codetests import judge_request
-from perilune.local import own_sandbox
+from perilune.grading.codetests import judge_request
+from perilune.local.cluster import own_sandbox
 
 CHEAT = """
 class Any:

@@ -28,12 +28,12 @@ def trainer(folder: Path) -> None:
     """Hands over and takes back, once for each line on stdin; says when, by the system's clock."""
     import torch
 
-    from perilune.hybrid import never
-    from services.trainer.logprobs import token_logprobs
-    from services.trainer.model import load_policy
-    from services.trainer.packing import pack_rows
-    from services.trainer.publisher import snapshot
-    from services.trainer.turns import Turns
+    from perilune.weights.shared_memory import never
+    from services.trainer.hybrid import Turns
+    from services.trainer.policy.logprobs import token_logprobs
+    from services.trainer.policy.model import load_policy
+    from services.trainer.policy.packing import pack_rows
+    from services.trainer.versions.publisher import snapshot
 
     policy = load_policy(MODEL)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6, fused=True)
@@ -62,11 +62,11 @@ def trainer(folder: Path) -> None:
 
 def engine(folder: Path) -> None:
     """Samples without end whenever it has the device; says when each turn's first token came."""
-    from perilune.hybrid import Device, SharedVersions
     from perilune.weights.receiver import StagedVersion
+    from perilune.weights.shared_memory import Device, SharedVersions
     from services.rollout.engines.base import Generated, Sample, Sampling, Span
-    from services.rollout.engines.torch_engine import TorchEngine
-    from services.rollout.engines.turns import TurnTakingEngine
+    from services.rollout.engines.embedded.engine import TorchEngine
+    from services.rollout.engines.hybrid_engine import TurnTakingEngine
 
     versions = SharedVersions.of(folder, "benchmark")
     drawn, served = threading.Event(), -1

@@ -39,7 +39,7 @@ from services.master.store import Group, Store
 from services.master.tables import SampleState
 from services.trainer.batch import Ages, read_group
 from services.trainer.learner import Learner
-from services.trainer.model import create_policy
+from services.trainer.policy.model import create_policy
 
 LENGTH = 131_072
 RECIPE = Path(__file__).parent.parent / "recipes/partial.toml"

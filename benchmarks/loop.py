@@ -25,9 +25,9 @@ from perilune.api.master.v1.master_pb2 import RUN_STATE_FINISHED, Run, Version
 from perilune.api.rollout.v1.rollout_pb2 import GetStatusRequest
 from perilune.api.rollout.v1.rollout_pb2_grpc import RolloutServiceStub
 from perilune.client import AsyncRunClient
-from perilune.local import local_cluster
+from perilune.local.cluster import local_cluster
 from perilune.recipe import Recipe, load_recipe
-from perilune.service import open_channel
+from perilune.runtime.service import open_channel
 
 REPOSITORY = Path(__file__).parent.parent
 TARGET = 0.8

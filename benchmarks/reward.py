@@ -30,7 +30,7 @@ from typing import Any, Literal, Self
 
 from benchmarks.report import Figure, report
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, GraderChoice
-from services.reward.answers import committed, is_prose
+from services.reward.answer_extraction import committed, is_prose
 from services.reward.equality.symbolic import symbolic_equal  # noqa: F401 imported before the clock runs
 from services.reward.graders import find_grader
 from services.reward.graders.grader import Sample

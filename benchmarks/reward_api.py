@@ -24,7 +24,7 @@ from statistics import quantiles
 from benchmarks.report import Figure, report
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, SCORE_STATUS_TIMEOUT, Score
 from perilune.client import AsyncRewardClient, score_request
-from perilune.plugin import start_grader
+from perilune.grading.plugin import start_grader
 
 NUM_CONCURRENT = 1000
 NUM_CALLERS, NUM_BATCHES, BATCH_SIZE, DEADLINE_S = 8, 3, 100, 3.0  # each caller sends one batch after the other

@@ -34,15 +34,15 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.report import Figure, report
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, GraderChoice
-from perilune.labelled import Agreement, Labelled, agreement
-from perilune.plugin import start_grader
-from perilune.service import Service
+from perilune.grading.labelled import Agreement, Labelled, agreement
+from perilune.grading.plugin import start_grader
+from perilune.runtime.service import Service
 from services.reward.graders.grader import Sample
 from services.reward.plugins import plugged_in
 from services.reward.processes import Processes
 from services.reward.scoring import read_choices, score
 from services.rollout import standalone
-from services.trainer.model import Policy
+from services.trainer.policy.model import Policy
 from services.trainer.reward_models.classic import RewardModel, opening_of
 from services.trainer.reward_models.judges import judge_examples
 from services.trainer.reward_models.plan import Plan

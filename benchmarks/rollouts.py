@@ -44,9 +44,9 @@ from perilune.api.master.v1.master_pb2 import WatchRunResponse
 from perilune.recipe import Recipe, check_recipe, load_recipe
 from perilune.weights import manifest_of
 from services.rollout.engines.base import Sample, Sampling
-from services.rollout.engines.torch_engine import TorchEngine
-from services.trainer.model import make_policy
-from services.trainer.publisher import raw_tensors
+from services.rollout.engines.embedded.engine import TorchEngine
+from services.trainer.policy.model import make_policy
+from services.trainer.versions.publisher import raw_tensors
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 WAITING, PARTIAL, ASYNCHRONOUS = "waiting for all", "partial", "asynchronous"

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.report import Figure, report
 from perilune.client import AsyncSandboxClient
-from perilune.local import own_sandbox
+from perilune.local.cluster import own_sandbox
 from services.sandbox.images.store import Store
 from services.sandbox.job import Image
 

@@ -24,7 +24,7 @@ import grpc
 
 from benchmarks.report import Figure
 from perilune.client import AsyncRunClient
-from perilune.local import LocalCluster, local_cluster
+from perilune.local.cluster import LocalCluster, local_cluster
 from perilune.recipe import load_recipe
 
 RECIPE = Path(__file__).parent.parent / "recipes" / "search.toml"

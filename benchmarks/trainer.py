@@ -34,9 +34,9 @@ from perilune.recipe import Recipe, check_recipe
 from perilune.tasks import search
 from services.trainer.batch import Group, Sample
 from services.trainer.learner import Learner
-from services.trainer.logprobs import token_logprobs
-from services.trainer.model import Policy, make_policy
-from services.trainer.packing import pack_rows, plan_rows
+from services.trainer.policy.logprobs import token_logprobs
+from services.trainer.policy.model import Policy, make_policy
+from services.trainer.policy.packing import pack_rows, plan_rows
 
 ROW_TOKENS = 512
 GROUP_SIZE = 8

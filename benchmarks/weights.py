@@ -34,7 +34,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from perilune.local import KEEP_FREED_MEMORY
+from perilune.local.cluster import KEEP_FREED_MEMORY
 
 # Before the allocator starts: as the launcher sets it for services. One thread each.
 if not KEEP_FREED_MEMORY.items() <= os.environ.items() or "OMP_NUM_THREADS" not in os.environ:
@@ -64,7 +64,7 @@ from perilune.weights.server import SERVICE, Stream, WeightServer
 from services.master.weight_tree import Node, sources
 
 if TYPE_CHECKING:
-    from services.trainer.publisher import PublishedVersion
+    from services.trainer.versions.publisher import PublishedVersion
 
 T = TypeVar("T")
 RUN = "run"
@@ -397,8 +397,8 @@ def deltas(rates: Sequence[float]) -> dict[str, Figure]:
     from perilune.recipe import check_recipe
     from services.trainer.batch import Group
     from services.trainer.learner import Learner
-    from services.trainer.model import make_policy
-    from services.trainer.publisher import snapshot
+    from services.trainer.policy.model import make_policy
+    from services.trainer.versions.publisher import snapshot
 
     torch.set_num_threads(1)
     figures: dict[str, Figure] = {}
@@ -492,9 +492,9 @@ def swap(vllm_python: str | None) -> dict[str, Figure]:
     import torch
 
     from perilune.recipe import check_recipe
-    from services.rollout.engines.torch_engine import TorchEngine
-    from services.trainer.model import make_policy
-    from services.trainer.publisher import snapshot
+    from services.rollout.engines.embedded.engine import TorchEngine
+    from services.trainer.policy.model import make_policy
+    from services.trainer.versions.publisher import snapshot
 
     torch.set_num_threads(1)
     document = {

@@ -26,15 +26,15 @@ from services.master.samplers.uniform import epochs
 from services.reward.graders import find_grader
 from services.reward.graders.grader import Sample as Answer
 from services.rollout.engines.base import Generated, Sample, Sampling
-from services.rollout.engines.torch_engine import TorchEngine
-from services.rollout.prompts import prompt_tokens
+from services.rollout.engines.embedded.engine import TorchEngine
+from services.rollout.tokenizer import prompt_tokens
 from services.trainer import optimization
-from services.trainer.logprobs import sequence_logprobs, token_logprobs
-from services.trainer.model import Policy, make_policy
 from services.trainer.objectives import k15
-from services.trainer.packing import pack_rows
-from services.trainer.publisher import snapshot
-from services.trainer.warmup import warm_up
+from services.trainer.policy.logprobs import sequence_logprobs, token_logprobs
+from services.trainer.policy.model import Policy, make_policy
+from services.trainer.policy.packing import pack_rows
+from services.trainer.stages.warmup import warm_up
+from services.trainer.versions.publisher import snapshot
 
 MAX_TOKENS = 32  # of a response
 TAU = 0.1  # how strongly later steps are pulled back to the policy that sampled

@@ -43,5 +43,5 @@ def set_up(name: str) -> None:
     # gRPC's forks and cancelled streams are no news.
     logging.getLogger("grpc").setLevel(logging.ERROR)
     sparing = Sparing()
-    for library in ("asyncio", "uvicorn.error", "grpc._cython.cygrpc", "perilune.http.face"):
+    for library in ("asyncio", "uvicorn.error", "grpc._cython.cygrpc", "perilune.runtime.http.face"):
         logging.getLogger(library).addFilter(sparing)

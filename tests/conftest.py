@@ -15,7 +15,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
-from perilune.bus import MAX_PAYLOAD_BYTES, Bus
+from perilune.runtime.bus import MAX_PAYLOAD_BYTES, Bus
 
 # A busy machine is no finding. Spinning threads would make it one; torch reads this when it is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

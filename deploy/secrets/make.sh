@@ -25,7 +25,7 @@ certificate() {
   rm request names
 }
 
-# A table of the tokens file (perilune/auth.py), with the token's hash.
+# A table of the tokens file (perilune/runtime/auth.py), with the token's hash.
 caller() {
   secret "token_$1"
   hash=$(tr -d '\n' <"token_$1" | openssl dgst -sha256 -r | cut -d' ' -f1)

@@ -15,9 +15,9 @@ from rich.text import Text
 from perilune.api.master.v1.master_pb2 import Worker
 from perilune.api.weights.v1.weights_pb2 import ListVersionsResponse
 from perilune.cli.masters import running_master
+from perilune.cli.report import clock_time, iso_time, print_unbroken
 from perilune.client import AsyncWeightsClient
 from perilune.errors import MissingDependencyError, NotFoundError
-from perilune.report import clock_time, iso_time, print_unbroken
 
 console = Console(highlight=False)
 

@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from perilune import export as exporting
-from perilune import report as reports
 from perilune.api.master.v1.master_pb2 import Ledger, Run, RunState
+from perilune.cli import curves_export as exporting
+from perilune.cli import report as reports
+from perilune.cli.live_view import MAX_WIDTH, RunView, follow
 from perilune.cli.masters import any_master, running_master
+from perilune.cli.report import Report
 from perilune.errors import InvalidInputError
-from perilune.report import Report
 from perilune.stats import finite
-from perilune.view import MAX_WIDTH, RunView, follow
 
 console = Console(highlight=False)
 

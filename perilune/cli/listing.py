@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from perilune import report as reports
 from perilune.api.master.v1.master_pb2 import Run, RunState
-from perilune.local import master_of
-from perilune.report import percent, print_unbroken
+from perilune.cli import report as reports
+from perilune.cli.report import percent, print_unbroken
+from perilune.local.cluster import master_of
+from perilune.local.stored_runs import stored_runs
 from perilune.stats import finite
-from perilune.stored import stored_runs
 
 console = Console(highlight=False)
 

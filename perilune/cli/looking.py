@@ -14,9 +14,9 @@ from typing import Any, TextIO
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, GraderChoice, ScoreStatus
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from perilune.errors import InvalidInputError
-from perilune.needs import function_of, needs
-from perilune.plugin import load_function, start_grader
+from perilune.grading.plugin import load_function, start_grader
 from perilune.recipe import Recipe, option_text
+from perilune.recipe.needs import function_of, needs
 
 NUM_SHOWN = 3
 NUM_TOKENS_SHOWN = 80
@@ -45,7 +45,7 @@ def show(recipe: Recipe, out: TextIO) -> None:
 
 
 def _prompts(recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[str]:
-    from services.trainer.model import make_tokenizer
+    from services.trainer.policy.model import make_tokenizer
     from services.trainer.preflight import context_of
 
     tokenizer: Any = make_tokenizer(recipe)
@@ -74,7 +74,7 @@ def _prompts(recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[str]:
 
 
 def _tokens(prompt: Prompt, tokenizer: Any, context: int) -> list[int]:
-    from services.rollout.prompts import prompt_tokens
+    from services.rollout.tokenizer import prompt_tokens
 
     return prompt_tokens(prompt, tokenizer, context).tolist()
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from perilune.channel import Credentials
 from perilune.client import AsyncRunClient
 from perilune.errors import NotFoundError, UnavailableError
-from perilune.local import master_of, reading_master
+from perilune.local.cluster import master_of, reading_master
 
 
 @contextlib.asynccontextmanager

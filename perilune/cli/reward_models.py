@@ -10,7 +10,7 @@ from dataclasses import asdict
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, GraderChoice, Score, ScoreStatus
 from perilune.client import RewardClient, score_request
-from perilune.labelled import Agreement, Labelled, agreement
+from perilune.grading.labelled import Agreement, Labelled, agreement
 from perilune.stats import finite
 
 

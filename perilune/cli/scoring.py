@@ -75,7 +75,7 @@ def new_token(path: Path, name: str, roles: list[str], requests_per_s: float | N
     """
     from pydantic import ValidationError
 
-    from perilune.auth import Entry, digest_of, new_token, read_tokens
+    from perilune.runtime.auth import Entry, digest_of, new_token, read_tokens
 
     if not name.replace("-", "").replace("_", "").isalnum() or not name.isascii():
         raise InvalidInputError(f"{name!r}: a caller's name has letters, digits, - and _")

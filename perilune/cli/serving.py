@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from perilune.local import exclusive_home, find_nats_server, services_root, write_nats_config
+from perilune.local.cluster import exclusive_home, find_nats_server, services_root, write_nats_config
 
 NATS_LISTEN = "127.0.0.1:4222"
 
@@ -28,7 +28,7 @@ def exec_nats() -> NoReturn:
         MissingDependencyError: there is no nats-server.
     """
     from perilune.errors import InvalidInputError
-    from perilune.service import ServiceSettings, is_loopback
+    from perilune.runtime.service import ServiceSettings, is_loopback
 
     os.environ.setdefault("PERILUNE_LISTEN", NATS_LISTEN)
     settings = ServiceSettings()

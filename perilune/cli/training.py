@@ -13,9 +13,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from perilune import report as reports
 from perilune.api.master.v1.master_pb2 import Run, RunState
+from perilune.cli import report as reports
+from perilune.cli.live_view import MAX_WIDTH, RunView, follow
 from perilune.cli.masters import any_master, local_credentials
+from perilune.cli.report import Report
 from perilune.client import AsyncRunClient
 from perilune.errors import (
     RECIPE_IS_KEPT,
@@ -25,13 +27,11 @@ from perilune.errors import (
     StateError,
     UnavailableError,
 )
-from perilune.local import LocalCluster, local_cluster, master_of
-from perilune.needs import needs
-from perilune.preflight import check_here
+from perilune.local.cluster import LocalCluster, local_cluster, master_of
 from perilune.recipe import Recipe, check_recipe, load_recipe, read_stored_recipe
-from perilune.report import Report
+from perilune.recipe.needs import needs
+from perilune.recipe.preflight import check_here
 from perilune.stats import finite
-from perilune.view import MAX_WIDTH, RunView, follow
 
 INTERRUPTED = 130
 DEFAULT_HOME = Path("runs")

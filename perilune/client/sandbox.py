@@ -87,7 +87,7 @@ class SandboxClient(Connection):
         return self._call(self._stub.Run, run_request(language, source, **options))
 
     def judge(self, request: JudgeRequest, deadline_s: float = JUDGE_DEADLINE_S) -> Iterator[JudgeResponse]:
-        """Judges a program: the cases' results as they come, then the summary. `perilune.codetests` makes requests."""
+        """Judges a program: each result as it comes, then the summary. `perilune.grading.codetests` makes requests."""
         return self._stream(self._stub.Judge, request, deadline_s)
 
     def verdict(self, request: JudgeRequest, deadline_s: float = JUDGE_DEADLINE_S) -> JudgeSummary:

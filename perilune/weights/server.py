@@ -23,8 +23,8 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.api.weights.v1 import weights_pb2
 from perilune.api.weights.v1.weights_pb2 import Manifest, SubscribeRequest
 from perilune.errors import NotFoundError
-from perilune.service import rpc_errors
-from perilune.telemetry import meter
+from perilune.runtime.service import rpc_errors
+from perilune.runtime.telemetry import meter
 from perilune.weights.delta import Delta
 from perilune.weights.frames import chunk_frame, commit_frame, manifest_frame, pieces
 from perilune.weights.tensors import State, payload_bytes_of

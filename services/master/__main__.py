@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from perilune.api.master.v1 import master_pb2, master_pb2_grpc
-from perilune.bus import Bus
-from perilune.http import serve_http
-from perilune.service import Service, main, patiently, until_stopping
-from perilune.telemetry import is_exporting
+from perilune.runtime.bus import Bus
+from perilune.runtime.http import serve_http
+from perilune.runtime.service import Service, main, patiently, until_stopping
+from perilune.runtime.telemetry import is_exporting
 from services.master.api.fleet import FleetService
 from services.master.api.runs import RunService
 from services.master.api.training import TrainingService

@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError
 
 from perilune.channel import read_secret
 from perilune.errors import InvalidInputError, SettingsError
-from perilune.service import ServiceSettings
+from perilune.runtime.service import ServiceSettings
 
 
 class MasterSettings(ServiceSettings):

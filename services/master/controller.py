@@ -13,7 +13,10 @@ from opentelemetry.context import Context
 from perilune.api.master.v1.master_pb2 import Version
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_REPETITION, PolicyVersion, Trajectory
-from perilune.bus import (
+from perilune.errors import InvalidInputError, StateError
+from perilune.recipe import Recipe, RewardTable
+from perilune.rewards import group_rewards
+from perilune.runtime.bus import (
     MASTER_CONSUMER,
     PARTIAL_CONSUMER,
     REWARD_CONSUMER,
@@ -21,10 +24,7 @@ from perilune.bus import (
     prompt_subject,
     rollout_consumer,
 )
-from perilune.errors import InvalidInputError, StateError
-from perilune.recipe import Recipe, RewardTable
-from perilune.rewards import group_rewards
-from perilune.telemetry import headers_of, tracer
+from perilune.runtime.telemetry import headers_of, tracer
 from services.master import schedule
 from services.master.dispatch import evaluation_groups, task_for, training_groups
 from services.master.notification import Notification

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from perilune.errors import UnavailableError
-from perilune.telemetry import meter
+from perilune.runtime.telemetry import meter
 from services.master.api.fleet import FleetService
 from services.master.registry import Registry
 from services.master.store import ENDED, Store

@@ -14,8 +14,8 @@ from perilune.api.master.v1.master_pb2 import Worker
 from perilune.api.reward.v1.reward_pb2 import ListGradersRequest
 from perilune.api.reward.v1.reward_pb2_grpc import RewardServiceStub
 from perilune.channel import open_channel
-from perilune.preflight import nearest
 from perilune.recipe import Mistake, Recipe
+from perilune.recipe.preflight import nearest
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +76,10 @@ async def _of_fleet(fleet: Iterable[Worker]) -> Known | None:
 
 
 async def _installed(recipe: Recipe) -> list[Mistake]:
-    """What `perilune.preflight` finds in a process of its own: the master imports no other service."""
+    """What `perilune.recipe.preflight` finds in a process of its own: the master imports no other service."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "perilune.preflight"),
+        *("-m", "perilune.recipe.preflight"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

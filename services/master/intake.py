@@ -25,7 +25,9 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     ScoredTrajectory,
     Trajectory,
 )
-from perilune.bus import (
+from perilune.codec import check_arrays, num_response_tokens
+from perilune.errors import InvalidInputError
+from perilune.runtime.bus import (
     ADVISORY_CONSUMER,
     DEAD_CONSUMER,
     EVENT_CONSUMER,
@@ -38,8 +40,6 @@ from perilune.bus import (
     run_of,
     settled,
 )
-from perilune.codec import check_arrays, num_response_tokens
-from perilune.errors import InvalidInputError
 from services.master.store import Partial, Scored, Store
 from services.master.tables import SampleState
 

@@ -18,7 +18,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 
 from perilune.api.master.v1.master_pb2 import HeartbeatRequest, Worker
 from perilune.errors import InvalidInputError
-from perilune.telemetry import meter
+from perilune.runtime.telemetry import meter
 
 logger = logging.getLogger(__name__)
 

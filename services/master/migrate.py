@@ -10,7 +10,7 @@ import logging
 import sys
 
 from perilune.errors import PeriluneError, UnavailableError
-from perilune.service import patiently
+from perilune.runtime.service import patiently
 from services.master.config import MasterSettings
 from services.master.schema import OlderSchemaError
 from services.master.single_master import single_master

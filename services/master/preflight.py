@@ -6,8 +6,8 @@ import re
 from collections.abc import Iterator, Sequence
 
 from perilune.errors import InvalidInputError, MissingDependencyError
-from perilune.preflight import NUM_LOOKED_AT, first_of_each_key, recipe_mistakes
 from perilune.recipe import Mistake, Recipe, recipe_error
+from perilune.recipe.preflight import NUM_LOOKED_AT, first_of_each_key, recipe_mistakes
 from services.master.prompts import PromptSet, open_prompts
 from services.master.samplers import open_sampler
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from perilune.api.master.v1.master_pb2 import PromptSummary, RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
-from perilune.bus import OUTAGES, PROMPTS, Backlog, Bus, event_subject, prompt_subject
 from perilune.errors import (
     InvalidInputError,
     NotFoundError,
@@ -25,7 +24,8 @@ from perilune.errors import (
     verdict,
 )
 from perilune.recipe import Mistake, Recipe, TrainerTable, read_stored_recipe
-from perilune.recipe_files import settled
+from perilune.recipe.files import settled
+from perilune.runtime.bus import OUTAGES, PROMPTS, Backlog, Bus, event_subject, prompt_subject
 from services.master.controller import Controller
 from services.master.liveness import BUS, Change, Liveness
 from services.master.notification import Notification

@@ -28,7 +28,7 @@ from perilune.errors import (
     StateError,
     UnavailableError,
 )
-from perilune.telemetry import meter
+from perilune.runtime.telemetry import meter
 from services.master.ledger import balance
 from services.master.schedule import Progress
 from services.master.schema import bring_up_to_date, check, check_file, trouble_with_file

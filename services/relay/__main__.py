@@ -1,6 +1,6 @@
 """`python -m services.relay`"""
 
-from perilune.service import ServiceSettings, main
+from perilune.runtime.service import ServiceSettings, main
 from services.relay.server import run
 
 if __name__ == "__main__":

@@ -7,10 +7,10 @@ import logging
 from typing import NamedTuple
 
 from perilune.api.master.v1.master_pb2 import RunAssignment
-from perilune.fleet import assignments, report_serving
 from perilune.recipe import read_stored_recipe
-from perilune.service import Service, until_stopping
-from perilune.vitals import beat
+from perilune.runtime.fleet import assignments, report_serving
+from perilune.runtime.service import Service, until_stopping
+from perilune.runtime.vitals import beat
 from perilune.weights.adapted import STREAM
 from perilune.weights.receiver import Receiver
 from perilune.weights.relay import Relay

@@ -1,6 +1,6 @@
 """`python -m services.reward`"""
 
-from perilune.service import main
+from perilune.runtime.service import main
 from services.reward.config import RewardSettings
 from services.reward.server import run
 

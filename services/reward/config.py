@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from perilune.service import ServiceSettings
+from perilune.runtime.service import ServiceSettings
 
 
 class RewardSettings(ServiceSettings):
@@ -19,7 +19,7 @@ class RewardSettings(ServiceSettings):
     max_deadline_s: PositiveFloat = 300.0  # longest time that one score may take
     answers_file: Path | None = None  # where answers with an idempotency key are kept; in memory if not given
     max_answers_mb: PositiveInt = 256
-    # Graders in processes of their own: name to address, as JSON (`perilune.plugin`).
+    # Graders in processes of their own: name to address, as JSON (`perilune.grading.plugin`).
     plugins: dict[str, str] = Field(default_factory=dict)
     grader_processes: PositiveInt = os.cpu_count() or 1
     grader_timeout_s: PositiveFloat = 5.0  # for one response, in a grader process

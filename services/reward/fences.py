@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from services.reward.answers import THINKING_TAG
+from services.reward.answer_extraction import THINKING_TAG
 
 _OPENING = re.compile(r"^([^`~]*+)(`{3,}+|~{3,}+)([^`\r]*+)\r?$")
 _MARKS = re.compile(r"[ \t]*(?:(?:[-*+>]|\d{1,9}[.)])[ \t]*)*")

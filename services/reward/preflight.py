@@ -9,12 +9,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from perilune.data.jsonlines import read_bytes
 from perilune.errors import InvalidInputError, NotFoundError
-from perilune.jsonlines import read_bytes
-from perilune.local import plugins_of_user
-from perilune.needs import function_of, is_address
-from perilune.preflight import nearest
+from perilune.local.cluster import plugins_of_user
 from perilune.recipe import GraderTable, Mistake, Recipe, option_text
+from perilune.recipe.needs import function_of, is_address
+from perilune.recipe.preflight import nearest
 from services.reward.graders import GRADERS
 from services.reward.graders.grader import Grader
 from services.reward.graders.judge import JudgeSettings

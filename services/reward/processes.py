@@ -20,7 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from services.reward.worker import LENGTH
+from services.reward.process_worker import LENGTH
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,13 @@ class Processes:
         self._end_forks()
         ours, theirs = socket.socketpair()
         with theirs:
-            command = [sys.executable, "-m", "services.reward.worker", str(theirs.fileno()), str(self._memory_bytes)]
+            command = [
+                sys.executable,
+                "-m",
+                "services.reward.process_worker",
+                str(theirs.fileno()),
+                str(self._memory_bytes),
+            ]
             process = subprocess.Popen([*command, *PRELOAD], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         self._forks = process, ours
         return ours

@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from perilune.errors import InvalidInputError, PeriluneError
-from perilune.judging import is_hollow, judge_prompt, read_verdict
-from perilune.labelled import Labelled, read_labelled
-from services.reward.answers import committed
+from perilune.grading.judge_prompts import is_hollow, judge_prompt, read_verdict
+from perilune.grading.labelled import Labelled, read_labelled
+from services.reward.answer_extraction import committed
 from services.reward.graders.judge import VOTING_TEMPERATURE, Judge, configured_judge
 
 AT_ONCE = 32  # answers under way

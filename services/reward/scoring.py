@@ -24,7 +24,7 @@ from perilune.api.reward.v1.reward_pb2 import (
     ScoreStatus,
 )
 from perilune.errors import InvalidInputError, OverloadedError, PeriluneError, UnavailableError
-from perilune.telemetry import meter
+from perilune.runtime.telemetry import meter
 from services.reward.graders import find_grader
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 from services.reward.processes import Processes, WorkerDiedError

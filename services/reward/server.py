@@ -9,24 +9,24 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from perilune import bus as buses
 from perilune.api.reward.v1 import reward_pb2
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_UNAVAILABLE, Image, Message, Score
 from perilune.api.reward.v1.reward_pb2_grpc import add_RewardServiceServicer_to_server
 from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory, Trajectory
-from perilune.bus import Bus, Delivery
 from perilune.errors import InvalidInputError, UnavailableError
-from perilune.fleet import assignments
-from perilune.http import serve_http
-from perilune.service import Service, patiently, until_stopping
-from perilune.telemetry import tracer
-from perilune.vitals import beat
+from perilune.runtime import bus as buses
+from perilune.runtime.bus import Bus, Delivery
+from perilune.runtime.fleet import assignments
+from perilune.runtime.http import serve_http
+from perilune.runtime.service import Service, patiently, until_stopping
+from perilune.runtime.telemetry import tracer
+from perilune.runtime.vitals import beat
 from services.reward import scoring, webhooks
+from services.reward.answer_store import KeptAnswers
 from services.reward.config import RewardSettings
 from services.reward.deadlines import score_until
 from services.reward.graders.code import CodeSettings
 from services.reward.graders.grader import Sample
-from services.reward.kept import KeptAnswers
 from services.reward.plugins import plugged_in
 from services.reward.processes import Processes
 from services.reward.requests import Limits

@@ -24,12 +24,12 @@ from perilune.api.reward.v1.reward_pb2 import (
     ScoreResponse,
 )
 from perilune.api.reward.v1.reward_pb2_grpc import RewardServiceServicer
-from perilune.auth import caller
 from perilune.errors import InvalidInputError, NotFoundError, OverloadedError, PeriluneError, rpc_errors
+from perilune.runtime.auth import caller
+from services.reward.answer_store import KeptAnswers
 from services.reward.batches import as_finished
 from services.reward.deadlines import score_until
 from services.reward.graders import GRADERS
-from services.reward.kept import KeptAnswers
 from services.reward.processes import Processes
 from services.reward.requests import Asked, Limits, read_request
 from services.reward.rescore import has_changed, standing_component

@@ -24,14 +24,14 @@ from perilune.api.reward.v1.reward_pb2 import (
     ScoreBatchRequest,
     ScoreRequest,
 )
-from perilune.auth import Gate
 from perilune.client.reward import read_graders
 from perilune.errors import InvalidInputError, rpc_errors
-from perilune.http.context import HttpContext
-from perilune.http.face import identify, read_body
-from perilune.http.problems import RpcAborted, problem_response
 from perilune.integrations import openrlhf, slime
 from perilune.integrations.scorer import Scorer, explain
+from perilune.runtime.auth import Gate
+from perilune.runtime.http.context import HttpContext
+from perilune.runtime.http.face import identify, read_body
+from perilune.runtime.http.problems import RpcAborted, problem_response
 from services.reward.servicer import RewardServicer
 
 SERVICE = "perilune.api.reward.v1.RewardService"

@@ -1,6 +1,6 @@
 """`python -m services.rollout`"""
 
-from perilune.service import main
+from perilune.runtime.service import main
 from services.rollout.config import RolloutSettings
 from services.rollout.server import run
 

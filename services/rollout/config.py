@@ -6,7 +6,7 @@ import sys
 
 from pydantic import PositiveFloat, PositiveInt
 
-from perilune.service import ServiceSettings
+from perilune.runtime.service import ServiceSettings
 
 
 class RolloutSettings(ServiceSettings):

@@ -14,8 +14,8 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
-from perilune.bus import Bus, Delivery
 from perilune.errors import InvalidInputError, UnavailableError
+from perilune.runtime.bus import Bus, Delivery
 
 logger = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 
-from perilune.preflight import nearest
 from perilune.recipe import EnvironmentTable, Mistake, Recipe
+from perilune.recipe.preflight import nearest
 from services.rollout.config import RolloutSettings
 from services.rollout.environments import ENVIRONMENTS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from services.rollout.prompts import Tokenizer
+from services.rollout.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from perilune.codec import pack, unpack
 from perilune.errors import OverloadedError, UnavailableError
 from services.rollout.engines.base import Generated, Sample, Sampling, Span
 from services.rollout.environments.base import Environment
-from services.rollout.prompts import Tokenizer
 from services.rollout.repetition import Rule
 from services.rollout.response_text import ResponseText
+from services.rollout.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
 

@@ -12,22 +12,22 @@ from dataclasses import dataclass
 import grpc
 import torch
 
-from perilune import bus as buses
 from perilune.api.master.v1.master_pb2 import RunAssignment
 from perilune.api.rollout.v1 import rollout_pb2
 from perilune.api.rollout.v1.rollout_pb2 import GetStatusRequest, GetStatusResponse
 from perilune.api.rollout.v1.rollout_pb2_grpc import RolloutServiceServicer, add_RolloutServiceServicer_to_server
 from perilune.api.trajectory.v1.trajectory_pb2 import Event
-from perilune.bus import Bus
 from perilune.errors import InvalidInputError
-from perilune.fleet import assignments
-from perilune.http import serve_http
-from perilune.hybrid import SharedReceiver, SharedVersions
 from perilune.recipe import read_stored_recipe
-from perilune.service import Service, patiently, until_stopping
-from perilune.vitals import Vitals, beat
+from perilune.runtime import bus as buses
+from perilune.runtime.bus import Bus
+from perilune.runtime.fleet import assignments
+from perilune.runtime.http import serve_http
+from perilune.runtime.service import Service, patiently, until_stopping
+from perilune.runtime.vitals import Vitals, beat
 from perilune.weights.relay import Relay
 from perilune.weights.server import SERVICE as WEIGHT_SERVICE
+from perilune.weights.shared_memory import SharedReceiver, SharedVersions
 from services.rollout.config import RolloutSettings
 from services.rollout.openai.endpoint import Endpoint
 from services.rollout.worker import RunWorker

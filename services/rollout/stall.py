@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from perilune.vitals import cpu_seconds
+from perilune.runtime.vitals import cpu_seconds
 
 STALL_S = 25.0  # without progress, after which the bus hears no more of what is in hand and gives it to another worker
 SLOW_STEP_S = 600.0  # the longest single step, while it uses the processor

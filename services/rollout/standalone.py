@@ -15,15 +15,15 @@ from safetensors import SafetensorError, safe_open
 
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import NotFoundError
-from perilune.http import serve_http
-from perilune.service import Service, main, until_stopping
+from perilune.runtime.http import serve_http
+from perilune.runtime.service import Service, main, until_stopping
 from perilune.weights import RawTensor, manifest_of
 from services.rollout.config import RolloutSettings
 from services.rollout.engines import engine_factory
 from services.rollout.engines.base import Engine, Generated, Sample
-from services.rollout.engines.model import TORCH_DTYPE
+from services.rollout.engines.embedded.model import TORCH_DTYPE
 from services.rollout.openai.endpoint import Endpoint
-from services.rollout.prompts import build_tokenizer
+from services.rollout.tokenizer import build_tokenizer
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"

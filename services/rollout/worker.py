@@ -14,36 +14,36 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from perilune import bus as buses
 from perilune.api.master.v1.master_pb2 import RunAssignment
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask, RunStatus
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.bus import Bus, Delivery, in_words
-from perilune.chat import check_ids
 from perilune.codec import unpack
 from perilune.errors import InvalidInputError, PeriluneError, UnavailableError, WeightStreamError
-from perilune.fleet import report_serving
-from perilune.hybrid import Device, SharedReceiver
+from perilune.models.chat import check_ids
 from perilune.recipe import RolloutTable
-from perilune.service import Service
-from perilune.telemetry import meter, tracer
+from perilune.runtime import bus as buses
+from perilune.runtime.bus import Bus, Delivery, in_words
+from perilune.runtime.fleet import report_serving
+from perilune.runtime.service import Service
+from perilune.runtime.telemetry import meter, tracer
 from perilune.weights.adapted import AdaptedReceiver
 from perilune.weights.quantized import dequantized
 from perilune.weights.receiver import StagedVersion
 from perilune.weights.shards import ShardedReceiver
+from perilune.weights.shared_memory import Device, SharedReceiver
 from services.rollout.config import RolloutSettings
 from services.rollout.door import Door
 from services.rollout.engines import engine_factory
 from services.rollout.engines.base import Engine, EngineFactory, Generated, Sample
-from services.rollout.engines.model import end_tokens
-from services.rollout.engines.turns import TurnTakingEngine
+from services.rollout.engines.embedded.model import end_tokens
+from services.rollout.engines.hybrid_engine import TurnTakingEngine
 from services.rollout.environments import make_environment
-from services.rollout.prompts import build_tokenizer, num_embeddings, prompt_tokens
 from services.rollout.response_text import ResponseText
 from services.rollout.rollout import Rollout, trajectory_id
 from services.rollout.stall import StallDetector
 from services.rollout.tasks import MAX_SAMPLES, check_task
+from services.rollout.tokenizer import build_tokenizer, num_embeddings, prompt_tokens
 
 logger = logging.getLogger(__name__)
 

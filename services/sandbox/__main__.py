@@ -1,6 +1,6 @@
 """`python -m services.sandbox`"""
 
-from perilune.service import main
+from perilune.runtime.service import main
 from services.sandbox.config import SandboxSettings
 from services.sandbox.server import run
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
-from perilune.service import ServiceSettings
+from perilune.runtime.service import ServiceSettings
 from perilune.settings import Settings
 
 _IMAGES = Path("perilune", "images")

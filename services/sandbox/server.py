@@ -19,9 +19,9 @@ import grpc
 from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from perilune.api.sandbox.v1.sandbox_pb2_grpc import SandboxServiceServicer, add_SandboxServiceServicer_to_server
 from perilune.errors import InvalidInputError, OverloadedError, UnavailableError
-from perilune.http import serve_http
-from perilune.service import Service, rpc_errors, until_stopping
-from perilune.telemetry import meter
+from perilune.runtime.http import serve_http
+from perilune.runtime.service import Service, rpc_errors, until_stopping
+from perilune.runtime.telemetry import meter
 from services.sandbox import harness
 from services.sandbox.builds import Builds
 from services.sandbox.config import SandboxSettings

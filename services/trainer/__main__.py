@@ -3,7 +3,7 @@
 `torchrun --nproc-per-node N -m services.trainer` is one trainer of N ranks.
 """
 
-from perilune.service import main
+from perilune.runtime.service import main
 from services.trainer.config import TrainerSettings
 from services.trainer.worker import run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from perilune.service import ServiceSettings
+from perilune.runtime.service import ServiceSettings
 
 
 class TrainerSettings(ServiceSettings):

@@ -24,13 +24,13 @@ from perilune.recipe import Recipe
 from perilune.rewards import group_rewards
 from services.trainer import optimization
 from services.trainer.batch import Group, Sample
-from services.trainer.logprobs import TokenLogprobs
-from services.trainer.model import Policy
 from services.trainer.objectives import make_objective
 from services.trainer.objectives.objective import LossRow, Objective
-from services.trainer.packing import PackedRow, pack_rows
-from services.trainer.ranks import Ranks
-from services.trainer.sharding import shard
+from services.trainer.policy.logprobs import TokenLogprobs
+from services.trainer.policy.model import Policy
+from services.trainer.policy.packing import PackedRow, pack_rows
+from services.trainer.ranks.group import Ranks
+from services.trainer.ranks.sharding import shard
 from services.trainer.tally import Tally, summary
 
 

@@ -12,11 +12,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from perilune.chat import with_defaults
 from perilune.errors import InvalidInputError, NotFoundError
-from perilune.preflight import absent_targets, no_room
+from perilune.models.chat import with_defaults
 from perilune.recipe import Mistake, Recipe
-from perilune.recipe_files import chat_template_text
+from perilune.recipe.files import chat_template_text
+from perilune.recipe.preflight import absent_targets, no_room
 from services.trainer.sources import PACKAGE_PREFIX, gguf_in_package
 
 HUB_PATIENCE_S = 5.0
@@ -179,7 +179,7 @@ def _header(file: Path) -> dict[str, Any]:
 def _of_warmup(recipe: Recipe) -> Iterator[Mistake]:
     if recipe.warmup is None or recipe.warmup.path is None:
         return
-    warmup = importlib.import_module("services.trainer.warmup")  # imports torch
+    warmup = importlib.import_module("services.trainer.stages.warmup")  # imports torch
     try:
         warmup.read_examples(Path(recipe.warmup.path))
     except (NotFoundError, InvalidInputError) as error:

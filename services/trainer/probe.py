@@ -1,4 +1,4 @@
-"""Whether a model computes in a packed row what it computes alone; see `perilune.probe`."""
+"""Whether a model computes in a packed row what it computes alone; see `perilune.models.probe`."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from perilune.errors import InvalidInputError
-from perilune.probe import check_gap, own_logprobs, refuse_moving_positions, sequences, short_windows
-from services.trainer.logprobs import token_logprobs
-from services.trainer.packing import Block, pack_row
+from perilune.models.probe import check_gap, own_logprobs, refuse_moving_positions, sequences, short_windows
+from services.trainer.policy.logprobs import token_logprobs
+from services.trainer.policy.packing import Block, pack_row
 
 INSTEAD = "choose a model with plain attention layers (Llama, Qwen, Mistral, Gemma 3, ...)"
 

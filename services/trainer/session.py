@@ -23,7 +23,9 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, StateError
 from perilune.recipe import Recipe
 from perilune.weights.store import VersionStore
-from services.trainer.adapter import (
+from services.trainer.batch import Ages, Refused, read_group
+from services.trainer.learner import Learner, never
+from services.trainer.policy.adapter import (
     adapt,
     adapter_snapshot,
     base_path,
@@ -33,21 +35,19 @@ from services.trainer.adapter import (
     peft_config,
     set_factors,
 )
-from services.trainer.batch import Ages, Refused, read_group
-from services.trainer.checkpoint import Checkpoints, TrainerState
-from services.trainer.learner import Learner, never
-from services.trainer.model import Policy, hollow_policy, make_policy
-from services.trainer.publisher import PublishedVersion, snapshot
-from services.trainer.ranks import Ranks, by_all_ranks
-from services.trainer.sharding import (
+from services.trainer.policy.model import Policy, hollow_policy, make_policy
+from services.trainer.policy.threads import use_threads
+from services.trainer.ranks.group import Ranks, by_all_ranks
+from services.trainer.ranks.sharding import (
     dealt_optimizer_state,
     outline,
     rank_snapshot,
     whole_optimizer_state,
     whole_state,
 )
-from services.trainer.threads import use_threads
-from services.trainer.warmup import warm_up
+from services.trainer.stages.warmup import warm_up
+from services.trainer.versions.checkpoint import Checkpoints, TrainerState
+from services.trainer.versions.publisher import PublishedVersion, snapshot
 
 logger = logging.getLogger(__name__)
 

@@ -22,7 +22,6 @@ from typing import TypeVar
 import grpc
 from transformers.utils.logging import disable_progress_bar
 
-from perilune import telemetry
 from perilune.api.master.v1.master_pb2 import (
     AcquireRunRequest,
     AcquireRunResponse,
@@ -36,19 +35,20 @@ from perilune.api.master.v1.master_pb2 import (
 )
 from perilune.api.master.v1.master_pb2_grpc import TrainingServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import Event
-from perilune.bus import Bus, event_subject
 from perilune.channel import refusal
 from perilune.errors import InvalidInputError, PeriluneError, SettingsError, UnavailableError, verdict
 from perilune.recipe import Recipe, read_stored_recipe
-from perilune.service import Service, open_channel, patiently, until_stopping
-from perilune.vitals import Vitals, beat
+from perilune.runtime import telemetry
+from perilune.runtime.bus import Bus, event_subject
+from perilune.runtime.service import Service, open_channel, patiently, until_stopping
+from perilune.runtime.vitals import Vitals, beat
 from perilune.weights.adapted import STREAM
 from services.trainer.gap import gap_limit, gap_warning
+from services.trainer.hybrid import Turns
 from services.trainer.learner import InterruptedTraining
-from services.trainer.publisher import SERVICE, Publisher
-from services.trainer.ranks import END, RankLostError, Ranks
+from services.trainer.ranks.group import END, RankLostError, Ranks
 from services.trainer.session import FOLLOW, Session, versions_of
-from services.trainer.turns import Turns
+from services.trainer.versions.publisher import SERVICE, Publisher
 
 logger = logging.getLogger(__name__)
 

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from services.rollout.engines import sampling, wire
-from services.rollout.engines.child import Request, Token
-from services.rollout.engines.process_engine import ProcessEngine
+from services.rollout.engines import sampling
+from services.rollout.engines.process import wire
+from services.rollout.engines.process.child import Request, Token
+from services.rollout.engines.process.engine import ProcessEngine
 
 
 @dataclass
@@ -27,7 +28,7 @@ class _Decoding:
 
 
 class PlainDriver:
-    """See `services.rollout.engines.child.Driver`."""
+    """See `services.rollout.engines.process.child.Driver`."""
 
     def __init__(self, start: wire.Start) -> None:
         torch.set_num_threads(1)

@@ -14,12 +14,12 @@ from transformers import PreTrainedModel
 
 from perilune.api.master.v1.master_pb2 import HeartbeatRequest
 from perilune.errors import InvalidInputError, UnavailableError
-from perilune.vitals import cpu_seconds
+from perilune.runtime.vitals import cpu_seconds
 from perilune.weights import manifest_of
 from services.master.liveness import Liveness
 from services.rollout.engines import engine_factory
 from services.rollout.engines.base import Sample, Sampling
-from services.rollout.engines.process_engine import MAX_DEATHS, ProcessEngine
+from services.rollout.engines.process.engine import MAX_DEATHS, ProcessEngine
 from tests.conformance.conftest import LIBRARIES, installed_engines, llama
 from tests.unit.rollout.tiny import PATIENCE_S, Caller, model_files, raw_tensors, recomputed, response, sample
 

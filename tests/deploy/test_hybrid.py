@@ -17,17 +17,17 @@ import torch
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.errors import UnavailableError, WeightStreamError
-from perilune.hybrid import Device, SharedVersions, give_memory_back
 from perilune.weights import State
+from perilune.weights.shared_memory import Device, SharedVersions, give_memory_back
 from services.rollout.engines.base import EngineFactory, Sample, Sampling, Span
-from services.rollout.engines.torch_engine import TorchEngine
-from services.rollout.engines.turns import TurnTakingEngine
-from services.trainer.turns import Offload
+from services.rollout.engines.embedded.engine import TorchEngine
+from services.rollout.engines.hybrid_engine import TurnTakingEngine
+from services.trainer.hybrid import Offload
 from tests.e2e.launcher import launch
 from tests.unit.rollout.tiny import Caller, logprobs, model_files, raw_tensors, response, sample, tiny_llama
 
 MEBIBYTE = 1 << 20
-HOLDER = "import sys, time; from perilune.hybrid import Device; from pathlib import Path\n" + (
+HOLDER = "import sys, time; from perilune.weights.shared_memory import Device; from pathlib import Path\n" + (
     "d = Device(Path(sys.argv[1])); d.take(); print('has it', flush=True)\n"
     "while not d.is_wanted(): time.sleep(0.001)\n"
     "print('is asked', flush=True); sys.stdin.readline(); d.leave(); print('left', flush=True); sys.stdin.readline()\n"

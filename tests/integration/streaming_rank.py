@@ -22,10 +22,10 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from perilune.channel import GRPC_OPTIONS
-from services.trainer.model import Policy
-from services.trainer.publisher import Publisher, raw_tensor
-from services.trainer.ranks import Ranks
-from services.trainer.sharding import rank_snapshot
+from services.trainer.policy.model import Policy
+from services.trainer.ranks.group import Ranks
+from services.trainer.ranks.sharding import rank_snapshot
+from services.trainer.versions.publisher import Publisher, raw_tensor
 from tests.unit.trainer.models import tiny_policy
 
 LAYOUTS = ("fsdp", "tensor-parallel")

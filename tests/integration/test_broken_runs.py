@@ -7,8 +7,8 @@ from pathlib import Path
 
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
-from perilune.bus import Bus
 from perilune.recipe import check_recipe
+from perilune.runtime.bus import Bus
 from services.master.prompts.prompt import ListedPrompts
 from services.master.registry import Registry
 from services.master.store import Store

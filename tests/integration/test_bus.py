@@ -8,16 +8,16 @@ import time
 import pytest
 from nats.aio.msg import Msg
 
-import perilune.bus
+import perilune.runtime.bus
 from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter, Event, Trajectory
-from perilune.bus import (
+from perilune.errors import InvalidInputError, UnavailableError
+from perilune.runtime.bus import (
     DEAD_CONSUMER,
     REWARD_CONSUMER,
     Bus,
     Delivery,
     finished_subject,
 )
-from perilune.errors import InvalidInputError, UnavailableError
 
 SUBJECT = finished_subject("run")
 
@@ -72,7 +72,7 @@ async def test_ack_forgets_and_retry_delivers_again(bus: Bus) -> None:
 async def test_what_is_in_hand_is_kept_and_what_a_dead_worker_held_goes_to_another(
     nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(perilune.bus, "ACK_WAIT_S", 0.6)
+    monkeypatch.setattr(perilune.runtime.bus, "ACK_WAIT_S", 0.6)
     async with Bus.connect(nats_url, "master") as master:
         await master.declare()
         async with Bus.connect(nats_url, "first") as first:
@@ -130,7 +130,7 @@ async def test_no_server_is_an_error_that_says_what_to_do() -> None:
 
 async def test_a_message_over_the_limit_is_refused_before_it_is_sent(bus: Bus) -> None:
     with pytest.raises(ValueError, match="the bus takes"):
-        await bus.publish(SUBJECT, Event(text="x" * (perilune.bus.MAX_PAYLOAD_BYTES + 1)), "large")
+        await bus.publish(SUBJECT, Event(text="x" * (perilune.runtime.bus.MAX_PAYLOAD_BYTES + 1)), "large")
 
 
 @pytest.mark.parametrize("run_id", ["", "*", "a b", "a\r\nPUB x 0\r\n", "\0", "x" * 600, "a..b", ">"])
@@ -146,19 +146,19 @@ async def test_any_message_id_is_an_id(bus: Bus) -> None:
 
 
 async def test_the_largest_message_fits_with_its_headers(bus: Bus) -> None:
-    room = perilune.bus.MAX_PAYLOAD_BYTES - 500
+    room = perilune.runtime.bus.MAX_PAYLOAD_BYTES - 500
     await bus.publish(SUBJECT, Event(text="x" * room), "large")
     with pytest.raises(InvalidInputError, match="the bus takes"):
-        await bus.publish(SUBJECT, Event(text="x" * (perilune.bus.MAX_PAYLOAD_BYTES - 8)), "larger")
+        await bus.publish(SUBJECT, Event(text="x" * (perilune.runtime.bus.MAX_PAYLOAD_BYTES - 8)), "larger")
 
 
 async def test_consumers_of_an_older_version_are_brought_up_to_date(
     nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with Bus.connect(nats_url, "master") as bus:
-        monkeypatch.setattr(perilune.bus, "MAX_DELIVERIES", 5)
+        monkeypatch.setattr(perilune.runtime.bus, "MAX_DELIVERIES", 5)
         await bus.declare()
         monkeypatch.undo()
         await bus.declare()
         info = await bus._jetstream.consumer_info(REWARD_CONSUMER.stream, REWARD_CONSUMER.durable)
-        assert info.config.max_deliver == perilune.bus.MAX_DELIVERIES
+        assert info.config.max_deliver == perilune.runtime.bus.MAX_DELIVERIES

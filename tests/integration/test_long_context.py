@@ -13,14 +13,14 @@ from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_TRAIN, PolicyVersion, ScoredTrajectory, Trajectory
-from perilune.bus import MAX_PAYLOAD_BYTES, Bus, partial_subject, prompt_subject, rollout_consumer
 from perilune.codec import unpack
+from perilune.runtime.bus import MAX_PAYLOAD_BYTES, Bus, partial_subject, prompt_subject, rollout_consumer
 from services.master.intake import scored_of, take_partials
 from services.master.store import Group, Store
 from services.master.tables import SampleState
 from services.rollout.rollout import Rollout
 from services.trainer.batch import Ages, read_group
-from services.trainer.packing import pack_rows
+from services.trainer.policy.packing import pack_rows
 from tests.unit.rollout.tiny import tiny_tokenizer
 
 LENGTH = 131_072

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 
-from perilune import bus as buses
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, GraderChoice, Score
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.api.trajectory.v1.trajectory_pb2 import (
@@ -26,9 +25,10 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     Segment,
     Trajectory,
 )
-from perilune.bus import MAX_PAYLOAD_BYTES, Bus
 from perilune.codec import pack
 from perilune.recipe import check_recipe
+from perilune.runtime import bus as buses
+from perilune.runtime.bus import MAX_PAYLOAD_BYTES, Bus
 from tests.integration.test_master import RECIPE, Master, answer_to, master_on, trainer_of
 
 GROUP = "run.0.0"

@@ -30,11 +30,11 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     Segment,
     Trajectory,
 )
-from perilune.bus import MAX_PAYLOAD_BYTES, Bus, event_subject, rollout_consumer, scored_subject
 from perilune.codec import pack
 from perilune.errors import InvalidInputError, UnavailableError
 from perilune.recipe import Recipe, check_recipe
-from perilune.service import open_channel
+from perilune.runtime.bus import MAX_PAYLOAD_BYTES, Bus, event_subject, rollout_consumer, scored_subject
+from perilune.runtime.service import open_channel
 from services.master.registry import refuse_extension
 from tests.conftest import start_nats
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from perilune.api.master.v1 import master_pb2 as m
-from perilune.bus import Bus
 from perilune.recipe import check_recipe
+from perilune.runtime.bus import Bus
 from services.master.single_master import has_master
 from tests.integration.postgres import PASSWORD, Postgres
 from tests.integration.test_master import RECIPE, fleet, master_on, trainer_of

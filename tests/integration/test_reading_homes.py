@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 
 from perilune.api.master.v1 import master_pb2 as m
-from perilune.local import reading_master
+from perilune.local.cluster import reading_master
+from perilune.local.stored_runs import stored_runs
 from perilune.recipe import check_recipe
-from perilune.service import open_channel
-from perilune.stored import stored_runs
+from perilune.runtime.service import open_channel
 from services.master.single_master import has_master, single_master
 from services.master.store import Store
 from tests.integration.test_master import RECIPE, Master, master_on

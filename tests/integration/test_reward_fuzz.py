@@ -25,8 +25,8 @@ from schemathesis.specs.openapi.checks import (
 from perilune.api.reward.v1 import reward_pb2
 from perilune.api.reward.v1.reward_pb2_grpc import RewardServiceStub
 from perilune.channel import GRPC_OPTIONS
-from perilune.http.face import TIMEOUT_HEADER, Method
-from perilune.http.openapi import describe
+from perilune.runtime.http.face import TIMEOUT_HEADER, Method
+from perilune.runtime.http.openapi import describe
 from tests.integration.serving import Running, reward_service
 
 CLIENT_ERRORS = {

@@ -29,7 +29,7 @@ from perilune.api.reward.v1.reward_pb2 import (
 )
 from perilune.client import RewardClient, grader, score_request
 from perilune.errors import NotFoundError
-from perilune.labelled import Labelled, read_labelled
+from perilune.grading.labelled import Labelled, read_labelled
 from services.reward import reasoning
 from services.reward.graders.grader import Sample
 from services.reward.processes import Processes

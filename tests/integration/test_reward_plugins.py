@@ -19,7 +19,7 @@ from perilune.api.reward.v1.reward_pb2 import (
 )
 from perilune.client import AsyncRewardClient, grader, score_request
 from perilune.errors import InvalidInputError
-from perilune.plugin import Graded, start_grader
+from perilune.grading.plugin import Graded, start_grader
 from services.reward.graders import GRADERS
 from services.reward.graders.grader import Sample
 from services.reward.plugins import plugged_in

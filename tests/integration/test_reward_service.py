@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 
-from perilune import bus as buses
 from perilune.api.reward.v1.reward_pb2 import (
     SCORE_STATUS_GRADER_ERROR,
     SCORE_STATUS_OK,
@@ -22,9 +21,10 @@ from perilune.api.reward.v1.reward_pb2 import (
     GraderChoice,
 )
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt, ScoredTrajectory, Trajectory
-from perilune.bus import Bus, Delivery
 from perilune.client import AsyncRewardClient, RewardClient, grader
 from perilune.errors import InvalidInputError
+from perilune.runtime import bus as buses
+from perilune.runtime.bus import Bus, Delivery
 
 PAIR = GraderChoice(name="exact", options={"marker": "answer:", "unordered": "true"})
 HANGS = r"\sum_{n=1}^{10^{9}} \sin(n!)"

@@ -7,11 +7,11 @@ import asyncio
 import psutil
 import pytest
 
-from perilune import bus as buses
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, Trajectory
 from perilune.codec import num_response_tokens, unpack
+from perilune.runtime import bus as buses
 from services.rollout.engines import ENGINES
 from tests.integration.test_rollout_service import RUN, World, received, send, task, trajectories, world
 
@@ -125,7 +125,9 @@ async def test_an_engine_that_is_killed_in_the_middle_of_saved_samples_costs_not
     for sample in unfinished.values():
         await world.bus.publish(buses.prompt_subject(RUN), rest_of(sample, pieces, 0), f"{sample.id}/round-1")
     await until_generating(world)
-    (engine,) = [child for child in psutil.Process().children() if "services.rollout.engines.child" in child.cmdline()]
+    (engine,) = [
+        child for child in psutil.Process().children() if "services.rollout.engines.process.child" in child.cmdline()
+    ]
     engine.kill()
     assert await world.bus.num_unfinished(buses.REWARD_CONSUMER) == 8 - len(unfinished)
     found = await trajectories(world.bus, 8)

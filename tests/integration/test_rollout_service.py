@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import pytest_asyncio
 
-import perilune.bus
-from perilune import bus as buses
+import perilune.runtime.bus
 from perilune.api.master.v1.master_pb2 import (
     JoinRequest,
     JoinResponse,
@@ -42,15 +41,16 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 )
 from perilune.api.weights.v1.weights_pb2 import SubscribeRequest, SubscribeResponse
 from perilune.api.weights.v1.weights_pb2_grpc import WeightServiceServicer, add_WeightServiceServicer_to_server
-from perilune.bus import Bus, Consumer, Delivery
 from perilune.codec import pack, unpack
 from perilune.recipe import EnvironmentTable, check_recipe
-from perilune.service import Service, open_channel
+from perilune.runtime import bus as buses
+from perilune.runtime.bus import Bus, Consumer, Delivery
+from perilune.runtime.service import Service, open_channel
 from perilune.weights import frames, manifest_of
 from services.rollout import door, server, stall, worker
 from services.rollout.config import RolloutSettings
 from services.rollout.door import MAX_TRIALS, TOGETHER
-from services.rollout.engines.torch_engine import TorchEngine
+from services.rollout.engines.embedded.engine import TorchEngine
 from services.rollout.environments import ENVIRONMENTS
 from services.rollout.environments.base import Observation
 from services.rollout.environments.calculator import Calculator
@@ -482,7 +482,7 @@ async def die_with_what_is_there(nats_url: str, count: int, times: int) -> None:
 
 
 async def test_deaths_of_a_worker_give_no_group_up(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perilune.bus, "ACK_WAIT_S", 0.4)
+    monkeypatch.setattr(perilune.runtime.bus, "ACK_WAIT_S", 0.4)
     async with Bus.connect(nats_url, "test") as bus:
         await bus.declare()
         async with world_on(bus, nats_url) as world:
@@ -499,7 +499,7 @@ async def test_deaths_of_a_worker_give_no_group_up(nats_url: str, monkeypatch: p
 async def test_a_group_that_ends_its_worker_each_time_it_is_tried_alone_is_given_up(
     nats_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(perilune.bus, "ACK_WAIT_S", 0.4)
+    monkeypatch.setattr(perilune.runtime.bus, "ACK_WAIT_S", 0.4)
     async with Bus.connect(nats_url, "test") as bus:
         await bus.declare()
         async with world_on(bus, nats_url) as world:
@@ -558,7 +558,7 @@ async def test_a_group_that_breaks_the_engine_is_found_and_the_others_are_sample
 
 
 async def test_work_is_taken_from_an_engine_that_is_stuck(nats_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(perilune.bus, "ACK_WAIT_S", 0.4)
+    monkeypatch.setattr(perilune.runtime.bus, "ACK_WAIT_S", 0.4)
     monkeypatch.setattr(stall, "STALL_S", 0.5)
     monkeypatch.setattr(worker, "LOOK_EVERY_S", 0.1)
     async with Bus.connect(nats_url, "test") as bus:

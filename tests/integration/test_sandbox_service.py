@@ -20,8 +20,8 @@ from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from perilune.api.sandbox.v1.sandbox_pb2 import Comparison
 from perilune.client import AsyncSandboxClient, SandboxClient
 from perilune.client.sandbox import text
-from perilune.codetests import judge_request
 from perilune.errors import InvalidInputError, NotFoundError, OverloadedError, StateError
+from perilune.grading.codetests import judge_request
 from services.sandbox.languages import LANGUAGES
 from services.sandbox.languages.language import SELF_TEST_STDIN, SELF_TEST_STDOUT
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from services.trainer.checkpoint import STATE_FILE, Checkpoints
-from services.trainer.ranks import Ranks
+from services.trainer.ranks.group import Ranks
+from services.trainer.versions.checkpoint import STATE_FILE, Checkpoints
 from tests.integration.training_rank import Job
 from tests.unit.trainer.models import recipe
 

@@ -14,8 +14,8 @@ import torch
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoModelForCausalLM
 
-from perilune.bus import Bus
 from perilune.channel import GRPC_OPTIONS
+from perilune.runtime.bus import Bus
 from perilune.weights.adapted import STREAM, AdaptedReceiver
 from perilune.weights.receiver import Receiver, StagedVersion
 from perilune.weights.relay import Relay

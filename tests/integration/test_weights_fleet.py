@@ -16,9 +16,9 @@ import pytest_asyncio
 
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.bus import Bus
 from perilune.channel import GRPC_OPTIONS
 from perilune.recipe import check_recipe
+from perilune.runtime.bus import Bus
 from perilune.weights import State
 from tests.integration.test_master import RECIPE, Master, master_on
 from tests.integration.test_master import fleet as sampled

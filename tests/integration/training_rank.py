@@ -15,9 +15,9 @@ from pathlib import Path
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.recipe import recipe_from_json
 from services.trainer.learner import never
-from services.trainer.publisher import Publisher
-from services.trainer.ranks import END, Ranks
+from services.trainer.ranks.group import END, Ranks
 from services.trainer.session import Session
+from services.trainer.versions.publisher import Publisher
 from services.trainer.worker import follow
 from tests.unit.trainer.messages import batch
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from tokenizers import AddedToken
 
-from perilune.chat import check_ids, check_tokenizer, closing_token, prompt_ids, set_template
 from perilune.errors import InvalidInputError
+from perilune.models.chat import check_ids, check_tokenizer, closing_token, prompt_ids, set_template
 from tests.unit.rollout.tiny import TEMPLATE, WORDS, tiny_tokenizer
 
 CHATML = (

@@ -8,9 +8,9 @@ import torch
 
 from examples import one_iteration as example
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
-from services.trainer.logprobs import sequence_logprobs, token_logprobs
-from services.trainer.model import Policy, make_policy
-from services.trainer.packing import pack_rows
+from services.trainer.policy.logprobs import sequence_logprobs, token_logprobs
+from services.trainer.policy.model import Policy, make_policy
+from services.trainer.policy.packing import pack_rows
 
 
 def test_one_iteration_says_what_each_step_made(capsys: pytest.CaptureFixture[str]) -> None:

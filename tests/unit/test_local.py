@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from perilune.errors import InvalidInputError, StateError, UnavailableError
-from perilune.local import (
+from perilune.local.cluster import (
     exclusive_home,
     free_ports,
     local_cluster,
@@ -26,7 +26,7 @@ from perilune.local import (
     threads_of,
     write_nats_config,
 )
-from perilune.supervision import inherited, pause_s, restart_notice
+from perilune.local.supervision import inherited, pause_s, restart_notice
 
 pytestmark = pytest.mark.slow  # trains, or starts services and processes
 
@@ -110,7 +110,7 @@ def test_free_ports_differ_and_can_be_listened_on() -> None:
 
 def test_a_home_belongs_to_one_at_a_time(tmp_path: Path) -> None:
     with exclusive_home(tmp_path):
-        script = "from pathlib import Path; from perilune.local import exclusive_home\n"
+        script = "from pathlib import Path; from perilune.local.cluster import exclusive_home\n"
         script += f"with exclusive_home(Path({str(tmp_path)!r})): pass"
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=30)
         assert f"another perilune (process {os.getpid()}) works in {tmp_path}" in done.stderr

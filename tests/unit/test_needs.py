@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 from perilune.errors import InvalidInputError
-from perilune.local import plugins_of_user
-from perilune.needs import Needs, needs
-from perilune.plugin import load_function
+from perilune.grading.plugin import load_function
+from perilune.local.cluster import plugins_of_user
 from perilune.recipe import check_recipe
+from perilune.recipe.needs import Needs, needs
 from tests.unit.test_preflight import graders, mistakes
 from tests.unit.test_recipe import minimal
 

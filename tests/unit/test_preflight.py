@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from perilune import toml
 from perilune.errors import RecipeError
-from perilune.preflight import load_checked, nearest, recipe_mistakes
-from perilune.recipe import check_recipe, load_recipe
+from perilune.recipe import check_recipe, load_recipe, toml
+from perilune.recipe.preflight import load_checked, nearest, recipe_mistakes
 from services.master.preflight import check_submission
 from tests.unit.test_recipe import RECIPES, minimal
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from perilune.errors import InvalidInputError
-from perilune.service import ServiceSettings
+from perilune.runtime.service import ServiceSettings
 from services.reward.config import RewardSettings
 from services.sandbox.config import JailSettings, SandboxSettings
 

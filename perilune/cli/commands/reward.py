@@ -141,7 +141,7 @@ def reward_evaluate(
     """
     from perilune.cli import reward_models
     from perilune.client.reward import read_graders
-    from perilune.labelled import read_labelled
+    from perilune.grading.labelled import read_labelled
 
     end(reward_models.evaluate(address, read_labelled(rows), read_graders(grader), deadline, as_json))
 

@@ -75,7 +75,7 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check this machine: what is missing for which service, and how to get it. With --master: running services."""
-    from perilune import doctor as examination
+    from perilune.local import doctor as examination
 
     findings = examination.examine_cluster(master) if master else examination.examine(home, recipe)
     if as_json:
@@ -83,7 +83,7 @@ def doctor(
     else:
         from rich.console import Console
 
-        from perilune.report import print_unbroken
+        from perilune.cli.report import print_unbroken
 
         subject = f"a run on {master}" if master else "`perilune train`"
         print_unbroken(Console(highlight=False), examination.render(findings, subject))

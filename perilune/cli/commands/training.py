@@ -48,7 +48,7 @@ def train(
     run already, and nothing is started here.
     """
     from perilune.cli import training
-    from perilune.preflight import SERVICES, load_checked
+    from perilune.recipe.preflight import SERVICES, load_checked
 
     checked = load_checked(recipe, set_ or [], services=() if master else SERVICES)
     place = training.Place(home, master, rollouts, rewards, trainer_ranks, page)
@@ -87,11 +87,11 @@ def sft(
 ) -> None:
     """Do a recipe's warm-up alone: supervised fine-tuning on reasoning traces."""
     from perilune.cli.serving import exec_module
-    from perilune.preflight import load_checked
+    from perilune.recipe.preflight import load_checked
 
     load_checked(recipe, set_ or [], services=("trainer",))  # before torch is loaded
     overrides = [argument for override in set_ or [] for argument in ("--set", override)]
-    exec_module("services.trainer.sft", [str(recipe), "--out", str(out), *overrides], {})
+    exec_module("services.trainer.stages.sft", [str(recipe), "--out", str(out), *overrides], {})
 
 
 @recipe_app.command("check")
@@ -107,8 +107,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Check all that can be known of a recipe before it is run, and print it as TOML with every default filled in."""
-    from perilune import toml
-    from perilune.preflight import load_checked
+    from perilune.recipe import toml
+    from perilune.recipe.preflight import load_checked
 
     checked = load_checked(recipe, set_ or [])
     print(checked.model_dump_json(indent=2) if as_json else toml.dumps(checked.model_dump(mode="json")), end="")

@@ -10,9 +10,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import RecipeError
+from perilune.local.stored_runs import INTERRUPTED, UNDER_WAY
 from perilune.recipe import read_stored_recipe
 from perilune.stats import wilson_interval
-from perilune.stored import INTERRUPTED, UNDER_WAY
 from services.master.store import Store
 from services.master.tables import EvaluationRow, RunRow
 

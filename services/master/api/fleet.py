@@ -9,7 +9,7 @@ import grpc
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.master.v1.master_pb2_grpc import FleetServiceServicer
 from perilune.errors import InvalidInputError, NotFoundError
-from perilune.service import rpc_errors
+from perilune.runtime.service import rpc_errors
 from services.master.registry import ActiveRun, Registry
 from services.master.weight_tree import Node, joined, left, sources
 

@@ -12,7 +12,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.codec import num_elements
 from perilune.errors import StateError, UnavailableError
 from perilune.recipe import recipe_from_json
-from perilune.service import rpc_errors
+from perilune.runtime.service import rpc_errors
 from services.master.api.description import describe
 from services.master.api.fleet import FleetService
 from services.master.graders import grader_mistakes

@@ -11,7 +11,7 @@ from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.master.v1.master_pb2_grpc import TrainingServiceServicer
 from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.errors import StateError
-from perilune.service import rpc_errors
+from perilune.runtime.service import rpc_errors
 from services.master.api.fleet import check_names
 from services.master.registry import STOP_PATIENCE_S, Registry
 from services.master.store import Store

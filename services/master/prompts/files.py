@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
+from perilune.data.jsonlines import lines_of, open_file, parse_json, parse_object, read_bytes
 from perilune.errors import InvalidInputError, MissingDependencyError, NotFoundError
-from perilune.jsonlines import lines_of, open_file, parse_json, parse_object, read_bytes
 from perilune.recipe import FilePrompts, JsonlPrompts, RowPrompts
 from services.master.prompts.prompt import ListedPrompts, hold_out, keep_apart
 from services.master.prompts.rows import Row, prompts_of_rows

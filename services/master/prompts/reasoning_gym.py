@@ -6,9 +6,9 @@ import difflib
 from typing import Any
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
+from perilune.data.rows import plain_text, text_of
 from perilune.errors import InvalidInputError, MissingDependencyError
 from perilune.recipe import ReasoningGymPrompts
-from perilune.rows import plain_text, text_of
 from services.master.prompts.prompt import ListedPrompts, make_prompt, question_key
 
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
+from perilune.data.rows import kind_of, label_of, messages_of, plain_text, text_of, value_at
 from perilune.errors import InvalidInputError
 from perilune.recipe import RowPrompts
-from perilune.rows import kind_of, label_of, messages_of, plain_text, text_of, value_at
 from services.master.prompts.prompt import make_prompt
 
 Row = Mapping[str, Any] | InvalidInputError  # or why it could not be read

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from perilune.data.jsonlines import lines_of, parse_object
+from perilune.data.rows import messages_of, plain_text
 from perilune.errors import InvalidInputError, NotFoundError
-from perilune.jsonlines import lines_of, parse_object
 from perilune.recipe import WarmupTable
-from perilune.rows import messages_of, plain_text
 from services.master.prompts import PromptSet
 from services.master.prompts.prompt import QuestionKey, conversation_key, question_key
 

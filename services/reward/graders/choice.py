@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pydantic import Field
 
 from perilune.errors import InvalidInputError
-from services.reward.answers import committed
+from services.reward.answer_extraction import committed
 from services.reward.choices import chosen_letter, plain_choice
 from services.reward.equality.expression import TooLargeError
 from services.reward.equality.structure import equal

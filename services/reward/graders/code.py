@@ -25,9 +25,9 @@ from perilune.api.sandbox.v1.sandbox_pb2 import (
 )
 from perilune.api.sandbox.v1.sandbox_pb2 import Verdict as SandboxVerdict
 from perilune.client import AsyncSandboxClient
-from perilune.codetests import judge_request, language_of
-from perilune.codetests.languages import language_called
 from perilune.errors import InvalidInputError, UnavailableError
+from perilune.grading.codetests import judge_request, language_of
+from perilune.grading.codetests.languages import language_called
 from perilune.settings import Settings
 from services.reward.fences import read_answer
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict

@@ -7,7 +7,7 @@ from collections import Counter
 
 from pydantic import Field
 
-from services.reward.answers import after_marker, without_thinking
+from services.reward.answer_extraction import after_marker, without_thinking
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 
 

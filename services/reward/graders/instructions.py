@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from perilune.errors import InvalidInputError
-from services.reward.answers import without_thinking
+from services.reward.answer_extraction import without_thinking
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict, nearest
 from services.reward.graders.length import count
 from services.reward.languages import is_in

@@ -2,9 +2,9 @@
 model).
 
 It is asked over OpenAI's API, so any server of models will do. It sees the committed answer alone, between fences that
-the answer's writer could not know; only a verdict in the one form that counts is taken (`perilune.judging`). Votes that
-disagree, and replies that hold no verdict, are no verdict: undecided, and never a zero. A judge that is away is
-UNAVAILABLE, to be asked again.
+the answer's writer could not know; only a verdict in the one form that counts is taken
+(`perilune.grading.judge_prompts`). Votes that disagree, and replies that hold no verdict, are no verdict: undecided,
+and never a zero. A judge that is away is UNAVAILABLE, to be asked again.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, Positive
 from pydantic_settings import SettingsConfigDict
 
 from perilune.errors import InvalidInputError, OverloadedError, StateError, UnavailableError
-from perilune.judging import JudgePrompt, is_hollow, judge_prompt, read_verdict
+from perilune.grading.judge_prompts import JudgePrompt, is_hollow, judge_prompt, read_verdict
 from perilune.settings import Settings
-from services.reward.answers import committed, without_thinking
+from services.reward.answer_extraction import committed, without_thinking
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 
 MAX_ANSWER_CHARS = 20_000  # no judge reads more with profit

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from services.reward.answers import without_thinking
+from services.reward.answer_extraction import without_thinking
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 
 # Scripts that put no spaces between words count by the character.

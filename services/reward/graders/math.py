@@ -8,7 +8,7 @@ from __future__ import annotations
 from pydantic import Field, NonNegativeInt
 
 from perilune.errors import InvalidInputError
-from services.reward.answers import (
+from services.reward.answer_extraction import (
     MAX_PROSE,
     committed,
     is_prose,

@@ -7,7 +7,7 @@ from fractions import Fraction
 from pydantic import Field
 
 from perilune.errors import InvalidInputError
-from services.reward.answers import after_marker, boxed, without_thinking
+from services.reward.answer_extraction import after_marker, boxed, without_thinking
 from services.reward.equality.numbers import Number, agree, find_numbers, read_number
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from perilune.errors import InvalidInputError
-from services.reward.answers import after_marker, without_thinking
+from services.reward.answer_extraction import after_marker, without_thinking
 from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
 
 MAX_PATTERN_CHARS = 10_000

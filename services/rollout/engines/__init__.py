@@ -8,9 +8,9 @@ from perilune.errors import InvalidInputError
 from services.rollout.engines.base import EngineFactory
 
 ENGINES = {
-    "sglang": "services.rollout.engines.process_engine:sglang_engine",
-    "torch": "services.rollout.engines.torch_engine:TorchEngine",
-    "vllm": "services.rollout.engines.process_engine:vllm_engine",
+    "sglang": "services.rollout.engines.process.engine:sglang_engine",
+    "torch": "services.rollout.engines.embedded.engine:TorchEngine",
+    "vllm": "services.rollout.engines.process.engine:vllm_engine",
 }
 
 

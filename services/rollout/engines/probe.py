@@ -1,4 +1,4 @@
-"""Whether a model writes in slots what it computes in one pass; see `perilune.probe`."""
+"""Whether a model writes in slots what it computes in one pass; see `perilune.models.probe`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from perilune.errors import InvalidInputError
-from perilune.probe import check_gap, own_logprobs, refuse_moving_positions, sequences, short_windows
-from services.rollout.engines.slots import Slots, forward
+from perilune.models.probe import check_gap, own_logprobs, refuse_moving_positions, sequences, short_windows
+from services.rollout.engines.embedded.slots import Slots, forward
 
 INSTEAD = 'choose rollout.engine = "vllm", or a model with plain attention layers (Llama, Qwen, Mistral, Gemma 3, ...)'
 NUM_WRITTEN = 3  # tokens of each sequence that are decoded one by one, where it has so many; the rest is its prompt

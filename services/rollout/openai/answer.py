@@ -19,8 +19,8 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import PeriluneError, UnavailableError
 from services.rollout.engines.base import Engine, Generated, Sample, Sampling, Span
-from services.rollout.openai.asked import Asked
 from services.rollout.openai.formats import Choice, Format, Part, error_body, segments
+from services.rollout.openai.request import Asked
 from services.rollout.stream_text import StreamText
 
 FINISH_REASONS = {

@@ -16,15 +16,15 @@ from starlette.routing import BaseRoute, Route
 
 from perilune.api.rollout.v1 import rollout_pb2
 from perilune.api.trajectory.v1.trajectory_pb2 import ChatMessage, Prompt
-from perilune.auth import Gate
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, UnavailableError
-from perilune.http.face import identify, read_body
-from perilune.http.problems import HTTP_STATUS, RpcAborted
+from perilune.runtime.auth import Gate
+from perilune.runtime.http.face import identify, read_body
+from perilune.runtime.http.problems import HTTP_STATUS, RpcAborted
 from services.rollout.engines.base import Engine
 from services.rollout.openai.answer import Answer, Served
-from services.rollout.openai.asked import ChatAsked, CompletionAsked, read
 from services.rollout.openai.formats import ChatFormat, CompletionFormat, error_body, status_of
-from services.rollout.prompts import prompt_tokens
+from services.rollout.openai.request import ChatAsked, CompletionAsked, read
+from services.rollout.tokenizer import prompt_tokens
 
 SERVICE = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name  # whose callers may call this too
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from perilune.errors import STATUS_OF_ERROR, PeriluneError
-from perilune.http.problems import HTTP_STATUS
+from perilune.runtime.http.problems import HTTP_STATUS
 from services.rollout.engines.base import Span
-from services.rollout.openai.asked import ChatAsked, CompletionAsked
+from services.rollout.openai.request import ChatAsked, CompletionAsked
 from services.rollout.stream_text import StreamText
 
 

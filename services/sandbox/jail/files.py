@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from services.sandbox.jail import system
-from services.sandbox.jail.order import read_exactly
+from services.sandbox.jail.protocol import read_exactly
 
 _MAX_DEPTH = 32  # folders in folders; what lies deeper is not brought back
 

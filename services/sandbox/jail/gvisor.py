@@ -24,8 +24,8 @@ from typing import Any, NoReturn
 from services.sandbox.jail import files, refusals, system
 from services.sandbox.jail.cgroups import Cgroup, CgroupMaker, Charge
 from services.sandbox.jail.mounts import NEW_ROOT, WORK, WRITABLE
-from services.sandbox.jail.order import Order, Place, Report, Terms
 from services.sandbox.jail.program import MAX_OPEN_FILES, STACK_BYTES
+from services.sandbox.jail.protocol import Order, Place, Report, Terms
 
 _STATE = "/run"  # runsc's own files, in the job's mount namespace alone
 _FLAGS = (

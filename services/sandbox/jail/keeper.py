@@ -22,9 +22,9 @@ from dataclasses import fields
 from types import ModuleType
 
 from services.sandbox.jail import interpreter, program, system
-from services.sandbox.jail.order import NEXT, Place, Terms, decode_terms
+from services.sandbox.jail.protocol import NEXT, Place, Terms, decode_terms
+from services.sandbox.jail.standby import Room, Understudy, prepare
 from services.sandbox.jail.supervisor import Channels, carry_out
-from services.sandbox.jail.understudy import Room, Understudy, prepare
 
 _WARM_MODULES = (
     *("abc", "argparse", "array", "ast", "base64", "bisect", "calendar", "cmath", "collections", "copy"),

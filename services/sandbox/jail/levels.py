@@ -16,9 +16,9 @@ from perilune.errors import MissingDependencyError
 from services.sandbox.config import JailSettings
 from services.sandbox.jail import gvisor
 from services.sandbox.jail.cgroups import CgroupMaker, CgroupUnavailableError, find_cgroups
-from services.sandbox.jail.order import Place
 from services.sandbox.jail.pool import Pool
 from services.sandbox.jail.program import GVISOR, LANDLOCK, NAMESPACES, RLIMITS, USER_NAMESPACES, WITH_MOUNTS
+from services.sandbox.jail.protocol import Place
 from services.sandbox.jail.slot import KeeperError, Slot, base_python
 from services.sandbox.job import Isolation, Job, Outcome, Verdict
 from services.sandbox.languages.language import SYSTEM

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from services.sandbox.jail import files, landlock, system
 from services.sandbox.jail.mounts import WORK
-from services.sandbox.jail.order import Order, Place, Terms
+from services.sandbox.jail.protocol import Order, Place, Terms
 from services.sandbox.jail.seccomp import build_filter
 
 GVISOR, NAMESPACES, USER_NAMESPACES = "gvisor", "namespaces", "user-namespaces"

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from services.sandbox.jail.cgroups import Cgroup, Charge
-from services.sandbox.jail.order import (
+from services.sandbox.jail.output import Drain, Lines
+from services.sandbox.jail.protocol import (
     NEXT,
     Order,
     Place,
@@ -30,7 +31,6 @@ from services.sandbox.jail.order import (
     memory_file,
     write_order,
 )
-from services.sandbox.jail.output import Drain, Lines
 from services.sandbox.jail.verdict import Finding, decide
 from services.sandbox.job import File, Job, Outcome, Output, Verdict
 

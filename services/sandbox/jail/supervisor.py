@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass, replace
 
 from services.sandbox.jail import files, gvisor, processes, program
-from services.sandbox.jail.order import Place, Report, Terms, encode_report, read_order
-from services.sandbox.jail.understudy import Start, Understudy
+from services.sandbox.jail.protocol import Place, Report, Terms, encode_report, read_order
+from services.sandbox.jail.standby import Start, Understudy
 
 _SAMPLE_S = 0.02
 _CHUNK_BYTES = 1 << 18

@@ -11,7 +11,7 @@ import signal
 from dataclasses import dataclass
 
 from services.sandbox.jail.cgroups import Charge
-from services.sandbox.jail.order import Report
+from services.sandbox.jail.protocol import Report
 from services.sandbox.job import Limits, Verdict
 
 # How runtimes say that memory was refused to them, in the last lines of stderr.

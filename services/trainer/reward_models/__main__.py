@@ -1,6 +1,6 @@
 """`python -m services.trainer.reward_models`: a classic reward model, served; PERILUNE_MODEL is its folder."""
 
-from perilune.service import main
+from perilune.runtime.service import main
 from services.trainer.reward_models.server import RewardModelSettings, run
 
 if __name__ == "__main__":

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perilune.errors import InvalidInputError, NotFoundError
-from services.trainer.model import Policy, load_policy
-from services.trainer.packing import PackedRow, pack_rows
+from services.trainer.policy.model import Policy, load_policy
+from services.trainer.policy.packing import PackedRow, pack_rows
 
 CONFIG, HEAD = "reward_model.json", "value_head.safetensors"
 

@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from random import Random
 
 from perilune.errors import InvalidInputError
-from perilune.judging import judge_prompt, write_verdict
-from perilune.labelled import Labelled
-from services.trainer.warmup import Example
+from perilune.grading.judge_prompts import judge_prompt, write_verdict
+from perilune.grading.labelled import Labelled
+from services.trainer.stages.warmup import Example
 
 
 def judge_examples(rows: Sequence[Labelled], form: str, seed: int) -> list[Example]:
     """One example of each labelled answer. The verdict is the label: reasoning must be of those that led to it.
 
     Args:
-        form: a name of `perilune.judging.PROMPT_FORMS`; the judge has to be asked with the same.
+        form: a name of `perilune.grading.judge_prompts.PROMPT_FORMS`; the judge has to be asked with the same.
         seed: decides the prompts' ids.
 
     Raises:

@@ -19,9 +19,9 @@ from pydantic import PositiveInt
 from perilune.api.reward.v1 import grader_pb2
 from perilune.api.reward.v1.grader_pb2_grpc import add_GraderServiceServicer_to_server
 from perilune.errors import InvalidInputError, OverloadedError
-from perilune.judging import is_hollow
-from perilune.plugin import Graded, GradeFunction, GraderServicer
-from perilune.service import Service, ServiceSettings, until_stopping
+from perilune.grading.judge_prompts import is_hollow
+from perilune.grading.plugin import Graded, GradeFunction, GraderServicer
+from perilune.runtime.service import Service, ServiceSettings, until_stopping
 from services.trainer.reward_models.classic import RewardModel, Triple
 
 SERVICE = grader_pb2.DESCRIPTOR.services_by_name["GraderService"]
@@ -51,7 +51,7 @@ async def run(service: Service) -> None:
 
 
 def grader_of(batches: Batches) -> GradeFunction:
-    """The model as a function that `perilune.plugin` serves."""
+    """The model as a function that `perilune.grading.plugin` serves."""
 
     async def classic(question: str, reference: str, response: str, threshold: str = THRESHOLD) -> Graded:
         """1 if a language model with a value head gives the response a probability above `threshold` of being right

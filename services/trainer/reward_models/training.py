@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch.nn import Parameter
 from torch.optim import AdamW
 
-from perilune.labelled import Labelled
+from perilune.grading.labelled import Labelled
 from services.trainer import optimization
-from services.trainer.logprobs import token_logprobs
-from services.trainer.model import Policy
-from services.trainer.packing import pack_rows
+from services.trainer.policy.logprobs import token_logprobs
+from services.trainer.policy.model import Policy
+from services.trainer.policy.packing import pack_rows
 from services.trainer.reward_models import classic
 from services.trainer.reward_models.classic import RewardModel, Triple
 from services.trainer.reward_models.plan import Plan
-from services.trainer.warmup import BETAS, MAX_GRAD_NORM, WEIGHT_DECAY, Example, tokenize
+from services.trainer.stages.warmup import BETAS, MAX_GRAD_NORM, WEIGHT_DECAY, Example, tokenize
 
 OnStep = Callable[[int, float], None]
 

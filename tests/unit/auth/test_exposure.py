@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from perilune.errors import InvalidInputError
-from perilune.http import serve_http
-from perilune.service import Service, ServiceSettings
+from perilune.runtime.http import serve_http
+from perilune.runtime.service import Service, ServiceSettings
 
 HERE = "127.0.0.1:0"
 

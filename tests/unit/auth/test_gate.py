@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from perilune.auth import ANYONE, Entry, Gate, caller, digest_of, new_token, read_tokens
 from perilune.cli import scoring
 from perilune.errors import (
     AlreadyExistsError,
@@ -16,6 +15,7 @@ from perilune.errors import (
     PermissionDeniedError,
     UnauthenticatedError,
 )
+from perilune.runtime.auth import ANYONE, Entry, Gate, caller, digest_of, new_token, read_tokens
 
 REWARD = "perilune.api.reward.v1.RewardService"
 SANDBOX = "perilune.api.sandbox.v1.SandboxService"

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from perilune.api.master.v1.master_pb2 import Run, RunState
+from perilune.cli.report import Report
 from perilune.cli.training import Place, _verdict, evaluation_recipe, iterations_in
 from perilune.errors import (
     InvalidInputError,
@@ -25,7 +26,6 @@ from perilune.errors import (
     verdict,
 )
 from perilune.recipe import check_recipe
-from perilune.report import Report
 from tests.unit.test_recipe import minimal
 
 pytestmark = pytest.mark.slow  # trains, or starts services and processes

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from perilune.doctor import Finding, _gpu, can_train, render, requirements_of
-from perilune.report import print_unbroken
+from perilune.cli.report import print_unbroken
+from perilune.local.doctor import Finding, _gpu, can_train, render, requirements_of
 
 REQUIRES = [
     "rich>=14",

@@ -11,7 +11,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from perilune.api.master.v1.master_pb2 import Evaluation, Run, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.export import EVENT_FILES, News, Point, TensorBoardWriter, WandbWriter
+from perilune.cli.curves_export import EVENT_FILES, News, Point, TensorBoardWriter, WandbWriter
 
 pytestmark = pytest.mark.slow  # trains, or starts services and processes
 

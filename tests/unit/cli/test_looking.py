@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
-from perilune import toml
 from perilune.cli import looking
-from perilune.recipe import check_recipe, load_recipe
+from perilune.recipe import check_recipe, load_recipe, toml
 from tests.unit.test_preflight import SEARCH, graders
 
 EXACT = {"name": "exact", "options": {"marker": "answer:", "unordered": True}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from perilune.textplot import area, on_axis, shrink, sparkline
+from perilune.cli.textplot import area, on_axis, shrink, sparkline
 
 
 def test_a_sparkline_goes_from_the_lowest_block_to_the_highest() -> None:

@@ -6,7 +6,7 @@ import time
 
 from perilune.api.master.v1.master_pb2 import Run, RunState, WatchRunResponse, Worker
 from perilune.api.trajectory.v1.trajectory_pb2 import Event
-from perilune.view import News, RunView, render
+from perilune.cli.live_view import News, RunView, render
 from tests.unit.cli.messages import drawn, policy, run, versions
 
 

@@ -193,7 +193,16 @@ def test_a_grader_choice_spells_its_options_as_text() -> None:
 
 
 def test_the_client_imports_nothing_heavy() -> None:
-    heavy = ["torch", "numpy", "nats", "sqlalchemy", "opentelemetry", "transformers", "perilune.service", "services"]
+    heavy = [
+        "torch",
+        "numpy",
+        "nats",
+        "sqlalchemy",
+        "opentelemetry",
+        "transformers",
+        "perilune.runtime.service",
+        "services",
+    ]
     script = f"import sys, perilune.client; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

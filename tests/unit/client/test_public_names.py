@@ -12,14 +12,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import perilune.client
-import perilune.plugin
+import perilune.grading.plugin
 import perilune.recipe
 
 FROZEN = Path(__file__).with_name("public_names.txt")
 OTHERS = (
     *(perilune.recipe.load_recipe, perilune.recipe.check_recipe, perilune.recipe.recipe_from_json),
     *(perilune.recipe.read_document, perilune.recipe.read_stored_recipe),
-    *(perilune.plugin.serve_grader, perilune.plugin.start_grader, perilune.plugin.load_function),
+    *(
+        perilune.grading.plugin.serve_grader,
+        perilune.grading.plugin.start_grader,
+        perilune.grading.plugin.load_function,
+    ),
 )
 
 

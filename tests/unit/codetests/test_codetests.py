@@ -12,9 +12,9 @@ import pytest
 
 from perilune.api.sandbox.v1 import sandbox_pb2
 from perilune.api.sandbox.v1.sandbox_pb2 import Comparison, JudgeRequest
-from perilune.codetests import judge_request
-from perilune.codetests.row import method_of
 from perilune.errors import InvalidInputError
+from perilune.grading.codetests import judge_request
+from perilune.grading.codetests.row import method_of
 
 
 def texts(request: JudgeRequest) -> list[tuple[bytes, bytes]]:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from perilune.codetests import FORMATS
-from perilune.plugin import load_function, start_grader
+from perilune.grading.codetests import FORMATS
+from perilune.grading.plugin import load_function, start_grader
 from perilune.recipe import check_recipe
 from perilune.tasks import TASKS
 from services.master.prompts import SOURCES

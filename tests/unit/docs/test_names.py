@@ -14,9 +14,9 @@ from typing import Any, get_args
 import pytest
 import yaml
 
-from perilune.codetests import FORMATS
-from perilune.overrides import annotations_at, models_in
+from perilune.grading.codetests import FORMATS
 from perilune.recipe import Recipe
+from perilune.recipe.overrides import annotations_at, models_in
 from perilune.settings import Settings
 from services.master.prompts import SOURCES
 from services.master.samplers import SAMPLERS

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from perilune.api.reward.v1.reward_pb2_grpc import add_RewardServiceServicer_to_server
-from perilune.http import serve_http
-from perilune.service import Service, ServiceSettings
+from perilune.runtime.http import serve_http
+from perilune.runtime.service import Service, ServiceSettings
 from tests.unit.http.servicer import REWARD_SERVICE, ScriptedServicer
 
 

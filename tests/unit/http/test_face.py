@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from perilune.channel import MAX_MESSAGE_BYTES
-from perilune.service import Service
+from perilune.runtime.service import Service
 from tests.unit.http.conftest import Ask
 from tests.unit.http.servicer import ScriptedServicer
 

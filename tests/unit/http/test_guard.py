@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from perilune.http import guard
 from perilune.logs import REPEAT_S, Sparing
-from perilune.service import Service
+from perilune.runtime.http import guard
+from perilune.runtime.service import Service
 from tests.unit.http.conftest import Ask
 
 HEAD = b"POST /reward/v1/list-graders HTTP/1.1\r\nhost: 127.0.0.1\r\n"

@@ -12,8 +12,8 @@ from perilune.api.master.v1 import master_pb2
 from perilune.api.reward.v1 import reward_pb2
 from perilune.api.reward.v1.reward_pb2 import ScoreRequest
 from perilune.api.sandbox.v1 import sandbox_pb2
-from perilune.http.face import Method, methods_of
-from perilune.http.openapi import describe
+from perilune.runtime.http.face import Method, methods_of
+from perilune.runtime.http.openapi import describe
 from tests.unit.http.servicer import ScriptedServicer
 
 SERVICES = [

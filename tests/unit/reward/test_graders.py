@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perilune.errors import InvalidInputError
-from services.reward.answers import boxed, committed, without_thinking
+from services.reward.answer_extraction import boxed, committed, without_thinking
 from services.reward.equality.notation import normalise
 from services.reward.equality.numbers import read_number
 from services.reward.equality.structure import equal

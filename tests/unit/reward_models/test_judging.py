@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from perilune.judging import PROMPT_FORMS, is_hollow, judge_prompt, read_verdict, write_verdict
+from perilune.grading.judge_prompts import PROMPT_FORMS, is_hollow, judge_prompt, read_verdict, write_verdict
 
 ID = "284650193377"
 RIGHT = f'{{"id": "{ID}", "verdict": "correct"}}'

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perilune.errors import InvalidInputError, NotFoundError
-from perilune.labelled import Labelled, agreement, read_labelled
+from perilune.grading.labelled import Labelled, agreement, read_labelled
 
 ROW = '{"question": "q", "reference": "1", "response": "one", "correct": true, "source": "me"}'
 

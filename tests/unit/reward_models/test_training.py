@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from perilune.errors import InvalidInputError, NotFoundError
-from perilune.labelled import Labelled, agreement
-from services.trainer.logprobs import token_logprobs
-from services.trainer.model import Policy
-from services.trainer.packing import pack_rows
+from perilune.grading.labelled import Labelled, agreement
+from services.trainer.policy.logprobs import token_logprobs
+from services.trainer.policy.model import Policy
+from services.trainer.policy.packing import pack_rows
 from services.trainer.reward_models import classic
 from services.trainer.reward_models.classic import RewardModel
 from services.trainer.reward_models.commands import split
@@ -22,7 +22,7 @@ from services.trainer.reward_models.judges import judge_examples
 from services.trainer.reward_models.plan import Plan
 from services.trainer.reward_models.small import SmallSize, digit_tokenizer, small_policy
 from services.trainer.reward_models.training import train_classic, train_judge, triple_of
-from services.trainer.warmup import Example, tokenize
+from services.trainer.stages.warmup import Example, tokenize
 
 pytestmark = pytest.mark.slow  # trains, or starts services and processes
 

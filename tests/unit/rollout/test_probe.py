@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from perilune.errors import InvalidInputError
-from services.rollout.engines.model import build_model
+from services.rollout.engines.embedded.model import build_model
+from services.rollout.engines.embedded.slots import ATTENTION
 from services.rollout.engines.probe import check_decoding
-from services.rollout.engines.slots import ATTENTION
 from tests.unit.families import FAMILIES, tiny
 from tests.unit.rollout.tiny import Caller, logprobs, model_files, raw_tensors, recomputed, sample
 

@@ -18,8 +18,8 @@ from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_ABORTED, ENDING_LEN
 from perilune.errors import InvalidInputError, WeightStreamError
 from services.rollout.engines import engine_factory
 from services.rollout.engines.base import Generated, Sample, Sampling
-from services.rollout.engines.model import round_to_int8
-from services.rollout.engines.torch_engine import TorchEngine
+from services.rollout.engines.embedded.engine import TorchEngine
+from services.rollout.engines.embedded.model import round_to_int8
 from services.rollout.repetition import Rule
 from tests.unit.rollout.tiny import (
     EOS,

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from perilune.weights import RawTensor
-from services.rollout.engines import weight_file, wire
-from services.rollout.engines.model import TORCH_DTYPE
-from services.rollout.engines.weight_file import ALIGNMENT_BYTES
+from services.rollout.engines.embedded.model import TORCH_DTYPE
+from services.rollout.engines.process import weight_file, wire
+from services.rollout.engines.process.weight_file import ALIGNMENT_BYTES
 
 TENSORS = {
     "odd": torch.arange(5, dtype=torch.uint8),  # what follows would not be aligned

@@ -13,7 +13,9 @@ from perilune.errors import InvalidInputError, WeightStreamError
 from perilune.recipe import AdapterTable
 from perilune.weights.adapted import adapted, base_digest, scale_of
 from perilune.weights.store import VersionStore
-from services.trainer.adapter import (
+from services.trainer.batch import Group, Sample
+from services.trainer.learner import Learner
+from services.trainer.policy.adapter import (
     AdaptedLinear,
     adapt,
     adapter_snapshot,
@@ -22,10 +24,8 @@ from services.trainer.adapter import (
     merged_state,
     peft_config,
 )
-from services.trainer.batch import Group, Sample
-from services.trainer.learner import Learner
-from services.trainer.model import Policy
-from services.trainer.publisher import snapshot
+from services.trainer.policy.model import Policy
+from services.trainer.versions.publisher import snapshot
 from tests.unit.trainer.models import groups, recipe, same_bits, state, tiny_policy
 
 TABLE = AdapterTable(rank=2, alpha=6, targets=["q_proj", "down_proj"])

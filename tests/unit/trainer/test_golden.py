@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from perilune.chat import prompt_ids
+from perilune.models.chat import prompt_ids
 from perilune.recipe import Recipe, load_recipe
 from perilune.tasks import search
 from services.trainer.batch import Group, Sample
 from services.trainer.learner import Learner, never
-from services.trainer.model import Policy, make_policy
-from services.trainer.publisher import snapshot
-from services.trainer.warmup import warm_up
+from services.trainer.policy.model import Policy, make_policy
+from services.trainer.stages.warmup import warm_up
+from services.trainer.versions.publisher import snapshot
 from tests.unit.trainer.models import plain_logprobs
 
 RECORD = Path("tests/cases/trainer/golden.json")

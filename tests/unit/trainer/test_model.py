@@ -8,10 +8,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from perilune.chat import prompt_ids
 from perilune.errors import InvalidInputError, NotFoundError
+from perilune.models.chat import prompt_ids
 from perilune.tasks import search
-from services.trainer.model import load_policy, make_policy, word_tokenizer
+from services.trainer.policy.model import load_policy, make_policy, word_tokenizer
 from tests.unit.trainer.models import recipe, same_bits, state, tiny_policy
 
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from transformers import Gemma3ForCausalLM, Gemma3TextConfig, Qwen3Config, Qwen3ForCausalLM
 
 from perilune.errors import InvalidInputError
-from services.trainer import logprobs
-from services.trainer.logprobs import sequence_logprobs, token_logprobs
-from services.trainer.model import Policy
-from services.trainer.packing import pack_row, pack_rows, plan_rows
+from services.trainer.policy import logprobs
+from services.trainer.policy.logprobs import sequence_logprobs, token_logprobs
+from services.trainer.policy.model import Policy
+from services.trainer.policy.packing import pack_row, pack_rows, plan_rows
 from tests.unit.trainer.models import plain_logprobs, tiny_policy
 
 

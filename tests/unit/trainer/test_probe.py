@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from perilune.errors import InvalidInputError
-from services.trainer.logprobs import token_logprobs
-from services.trainer.model import Policy
-from services.trainer.packing import pack_rows
+from services.trainer.policy.logprobs import token_logprobs
+from services.trainer.policy.model import Policy
+from services.trainer.policy.packing import pack_rows
 from tests.unit.families import FAMILIES, tiny
 from tests.unit.rollout.tiny import tiny_tokenizer
 from tests.unit.trainer.models import plain_logprobs

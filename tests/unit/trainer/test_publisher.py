@@ -18,11 +18,11 @@ from perilune.api.weights.v1.weights_pb2 import (
     SubscribeRequest,
 )
 from perilune.api.weights.v1.weights_pb2_grpc import WeightServiceStub
-from perilune.service import open_channel
+from perilune.runtime.service import open_channel
 from perilune.weights import RawTensor, Stage, State
 from perilune.weights.store import VersionStore
-from services.trainer.publisher import PublishedVersion, Publisher, snapshot
-from services.trainer.quantize import Kind
+from services.trainer.versions.publisher import PublishedVersion, Publisher, snapshot
+from services.trainer.versions.quantize import Kind
 from tests.unit.trainer.models import tiny_policy
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForCausalLM
 
-from services.trainer import sft
+from services.trainer.stages import sft
 
 RECIPE = """
 name = "tiny"

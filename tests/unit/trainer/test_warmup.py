@@ -11,7 +11,7 @@ from perilune.errors import InvalidInputError, NotFoundError, RecipeError
 from perilune.recipe import WarmupTable
 from services.trainer.learner import InterruptedTraining
 from services.trainer.optimization import learning_rate, warmup_learning_rate
-from services.trainer.warmup import batches, read_examples, tokenize, warm_up
+from services.trainer.stages.warmup import batches, read_examples, tokenize, warm_up
 from tests.unit.trainer.models import recipe, tiny_policy
 
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class GraderServiceStub:
-    """What a plug-in serves (`perilune.plugin` does it around one function).
+    """What a plug-in serves (`perilune.grading.plugin` does it around one function).
     """
 
     def __init__(self, channel):
@@ -48,7 +48,7 @@ class GraderServiceStub:
 
 
 class GraderServiceServicer:
-    """What a plug-in serves (`perilune.plugin` does it around one function).
+    """What a plug-in serves (`perilune.grading.plugin` does it around one function).
     """
 
     def Describe(self, request, context):
@@ -89,7 +89,7 @@ def add_GraderServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class GraderService:
-    """What a plug-in serves (`perilune.plugin` does it around one function).
+    """What a plug-in serves (`perilune.grading.plugin` does it around one function).
     """
 
     @staticmethod

@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class GraderServiceStub:
-    """What a plug-in serves (`perilune.plugin` does it around one function)."""
+    """What a plug-in serves (`perilune.grading.plugin` does it around one function)."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -43,7 +43,7 @@ class GraderServiceStub:
 
 @_typing.type_check_only
 class GraderServiceAsyncStub(GraderServiceStub):
-    """What a plug-in serves (`perilune.plugin` does it around one function)."""
+    """What a plug-in serves (`perilune.grading.plugin` does it around one function)."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Describe: _aio.UnaryUnaryMultiCallable[_grader_pb2.DescribeRequest, _grader_pb2.DescribeResponse]  # type: ignore[assignment]
@@ -55,7 +55,7 @@ class GraderServiceAsyncStub(GraderServiceStub):
     """
 
 class GraderServiceServicer(metaclass=_abc_1.ABCMeta):
-    """What a plug-in serves (`perilune.plugin` does it around one function)."""
+    """What a plug-in serves (`perilune.grading.plugin` does it around one function)."""
 
     @_abc_1.abstractmethod
     def Describe(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.sandbox.jail import files
-from services.sandbox.jail.order import memory_file
+from services.sandbox.jail.protocol import memory_file
 
 
 def collected(folder: Path, *patterns: str, max_bytes: int = 1000) -> list[tuple[str, int, bool]]:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from services.sandbox.jail.order import Order, Report, decode_report, encode_report, read_order, write_order
+from services.sandbox.jail.protocol import Order, Report, decode_report, encode_report, read_order, write_order
 
 
 def test_an_order_is_read_as_it_was_written_and_leaves_its_contents_next() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from services.sandbox.jail.cgroups import Charge
-from services.sandbox.jail.order import Report
+from services.sandbox.jail.protocol import Report
 from services.sandbox.jail.verdict import Finding, decide
 from services.sandbox.job import Limits, Verdict
 

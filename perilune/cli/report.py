@@ -1,0 +1,446 @@
+"""What a run did, for people and for programs: accuracy before and after, curves, samples, weights, ledger."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from perilune.api.master.v1.master_pb2 import Evaluation, Ledger, Run, RunState, Version
+from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, Score, ScoreStatus
+from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
+from perilune.cli import textplot
+from perilune.errors import MissingDependencyError
+
+if TYPE_CHECKING:  # the client brings gRPC along, which drawing does not need
+    from perilune.client import AsyncRunClient
+    from perilune.client.run import Mode
+
+NUM_SAMPLES_SHOWN = 3
+MAX_RESPONSE_CHARS = 400
+CHART_WIDTH, CHART_HEIGHT = 28, 6  # two charts fit side by side in eighty columns
+UNBROKEN = 10_000  # columns, for what is to be copied whole
+LEDGER_FIELDS = ("dispatched", "trained", "filtered", "stale", "dead", "in_flight")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One held-out problem, answered by the first and by the last policy."""
+
+    before: ScoredTrajectory
+    after: ScoredTrajectory
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is said about a run."""
+
+    run: Run
+    versions: Sequence[Version] = ()  # in order
+    pairs: Sequence[Pair] = ()
+    curves: Path | None = None  # where their picture lies
+    log_dir: Path | None = None
+
+
+async def gather(client: AsyncRunClient, run_id: str) -> Report:
+    """Asks the master for a run's report. NotFoundError, UnavailableError as the client raises them."""
+    run = await client.get(run_id)
+    versions = await client.versions(run_id)
+    evaluated = sorted({evaluation.policy.number for evaluation in run.evaluations})
+    pairs: list[Pair] = []
+    if len(evaluated) > 1:
+        mode: Mode = "sampled" if "sampled" in modes_of(run) else "greedy"
+        first, last = [
+            await client.samples(run_id, purpose="evaluate", iteration=number, limit=50, mode=mode)
+            for number in (evaluated[0], evaluated[-1])
+        ]
+        pairs = match(first, last)[:NUM_SAMPLES_SHOWN]
+    return Report(run, versions, pairs)
+
+
+def match(before: Iterable[ScoredTrajectory], after: Iterable[ScoredTrajectory]) -> list[Pair]:
+    """Answers to the same prompt, in the order of `before`; the choice never looks at who was right."""
+    of_prompt = {sample.trajectory.prompt.id: sample for sample in after}
+    return [
+        Pair(sample, of_prompt[sample.trajectory.prompt.id])
+        for sample in before
+        if sample.trajectory.prompt.id in of_prompt
+    ]
+
+
+def modes_of(run: Run) -> list[str]:
+    """The ways in which the run was evaluated: `greedy` first, where it was."""
+    return sorted({evaluation.mode for evaluation in run.evaluations})
+
+
+def evaluations_of(run: Run, mode: str) -> list[Evaluation]:
+    """The run's evaluations in one mode, in order of version."""
+    return sorted((e for e in run.evaluations if e.mode == mode), key=lambda e: e.policy.number)
+
+
+def series(versions: Iterable[Version], metric: str) -> tuple[list[int], list[float]]:
+    """A metric's curve: version numbers and values, where it was reported."""
+    points = [(v.policy.number, v.metrics[metric]) for v in versions if metric in v.metrics]
+    return [number for number, _ in points], [value for _, value in points]
+
+
+def state_name(state: RunState.ValueType) -> str:
+    """The state in a word, for example `finished`."""
+    known = state in RunState.values() and state != RunState.RUN_STATE_UNSPECIFIED
+    return RunState.Name(state).removeprefix("RUN_STATE_").lower() if known else "unknown"
+
+
+def reason_of(run: Run) -> str:
+    """Why the run is in its state, where that says more than the state itself."""
+    reason = "" if run.reason == state_name(run.state) else run.reason
+    return "; ".join(filter(None, (reason, run.problem)))
+
+
+def recipe_of(run: Run) -> dict[str, Any]:
+    """The run's recipe as plain values; empty if it is no JSON object."""
+    try:
+        recipe = json.loads(run.recipe_json)
+    except (ValueError, RecursionError):
+        return {}
+    return recipe if isinstance(recipe, dict) else {}
+
+
+def percent(share: float) -> str:
+    """A share as people read it, for example `78.4 %`."""
+    return f"{share * 100:.1f} %"
+
+
+def duration(seconds: float) -> str:
+    """Minutes and seconds, or hours and minutes.
+
+    >>> duration(125), duration(7380)
+    ('2:05', '2 h 03 min')
+    """
+    if seconds < 3600:
+        return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
+
+
+# --- For programs -------------------------------------------------------------------------------------------------
+
+
+def as_json(report: Report) -> dict[str, Any]:
+    """The report as plain values; what `perilune run show RUN --json` prints."""
+    run = report.run
+    return {
+        "id": run.id,
+        "state": state_name(run.state),
+        "reason": run.reason,
+        "problem": run.problem,
+        "seconds": run.seconds,
+        "submitted": iso_time(run.submitted_unix_ns),
+        "iteration": run.iteration,
+        "num_iterations": run.num_iterations,
+        "prompts": {
+            "num_train": run.prompts.num_train,
+            "num_heldout": run.prompts.num_heldout,
+            "digest": run.prompts.digest,
+            "notes": list(run.prompts.notes),
+        },
+        "evaluations": [
+            {
+                "version": e.policy.number,
+                "digest": e.policy.digest,
+                "mode": e.mode,
+                "num_problems": e.num_problems,
+                "num_correct": e.num_correct,
+                "accuracy": e.accuracy,
+                "low": e.low,
+                "high": e.high,
+                "mean_tokens": e.mean_tokens,
+            }
+            for mode in modes_of(run)
+            for e in evaluations_of(run, mode)
+        ],
+        "versions": [
+            {
+                "version": v.policy.number,
+                "digest": v.policy.digest,
+                "num_samples": v.num_samples,
+                "num_tokens": v.num_tokens,
+                "committed": iso_time(v.time_unix_ns),
+                "metrics": dict(sorted(v.metrics.items())),
+            }
+            for v in report.versions
+        ],
+        "ledger": ledger_as_json(run.ledger),
+        "model_path": run.model_path,
+    }
+
+
+def ledger_as_json(ledger: Ledger) -> dict[str, int | bool]:
+    """Every count of the ledger by its name, and `balanced`."""
+    return {descriptor.name: getattr(ledger, descriptor.name) for descriptor in Ledger.DESCRIPTOR.fields}
+
+
+def summary_as_json(run: Run) -> dict[str, Any]:
+    """A run in a line of a list."""
+    return {
+        "id": run.id,
+        "state": state_name(run.state),
+        "reason": run.reason,
+        "problem": run.problem,
+        "seconds": run.seconds,
+        "submitted": iso_time(run.submitted_unix_ns),
+        "iteration": run.iteration,
+        "num_iterations": run.num_iterations,
+        "accuracy": {mode: evaluations_of(run, mode)[-1].accuracy for mode in modes_of(run)},
+        "model_path": run.model_path,
+    }
+
+
+def clock_time(unix_ns: int) -> str:
+    """Hours, minutes and seconds of a moment, in the reader's time zone."""
+    return datetime.datetime.fromtimestamp(unix_ns / 1e9).astimezone().strftime("%H:%M:%S")
+
+
+def iso_time(unix_ns: int) -> str | None:
+    """A moment in UTC; none for one that has not come."""
+    if not unix_ns:
+        return None
+    return datetime.datetime.fromtimestamp(unix_ns / 1e9, datetime.UTC).isoformat(timespec="seconds")
+
+
+def print_unbroken(console: Console, drawn: RenderableType) -> None:
+    """Prints a table whose cells are for copying: a line that is wider than the terminal is not broken by us."""
+    width, console.width = console.width, UNBROKEN
+    try:
+        console.print(drawn, crop=False)
+    finally:
+        console.width = width
+
+
+# --- For readers --------------------------------------------------------------------------------------------------
+
+
+def print_report(console: Console, report: Report) -> None:
+    """Prints the whole report; its paths and commands, at the end, in lines that can be copied whole."""
+    console.print(render(report))
+    for line in places(report):
+        console.print(line, soft_wrap=True)
+
+
+def render(report: Report) -> RenderableType:
+    """What is drawn of the report, section by section; what there is nothing to say about is left out."""
+    parts = [
+        _headline(report.run),
+        _accuracy(report.run),
+        _charts(report.versions),
+        _samples(report.pairs),
+        _section("Ledger", ledger_text(report.run.ledger)) if report.run.ledger.dispatched else None,
+    ]
+    return Group(*(Padding(part, (0, 0, 1, 1)) for part in parts if part is not None))
+
+
+def _section(title: str, *body: RenderableType) -> RenderableType:
+    return Group(Text(title, style="bold"), *(Padding(part, (0, 0, 0, 2)) for part in body))
+
+
+STATE_STYLES = {
+    RunState.RUN_STATE_FINISHED: "green",
+    RunState.RUN_STATE_RUNNING: "cyan",
+    RunState.RUN_STATE_FAILED: "red",
+    RunState.RUN_STATE_STOPPED: "yellow",
+    RunState.RUN_STATE_STOPPING: "yellow",
+    RunState.RUN_STATE_INTERRUPTED: "yellow",
+}
+
+
+def _headline(run: Run) -> RenderableType:
+    line = Text.assemble(
+        (run.id, "bold"),
+        "  ",
+        (state_name(run.state), STATE_STYLES.get(run.state, "cyan")),
+        (f"  {duration(run.seconds)}, {run.policy.number} of {run.num_iterations} iterations", "dim"),
+    )
+    reason = reason_of(run)
+    return Group(line, Text(reason)) if reason else line
+
+
+def _accuracy(run: Run) -> RenderableType | None:
+    modes = modes_of(run)
+    if not modes:
+        return None
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    table.add_column("")
+    for mode in modes:
+        table.add_column(mode, justify="right")
+        table.add_column("95 % interval")
+        table.add_column("tokens", justify="right")
+    by_version: dict[int, dict[str, Evaluation]] = {}
+    for mode in modes:
+        for evaluation in evaluations_of(run, mode):
+            by_version.setdefault(evaluation.policy.number, {})[mode] = evaluation
+    numbers = sorted(by_version)
+    for number in numbers:
+        ends = number in (numbers[0], numbers[-1])
+        word = {numbers[0]: "before", numbers[-1]: "after"}.get(number, "") if len(numbers) > 1 else ""
+        cells = [cell for mode in modes for cell in _accuracy_cells(by_version[number].get(mode), ends)]
+        table.add_row(f"{word:<6} v{number}", *cells, style="" if ends else "dim")
+    num_problems = max(evaluation.num_problems for evaluation in run.evaluations)
+    return _section(f"Accuracy on {num_problems} held-out problems", table, *_gains(run, modes))
+
+
+def _accuracy_cells(evaluation: Evaluation | None, ends: bool) -> list[RenderableType]:
+    if evaluation is None:
+        return ["", "", ""]
+    return [
+        Text(f"{evaluation.accuracy:.1%}".replace("%", " %"), style="bold" if ends else ""),
+        Text(f"[{evaluation.low * 100:.1f}, {evaluation.high * 100:.1f}]", style="dim"),
+        Text(f"{evaluation.mean_tokens:.0f}", style="dim"),
+    ]
+
+
+def _gains(run: Run, modes: Sequence[str]) -> list[RenderableType]:
+    texts = []
+    for mode in modes:
+        evaluations = evaluations_of(run, mode)
+        if len(evaluations) > 1:
+            gain = (evaluations[-1].accuracy - evaluations[0].accuracy) * 100
+            texts.append(Text.assemble(f"{mode} ", (f"{gain:+.1f} points", "green" if gain > 0 else "yellow")))
+    return [Text("   ").join(texts)] if texts else []
+
+
+def _charts(versions: Sequence[Version]) -> RenderableType | None:
+    charts = [
+        chart
+        for metric, title, style, low in (("reward", "Reward", "green", None), ("mean_tokens", "Length", "cyan", 0.0))
+        if (chart := _chart(series(versions, metric)[1], title, style, low))
+    ]
+    if not charts:
+        return None
+    grid = Table.grid(padding=(0, 6, 0, 0))
+    grid.add_row(*charts)
+    return grid
+
+
+def _chart(values: Sequence[float], title: str, style: str, low: float | None) -> RenderableType | None:
+    if len(values) < 2:
+        return None
+    rows = textplot.area(values, CHART_WIDTH, CHART_HEIGHT, low)
+    labels = [number(max(values)), *[""] * (CHART_HEIGHT - 2), number(min(values) if low is None else low)]
+    gutter = max(map(len, labels))
+    lines = [
+        Text.assemble((f"{label:>{gutter}} ", "dim"), (row, style)) for label, row in zip(labels, rows, strict=True)
+    ]
+    summary = Text.assemble((title, "bold"), (f"  {number(values[0])} → {number(values[-1])}", "dim"))
+    return Group(summary, *lines)
+
+
+def number(value: float) -> str:
+    """A figure with about three digits.
+
+    >>> number(0.1234), number(43.21), number(12345.6)
+    ('0.123', '43.2', '12,346')
+    """
+    if value == 0 or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
+    return f"{value:.{digits}f}"
+
+
+def _samples(pairs: Sequence[Pair]) -> RenderableType | None:
+    if not pairs:
+        return None
+    grid = Table.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim")
+    grid.add_column()
+    grid.add_column(ratio=1)
+    for i, pair in enumerate(pairs):
+        if i:
+            grid.add_row("", "", "")
+        grid.add_row("asked", "", Text(_question(pair.before), style="italic"))
+        for word, sample in (("before", pair.before), ("after", pair.after)):
+            grid.add_row(word, _verdict(sample.score), Text(_shortened(sample.trajectory.response)))
+    return _section("The first held-out problems, before and after (sampled)", grid)
+
+
+def _question(sample: ScoredTrajectory) -> str:
+    """What was asked last; a response begun is no question."""
+    asked = [turn.content for turn in sample.trajectory.prompt.messages if turn.role != "assistant"]
+    return _shortened(asked[-1] if asked else "")
+
+
+def _shortened(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_RESPONSE_CHARS else text[: MAX_RESPONSE_CHARS - 2] + " …"
+
+
+def _verdict(score: Score) -> Text:
+    if score.status != SCORE_STATUS_OK:
+        return Text(ScoreStatus.Name(score.status).removeprefix("SCORE_STATUS_").lower(), style="yellow")
+    if score.value in (0, 1):
+        return Text("✓", style="green") if score.value else Text("✗", style="red")
+    return Text(number(score.value))
+
+
+def ledger_text(ledger: Ledger) -> Text:
+    """The ledger's equation without its zero terms, and whether it holds."""
+    counts = [(name.replace("_", " "), getattr(ledger, name)) for name in LEDGER_FIELDS[1:]]
+    terms = " + ".join(f"{count:,} {name}" for name, count in counts if count) or "0"
+    mark = ("balanced ✓", "green") if ledger.balanced else ("does not balance ✗", "bold red")
+    return Text.assemble(f"{ledger.dispatched:,} dispatched = {terms}", "  ", mark)
+
+
+def places(report: Report) -> list[Text]:
+    """Where the run's files lie, and how its weights are loaded: a line each."""
+    path = report.run.model_path
+    load = f'AutoModelForCausalLM.from_pretrained("{path}")' if path else None
+    rows = [("weights", path), ("", load), ("curves", report.curves), ("logs", report.log_dir)]
+    return [Text.assemble((f" {word:<8}", "dim"), str(place)) for word, place in rows if place]
+
+
+def save_curves(report: Report, path: Path) -> bool:
+    """Draws reward, held-out accuracy with its 95 % band, and mean length into a PNG; False for a run without curves.
+
+    MissingDependencyError without matplotlib.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator, PercentFormatter
+    except ImportError as error:
+        raise MissingDependencyError(
+            "a picture of the curves needs matplotlib; get it with `pip install matplotlib`"
+        ) from error
+    if len(report.versions) < 2:
+        return False
+    figure = Figure(figsize=(13, 3.8), dpi=130, layout="constrained")
+    FigureCanvasAgg(figure)
+    reward, accuracy, length = figure.subplots(1, 3)
+    reward.plot(*series(report.versions, "reward"), color="#2a9d5c", linewidth=1.8)
+    length.plot(*series(report.versions, "mean_tokens"), color="#3a7ca5", linewidth=1.8)
+    for mode, colour in zip(modes_of(report.run), ("#264653", "#e07a3f"), strict=False):
+        evaluations = evaluations_of(report.run, mode)
+        numbers = [e.policy.number for e in evaluations]
+        accuracy.plot(numbers, [e.accuracy for e in evaluations], "o-", color=colour, markersize=4, label=mode)
+        lows, highs = [e.low for e in evaluations], [e.high for e in evaluations]
+        accuracy.fill_between(numbers, lows, highs, color=colour, alpha=0.15, linewidth=0)
+    accuracy.set_ylim(0, 1)
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
+    if report.run.evaluations:
+        accuracy.legend(frameon=False, loc="lower right")
+    titles = ("Mean reward", "Held-out accuracy (95 % interval)", "Mean length (tokens)")
+    for axes, title in zip((reward, accuracy, length), titles, strict=True):
+        axes.set_title(title, loc="left", fontsize=11)
+        axes.set_xlabel("iteration")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.2)
+    figure.suptitle(report.run.id, x=0.01, ha="left", fontsize=12, fontweight="bold")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    return True

@@ -1,0 +1,110 @@
+"""The runs of a home whose services have ended, read from its database file at once, with no master in between.
+
+Only what reads plainly is read here: for anything else a master is started, which migrates, tolerates and explains.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import sqlite3
+from collections.abc import Sequence
+from pathlib import Path
+
+from perilune.api.master.v1.master_pb2 import Evaluation, Run, RunState
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.errors import MissingDependencyError, RecipeError
+from perilune.local.cluster import services_root
+from perilune.recipe import read_stored_recipe
+from perilune.stats import wilson_interval
+
+UNDER_WAY = (
+    RunState.RUN_STATE_PENDING,
+    RunState.RUN_STATE_STARTING,
+    RunState.RUN_STATE_RUNNING,
+    RunState.RUN_STATE_STOPPING,
+)
+INTERRUPTED = "its services have ended; `perilune run resume {}` goes on from its last version"
+
+
+def stored_runs(home: Path) -> list[Run] | None:
+    """All runs of the home, newest first, without their ledgers; None where a master has to be asked."""
+    database = home / "perilune.db"
+    if not database.is_file() or _is_held(database):
+        return None
+    try:
+        with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+            return _read(connection)
+    except (sqlite3.Error, RecipeError, ValueError, TypeError, OverflowError, MissingDependencyError):
+        return None
+
+
+def _is_held(database: Path) -> bool:
+    """Whether a master works on it, or is about to."""
+    try:
+        with Path(f"{database}.lock").open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # no master has ever held it
+    return False
+
+
+def _read(connection: sqlite3.Connection) -> list[Run]:
+    """sqlite3.Error, RecipeError, ValueError or TypeError for whatever is not as this version writes it."""
+    connection.row_factory = sqlite3.Row
+    ((revision,),) = connection.execute("SELECT version_num FROM alembic_version")
+    if not list((services_root() / "services/master/migrations/versions").glob(f"{revision}*.py")):
+        raise ValueError(f"a database of another version: {revision}")
+    newest = {row["run_id"]: row for row in connection.execute(_NEWEST)}
+    evaluations: dict[str, list[sqlite3.Row]] = {}
+    for row in connection.execute(_EVALUATIONS):
+        evaluations.setdefault(row["run_id"], []).append(row)
+    return [_run(row, newest.get(row["id"]), evaluations.get(row["id"], [])) for row in connection.execute(_RUNS)]
+
+
+_RUNS = (
+    "SELECT id, state, reason, recipe, submitted_ns, active_seconds, model_path FROM runs ORDER BY submitted_ns DESC"
+)
+_NEWEST = "SELECT run_id, MAX(number) AS number, digest FROM versions GROUP BY run_id"  # SQLite: of the greatest row
+_EVALUATIONS = (
+    "SELECT run_id, version, mode, digest, num_problems, num_correct, mean_tokens FROM evaluations "
+    "ORDER BY version, mode"
+)
+
+
+def _run(row: sqlite3.Row, newest: sqlite3.Row | None, evaluations: Sequence[sqlite3.Row]) -> Run:
+    run = Run(
+        id=row["id"],
+        state=row["state"],
+        reason=row["reason"],
+        recipe_json=row["recipe"],
+        submitted_unix_ns=row["submitted_ns"],
+        seconds=row["active_seconds"],
+        model_path=row["model_path"],
+        num_iterations=read_stored_recipe(row["recipe"]).trainer.num_iterations,
+    )
+    if run.state not in RunState.values():
+        raise ValueError(f"state {run.state} is not known to this version")
+    if run.state in UNDER_WAY:
+        run.state, run.reason = RunState.RUN_STATE_INTERRUPTED, INTERRUPTED.format(run.id)
+    if newest:
+        run.iteration = newest["number"]
+        run.policy.CopyFrom(PolicyVersion(number=newest["number"], digest=newest["digest"]))
+    run.evaluations.extend(map(_evaluation, evaluations))
+    return run
+
+
+def _evaluation(row: sqlite3.Row) -> Evaluation:
+    low, high = wilson_interval(row["num_correct"], row["num_problems"])
+    return Evaluation(
+        policy=PolicyVersion(number=row["version"], digest=row["digest"]),
+        mode=row["mode"],
+        num_problems=row["num_problems"],
+        num_correct=row["num_correct"],
+        accuracy=row["num_correct"] / max(1, row["num_problems"]),
+        low=low,
+        high=high,
+        mean_tokens=row["mean_tokens"],
+    )

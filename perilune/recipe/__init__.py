@@ -1,0 +1,99 @@
+"""A recipe: one TOML file is one run. Parsed and checked before anything heavy is imported.
+
+Every table is a class, every key a field, and the field's comment is its documentation (docs/recipes.md is the tour).
+Unknown keys are errors: a misspelt option must not train silently.
+
+    table       what tables are made of
+    model  stages  prompts  samplers  rollout  reward  objectives  trainer      the tables
+    recipe      all of them, and what must hold between them
+    overrides   `--set key.path=value`
+    reading     from a file, the wire, the database; `history` knows what keys were called before
+    mistakes    what is wrong, in words
+    preflight   what can be known before anything is started
+    needs       what a run needs beside its trainer and workers
+    files  toml the recipes that are shipped; writing one
+"""
+
+from perilune.recipe.mistakes import Mistake, recipe_error
+from perilune.recipe.model import AdapterTable, CreateModel, ModelTable
+from perilune.recipe.objectives import Correction, GrpoTable, K15Table, ObjectiveTable, RlooTable
+from perilune.recipe.prompts import (
+    FilePrompts,
+    HuggingFacePrompts,
+    JsonlPrompts,
+    PromptsBase,
+    PromptsTable,
+    QuestionTemplate,
+    ReasoningGymPrompts,
+    RowPrompts,
+    TaskPrompts,
+)
+from perilune.recipe.reading import (
+    check_recipe,
+    load_recipe,
+    mended,
+    read_document,
+    read_stored_recipe,
+    recipe_from_json,
+)
+from perilune.recipe.recipe import MAX_PROBLEMS, EvaluationTable, Recipe, WeightsTable
+from perilune.recipe.reward import GraderTable, LengthRewardTable, RewardTable, option_text
+from perilune.recipe.rollout import EnvironmentTable, RepetitionTable, RolloutTable
+from perilune.recipe.samplers import CurriculumSampler, PrioritizedSampler, SamplerBase, SamplerTable, UniformSampler
+from perilune.recipe.stages import WarmupTable
+from perilune.recipe.table import ArgumentName, NonNegativeInt, NumGenerated, Options, Paths, PositiveInt, Share, Table
+from perilune.recipe.trainer import TrainerTable
+
+__all__ = [
+    "MAX_PROBLEMS,
+    AdapterTable,
+    ArgumentName,
+    Correction,
+    CreateModel,
+    CurriculumSampler,
+    EnvironmentTable,
+    EvaluationTable,
+    FilePrompts,
+    GraderTable,
+    GrpoTable,
+    HuggingFacePrompts,
+    JsonlPrompts,
+    K15Table,
+    LengthRewardTable,
+    Mistake,
+    ModelTable,
+    NonNegativeInt,
+    NumGenerated,
+    ObjectiveTable,
+    Options,
+    Paths,
+    PositiveInt,
+    PrioritizedSampler,
+    PromptsBase,
+    PromptsTable,
+    QuestionTemplate,
+    ReasoningGymPrompts,
+    Recipe,
+    RepetitionTable,
+    RewardTable,
+    RlooTable,
+    RolloutTable,
+    RowPrompts,
+    SamplerBase,
+    SamplerTable,
+    Share,
+    Table,
+    TaskPrompts,
+    TrainerTable,
+    UniformSampler,
+    WarmupTable,
+    WeightsTable,
+    check_recipe,
+    load_recipe,
+    mended,
+    option_text,
+    read_document,
+    read_stored_recipe,
+    recipe_error,
+    recipe_from_json,",
+]

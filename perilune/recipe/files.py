@@ -1,0 +1,74 @@
+"""The files that a recipe names: made independent of the folder that it was submitted from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from perilune.data.jsonlines import read_bytes
+from perilune.errors import InvalidInputError, NotFoundError
+from perilune.recipe import FilePrompts, GraderTable, HuggingFacePrompts, JsonlPrompts, ModelTable, PromptsTable, Recipe
+from perilune.recipe.needs import function_of
+
+
+def settled(recipe: Recipe, folder: Path) -> Recipe:
+    """The recipe with absolute paths, and with its chat template's text in place of the file.
+
+    Paths are relative to `folder`. A model or data set that is no file there may be a name on the hub, or lie where
+    the trainer runs: it stays as it is written.
+
+    InvalidInputError: the file of the chat template cannot be read.
+    """
+    changes = {
+        "prompts": _of_prompts(recipe.prompts, folder),
+        "model": _of_model(recipe.model, folder),
+        "reward": recipe.reward.model_copy(update={"graders": [_of_grader(t, folder) for t in recipe.reward.graders]}),
+        "warmup": recipe.warmup and recipe.warmup.model_copy(update={"path": _if_there(recipe.warmup.path, folder)}),
+    }
+    return recipe.model_copy(update=changes)
+
+
+def chat_template_text(template: str, folder: Path = Path()) -> str:
+    """The text of a chat template that is given as itself, or as a file with any suffix.
+
+    InvalidInputError: the file cannot be read.
+    """
+    if "{{" in template or "{%" in template:
+        return template
+    try:
+        return read_bytes(folder / template).decode("utf-8")
+    except (NotFoundError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"model.chat_template: {error}") from error
+
+
+def _of_prompts(table: PromptsTable, folder: Path) -> PromptsTable:
+    match table:
+        case JsonlPrompts():
+            heldout = table.heldout_path and _absolute(table.heldout_path, folder)
+            return table.model_copy(update={"path": _absolute(table.path, folder), "heldout_path": heldout})
+        case FilePrompts():
+            heldout_paths = table.heldout_path and [_absolute(path, folder) for path in table.heldout_path]
+            paths = [_absolute(path, folder) for path in table.path]
+            return table.model_copy(update={"path": paths, "heldout_path": heldout_paths})
+        case HuggingFacePrompts():
+            return table.model_copy(update={"dataset": _if_there(table.dataset, folder)})
+        case _:
+            return table
+
+
+def _of_model(table: ModelTable, folder: Path) -> ModelTable:
+    template = table.chat_template and chat_template_text(table.chat_template, folder)
+    return table.model_copy(update={"path": _if_there(table.path, folder), "chat_template": template})
+
+
+def _of_grader(table: GraderTable, folder: Path) -> GraderTable:
+    named = function_of(table.plugin or "")
+    return table.model_copy(update={"plugin": f"{_absolute(named[0], folder)}:{named[1]}"}) if named else table
+
+
+def _absolute(path: str, folder: Path) -> str:
+    return os.path.abspath(folder / path)  # without `..`, and with symbolic links as they are
+
+
+def _if_there(path: str | None, folder: Path) -> str | None:
+    return _absolute(path, folder) if path is not None and (folder / path).exists() else path

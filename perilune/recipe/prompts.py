@@ -1,0 +1,91 @@
+"""`[prompts]`: where prompts come from; their code is in services/master/prompts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from perilune.recipe.samplers import SamplerTable, UniformSampler
+from perilune.recipe.table import NumGenerated, Options, Paths, PositiveInt, Table
+
+
+def _with_question(template: str) -> str:
+    if "{question}" not in template:
+        raise ValueError("every prompt would be the same text: write {question} where the question goes")
+    return template
+
+
+QuestionTemplate = Annotated[str, AfterValidator(_with_question)]
+
+
+class PromptsBase(Table):
+    """What every source of prompts has."""
+
+    sampler: SamplerTable = UniformSampler(type="uniform")
+
+
+class TaskPrompts(PromptsBase):
+    """Problems from one of Perilune's own generators: endless, so held-out ones are never seen in training."""
+
+    source: Literal["task"]
+    name: str
+    num_train: NumGenerated = 20_000
+    num_heldout: NumGenerated = 500
+    options: Options = {}
+
+
+class ReasoningGymPrompts(PromptsBase):
+    """Problems from a reasoning-gym dataset, by its name there."""
+
+    source: Literal["reasoning-gym"]
+    name: str
+    num_train: NumGenerated = 10_000
+    num_heldout: NumGenerated = 500
+    options: Options = {}
+    template: QuestionTemplate = "{question}"
+    system: str | None = None
+
+
+class RowPrompts(PromptsBase):
+    """Prompts that are rows of data. A key `a.b` is the key `b` of the object under `a`."""
+
+    num_heldout: PositiveInt = 100  # the last so many rows are held out, unless held-out ones are named
+    question: str = "question"  # the key of the question: text, or a list of {role, content}
+    answer: str = "answer"  # the key of the reference answer: text, or a number, which is taken as it is written
+    labels: list[str] = []  # keys that are kept as labels, for curricula
+    template: QuestionTemplate = "{question}"  # around questions that are text
+    system: str | None = None  # the first message, of conversations that have no system message of their own
+    skip_invalid: bool = False  # leave rows out that cannot be used, count them and say why; else they are errors
+
+
+class JsonlPrompts(RowPrompts):
+    """One's own prompts: a JSON object a line."""
+
+    source: Literal["jsonl"]
+    path: str
+    heldout_path: str | None = None  # if not given, the last num_heldout lines of `path` are held out
+
+
+class FilePrompts(RowPrompts):
+    """Files of rows: Parquet, JSON, JSON lines or CSV, several in the order given, a pattern's in that of names."""
+
+    source: Literal["file"]
+    path: Paths  # a path, a pattern such as data/*.parquet, or a list of them
+    heldout_path: Paths | None = None  # if not given, the last num_heldout rows of `path` are held out
+    format: Literal["parquet", "json", "jsonl", "csv", "tsv"] | None = None  # if not given, by the file's suffix
+
+
+class HuggingFacePrompts(RowPrompts):
+    """A Hugging Face dataset, from the hub or from a folder on disk."""
+
+    source: Literal["huggingface"]
+    dataset: str
+    config: str | None = None
+    split: str = "train"
+    heldout_split: str | None = None  # if not given, the last num_heldout rows of `split` are held out
+
+
+PromptsTable = Annotated[
+    TaskPrompts | ReasoningGymPrompts | JsonlPrompts | HuggingFacePrompts | FilePrompts, Field(discriminator="source")
+]

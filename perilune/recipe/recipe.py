@@ -1,0 +1,90 @@
+"""A recipe: every table of one run, and what must hold between them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from perilune.recipe.model import ModelTable
+from perilune.recipe.prompts import PromptsTable, RowPrompts
+from perilune.recipe.reward import RewardTable
+from perilune.recipe.rollout import RolloutTable
+from perilune.recipe.stages import WarmupTable
+from perilune.recipe.table import PositiveInt, Table
+from perilune.recipe.trainer import TrainerTable
+
+
+class WeightsTable(Table):
+    """How versions go to the fleet."""
+
+    anchor_every: PositiveInt = 50  # every so many versions the fleet is sent the whole state, not what changed
+    # Matrices in one byte an element and a scale a row; workers compute in model.dtype, from the rounded values.
+    quantize: Literal["int8", "fp8"] | None = None
+    num_kept: PositiveInt = 3  # newest versions that the trainer keeps on disk to go back to, beside pinned ones
+
+
+MAX_PROBLEMS = 500  # of an evaluation that does not say how many
+
+
+class EvaluationTable(Table):
+    """Held-out accuracy, measured before the first iteration, after the last, and in between."""
+
+    every: PositiveInt | None = None  # iterations; not given: first and last only
+    num_problems: PositiveInt | None = None  # held-out ones; not given: all there are, and at most 500
+    modes: Annotated[list[Literal["greedy", "sampled"]], Field(min_length=1)] = ["greedy", "sampled"]
+
+    def num_asked(self, num_heldout: int) -> int:
+        """How many of so many held-out problems each evaluation asks."""
+        return min(self.num_problems or MAX_PROBLEMS, num_heldout)
+
+
+class Recipe(Table):
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
+    description: str = ""
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    model: ModelTable
+    warmup: WarmupTable | None = None
+    prompts: PromptsTable
+    rollout: RolloutTable = RolloutTable()
+    reward: RewardTable
+    trainer: TrainerTable
+    evaluation: EvaluationTable = EvaluationTable()
+    weights: WeightsTable = WeightsTable()
+
+    @model_validator(mode="after")
+    def _can_be_carried_over(self) -> Recipe:
+        if self.rollout.budget_tokens and self.trainer.segments != "current" and not self.rollout.max_staleness:
+            raise ValueError(
+                f"trainer.segments = {self.trainer.segments!r} trains on tokens of earlier iterations, and "
+                "rollout.max_staleness = 0 forbids them; raise it, or train on the 'current' ones"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _is_trained_on_what_is_sampled(self) -> Recipe:
+        for key, is_cut in (("top_p", self.rollout.top_p < 1), ("top_k", self.rollout.top_k > 0)):
+            if is_cut and self.trainer.num_iterations:
+                raise ValueError(
+                    f"rollout.{key} cuts off what the policy may say, and the trainer computes with all of it: the "
+                    f"gradient would be another one's; leave {key} out, and lower rollout.temperature to sample more "
+                    "surely"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _has_labels(self) -> Recipe:
+        sampler = self.prompts.sampler
+        for key, label in sampler.labels().items():
+            if not isinstance(self.prompts, RowPrompts):
+                raise ValueError(
+                    f"prompts.sampler.type = {sampler.type!r} needs labels, and {self.prompts.source} has none"
+                )
+            if label not in self.prompts.labels:
+                raise ValueError(f"prompts.sampler.{key} = {label!r} is none of prompts.labels: add it there")
+        return self
+
+    def evaluates_at(self, iteration: int) -> bool:
+        """Whether the policy that opens this iteration is measured; `num_iterations` stands for the final policy."""
+        every = self.evaluation.every
+        return iteration in (0, self.trainer.num_iterations) or (every is not None and iteration % every == 0)

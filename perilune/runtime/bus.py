@@ -1,0 +1,647 @@
+"""The bus: trajectory messages over NATS JetStream, at least once, with nothing lost and nothing invisible.
+
+Rules that make redelivery harmless: every message has a deterministic id, a publisher acks its input only after its
+output was acknowledged, and the database's unique keys make an effect happen once. The master declares the streams
+and consumers; every other service only binds to them.
+
+Whatever a message holds, it ends no service and does not come back for ever: it is handled, or it is rejected, with the
+reason in words, to the dead letters (`settled`). A failure outside the message is no fault of the message: it is
+delivered again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from urllib.parse import urlsplit
+
+import nats
+import nats.errors
+from google.protobuf.message import DecodeError, Message
+from nats.aio.client import Client as NATS
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.js import JetStreamContext, api
+from nats.js.errors import APIError
+from nats.js.errors import NotFoundError as StreamNotFoundError
+from opentelemetry.context import Context
+
+from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter
+from perilune.channel import Credentials, read_pem, read_secret
+from perilune.errors import InvalidInputError, OverloadedError, PeriluneError, TooLargeError, UnavailableError
+from perilune.runtime import telemetry
+
+logger = logging.getLogger(__name__)
+
+ACK_WAIT_S = 10.0  # a worker that is silent for so long is taken for dead, and its messages go to another
+MAX_DELIVERIES = 40  # the server's last resort: deaths of workers are counted too, and are no fault of the message
+PULL_WAIT_S = 1.0  # a request that is open across a server restart is only missed when this is over
+PUBLISH_PATIENCE_S = 60.0
+MAX_PAYLOAD_BYTES = 8 << 20
+MAX_BATCH_BYTES = 64 << 20  # of messages that are taken together
+MAX_NAME_BYTES = 512  # of a subject, and of a message's id
+MAX_REASON_CHARS = 4000
+_LETTER_ROOM_BYTES = 4096  # of a dead letter, for its headers
+
+PROMPTS, TRAJECTORIES, EVENTS, DEAD, ADVISORIES = "PROMPTS", "TRAJECTORIES", "EVENTS", "DEAD", "ADVISORIES"
+TRIALS = "TRIALS"
+DEAD_SUBJECT = "perilune.dead"
+_MAX_DELIVERIES_ADVISORY = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
+
+M = TypeVar("M", bound=Message)
+T = TypeVar("T")
+
+# Failures outside a message: it is delivered again.
+OUTAGES = (UnavailableError, OverloadedError, nats.errors.Error, APIError, ConnectionError, TimeoutError)
+
+
+def prompt_subject(run_id: str) -> str:
+    return f"perilune.{run_id}.prompt"
+
+
+def finished_subject(run_id: str) -> str:
+    return f"perilune.{run_id}.trajectory.finished"
+
+
+def partial_subject(run_id: str) -> str:
+    return f"perilune.{run_id}.trajectory.partial"
+
+
+def scored_subject(run_id: str) -> str:
+    return f"perilune.{run_id}.trajectory.scored"
+
+
+def event_subject(run_id: str) -> str:
+    return f"perilune.{run_id}.event"
+
+
+def run_of(subject: str) -> str:
+    """The run that a subject belongs to; empty for one of no run."""
+    match subject.split("."):
+        case ["perilune", run_id, _, *_]:
+            return run_id
+    return ""
+
+
+def check_subject(subject: str) -> None:
+    """InvalidInputError if no message can be published there: an id in it is empty, too long, or has characters that
+    mean something else to the server."""
+    is_plain = subject.isprintable() and not set(subject) & set(" *>") and all(subject.split("."))
+    if not is_plain or len(subject.encode(errors="replace")) > MAX_NAME_BYTES:
+        raise InvalidInputError(
+            f"{subject[:200]!r} is no subject to publish on: a run's id has printable characters other than space, "
+            f"'*' and '>', and the whole has at most {MAX_NAME_BYTES} bytes"
+        )
+
+
+def safe_id(message_id: str) -> str:
+    """A message's id as its header can carry it; what is long or not plain ASCII ends in a digest of the whole."""
+    if message_id.isascii() and message_id.isprintable() and len(message_id) <= MAX_NAME_BYTES:
+        return message_id
+    digest = hashlib.sha256(message_id.encode(errors="surrogatepass")).hexdigest()[:32]
+    plain = "".join(c for c in message_id[:200] if c.isascii() and c.isprintable())
+    return f"{plain}~{digest}"
+
+
+def in_words(error: Exception) -> str:
+    """The reason for a rejection: our own errors as they are, others with their kind."""
+    text = str(error) if isinstance(error, PeriluneError) else f"{type(error).__name__}: {error}"
+    return text[:MAX_REASON_CHARS]
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A durable consumer of a stream; several workers that bind to one share its messages."""
+
+    stream: str
+    durable: str
+    subject: str
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """Messages that a consumer has not acknowledged: those that nobody has taken, and those that a worker holds."""
+
+    consumer: str
+    num_waiting: int
+    num_in_hand: int
+
+
+REWARD_CONSUMER = Consumer(TRAJECTORIES, "reward", "perilune.*.trajectory.finished")
+MASTER_CONSUMER = Consumer(TRAJECTORIES, "master", "perilune.*.trajectory.scored")
+PARTIAL_CONSUMER = Consumer(TRAJECTORIES, "master-partial", "perilune.*.trajectory.partial")
+DEAD_CONSUMER = Consumer(DEAD, "master-dead", DEAD_SUBJECT)
+EVENT_CONSUMER = Consumer(EVENTS, "master-events", "perilune.*.event")
+ADVISORY_CONSUMER = Consumer(ADVISORIES, "master-advisories", f"{_MAX_DELIVERIES_ADVISORY}.>")
+
+
+def rollout_consumer(run_id: str) -> Consumer:
+    """One a run: a worker takes prompts only of runs whose policy it serves."""
+    return Consumer(PROMPTS, f"rollout-{run_id}", prompt_subject(run_id))
+
+
+_STREAMS = [
+    api.StreamConfig(PROMPTS, subjects=["perilune.*.prompt"], retention=api.RetentionPolicy.WORK_QUEUE),
+    api.StreamConfig(TRAJECTORIES, subjects=["perilune.*.trajectory.*"], retention=api.RetentionPolicy.WORK_QUEUE),
+    api.StreamConfig(EVENTS, subjects=["perilune.*.event"], max_age=24 * 3600, max_bytes=256 << 20),
+    api.StreamConfig(DEAD, subjects=[DEAD_SUBJECT], max_age=30 * 24 * 3600),
+    # How often a message was tried alone and ended the worker that tried it, by its number: the last count of each.
+    api.StreamConfig(TRIALS, subjects=["perilune.*.trial.*"], max_msgs_per_subject=1, max_age=24 * 3600),
+    # The server says only once that it gave a message up; without this stream nobody might be listening.
+    api.StreamConfig(ADVISORIES, subjects=[f"{_MAX_DELIVERIES_ADVISORY}.>"], max_age=7 * 24 * 3600),
+]
+_STANDING_CONSUMERS = [
+    *(REWARD_CONSUMER, MASTER_CONSUMER, PARTIAL_CONSUMER),
+    *(DEAD_CONSUMER, EVENT_CONSUMER, ADVISORY_CONSUMER),
+]
+
+
+def _always() -> bool:
+    return True
+
+
+@dataclass(eq=False)
+class Delivery(Generic[M]):
+    """A message in hand, until exactly one of ack, retry and reject is called.
+
+    It is kept from redelivery for as long as `progresses` says that the work on it goes on.
+    """
+
+    message: M
+    raw: Msg
+    bus: Bus = field(repr=False)
+    progresses: Callable[[], bool] = field(default=_always, repr=False)
+    is_over: bool = False  # acknowledged or rejected: it does not come again
+
+    @property
+    def context(self) -> Context:
+        """The trace context that the publisher sent along."""
+        return telemetry.context_of(self.raw.headers)
+
+    @property
+    def run_id(self) -> str:
+        """The run whose subject it came on."""
+        return run_of(self.raw.subject)
+
+    @property
+    def number(self) -> int:
+        """Its place in its stream, which it keeps from delivery to delivery."""
+        return self.raw.metadata.sequence.stream
+
+    @property
+    def num_deliveries(self) -> int:
+        """How often it was delivered, this time included."""
+        return self.raw.metadata.num_delivered
+
+    def continue_as(self, again: Delivery[M]) -> None:
+        """The same message was delivered once more while this delivery is in hand: one piece of work for both."""
+        self.bus._in_hand.pop(self.raw.reply, None)
+        self.raw = again.raw
+        self.bus._in_hand[self.raw.reply] = self
+
+    async def ack(self) -> None:
+        """Its effect is durable; the server may forget it."""
+        self.is_over = True
+        await self._answer(self.raw.ack)
+
+    async def retry(self, delay_s: float = 1.0) -> None:
+        """Something outside failed: deliver again later, to any worker."""
+        await self._answer(lambda: self.raw.nak(delay=delay_s))
+
+    async def reject(self, reason: str, run_id: str = "", trajectory_ids: Sequence[str] = ()) -> None:
+        """It can never succeed: move it to the dead-letter stream, with the reason."""
+        if self.raw.subject == DEAD_SUBJECT:  # it stays in that stream; a letter about it would be read no better
+            logger.error("a dead letter cannot be handled: %s", reason)
+        else:
+            try:
+                await self.bus.bury(self.raw, reason, run_id, trajectory_ids)
+            except UnavailableError as error:
+                logger.warning("%s; the message is rejected when it comes again", error)
+                return await self.retry()
+        self.is_over = True
+        await self._answer(self.raw.term)
+
+    async def _answer(self, answer: Callable[[], Awaitable[None]]) -> None:
+        self.bus._in_hand.pop(self.raw.reply, None)
+        try:
+            await answer()
+        except nats.errors.Error as error:  # it comes again, and its effect happens once
+            logger.warning("the answer to a message on %s did not reach the server: %r", self.raw.subject, error)
+
+
+@contextlib.asynccontextmanager
+async def settled(
+    delivery: Delivery[M], run_id: str = "", trajectory_ids: Sequence[str] = (), delay_s: float = 1.0
+) -> AsyncIterator[None]:
+    """Settles a delivery by how its handling, the body, ends: acknowledged, delivered again after a failure outside of
+    it, or rejected with the reason and the samples that end with it."""
+    try:
+        yield
+    except OUTAGES as error:
+        logger.warning("%s; it will be delivered again", error or repr(error))
+        await delivery.retry(delay_s)
+    except Exception as error:  # what the message holds decides what it raises
+        if not isinstance(error, PeriluneError):
+            logger.warning("a message on %s could not be handled", delivery.raw.subject, exc_info=True)
+        await delivery.reject(in_words(error), run_id, trajectory_ids)
+    else:
+        await delivery.ack()
+
+
+class _Client(NATS):
+    """The library's client, but no message ends its reading.
+
+    It decodes subjects and headers in its read loop, which a byte that is not UTF-8 would end, in silence and for good.
+    """
+
+    def _build_message(
+        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
+    ) -> Msg:
+        readable = subject.decode(errors="backslashreplace").encode()
+        return super()._build_message(sid, readable, reply, data, headers)
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        try:
+            return await super()._process_headers(headers)
+        except (ValueError, LookupError):
+            return None
+
+
+class Bus:
+    """A connection. Use as `async with Bus.connect(url, name) as bus`."""
+
+    def __init__(self, client: NATS) -> None:
+        self._client = client
+        self._jetstream: JetStreamContext = client.jetstream()
+        self._in_hand: dict[str, Delivery[Any]] = {}  # by the reply subject, which is a delivery's own
+
+    @staticmethod
+    @contextlib.asynccontextmanager
+    async def connect(url: str, name: str) -> AsyncIterator[Bus]:
+        """Connects, and stays connected through server restarts.
+
+        Raises:
+            UnavailableError: there is no server at first.
+            InvalidInputError: the server does not know our user or password, or we do not trust its certificate.
+        """
+
+        async def on_error(error: Exception) -> None:
+            logger.warning("NATS: %s", error or type(error).__name__)
+
+        async def on_disconnect() -> None:
+            if not (client.is_draining or client.is_closed):  # our own end is told as well
+                logger.warning("lost the NATS server at %s; waiting for it to come back", url)
+
+        async def on_reconnect() -> None:
+            logger.warning("the NATS server at %s is back", url)
+
+        options = _secrets_for(url)
+        await _try(url, options)
+        client = _Client()
+        await client.connect(
+            url,
+            name=name,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=0.5,  # type: ignore[arg-type]  # seconds, which it only sleeps for
+            connect_timeout=5,
+            error_cb=on_error,
+            disconnected_cb=on_disconnect,
+            reconnected_cb=on_reconnect,
+            pending_size=64 << 20,
+            **options,
+        )
+        bus = Bus(client)
+        heartbeat = asyncio.create_task(bus._keep_in_hand())
+        try:
+            yield bus
+        finally:
+            heartbeat.cancel()
+            with contextlib.suppress(nats.errors.Error, asyncio.TimeoutError, OSError):
+                await asyncio.wait_for(client.drain(), 5) if client.is_connected else await client.close()
+
+    async def declare(self) -> None:
+        """Makes the streams and standing consumers, or brings them up to date. Only the master calls this."""
+        for stream in _STREAMS:
+            try:
+                await self._jetstream.update_stream(stream)
+            except StreamNotFoundError:
+                await self._jetstream.add_stream(stream)
+        for consumer in _STANDING_CONSUMERS:
+            await self.declare_consumer(consumer)
+
+    async def declare_consumer(self, consumer: Consumer) -> None:
+        """UnavailableError if the server does not answer, here and below."""
+        config = api.ConsumerConfig(
+            durable_name=consumer.durable,
+            filter_subject=consumer.subject,
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=ACK_WAIT_S,
+            max_deliver=MAX_DELIVERIES,
+            max_ack_pending=20_000,
+        )
+        await _answered(self._jetstream.add_consumer(consumer.stream, config), f"make the consumer {consumer.durable}")
+
+    async def delete_consumer(self, consumer: Consumer) -> None:
+        with contextlib.suppress(StreamNotFoundError):
+            deleted = self._jetstream.delete_consumer(consumer.stream, consumer.durable)
+            await _answered(deleted, f"delete the consumer {consumer.durable}")
+
+    async def purge(self, stream: str, subject: str) -> None:
+        """Forgets the messages of a subject that no worker has taken yet."""
+        await _answered(self._jetstream.purge_stream(stream, subject=subject), f"forget what waits on {subject}")
+
+    async def backlogs(self) -> list[Backlog]:
+        """What every consumer of a work queue has left to do. UnavailableError if the server does not answer."""
+        found = [
+            info
+            for stream in (PROMPTS, TRAJECTORIES)
+            for info in await _answered(self._jetstream.consumers_info(stream), "say how much work is left")
+        ]
+        return [Backlog(info.name, info.num_pending or 0, info.num_ack_pending or 0) for info in found]
+
+    async def num_dead_letters(self) -> int:
+        """How many messages were given up and are still kept. UnavailableError if the server does not answer."""
+        info = await _answered(self._jetstream.stream_info(DEAD), "say how many dead letters there are")
+        return info.state.messages
+
+    async def answers(self, patience_s: float = 2.0) -> bool:
+        """Whether the server answers now."""
+        try:  # not by a ping: the client's reader dies of an answer to one that was given up
+            await self._client.request(f"$JS.API.STREAM.INFO.{EVENTS}", timeout=patience_s)
+        except (nats.errors.Error, TimeoutError, OSError):
+            return False
+        return True
+
+    async def num_unfinished(self, consumer: Consumer) -> int:
+        """Messages of a consumer that were not acknowledged yet, delivered or not."""
+        try:
+            asked = self._jetstream.consumer_info(consumer.stream, consumer.durable)
+            info = await _answered(asked, f"say what {consumer.durable} has left to do")
+        except StreamNotFoundError:
+            return 0
+        return (info.num_pending or 0) + (info.num_ack_pending or 0)
+
+    async def publish(
+        self, subject: str, message: Message, message_id: str, headers: dict[str, str] | None = None
+    ) -> None:
+        """Publishes, and returns when the server has stored it. The same id twice is stored once.
+
+        Retries with the same id through a server restart; UnavailableError after a minute of trying. InvalidInputError
+        if it can never be published: the subject is none, or (TooLargeError) the message is over the limit. `headers`
+        are those of the trace to go on with, the current one if not given.
+        """
+        check_subject(subject)
+        headers = (telemetry.headers_of() if headers is None else headers) | {"Nats-Msg-Id": safe_id(message_id)}
+        payload = message.SerializeToString()
+        room = min(MAX_PAYLOAD_BYTES, self._client.max_payload - _num_header_bytes(headers))
+        if len(payload) > room:
+            raise TooLargeError(f"{message_id[:200]!r} has {len(payload):,} bytes; the bus takes {room:,}")
+        deadline = asyncio.get_running_loop().time() + PUBLISH_PATIENCE_S
+        while True:
+            try:
+                await self._jetstream.publish(subject, payload, timeout=5, headers=headers)
+                break
+            except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
+                if asyncio.get_running_loop().time() > deadline:
+                    raise UnavailableError(f"could not publish {message_id} on {subject}: {error!r}") from error
+                await asyncio.sleep(0.5)
+        _heed_cancellation()
+
+    async def deliveries(
+        self,
+        consumer: Consumer,
+        message_type: type[M],
+        max_batch: int = 64,
+        progresses: Callable[[], bool] = _always,
+    ) -> AsyncIterator[list[Delivery[M]]]:
+        """Batches of messages, for as long as the caller iterates; an empty batch when there was nothing for a while.
+
+        What cannot be read as `message_type` goes to the dead-letter stream. What was delivered is kept for the caller
+        while `progresses` is true; else it goes to another.
+        """
+        async for raws in self.raw_deliveries(consumer, max_batch):
+            yield [d for raw in raws if (d := await self._open(raw, message_type, progresses))]
+
+    async def raw_deliveries(self, consumer: Consumer, max_batch: int = 64) -> AsyncIterator[list[Msg]]:
+        """The same for messages that are no protobuf; the caller acks each."""
+        inbox = await self._client.subscribe(self._client.new_inbox())
+        try:
+            while True:
+                yield await self._pull(inbox, consumer, max_batch)
+                _heed_cancellation()
+        finally:
+            with contextlib.suppress(nats.errors.Error):
+                await inbox.unsubscribe()
+
+    async def _pull(self, inbox: Subscription, consumer: Consumer, max_batch: int) -> list[Msg]:
+        """Waits for the first message and takes whatever else is there, up to `max_batch`, without waiting more.
+
+        The client's own `fetch` would wait its whole timeout for a full batch, and every iteration ends with one that
+        is not full. Nothing is asked for ahead of need: what one worker has not taken, another may.
+        """
+        try:
+            await self._ask(inbox, consumer, {"batch": 1, "expires": int(PULL_WAIT_S * 1e9)})
+            messages = await self._answers(inbox, 1, PULL_WAIT_S + 1.0)
+            if messages and max_batch > 1:
+                more = {"batch": max_batch - 1, "no_wait": True, "max_bytes": MAX_BATCH_BYTES}
+                await self._ask(inbox, consumer, more)
+                messages += await self._answers(inbox, max_batch - 1, 1.0)
+        except (nats.errors.Error, OSError) as error:
+            if self._client.is_closed:
+                raise UnavailableError("the connection to NATS is closed") from error
+            await asyncio.sleep(0.5)  # the server restarts
+            return []
+        return messages
+
+    async def _ask(self, inbox: Subscription, consumer: Consumer, request: dict[str, int | bool]) -> None:
+        subject = f"$JS.API.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.durable}"
+        await self._client.publish(subject, json.dumps(request).encode(), reply=inbox.subject)
+
+    async def _answers(self, inbox: Subscription, num_wanted: int, timeout_s: float) -> list[Msg]:
+        """Messages until there are enough, the server says that there are no more, or the time is up."""
+        messages: list[Msg] = []
+        with contextlib.suppress(nats.errors.TimeoutError):
+            while len(messages) < num_wanted:
+                raw = await inbox.next_msg(timeout_s)
+                # A message has where to acknowledge it, whatever its publisher wrote into the headers.
+                status = None if raw.reply else JetStreamContext.is_status_msg(raw)
+                if status:  # 404: none there; 408: none came; 409: enough bytes; 503: no such consumer yet
+                    if status == api.StatusCode.SERVICE_UNAVAILABLE:
+                        await asyncio.sleep(0.5)
+                    break
+                messages.append(raw)
+        return messages
+
+    async def _open(self, raw: Msg, message_type: type[M], progresses: Callable[[], bool]) -> Delivery[M] | None:
+        try:
+            message = message_type.FromString(raw.data)
+        except DecodeError as error:
+            await Delivery(message_type(), raw, self).reject(f"not a {message_type.DESCRIPTOR.name}: {error}")
+            return None
+        self._in_hand[raw.reply] = delivery = Delivery(message, raw, self, progresses)
+        return delivery
+
+    async def bury(self, raw: Msg, reason: str, run_id: str = "", trajectory_ids: Sequence[str] = ()) -> None:
+        """Publishes a dead letter for a message, or for some of its samples, with a payload that is cut to fit.
+
+        The message itself is left as it is.
+        """
+        logger.error("gave up a message on %s: %s", raw.subject, reason)
+        letter = dead_letter(raw, reason, run_id, trajectory_ids)
+        place = _place_of(raw) or f"{raw.subject}/{letter.message_id}"
+        of = f"{len(trajectory_ids)}/{trajectory_ids[0]}" if trajectory_ids else ""
+        await self.publish(DEAD_SUBJECT, letter, f"dead/{place}/{of}")
+
+    # How often a message was tried alone and ended its worker: what it is given up for, at last.
+
+    async def num_trials(self, delivery: Delivery[Any]) -> int:
+        """Trials that were noted and not taken back. UnavailableError if the server does not answer."""
+        try:
+            return int((await self._jetstream.get_last_msg(TRIALS, _trial_subject(delivery))).data or 0)
+        except (StreamNotFoundError, ValueError):
+            return 0
+        except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"the bus does not say how often a message was tried: {error!r}") from error
+
+    async def note_trials(self, delivery: Delivery[Any], count: int) -> None:
+        """Notes, durably, how often a message was tried alone. UnavailableError if the server does not answer."""
+        try:
+            await self._jetstream.publish(_trial_subject(delivery), str(count).encode(), timeout=5)
+        except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"the bus does not take note of a message that is tried: {error!r}") from error
+
+    async def stored(self, stream: str, sequence: int) -> Msg | None:
+        """A message that still lies in a stream, by its sequence number."""
+        try:
+            stored = await self._jetstream.get_msg(stream, sequence)
+        except StreamNotFoundError:
+            return None
+        except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
+            raise UnavailableError(f"the bus does not give message {sequence} of {stream}: {error!r}") from error
+        return Msg(self._client, subject=stored.subject or "", data=stored.data or b"", headers=stored.headers)
+
+    async def delete(self, stream: str, sequence: int) -> None:
+        with contextlib.suppress(StreamNotFoundError):
+            await self._jetstream.delete_msg(stream, sequence)
+
+    async def _keep_in_hand(self) -> None:
+        """Tells the server, while the work on what is in hand goes on, to keep it from others."""
+        while True:
+            await asyncio.sleep(ACK_WAIT_S / 3)
+            for delivery in list(self._in_hand.values()):
+                if delivery.progresses():
+                    with contextlib.suppress(nats.errors.Error, OSError):
+                        await delivery.raw.in_progress()
+
+
+def dead_letter(raw: Msg, reason: str, run_id: str = "", trajectory_ids: Sequence[str] = ()) -> DeadLetter:
+    """The letter about a message that is given up. What is long is cut, the payload to what is left of the limit."""
+    letter = DeadLetter(
+        subject=raw.subject[:MAX_NAME_BYTES],
+        message_id=_message_id(raw)[:MAX_NAME_BYTES],
+        reason=reason[:MAX_REASON_CHARS],
+        num_deliveries=raw.metadata.num_delivered or 0 if raw.reply else 0,
+        trajectory_ids=[each[:MAX_NAME_BYTES] for each in trajectory_ids[:4096]],
+        run_id=(run_id or run_of(raw.subject))[:MAX_NAME_BYTES],
+    )
+    letter.payload = raw.data[: MAX_PAYLOAD_BYTES - _LETTER_ROOM_BYTES - letter.ByteSize()]
+    return letter
+
+
+def _message_id(raw: Msg) -> str:
+    """As its publisher wrote it; what is no text is replaced."""
+    return str((raw.headers or {}).get("Nats-Msg-Id", "")).encode(errors="replace").decode()
+
+
+def _place_of(raw: Msg) -> str:
+    """The stream and number that a delivered message lies at."""
+    return f"{raw.metadata.stream}/{raw.metadata.sequence.stream}" if raw.reply else ""
+
+
+def _trial_subject(delivery: Delivery[Any]) -> str:
+    return f"perilune.{delivery.run_id}.trial.{delivery.number}"
+
+
+def _num_header_bytes(headers: dict[str, str]) -> int:
+    """Headers count towards the server's limit: a line each, after one that says what they are."""
+    return len("NATS/1.0\r\n\r\n") + sum(len(f"{key}: {value}\r\n".encode()) for key, value in headers.items())
+
+
+async def _answered(asked: Awaitable[T], what: str) -> T:
+    """What the server answers. UnavailableError if it does not, StreamNotFoundError if it knows no such thing."""
+    try:
+        answer = await asked
+    except StreamNotFoundError:
+        raise
+    except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
+        raise UnavailableError(f"the bus does not {what}: {error!r}") from error
+    _heed_cancellation()
+    return answer
+
+
+def _heed_cancellation() -> None:
+    """Raises a cancellation that was swallowed below us.
+
+    The client waits in `asyncio.wait_for`, which, before Python 3.12, gives its result instead of a cancellation that
+    comes in the same turn of the event loop. Whoever cancelled us would wait for ever.
+    """
+    task = asyncio.current_task()
+    if task and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def _secrets_for(url: str) -> dict[str, Any]:
+    """What the client shows to the server, and whom it trusts."""
+    credentials, parts = Credentials(), urlsplit(url)
+    options: dict[str, Any] = {}
+    if credentials.nats_password_file and parts.username:
+        password = read_secret(credentials.nats_password_file, "PERILUNE_NATS_PASSWORD_FILE")
+        options |= {"user": parts.username, "password": password}
+    if parts.scheme == "tls":
+        authority = read_pem(credentials.tls_ca)
+        options["tls"] = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    return options
+
+
+async def _try(url: str, options: dict[str, Any]) -> None:
+    """Connects once, so that a failure is told: the connection that stays would retry for ever, whatever it is."""
+    told: list[Exception] = []
+
+    async def on_error(error: Exception) -> None:
+        told.append(error)
+
+    try:
+        client = await nats.connect(
+            url,
+            allow_reconnect=False,
+            max_reconnect_attempts=1,  # the library's own loop around a port where nobody listens
+            reconnect_time_wait=0,
+            connect_timeout=5,
+            error_cb=on_error,
+            **options,
+        )
+        await client.close()
+    except ssl.SSLCertVerificationError as error:
+        raise InvalidInputError(
+            f"the NATS server at {url} has no certificate that we trust: {error.verify_message}; "
+            "look at PERILUNE_TLS_CA"
+        ) from error
+    except (OSError, TimeoutError, nats.errors.Error) as error:
+        # That no server is left is the library's last word; why, it told before.
+        cause = told[-1] if isinstance(error, nats.errors.NoServersError) and told else error
+        if "authorization" in str(cause).lower():
+            raise InvalidInputError(
+                f"the NATS server at {url} turns us away: {cause}; look at PERILUNE_NATS_URL and "
+                "PERILUNE_NATS_PASSWORD_FILE"
+            ) from cause
+        raise UnavailableError(
+            f"no NATS server answers at {url}: {cause or type(cause).__name__}; "
+            "start one (`perilune serve nats`) or set PERILUNE_NATS_URL"
+        ) from cause

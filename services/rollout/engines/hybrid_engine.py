@@ -1,0 +1,254 @@
+"""An engine in a hybrid pod (`perilune.weights.shared_memory`): it is there only while it has the device.
+
+    away ──(there is work, the device is free)──▶ here ──(the trainer wants it)──▶ away
+            make an engine, swap the version in,           interrupt, keep what was written,
+            go on with what was interrupted                end the engine, leave the device
+
+Any engine of the table can be taken in turns: this one makes it anew each time, from the model's small files and the
+newest version, which lies in shared memory. What is not delivered yet is kept here with every token.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+
+import numpy as np
+from transformers import AutoConfig
+
+from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.errors import PeriluneError
+from perilune.weights import RawTensor
+from perilune.weights.shared_memory import POLL_S, Device, give_memory_back
+from services.rollout.engines.base import Capacity, Deliver, Engine, EngineFactory, Generated, Sample, Span, promise
+from services.rollout.tokenizer import model_folder
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class _Held:
+    """A sample that is not delivered yet, and what earlier turns wrote of it."""
+
+    sample: Sample
+    spans: tuple[Span, ...] = ()
+    is_unwanted: bool = False  # its caller interrupted it
+
+    def rest(self) -> Sample:
+        """What is left to do of it."""
+        written = [span.tokens for span in self.spans]
+        start = self.sample.response_start
+        return replace(
+            self.sample,
+            tokens=np.concatenate([self.sample.tokens, *written]),
+            max_new_tokens=self.sample.max_new_tokens - sum(map(len, written)),
+            response_start=len(self.sample.tokens) if start is None else start,
+        )
+
+
+@dataclass(frozen=True)
+class _Loading:
+    """A version that is to be served from now on."""
+
+    policy: PolicyVersion
+    tensors: Sequence[RawTensor]
+    done: Future[None]
+
+
+class TurnTakingEngine:
+    """See `services.rollout.engines.base.Engine`."""
+
+    def __init__(
+        self,
+        make: EngineFactory,
+        device: Device,
+        model_files: Mapping[str, bytes],
+        policy: PolicyVersion,
+        tensors: Sequence[RawTensor],
+        deliver: Deliver,
+        max_running: int,
+        kv_cache_bytes: int,
+        keep_context: bool = False,
+    ) -> None:
+        """The first turn begins when there is work."""
+        self._make, self._device, self._keep_context = make, device, keep_context
+        self._files, self._policy, self._tensors = model_files, policy, tensors
+        self._deliver = deliver
+        self._max_running, self._kv_cache_bytes = max_running, kv_cache_bytes
+        self._held: dict[str, _Held] = {}
+        self._running: set[str] = set()  # of them, those that the engine has
+        self._loading: _Loading | None = None
+        self._engine: Engine | None = None
+        self._before = Capacity(0, 0, max_running, 0, 0.0)  # what earlier turns' engines did
+        self._closing = False
+        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self.stopped = promise()
+        gc.freeze()  # an engine is a web of objects, which only a collection ends: let it look at engines alone
+        with model_folder(model_files) as folder:
+            config = AutoConfig.from_pretrained(folder)
+        self.max_context = int(config.get_text_config().max_position_embeddings)
+        self._thread = threading.Thread(target=self._run, name="turns", daemon=True)
+        self._thread.start()
+
+    # What others call, from any thread.
+
+    def submit(self, samples: Sequence[Sample]) -> None:
+        self._orders.put(lambda: self._submit(samples))
+
+    def interrupt(self, sample_ids: Sequence[str]) -> None:
+        self._orders.put(lambda: self._interrupt(sample_ids))
+
+    def load(self, policy: PolicyVersion, tensors: Sequence[RawTensor]) -> Future[None]:
+        loading = _Loading(policy, tensors, promise())
+        self._orders.put(lambda: self._load(loading))
+        return loading.done
+
+    def capacity(self) -> Capacity:
+        engine, before = self._engine, self._before
+        if engine is None:
+            return replace(before, num_waiting=len(self._held))
+        now = engine.capacity()
+        return replace(
+            now,
+            num_generated_tokens=before.num_generated_tokens + now.num_generated_tokens,
+            busy_s=before.busy_s + now.busy_s,
+        )
+
+    def close(self) -> None:
+        self._closing = True
+        self._orders.put(lambda: None)
+        self._thread.join()
+
+    # The turns' own thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._turn()
+        except PeriluneError as error:
+            self.stopped.set_exception(error)
+        finally:
+            if self._engine:
+                self._engine.close()
+            self._engine, self._tensors = None, ()
+            self._device.close()
+            if not self.stopped.done():
+                self.stopped.set_result(None)
+
+    def _turn(self) -> None:
+        """One order, and the device's coming and going."""
+        if self._engine is None and self._held and self._device.try_take():
+            self._start()
+        self._next_order(wait_s=POLL_S if self._engine or self._held else None)
+        if self._engine and self._engine.stopped.done():
+            self._engine.stopped.result()
+        elif self._engine and not self._closing and self._device.is_wanted():
+            self._leave(self._engine)
+
+    def _next_order(self, wait_s: float | None) -> None:
+        try:
+            order = self._orders.get(timeout=wait_s)
+        except queue.Empty:
+            return
+        order()
+
+    def _start(self) -> None:
+        started = time.perf_counter()
+        self._engine = self._make(
+            self._files,
+            self._policy,
+            self._tensors,
+            self._arrived,
+            self._max_running,
+            self._kv_cache_bytes,
+            self._keep_context,
+        )
+        self._running = set(self._held)
+        self._engine.submit([held.rest() for held in self._held.values()])
+        ready_s = time.perf_counter() - started
+        logger.info("took the device; version %d is served after %.2f s", self._policy.number, ready_s)
+
+    def _leave(self, engine: Engine) -> None:
+        """Returns when nothing of the engine is left. What it had in hand stays held."""
+        started, did = time.perf_counter(), self.capacity()
+        self._engine = None
+        engine.interrupt(list(self._running))
+        while self._running and not engine.stopped.done():
+            self._next_order(wait_s=POLL_S)
+        self._before = replace(did, num_running=0, num_waiting=0)
+        engine.close()
+        if self._loading:
+            self._served()
+        del engine
+        gc.collect()
+        give_memory_back()
+        self._device.leave()
+        left_s = time.perf_counter() - started
+        logger.info("left the device after %.2f s, with %d samples in hand", left_s, len(self._held))
+
+    def _arrived(self, batch: Sequence[Generated]) -> None:
+        """On the inner engine's thread."""
+        self._orders.put(lambda: self._take_results(batch))
+
+    def _take_results(self, batch: Sequence[Generated]) -> None:
+        ended = []
+        for generated in batch:
+            held = self._held[generated.sample.id]
+            self._running.discard(held.sample.id)
+            if generated.ending == trajectory.ENDING_ABORTED and not (held.is_unwanted or generated.error):
+                held.spans += generated.spans
+            else:
+                ended.append(self._end(held, generated))
+        if ended:
+            self._deliver(ended)
+
+    def _end(self, held: _Held, last: Generated) -> Generated:
+        del self._held[held.sample.id]
+        return replace(last, sample=held.sample, spans=(*held.spans, *last.spans))
+
+    def _submit(self, samples: Sequence[Sample]) -> None:
+        self._held |= {sample.id: _Held(sample) for sample in samples}
+        if self._engine:
+            self._running |= {sample.id for sample in samples}
+            self._engine.submit(samples)
+
+    def _interrupt(self, sample_ids: Sequence[str]) -> None:
+        known = [self._held[sample_id] for sample_id in sample_ids if sample_id in self._held]
+        for held in known:
+            held.is_unwanted = True
+        if self._engine:
+            self._engine.interrupt(sample_ids)
+        away = [held for held in known if held.sample.id not in self._running]
+        if away:
+            self._deliver([self._end(held, Generated(held.sample, (), trajectory.ENDING_ABORTED)) for held in away])
+
+    def _load(self, loading: _Loading) -> None:
+        """Where the engine is away, its next turn begins with this version."""
+        self._loading = loading
+        if self._engine:
+            swapped = self._engine.load(loading.policy, loading.tensors)
+            swapped.add_done_callback(lambda swapped: self._orders.put(lambda: self._loaded(loading, swapped)))
+        else:
+            self._served()
+
+    def _loaded(self, loading: _Loading, swapped: Future[None]) -> None:
+        if self._loading is not loading:
+            return  # the engine left meanwhile
+        if error := swapped.exception():
+            self._loading = None
+            loading.done.set_exception(error)
+        else:
+            self._served()
+
+    def _served(self) -> None:
+        assert self._loading is not None
+        self._policy, self._tensors, done = self._loading.policy, self._loading.tensors, self._loading.done
+        self._loading = None
+        done.set_result(None)

@@ -1,0 +1,140 @@
+"""`python -m services.rollout.engines.process.child DRIVER DESCRIPTOR`: an engine's process.
+
+It takes orders between two steps, never during one: that is what makes a version's boundary a token boundary. A driver
+is what one engine library needs to be steered so; a new one is a file here and a row in the table. It ends when its
+worker does, and an error ends it: the worker starts another.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from multiprocessing.connection import Connection
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from services.rollout.engines.process import wire
+from services.rollout.engines.process.weight_file import read_tensors
+
+DRIVERS = {
+    "vllm": "services.rollout.engines.process.vllm_driver:VllmDriver",
+    "sglang": "services.rollout.engines.process.sglang_driver:SglangDriver",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One sample, as a driver takes it."""
+
+    ref: int
+    tokens: list[int]  # prompt and response so far
+    max_new_tokens: int
+    stream: int
+    temperature: float
+    top_p: float
+    top_k: int
+
+
+@dataclass(frozen=True)
+class Token:
+    """One drawn token: see `base.Span` for what its log-probabilities are."""
+
+    ref: int
+    token: int
+    logprob: float
+    full_logprob: float
+
+
+class Driver(Protocol):
+    """An engine library under orders. Made from `wire.Start`; its weights are whatever until the first `load`."""
+
+    @property
+    def max_context(self) -> int: ...
+
+    @property
+    def has_work(self) -> bool:
+        """Whether `step` has something to do."""
+
+    def add(self, request: Request) -> None: ...
+
+    def abort(self, refs: Sequence[int]) -> None: ...
+
+    def load(self, tensors: dict[str, Tensor]) -> list[Token]:
+        """Puts a version in place. Later requests find nothing of the old one in caches, and running ones are read
+        again unless `wire.Start.keep_context`. Returns tokens that the old version drew and nobody was told of yet.
+
+        ValueError if the tensors are not the model's.
+        """
+
+    def step(self) -> list[Token]:
+        """Draws tokens. A request ends by itself at an end token or its limit."""
+
+
+def serve(driver_name: str, connection: Connection) -> None:
+    """Until the other side is gone. A driver is named by its row, or as module:class."""
+    start = wire.receive(connection)
+    assert isinstance(start, wire.Start)
+    module, _, attribute = DRIVERS.get(driver_name, driver_name).partition(":")
+    driver: Driver = getattr(import_module(module), attribute)(start)
+    wire.send(connection, wire.Ready(driver.max_context))
+    serial = -1
+    while True:
+        while connection.poll(0 if driver.has_work else None):
+            match wire.receive(connection):
+                case wire.Load() as load:
+                    _tell(connection, serial, driver.load(read_tensors(load)))
+                    serial = load.serial
+                    wire.send(connection, wire.Loaded(serial))
+                case wire.Submit() as submit:
+                    for request in requests(submit):
+                        driver.add(request)
+                case wire.Abort() as abort:
+                    driver.abort(abort.refs)
+        _tell(connection, serial, driver.step())
+
+
+def _tell(connection: Connection, serial: int, drawn: Sequence[Token]) -> None:
+    if drawn:
+        arrays = (
+            np.array([each.ref for each in drawn], dtype=np.int32),
+            np.array([each.token for each in drawn], dtype=np.int32),
+            np.array([each.logprob for each in drawn], dtype=np.float32),
+            np.array([each.full_logprob for each in drawn], dtype=np.float32),
+        )
+        wire.send(connection, wire.Drawn(serial, *arrays))
+
+
+def requests(submit: wire.Submit) -> list[Request]:
+    ends = np.cumsum(submit.num_tokens)
+    tokens: list[NDArray[np.int32]] = np.split(submit.tokens, ends[:-1])
+    rows = zip(
+        submit.refs,
+        [each.tolist() for each in tokens],
+        submit.max_new_tokens,
+        submit.streams,
+        submit.temperatures,
+        submit.top_ps,
+        submit.top_ks,
+        strict=True,
+    )
+    return [Request(*row) for row in rows]
+
+
+def main() -> None:
+    connection = Connection(int(sys.argv[2]))
+    try:
+        serve(sys.argv[1], connection)
+    except (EOFError, ConnectionError):
+        return  # the worker is gone
+    except BaseException as error:  # the worker must learn why
+        wire.send(connection, wire.Failed(f"{type(error).__name__}: {error}"))
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,318 @@
+"""An engine in a process of its own: what the worker sees of vLLM and SGLang.
+
+    worker ── Engine's calls ──▶ ProcessEngine ── wire ──▶ child.py ──▶ a driver ──▶ vLLM or SGLang
+
+The process may run in another Python environment (PERILUNE_ENGINE_PYTHON), for these libraries pin half of theirs. All
+that cannot be made again is kept on this side: the samples with every token that was drawn, and the version that is
+served. So a process that dies costs nothing but its start: another takes over where it was.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.errors import InvalidInputError, UnavailableError, WeightStreamError
+from perilune.weights import RawTensor
+from services.rollout.engines.base import Capacity, Deliver, Generated, Sample, Span, promise
+from services.rollout.engines.process import weight_file, wire
+from services.rollout.engines.process.start import EngineProcess
+from services.rollout.engines.running_sample import Endings, Running, admit
+
+logger = logging.getLogger(__name__)
+
+MAX_DEATHS = 3  # of the process, with no token in between
+
+
+@dataclass
+class _Version:
+    """A version on its way into the process, or in it."""
+
+    order: wire.Load
+    policy: PolicyVersion
+    served: Future[None]
+    told: EngineProcess | None = None  # who was sent it
+
+
+class ProcessEngine:
+    """See `services.rollout.engines.base.Engine`."""
+
+    def __init__(
+        self,
+        driver: str,
+        model_files: Mapping[str, bytes],
+        policy: PolicyVersion,
+        tensors: Sequence[RawTensor],
+        deliver: Deliver,
+        max_running: int,
+        kv_cache_bytes: int,
+        keep_context: bool = False,
+    ) -> None:
+        self._driver = driver
+        self._deliver = deliver
+        self._endings = Endings(model_files)
+        self._layout = weight_file.layout(tensors)
+        self._folder = tempfile.TemporaryDirectory(prefix="perilune-engine-")
+        for name, content in model_files.items():  # `Endings` refused names that are not plain
+            (Path(self._folder.name) / name).write_bytes(content)
+        dtype = weight_file.main_dtype(tensors)
+        self._start = wire.Start(
+            self._folder.name, dtype, max_running, kv_cache_bytes, sorted(self._endings.tokens), keep_context
+        )
+        # Everything below is shared between threads, under the lock.
+        self._lock = threading.Lock()
+        self._running: dict[int, Running] = {}
+        self._num_samples = 0
+        self._num_generated_tokens = 0
+        self._busy_s = 0.0
+        self._busy_since = 0.0
+        self._num_deaths = 0  # since the last token
+        self._closing = False
+        self._version = self._write(policy, tensors, serial=0, served=promise())
+        self._next_version: _Version | None = None
+        self._process = EngineProcess.start(driver, self._start, self._version.order)
+        self.stopped: Future[None] = promise()
+        self._orders = ThreadPoolExecutor(1, f"{driver}-orders")
+        self._thread = threading.Thread(target=self._run, name=f"{driver}-engine", daemon=True)
+        self._thread.start()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that lives now."""
+        return self._process.child.pid
+
+    @property
+    def max_context(self) -> int:
+        return self._process.max_context
+
+    # What others call, from any thread. The executor's one thread does it in turn.
+
+    def submit(self, samples: Sequence[Sample]) -> None:
+        self._orders.submit(self._submit, samples)
+
+    def interrupt(self, sample_ids: Sequence[str]) -> None:
+        self._orders.submit(self._interrupt, set(sample_ids))
+
+    def load(self, policy: PolicyVersion, tensors: Sequence[RawTensor]) -> Future[None]:
+        served = promise()
+        self._orders.submit(self._load, policy, tensors, served)
+        return served
+
+    def capacity(self) -> Capacity:
+        with self._lock:
+            places = self._start.max_running
+            busy_s = self._busy_s + (time.perf_counter() - self._busy_since if self._running else 0.0)
+            num_running = min(len(self._running), places)
+            num_waiting = len(self._running) - num_running
+            return Capacity(num_running, num_waiting, places, self._num_generated_tokens, busy_s)
+
+    def close(self) -> None:
+        with self._lock:
+            self._closing = True
+            process = self._process
+        process.child.kill()
+        self._thread.join()
+        self._orders.shutdown()
+        self._folder.cleanup()
+
+    # Orders to the process.
+
+    def _submit(self, samples: Sequence[Sample]) -> None:
+        admitted, over = admit(samples, lambda sample: Running(sample, self._endings, self.max_context))
+        fresh = dict(enumerate(admitted, start=self._num_samples))
+        self._num_samples += len(fresh)
+        with self._lock:
+            process = self._process
+            if fresh and not self._running:
+                self._busy_since = time.perf_counter()
+            self._running |= fresh
+        if over:
+            self._deliver(over)
+        if fresh:
+            self._send(process, _submission(fresh))
+
+    def _interrupt(self, sample_ids: set[str]) -> None:
+        with self._lock:
+            process = self._process
+            found = {ref: running for ref, running in self._running.items() if running.sample.id in sample_ids}
+            self._forget(found)
+        self._send(process, wire.Abort(list(found)))
+        self._deliver([running.generated(trajectory.ENDING_ABORTED) for running in found.values()])
+
+    def _load(self, policy: PolicyVersion, tensors: Sequence[RawTensor], served: Future[None]) -> None:
+        if problem := weight_file.difference(self._layout, weight_file.layout(tensors)):
+            served.set_exception(WeightStreamError(problem))
+            return
+        version = self._write(policy, tensors, self._version.order.serial + 1, served)
+        with self._lock:
+            process, self._next_version = self._process, version
+        self._tell_next_version(process)
+
+    def _write(
+        self, policy: PolicyVersion, tensors: Sequence[RawTensor], serial: int, served: Future[None]
+    ) -> _Version:
+        path = Path(self._folder.name) / f"weights-{serial}"
+        return _Version(wire.Load(serial, str(path), weight_file.write_tensors(path, tensors)), policy, served)
+
+    def _tell_next_version(self, process: EngineProcess) -> None:
+        with self._lock:
+            version = self._next_version
+            if version is None or version.told is process:
+                return
+            version.told = process
+        self._send(process, version.order)
+
+    def _catch_up(self, process: EngineProcess) -> None:
+        """Tells a new process what the one before had not done."""
+        self._tell_next_version(process)
+        with self._lock:
+            running = dict(self._running) if process is self._process else {}
+        if running:
+            self._send(process, _submission(running))
+
+    def _send(self, process: EngineProcess, order: wire.Order) -> None:
+        """To the process that lived when the order was made; the next one learns all it needs at its start."""
+        try:
+            wire.send(process.line, order)
+        except OSError:
+            logger.info("the %s engine's process ended before it took an order", self._driver)
+
+    # News from the process, on the engine's thread.
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                try:
+                    self._take_news()
+                except (EOFError, OSError):
+                    if not self._closing:
+                        self._restart()
+        except BaseException as error:  # whoever waits for this thread must learn why it ended
+            self._give_up_next_version("its engine has ended")
+            self.stopped.set_exception(error)
+            if not isinstance(error, UnavailableError):
+                raise
+        else:
+            self.stopped.set_result(None)
+        finally:
+            self._process.end()
+
+    def _take_news(self) -> None:
+        match wire.receive(self._process.line):
+            case wire.Drawn() as drawn:
+                self._record(drawn)
+            case wire.Loaded() as loaded:
+                version = self._next_version
+                assert version is not None
+                assert version.order.serial == loaded.serial
+                self._serve(version)
+            case wire.Failed() as failed:
+                logger.error("the %s engine's process: %s", self._driver, failed.reason)
+
+    def _serve(self, version: _Version) -> None:
+        """From now on, what is drawn is of this version."""
+        with self._lock:
+            old, self._version, self._next_version = self._version, version, None
+        Path(old.order.path).unlink()
+        version.served.set_result(None)
+
+    def _record(self, drawn: wire.Drawn) -> None:
+        policy = self._version.policy
+        ended: list[Generated] = []
+        overdue: list[int] = []
+        watched: list[tuple[Callable[[Span], None], Span]] = []
+        assert drawn.serial == self._version.order.serial
+        columns = (drawn.refs, drawn.tokens, drawn.logprobs, drawn.full_logprobs)
+        with self._lock:
+            self._num_deaths = 0
+            for ref, token, logprob, full_logprob in zip(*(column.tolist() for column in columns), strict=True):
+                running = self._running.get(ref)
+                if running is None:  # it ended here, and the process has not yet heard of it
+                    continue
+                ending = running.add(policy, token, logprob, full_logprob)
+                self._num_generated_tokens += 1
+                if running.sample.watch:
+                    watched.append((running.sample.watch, running.newest()))
+                if ending is not None:
+                    ended.append(running.generated(ending))
+                    if token not in self._endings.tokens and len(running.tokens) < running.limit:
+                        overdue.append(ref)  # only this side knows stop texts and repetition
+                    self._forget([ref])
+            process = self._process
+        for watch, span in watched:
+            watch(span)
+        if overdue:
+            self._orders.submit(self._send, process, wire.Abort(overdue))
+        if ended:
+            self._deliver(ended)
+
+    def _forget(self, refs: Iterable[int]) -> None:
+        """With the lock held."""
+        for ref in refs:
+            del self._running[ref]
+        if refs and not self._running:
+            self._busy_s += time.perf_counter() - self._busy_since
+
+    # The process's death.
+
+    def _restart(self) -> None:
+        """Another process takes over. UnavailableError if one after the other dies."""
+        self._process.end()
+        version, process = self._next_process()
+        with self._lock:
+            self._process = version.told = process
+            if self._closing:
+                process.child.kill()
+        if version is not self._version:
+            self._serve(version)
+        self._orders.submit(self._catch_up, process)
+
+    def _next_process(self) -> tuple[_Version, EngineProcess]:
+        problem = ""
+        while self._num_deaths < MAX_DEATHS:
+            self._num_deaths += 1
+            logger.warning("the %s engine's process ended; starting it again", self._driver)
+            version = self._next_version or self._version
+            try:
+                return version, EngineProcess.start(self._driver, self._start, version.order)
+            except InvalidInputError as error:
+                problem = str(error)
+                if version is not self._version:
+                    self._give_up_next_version(problem)
+        raise UnavailableError(f"the {self._driver} engine's process died {MAX_DEATHS + 1} times in a row. {problem}")
+
+    def _give_up_next_version(self, reason: str) -> None:
+        with self._lock:
+            version, self._next_version = self._next_version, None
+        if version:
+            version.served.set_exception(WeightStreamError(reason))
+
+
+vllm_engine = functools.partial(ProcessEngine, "vllm")
+sglang_engine = functools.partial(ProcessEngine, "sglang")
+
+
+def _submission(running: Mapping[int, Running]) -> wire.Submit:
+    """All of each sample's tokens so far: a new process goes on where the old one was."""
+    settings = [each.sample.sampling for each in running.values()]
+    return wire.Submit(
+        refs=list(running),
+        num_tokens=[len(each.tokens) for each in running.values()],
+        max_new_tokens=[each.limit - len(each.tokens) for each in running.values()],
+        streams=[int(each.stream) for each in running.values()],
+        temperatures=[each.temperature for each in settings],
+        top_ps=[each.top_p for each in settings],
+        top_ks=[each.top_k for each in settings],
+        tokens=np.concatenate([np.array(each.tokens, dtype=np.int32) for each in running.values()]),
+    )

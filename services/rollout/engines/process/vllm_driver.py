@@ -1,0 +1,171 @@
+"""vLLM, steered from its own process: one engine core, stepped by us, so that the boundary of a version is exact.
+
+Tokens are drawn by `sampling.draw`, which the torch engine uses too: vLLM's interface for logits processors lets one
+decide a token before vLLM's own sampler sees it. That gives each sample its own random stream, both kinds of
+log-probability, and on a CPU less work than vLLM's sampler makes (it draws a random number for every token of the
+vocabulary). Needs vLLM's V1 model runner and one process for an engine, so no tensor parallelism.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from services.rollout.engines import sampling
+from services.rollout.engines.process import wire
+from services.rollout.engines.process.child import Request, Token
+
+# In this process, and not in further ones; the V2 runner has no logits processors of one's own. vLLM pins its threads
+# to cores, where other services would compete with them.
+os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "0"
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
+
+from vllm import EngineArgs, SamplingParams, TokensPrompt
+from vllm.model_executor.model_loader.reload import finalize_layerwise_reload, initialize_layerwise_reload
+from vllm.platforms import current_platform
+from vllm.sampling_params import RequestOutputKind
+from vllm.v1.engine.llm_engine import LLMEngine
+from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
+from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A request in vLLM's batch."""
+
+    request: Request
+    response: list[int]  # grows as vLLM appends to it
+
+
+class Draw(LogitsProcessor):  # type: ignore[misc,unused-ignore]
+    """Draws each row's token and leaves vLLM no other choice; keeps what the token's log-probabilities were."""
+
+    # vLLM makes the one instance itself, so that what the driver shares with it belongs to the class.
+    requests: ClassVar[dict[int, Request]] = {}
+    drawn: ClassVar[dict[int, tuple[float, float]]] = {}  # by the last step: each request's log-probabilities
+
+    def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
+        self._rows: dict[int, _Row] = {}
+
+    def is_argmax_invariant(self) -> bool:
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        process_dict_updates(
+            self._rows,
+            batch_update,
+            lambda params, _, response: _Row(self.requests[params.extra_args["ref"]], response),
+        )
+
+    def apply(self, logits_BV: Tensor) -> Tensor:
+        rows = [self._rows[index] for index in range(len(logits_BV))]
+        wanted = [row.request for row in rows]
+        streams = np.array([each.stream for each in wanted], dtype=np.uint64)
+        positions = np.array([len(row.request.tokens) + len(row.response) - 1 for row in rows], dtype=np.int64)
+        tokens_B, logprobs_B, full_logprobs_B = sampling.draw(
+            logits_BV,
+            torch.tensor([each.temperature for each in wanted], dtype=torch.float32),
+            torch.tensor([each.top_p for each in wanted], dtype=torch.float32),
+            torch.tensor([each.top_k for each in wanted], dtype=torch.int64),
+            torch.from_numpy(sampling.uniforms(streams, positions)),
+        )
+        pairs = zip(logprobs_B.tolist(), full_logprobs_B.tolist(), strict=True)
+        Draw.drawn = {each.ref: pair for each, pair in zip(wanted, pairs, strict=True)}
+        return logits_BV.scatter_(1, tokens_B[:, None], torch.inf)
+
+
+class VllmDriver:
+    """See `services.rollout.engines.process.child.Driver`."""
+
+    def __init__(self, start: wire.Start) -> None:
+        self._end_tokens = start.end_tokens
+        self._keep_context = start.keep_context
+        self._num_loads = 0
+        self._engine = LLMEngine.from_engine_args(
+            EngineArgs(
+                model=start.folder,
+                dtype=start.dtype,
+                load_format="dummy",  # the weights come by `load`
+                skip_tokenizer_init=True,
+                generation_config="vllm",
+                max_num_seqs=start.max_running,
+                kv_cache_memory_bytes=start.kv_cache_bytes,
+                enable_prefix_caching=True,
+                # Compiling takes minutes on a CPU, and gains little there.
+                enforce_eager=current_platform.is_cpu(),
+                async_scheduling=False,  # a step is over when it returns: weights change between two
+                logits_processors=[Draw],
+                disable_log_stats=True,
+            )
+        )
+
+    @property
+    def max_context(self) -> int:
+        return int(self._engine.vllm_config.model_config.max_model_len)
+
+    @property
+    def has_work(self) -> bool:
+        return self._engine.has_unfinished_requests()
+
+    def add(self, request: Request) -> None:
+        settings = SamplingParams(
+            temperature=0,  # of what `Draw` leaves
+            max_tokens=request.max_new_tokens,
+            stop_token_ids=self._end_tokens,
+            ignore_eos=True,
+            detokenize=False,
+            output_kind=RequestOutputKind.DELTA,
+            extra_args={"ref": request.ref},
+        )
+        Draw.requests[request.ref] = request
+        # The salt keeps prefixes apart that were read by different versions.
+        prompt = TokensPrompt(prompt_token_ids=request.tokens, cache_salt=str(self._num_loads))
+        self._engine.add_request(str(request.ref), prompt, settings)
+
+    def abort(self, refs: Sequence[int]) -> None:
+        self._engine.abort_request([str(ref) for ref in refs])
+        for ref in refs:
+            Draw.requests.pop(ref, None)
+
+    def load(self, tensors: dict[str, Tensor]) -> list[Token]:
+        self._engine.collective_rpc(_reload, args=(tensors,))
+        self._num_loads += 1
+        if not self._keep_context:
+            self._engine.reset_prefix_cache(reset_running_requests=True)
+        return []
+
+    def step(self) -> list[Token]:
+        return list(self._drawn())
+
+    def _drawn(self) -> Iterator[Token]:
+        for output in self._engine.step():
+            ref = int(output.request_id)
+            for token in output.outputs[0].token_ids:  # one, or none at an abort
+                yield Token(ref, token, *Draw.drawn[ref])
+            if output.finished:
+                Draw.requests.pop(ref, None)
+
+
+def _reload(worker: Any, tensors: dict[str, Tensor]) -> None:
+    """In vLLM's worker: new weights in the old storage. ValueError if some are missing or of another shape."""
+    model = worker.get_model()
+    wanted = {name for name, _ in model.named_parameters()}
+    with torch.device(worker.device):
+        initialize_layerwise_reload(model)
+        loaded = model.load_weights(tensors.items())
+        finalize_layerwise_reload(model, worker.model_runner.model_config)
+    if missing := sorted(wanted - loaded):
+        raise ValueError(f"the version lacks {len(missing)} of the model's tensors, the first is {missing[0]}")
+    # The layerwise reload knows nothing of tied weights: a packed head would go on with the old version's.
+    head = getattr(model, "lm_head", None)
+    if head is not None and hasattr(head, "quant_method"):
+        head.quant_method.process_weights_after_loading(head)

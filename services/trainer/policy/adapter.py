@@ -1,0 +1,139 @@
+"""Training low-rank adapters instead of the whole policy (LoRA, arXiv:2106.09685 §4.1): W stays, B A is learnt.
+
+Each adapted layer computes x Wᵀ + (α/r) · x Aᵀ Bᵀ. A is drawn as PEFT draws it, B is zero, so version 0 is the base.
+What is published are the factors (`perilune.weights.adapted`), under PEFT's names and with PEFT's configuration.
+
+Left out: dropout (the trainer's log-probabilities must be those of the engines) and adapted embeddings.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.errors import InvalidInputError
+from perilune.recipe import AdapterTable, Recipe
+from perilune.weights import RawTensor, State
+from perilune.weights.adapted import A_SUFFIX, B_SUFFIX, BASE_DIGEST, CONFIG_FILE, PREFIX
+from services.trainer.sources import PACKAGE_PREFIX
+from services.trainer.versions.publisher import PublishedVersion, raw_tensor
+
+
+class AdaptedLinear(nn.Linear):
+    """A linear layer whose own weight stays. Shapes: A (r, in), B (out, r)."""
+
+    def __init__(self, base: nn.Linear, table: AdapterTable) -> None:
+        super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
+        self.weight, self.bias = base.weight, base.bias
+        self.scale = table.alpha / table.rank
+        self.lora_A = nn.Parameter(base.weight.new_empty(table.rank, base.in_features))
+        self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, table.rank))
+        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
+
+    def merged(self) -> Tensor:
+        """The weight that computes the same without an adapter, to rounding."""
+        return self.weight + self.scale * self.lora_B @ self.lora_A
+
+
+def adapt(model: nn.Module, table: AdapterTable, seed: int) -> None:
+    """Gives the targets adapters, in place; nothing else is trained any more. InvalidInputError as `check_targets`."""
+    check_targets(model, table)
+    model.requires_grad_(False)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for name, module in _linear(model).items():
+            parent, _, last = name.rpartition(".")
+            if last in table.targets:
+                setattr(model.get_submodule(parent), last, AdaptedLinear(module, table))
+
+
+def check_targets(model: nn.Module, table: AdapterTable) -> None:
+    """InvalidInputError if a target is no linear layer of the model, or one whose weight is another layer's too.
+
+    A weight that is used twice has no place for what changes one of the uses: merged, it could not be saved.
+    """
+    last_names = {name.rpartition(".")[2] for name in _linear(model)}
+    if missing := set(table.targets) - last_names:
+        known = ", ".join(sorted(last_names))
+        raise InvalidInputError(f"trainer.adapter.targets: no layer is called {min(missing)!r}; there are {known}")
+    owners = Counter(id(weight) for _, weight in model.named_parameters(remove_duplicate=False))
+    for name, module in _linear(model).items():
+        if name.rpartition(".")[2] in table.targets and owners[id(module.weight)] > 1:
+            raise InvalidInputError(
+                f"trainer.adapter.targets: the weight of {name!r} is another layer's too (tied, as lm_head often is to "
+                "the embedding), so it cannot have an adapter; leave it out"
+            )
+
+
+def _linear(model: nn.Module) -> dict[str, nn.Linear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+def factors(model: nn.Module) -> dict[str, Tensor]:
+    """What is trained, by PEFT's names; the tensors are the model's own."""
+    found = {}
+    for name, module in model.named_modules():
+        if isinstance(module, AdaptedLinear):
+            found[PREFIX + name + A_SUFFIX] = module.lora_A.detach()
+            found[PREFIX + name + B_SUFFIX] = module.lora_B.detach()
+    return found
+
+
+@torch.no_grad()
+def set_factors(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    for name, own in factors(model).items():
+        own.copy_(values[name])
+
+
+@torch.no_grad()
+def merged_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of the same policy without adapters."""
+    state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith((".lora_A", ".lora_B"))}
+    adapted = {name: module for name, module in model.named_modules() if isinstance(module, AdaptedLinear)}
+    return state | {f"{name}.weight": module.merged() for name, module in adapted.items()}
+
+
+def adapter_snapshot(model: nn.Module, number: int, base: PolicyVersion, config: bytes) -> PublishedVersion:
+    """A version of the adapter: a copy that training does not reach. It is sent whole; nearly all of it changes."""
+    digest = memoryview(bytearray.fromhex(base.digest))
+    tensors = [raw_tensor(name, tensor.float().clone()) for name, tensor in factors(model).items()]
+    tensors.append(RawTensor(BASE_DIGEST, trajectory.DTYPE_UINT8, (len(digest),), digest))
+    return PublishedVersion(State.of(number, tensors), None, {CONFIG_FILE: config})
+
+
+def base_path(recipe: Recipe, first: Path) -> str:
+    """Where PEFT finds what the adapter changes: the recipe's model, or the checkpoint of version 0 where that is not
+    the same (it was warmed up, or made on the spot) or PEFT knows no such name."""
+    path = recipe.model.path
+    if path is None or recipe.warmup is not None or path.startswith(PACKAGE_PREFIX):
+        return str(first.resolve())
+    return path
+
+
+def peft_config(table: AdapterTable, base_path: str) -> bytes:
+    """PEFT's adapter_config.json."""
+    document: dict[str, Any] = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_path,
+        "r": table.rank,
+        "lora_alpha": table.alpha,
+        "target_modules": sorted(table.targets),
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "inference_mode": True,
+    }
+    return (json.dumps(document, indent=2) + "\n").encode()

@@ -1,0 +1,63 @@
+"""Log-probabilities of response tokens under the policy.
+
+The vocabulary's projection is most of a small model's memory and much of its work, so it runs on scored positions
+only, in chunks; where there is more than one chunk, its logits are made again in the backward pass, not kept.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from services.trainer.policy.packing import PackedRow
+
+CHUNK_LOGITS = 1 << 24  # logits held at a time: 64 MiB in float32
+
+
+def token_logprobs(model: PreTrainedModel, row: PackedRow, temperature: float = 1.0) -> Tensor:
+    """log π(token | what comes before it in its sequence) of each scored token, float32 nats, shape (S,).
+
+    π is softmax(logits / temperature): the distribution that the tokens were drawn from.
+    """
+    row = row.to(model.device)
+    hidden = model.base_model(
+        input_ids=row.tokens_T[None], position_ids=row.positions_T[None], use_cache=False, blocks=row.blocks
+    ).last_hidden_state[0]
+    head = model.get_output_embeddings()
+    return _chunked_logprobs(head, hidden.index_select(0, row.scored_S), row.targets_S, temperature)
+
+
+class TokenLogprobs(nn.Module):
+    """`token_logprobs` as a module: FSDP puts parameters together for the call of a module."""
+
+    def __init__(self, model: PreTrainedModel, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.model = model
+        self._temperature = temperature
+
+    def forward(self, row: PackedRow) -> Tensor:
+        return token_logprobs(self.model, row, self._temperature)
+
+
+def sequence_logprobs(logprobs_S: Tensor, row: PackedRow) -> Tensor:
+    """log π(response | prompt): the sum over each sequence's scored tokens, shape (N,)."""
+    return logprobs_S.new_zeros(len(row.indices)).index_add(0, row.sequence_S, logprobs_S)
+
+
+def _chunked_logprobs(head: nn.Module, hidden_SD: Tensor, targets_S: Tensor, temperature: float) -> Tensor:
+    assert isinstance(head.weight, Tensor)
+    chunk = max(1, CHUNK_LOGITS // head.weight.shape[0])
+    if len(targets_S) <= chunk:
+        return _logprobs(head, hidden_SD, targets_S, temperature)
+    parts = zip(hidden_SD.split(chunk), targets_S.split(chunk), strict=True)
+    return torch.cat(
+        [checkpoint(_logprobs, head, hidden, targets, temperature, use_reentrant=False) for hidden, targets in parts]
+    )
+
+
+def _logprobs(head: nn.Module, hidden_SD: Tensor, targets_S: Tensor, temperature: float) -> Tensor:
+    logits_SV = head(hidden_SD).float()
+    return -F.cross_entropy(logits_SV if temperature == 1 else logits_SV / temperature, targets_S, reduction="none")

@@ -1,0 +1,162 @@
+"""A policy that lies on several ranks: each has some rows of every tensor (FSDP2), computes with one layer at a time
+whole, and streams its own rows to the fleet. `perilune.weights.shards` is the other end of that stream.
+
+The first rank makes or loads the policy and has it whole until it is dealt out; the others begin with its shape alone.
+What it takes to go on, on any number of ranks, is put together on the first rank again, tensor by tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.checkpoint.default_planner import create_default_local_save_plan
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, Replicate, distribute_tensor
+
+from perilune.api.weights.v1.weights_pb2 import Manifest
+from perilune.weights import State, make_delta
+from perilune.weights.shards import Part, part_state, seal
+from services.trainer.policy.model import Policy
+from services.trainer.ranks.group import Ranks
+from services.trainer.versions.publisher import PublishedVersion, raw_tensor
+from services.trainer.versions.quantize import Kind, quantized
+
+
+def shard(module: nn.Module, ranks: Ranks) -> None:
+    """Deals the first rank's weights out to all ranks, in place; gradients are summed over them.
+
+    The others' tensors may be empty, of memory that nothing was written to: it is taken for one layer at a time.
+    """
+    mesh = init_device_mesh(ranks.device, (ranks.size,))
+    for part in [*_layers(module), module]:
+        _fill(part)
+        fully_shard(part, mesh=mesh)
+        assert isinstance(part, FSDPModule)
+        # The loss is a sum over rows, and each rank has some of the rows; FSDP would take the ranks' mean.
+        part.set_gradient_divide_factor(1.0)
+        part.set_force_sum_reduction_for_comms(True)  # the way to a sum that every backend has
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """The decoder's layers: the largest list of modules."""
+    lists = [each for each in module.modules() if isinstance(each, nn.ModuleList)]
+    return list(max(lists, key=lambda each: sum(tensor.numel() for tensor in each.parameters()), default=[]))
+
+
+def _fill(module: nn.Module) -> None:
+    """Gives what is not dealt out yet the first rank's values."""
+    for tensor in [*module.parameters(), *module.buffers()]:
+        if not isinstance(tensor, DTensor):
+            dist.broadcast(tensor.detach(), src=0)
+
+
+# --- The whole again, on the first rank ---------------------------------------------------------------------------
+
+
+def whole_state(model: nn.Module, ranks: Ranks) -> dict[str, Tensor]:
+    """The state dict that the model would have on one rank, on the first rank; the others get empty tensors."""
+    found: dict[Tensor, Tensor] = {}  # tied ones are put together once
+    state = model.state_dict(keep_vars=True)
+    for tensor in state.values():
+        if tensor not in found:
+            found[tensor] = _whole(tensor, ranks)
+    return {name: found[tensor] for name, tensor in state.items()}
+
+
+def whole_optimizer_state(state: Mapping[str, Any], ranks: Ranks) -> dict[str, Any]:
+    """An optimiser's state dict in the same way."""
+    moments = {
+        index: {name: _whole(value, ranks) if isinstance(value, Tensor) else value for name, value in each.items()}
+        for index, each in state["state"].items()
+    }
+    return {**state, "state": moments}
+
+
+def _whole(tensor: Tensor, ranks: Ranks) -> Tensor:
+    whole = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).detach().cpu()
+    return whole if ranks.leads else whole.new_empty(0)
+
+
+def outline(state: Mapping[str, Any]) -> dict[str, Any]:
+    """An optimiser's state dict for those who are to be dealt their part: tensors of these shapes, without values."""
+    moments = {
+        index: {name: value.to("meta") if _is_dealt(value) else value for name, value in each.items()}
+        for index, each in state["state"].items()
+    }
+    return {**state, "state": moments}
+
+
+def dealt_optimizer_state(state: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> dict[str, Any]:
+    """The first rank's optimiser state, each rank's part of it; the others give its outline."""
+
+    def dealt(value: Any, parameter: nn.Parameter) -> Any:
+        if not (isinstance(parameter, DTensor) and _is_dealt(value)):
+            return value
+        mesh = parameter.device_mesh
+        there = torch.empty_like(value, device="cpu") if value.is_meta else value
+        return distribute_tensor(there.to(mesh.device_type), mesh, parameter.placements)
+
+    moments = {
+        index: {name: dealt(value, parameters[index]) for name, value in each.items()}
+        for index, each in state["state"].items()
+    }
+    return {**state, "state": moments}
+
+
+def _is_dealt(value: Any) -> bool:
+    """Not so counters, which every rank has."""
+    return isinstance(value, Tensor) and value.ndim > 0
+
+
+# --- Each rank's part to the fleet --------------------------------------------------------------------------------
+
+
+def rank_snapshot(
+    policy: Policy,
+    number: int,
+    dtype: torch.dtype,
+    ranks: Ranks,
+    before: PublishedVersion | None = None,
+    quantize: Kind | None = None,
+) -> PublishedVersion:
+    """What `publisher.snapshot` is for one rank; every rank calls it. A few kilobytes go round: the parts' digests."""
+    mine = part_state(number, ranks.rank, ranks.size, list(rank_parts(policy.model, dtype, quantize)))
+    manifests = ranks.gathered(mine.manifest.SerializeToString())
+    state: State = seal(mine, map(Manifest.FromString, manifests))
+    return PublishedVersion(state, make_delta(before.state, state) if before else None, policy.small_files)
+
+
+def rank_parts(model: nn.Module, dtype: torch.dtype, quantize: Kind | None = None) -> Iterator[Part]:
+    """This rank's boxes of the state dict as `publisher.raw_tensors` has it whole; of copies the first rank's.
+
+    `quantize` gives every row a scale, so rows must be whole: FSDP cuts between them.
+    """
+    seen = set()
+    for name, tensor in model.state_dict().items():
+        local, start = _local_box(name, tensor)
+        if local is None or not local.numel() or local.data_ptr() in seen:  # tied tensors come once
+            continue
+        seen.add(local.data_ptr())
+        rounded = local.to(dtype, copy=True) if local.is_floating_point() else local.clone()
+        for part_name, part in quantized(name, rounded, quantize):
+            yield Part(raw_tensor(part_name, part), tuple(tensor.shape[: part.ndim]), start[: part.ndim])
+
+
+def _local_box(name: str, tensor: Tensor) -> tuple[Tensor | None, tuple[int, ...]]:
+    """What lies here of a tensor, and where it begins; none if another rank streams the same."""
+    if not isinstance(tensor, DTensor):
+        return (tensor if dist.get_rank() == 0 else None), (0,) * tensor.ndim
+    place = tensor.device_mesh.get_coordinate()
+    assert place is not None  # every rank is in the mesh of the model that it trains
+    copies = zip(place, tensor.placements, strict=True)
+    if any(at and isinstance(placement, Replicate) for at, placement in copies):
+        return None, ()
+    # What torch would write into a distributed checkpoint from here says where it lies in the whole.
+    (item,) = create_default_local_save_plan({name: tensor}, is_coordinator=False).items
+    assert item.tensor_data is not None
+    return tensor.to_local(), tuple(item.tensor_data.chunk.offsets)

@@ -1,0 +1,229 @@
+"""From a policy in torch to a published version: a snapshot, what changed since the last one, and the server of both.
+
+The snapshot is the only copy: it is what subscribers are sent, and the next version is written down as its change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+import torch
+from torch import Tensor, nn
+
+from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.api.weights.v1 import weights_pb2
+from perilune.errors import NotFoundError, StateError
+from perilune.runtime.service import rpc_errors
+from perilune.weights import Delta, RawTensor, State, make_delta
+from perilune.weights.server import SERVICE as SERVICE  # noqa: PLC0414
+from perilune.weights.server import Stream, WeightServer
+from perilune.weights.store import VersionStore
+from services.trainer.policy.model import Policy
+from services.trainer.versions.quantize import Kind, quantized
+
+NUM_KEPT_RUNS = 2  # a run that just ended may still be evaluated while the next one starts
+
+_WIRE_DTYPE = {
+    torch.float32: trajectory.DTYPE_FLOAT32,
+    torch.bfloat16: trajectory.DTYPE_BFLOAT16,
+    torch.float16: trajectory.DTYPE_FLOAT16,
+    torch.float64: trajectory.DTYPE_FLOAT64,
+    torch.int64: trajectory.DTYPE_INT64,
+    torch.int32: trajectory.DTYPE_INT32,
+    torch.float8_e4m3fn: trajectory.DTYPE_FLOAT8_E4M3,
+    torch.float8_e5m2: trajectory.DTYPE_FLOAT8_E5M2,
+    torch.int8: trajectory.DTYPE_INT8,
+    torch.uint8: trajectory.DTYPE_UINT8,
+    torch.bool: trajectory.DTYPE_BOOL,
+}
+
+
+@dataclass(frozen=True)
+class PublishedVersion:
+    """A version as it goes to the fleet; a copy of the policy, which training does not reach."""
+
+    state: State
+    delta: Delta | None  # from the version before, where that is small
+    model_files: Mapping[str, bytes]  # for a subscriber that has nothing yet
+
+    @property
+    def policy(self) -> PolicyVersion:
+        return self.state.version
+
+
+def snapshot(
+    policy: Policy,
+    number: int,
+    dtype: torch.dtype,
+    before: PublishedVersion | None = None,
+    quantize: Kind | None = None,
+) -> PublishedVersion:
+    """Copies the policy's state as it is now; floating-point tensors are rounded to `dtype`.
+
+    Args:
+        policy: whose state.
+        number: of the version.
+        dtype: what engines hold.
+        before: the version that most subscribers have; without it everyone is sent the whole state.
+        quantize: how matrices go there, if not in `dtype`.
+    """
+    state = State.of(number, raw_tensors(policy.model, dtype, quantize))
+    return PublishedVersion(state, make_delta(before.state, state) if before else None, policy.small_files)
+
+
+def raw_tensors(model: nn.Module, dtype: torch.dtype, quantize: Kind | None = None) -> list[RawTensor]:
+    """The state dict as the wire has it. Tied tensors come once, under the name that comes first."""
+    raw, seen = [], set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            rounded = tensor.to(dtype, copy=True) if tensor.is_floating_point() else tensor.clone()
+            raw += [raw_tensor(*pair) for pair in quantized(name, rounded, quantize)]
+    return raw
+
+
+def raw_tensor(name: str, tensor: Tensor) -> RawTensor:
+    """A tensor that nobody changes any more as the wire has it; its memory is shared."""
+    octets = tensor.contiguous().reshape(-1).view(torch.uint8)
+    return RawTensor(name, _WIRE_DTYPE[tensor.dtype], tuple(tensor.shape), memoryview(octets.cpu().numpy()))  # type: ignore[arg-type]  # an array is a buffer
+
+
+@dataclass(eq=False)
+class _Published:
+    """A run's newest version, and what else of it can be had."""
+
+    versions: VersionStore | None
+    adapter: str  # whose stream carries the run's versions; empty: the model's own
+    newest: PublishedVersion | None = None
+    is_held: bool = False  # an older version is served on purpose
+
+
+class Publisher(WeightServer):
+    """Serves WeightService from the trainer. All methods belong to the event loop's thread."""
+
+    def __init__(self, rank: int = 0) -> None:
+        """`rank`: of a trainer of several ranks, whose part is served here."""
+        super().__init__()
+        self._rank = rank
+        self._published: dict[str, _Published] = {}
+
+    def _handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
+        return super()._handlers() | {
+            "ListVersions": grpc.unary_unary_rpc_method_handler(
+                self._list_versions,
+                request_deserializer=weights_pb2.ListVersionsRequest.FromString,
+                response_serializer=weights_pb2.ListVersionsResponse.SerializeToString,
+            ),
+            "PinVersion": grpc.unary_unary_rpc_method_handler(
+                self._pin_version,
+                request_deserializer=weights_pb2.PinVersionRequest.FromString,
+                response_serializer=weights_pb2.PinVersionResponse.SerializeToString,
+            ),
+            "ServeVersion": grpc.unary_unary_rpc_method_handler(
+                self._serve_version,
+                request_deserializer=weights_pb2.ServeVersionRequest.FromString,
+                response_serializer=weights_pb2.ServeVersionResponse.SerializeToString,
+            ),
+        }
+
+    def open(self, run_id: str, versions: VersionStore | None = None, adapter: str = "") -> None:
+        """From now on subscribers of the run wait for its next version, instead of hearing that there is none.
+
+        A version of before is forgotten: the run may go on from an older one.
+
+        Args:
+            run_id: of the run.
+            versions: those on disk, to go back to.
+            adapter: the name of what is trained, where the model itself stays: its versions are the run's.
+        """
+        self._published.pop(run_id, None)
+        self._published[run_id] = _Published(versions, adapter)
+        ended = [run_id, *list(self._published)[:-NUM_KEPT_RUNS]]
+        closing = [self._streams.pop(key) for key in list(self._streams) if key[0] in ended]
+        for other in ended[1:]:
+            del self._published[other]
+        for name in {"", adapter}:
+            self._streams[run_id, name, self._rank] = Stream(leads=True)
+        for stream in closing:
+            stream.close()
+
+    def publish(self, run_id: str, version: PublishedVersion) -> None:
+        """Makes a version the newest of its run, and wakes its subscribers, unless they are held at an older one."""
+        published = self._published[run_id]
+        published.newest = version
+        if not published.is_held:
+            self._versions_stream(run_id).publish(version.state, version.delta, version.model_files)
+
+    def publish_base(self, run_id: str, base: PublishedVersion) -> None:
+        """Serves the model that a run's adapter changes."""
+        self.stream_of(run_id).publish(base.state, None, base.model_files)
+
+    async def serve_version(self, run_id: str, number: int | None) -> PolicyVersion:
+        """Has the fleet serve a version that is kept, and holds back newer ones; None: the newest again.
+
+        Raises:
+            NotFoundError: no such run, or no such version is kept.
+            StateError: nothing was published yet.
+            WeightStreamError: the version's file is damaged.
+        """
+        stream, published = self._versions_stream(run_id), self._published[run_id]
+        if published.newest is None:
+            raise StateError(f"{run_id} has published nothing yet; ask again when it runs")
+        state = published.newest.state
+        if number is not None and number != state.version.number:
+            state = await asyncio.to_thread(self._versions_of(run_id).load, number)
+        published.is_held = number is not None
+        if number is None:
+            state = published.newest.state  # it may have become another one
+        if stream.version != state.version:
+            stream.publish(state, None, published.newest.model_files)
+        return state.version
+
+    def _versions_stream(self, run_id: str) -> Stream:
+        """What carries a run's versions. NotFoundError if no such run is served here."""
+        adapter = self._published[run_id].adapter if run_id in self._published else ""
+        return self.stream_of(run_id, adapter, self._rank)
+
+    def _versions_of(self, run_id: str) -> VersionStore:
+        versions = self._published[run_id].versions if run_id in self._published else None
+        if versions is None:
+            raise NotFoundError(
+                f"no versions of run {run_id!r} are kept here: a trainer of several ranks keeps checkpoints only; for "
+                "another run, ask the master where it is"
+            )
+        return versions
+
+    async def _list_versions(
+        self, request: weights_pb2.ListVersionsRequest, context: grpc.aio.ServicerContext
+    ) -> weights_pb2.ListVersionsResponse:
+        async with rpc_errors(context):
+            kept = await asyncio.to_thread(self._versions_of(request.run_id).versions)
+            return weights_pb2.ListVersionsResponse(
+                versions=[
+                    weights_pb2.KeptVersion(
+                        version=each.version, base=each.base, num_bytes=each.num_bytes, pinned=each.is_pinned
+                    )
+                    for each in kept
+                ],
+                served=self._versions_stream(request.run_id).version,
+                held=self._published[request.run_id].is_held,
+            )
+
+    async def _pin_version(
+        self, request: weights_pb2.PinVersionRequest, context: grpc.aio.ServicerContext
+    ) -> weights_pb2.PinVersionResponse:
+        async with rpc_errors(context):
+            await asyncio.to_thread(self._versions_of(request.run_id).pin, request.number, not request.unpin)
+            return weights_pb2.PinVersionResponse()
+
+    async def _serve_version(
+        self, request: weights_pb2.ServeVersionRequest, context: grpc.aio.ServicerContext
+    ) -> weights_pb2.ServeVersionResponse:
+        async with rpc_errors(context):
+            number = request.number if request.HasField("number") else None
+            return weights_pb2.ServeVersionResponse(served=await self.serve_version(request.run_id, number))
