@@ -64,7 +64,7 @@ KEEP_FREED_MEMORY = {
 
 def services_root() -> Path:
     """The folder that holds the `services` package. MissingDependencyError where only the wheel is installed."""
-    checkout = Path(__file__).resolve().parent.parent
+    checkout = Path(__file__).resolve().parent.parent.parent
     if (checkout / "services" / "master").is_dir():
         return checkout
     spec = importlib.util.find_spec("services")  # finds the package without importing it

@@ -13,7 +13,7 @@ from perilune.errors import InvalidInputError
 from services.rollout.config import RolloutSettings
 from services.rollout.engines.process import wire
 
-ROOT = Path(__file__).resolve().parents[3]  # that `services` is imported from
+ROOT = Path(__file__).resolve().parents[4]  # that `services` is imported from
 STOP_PATIENCE_S = 5.0
 
 
