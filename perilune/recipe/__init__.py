@@ -41,7 +41,18 @@ from perilune.recipe.reward import GraderTable, LengthRewardTable, RewardTable, 
 from perilune.recipe.rollout import EnvironmentTable, RepetitionTable, RolloutTable
 from perilune.recipe.samplers import CurriculumSampler, PrioritizedSampler, SamplerBase, SamplerTable, UniformSampler
 from perilune.recipe.stages import WarmupTable
-from perilune.recipe.table import ArgumentName, NonNegativeInt, NumGenerated, Options, Paths, PositiveInt, Share, Table
+from perilune.recipe.table import (
+    ArgumentName,
+    NonNegativeFloat,
+    NonNegativeInt,
+    NumGenerated,
+    Options,
+    Paths,
+    PositiveFloat,
+    PositiveInt,
+    Share,
+    Table,
+)
 from perilune.recipe.trainer import TrainerTable
 
 __all__ = [
@@ -62,11 +73,13 @@ __all__ = [
     "LengthRewardTable",
     "Mistake",
     "ModelTable",
+    "NonNegativeFloat",
     "NonNegativeInt",
     "NumGenerated",
     "ObjectiveTable",
     "Options",
     "Paths",
+    "PositiveFloat",
     "PositiveInt",
     "PrioritizedSampler",
     "PromptsBase",

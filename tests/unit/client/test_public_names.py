@@ -16,21 +16,17 @@ import perilune.grading.plugin
 import perilune.recipe
 
 FROZEN = Path(__file__).with_name("public_names.txt")
-OTHERS = (
-    *(perilune.recipe.load_recipe, perilune.recipe.check_recipe, perilune.recipe.recipe_from_json),
-    *(perilune.recipe.read_document, perilune.recipe.read_stored_recipe),
-    *(
-        perilune.grading.plugin.serve_grader,
-        perilune.grading.plugin.start_grader,
-        perilune.grading.plugin.load_function,
-    ),
-)
+OTHERS = {
+    perilune.recipe: ("load_recipe", "check_recipe", "recipe_from_json", "read_document", "read_stored_recipe"),
+    perilune.grading.plugin: ("serve_grader", "start_grader", "load_function"),
+}
 
 
 def lines() -> list[str]:
     """A line for each function, method and field."""
     client = [line for name in perilune.client.__all__ for line in described(name, getattr(perilune.client, name))]
-    return [*client, *(f"{each.__module__}.{each.__name__}{signature(each)}" for each in OTHERS)]
+    others = ((module.__name__, name, getattr(module, name)) for module, names in OTHERS.items() for name in names)
+    return [*client, *(f"{module}.{name}{signature(thing)}" for module, name, thing in others)]
 
 
 def described(name: str, thing: object) -> Iterator[str]:
