@@ -23,7 +23,7 @@ from benchmarks.report import Figure, report
 from perilune.api.sandbox.v1.sandbox_pb2 import VERDICT_OK, Verdict
 from perilune.client import AsyncSandboxClient
 from perilune.grading.codetests import judge_request
-from perilune.local.cluster import own_sandbox
+from perilune.local.short_lived import own_sandbox
 
 CHEAT = """
 class Any:

@@ -28,12 +28,12 @@ def trainer(folder: Path) -> None:
     """Hands over and takes back, once for each line on stdin; says when, by the system's clock."""
     import torch
 
-    from perilune.weights.shared_memory import never
+    from perilune.runtime.device_lock import never
     from services.trainer.hybrid import Turns
     from services.trainer.policy.logprobs import token_logprobs
-    from services.trainer.policy.model import load_policy
     from services.trainer.policy.packing import pack_rows
-    from services.trainer.versions.publisher import snapshot
+    from services.trainer.policy.sources import load_policy
+    from services.trainer.versions.snapshot import snapshot
 
     policy = load_policy(MODEL)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6, fused=True)
@@ -62,8 +62,9 @@ def trainer(folder: Path) -> None:
 
 def engine(folder: Path) -> None:
     """Samples without end whenever it has the device; says when each turn's first token came."""
+    from perilune.runtime.device_lock import Device
     from perilune.weights.receiver import StagedVersion
-    from perilune.weights.shared_memory import Device, SharedVersions
+    from perilune.weights.shared_memory import SharedVersions
     from services.rollout.engines.base import Generated, Sample, Sampling, Span
     from services.rollout.engines.embedded.engine import TorchEngine
     from services.rollout.engines.hybrid_engine import TurnTakingEngine

@@ -35,11 +35,12 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_TRAIN, PolicyVersi
 from perilune.codec import pack
 from perilune.recipe import CreateModel, load_recipe
 from services.master.intake import partial_of, scored_of
-from services.master.store import Group, Store
+from services.master.records import Group
+from services.master.store import Store
 from services.master.tables import SampleState
 from services.trainer.batch import Ages, read_group
 from services.trainer.learner import Learner
-from services.trainer.policy.model import create_policy
+from services.trainer.policy.created import create_policy
 
 LENGTH = 131_072
 RECIPE = Path(__file__).parent.parent / "recipes/partial.toml"

@@ -45,8 +45,8 @@ from perilune.recipe import Recipe, check_recipe, load_recipe
 from perilune.weights import manifest_of
 from services.rollout.engines.base import Sample, Sampling
 from services.rollout.engines.embedded.engine import TorchEngine
-from services.trainer.policy.model import make_policy
-from services.trainer.versions.publisher import raw_tensors
+from services.trainer.policy.sources import make_policy
+from services.trainer.versions.snapshot import raw_tensors
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 WAITING, PARTIAL, ASYNCHRONOUS = "waiting for all", "partial", "asynchronous"

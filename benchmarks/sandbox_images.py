@@ -23,7 +23,7 @@ from pathlib import Path
 
 from benchmarks.report import Figure, report
 from perilune.client import AsyncSandboxClient
-from perilune.local.cluster import own_sandbox
+from perilune.local.short_lived import own_sandbox
 from services.sandbox.images.store import Store
 from services.sandbox.job import Image
 

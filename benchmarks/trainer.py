@@ -35,8 +35,9 @@ from perilune.tasks import search
 from services.trainer.batch import Group, Sample
 from services.trainer.learner import Learner
 from services.trainer.policy.logprobs import token_logprobs
-from services.trainer.policy.model import Policy, make_policy
+from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import pack_rows, plan_rows
+from services.trainer.policy.sources import make_policy
 
 ROW_TOKENS = 512
 GROUP_SIZE = 8

@@ -34,7 +34,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from perilune.local.cluster import KEEP_FREED_MEMORY
+from perilune.local.children import KEEP_FREED_MEMORY
 
 # Before the allocator starts: as the launcher sets it for services. One thread each.
 if not KEEP_FREED_MEMORY.items() <= os.environ.items() or "OMP_NUM_THREADS" not in os.environ:
@@ -64,7 +64,7 @@ from perilune.weights.server import SERVICE, Stream, WeightServer
 from services.master.weight_tree import Node, sources
 
 if TYPE_CHECKING:
-    from services.trainer.versions.publisher import PublishedVersion
+    from services.trainer.versions.snapshot import PublishedVersion
 
 T = TypeVar("T")
 RUN = "run"
@@ -397,8 +397,8 @@ def deltas(rates: Sequence[float]) -> dict[str, Figure]:
     from perilune.recipe import check_recipe
     from services.trainer.batch import Group
     from services.trainer.learner import Learner
-    from services.trainer.policy.model import make_policy
-    from services.trainer.versions.publisher import snapshot
+    from services.trainer.policy.sources import make_policy
+    from services.trainer.versions.snapshot import snapshot
 
     torch.set_num_threads(1)
     figures: dict[str, Figure] = {}
@@ -493,8 +493,8 @@ def swap(vllm_python: str | None) -> dict[str, Figure]:
 
     from perilune.recipe import check_recipe
     from services.rollout.engines.embedded.engine import TorchEngine
-    from services.trainer.policy.model import make_policy
-    from services.trainer.versions.publisher import snapshot
+    from services.trainer.policy.sources import make_policy
+    from services.trainer.versions.snapshot import snapshot
 
     torch.set_num_threads(1)
     document = {

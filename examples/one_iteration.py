@@ -31,10 +31,11 @@ from services.rollout.tokenizer import prompt_tokens
 from services.trainer import optimization
 from services.trainer.objectives import k15
 from services.trainer.policy.logprobs import sequence_logprobs, token_logprobs
-from services.trainer.policy.model import Policy, make_policy
+from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import pack_rows
+from services.trainer.policy.sources import make_policy
 from services.trainer.stages.warmup import warm_up
-from services.trainer.versions.publisher import snapshot
+from services.trainer.versions.snapshot import snapshot
 
 MAX_TOKENS = 32  # of a response
 TAU = 0.1  # how strongly later steps are pulled back to the policy that sampled

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from perilune.api.master.v1.master_pb2 import Evaluation, Run, Version
-from perilune.cli.report import recipe_of
+from perilune.cli.facts import recipe_of
 from perilune.errors import MissingDependencyError
 
 if TYPE_CHECKING:

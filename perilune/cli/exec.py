@@ -14,7 +14,7 @@ from google.protobuf.json_format import MessageToJson
 from perilune.api.sandbox.v1.sandbox_pb2 import VERDICT_OK, Limits, RunResponse, Verdict
 from perilune.client import AsyncSandboxClient
 from perilune.errors import InvalidInputError
-from perilune.local.cluster import own_sandbox
+from perilune.local.short_lived import own_sandbox
 
 
 def limits(cpu_s: float | None, wall_s: float | None, memory_mb: int | None) -> Limits:

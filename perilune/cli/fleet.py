@@ -14,8 +14,9 @@ from rich.text import Text
 
 from perilune.api.master.v1.master_pb2 import Worker
 from perilune.api.weights.v1.weights_pb2 import ListVersionsResponse
+from perilune.cli.facts import clock_time, iso_time
 from perilune.cli.masters import running_master
-from perilune.cli.report import clock_time, iso_time, print_unbroken
+from perilune.cli.report import print_unbroken
 from perilune.client import AsyncWeightsClient
 from perilune.errors import MissingDependencyError, NotFoundError
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from perilune.api.master.v1.master_pb2 import Ledger, Run, RunState
 from perilune.cli import curves_export as exporting
+from perilune.cli import facts
 from perilune.cli import report as reports
 from perilune.cli.live_view import MAX_WIDTH, RunView, follow
 from perilune.cli.masters import any_master, running_master
@@ -103,16 +104,16 @@ def ledger(run_id: str, home: Path, master: str | None, as_json: bool) -> int:
 
 
 def _sentence(run: Run) -> str:
-    reason = reports.reason_of(run)
+    reason = facts.reason_of(run)
     because = f": {reason}" if reason else ""
-    return f"{run.id} is {reports.state_name(run.state)} at version {run.policy.number}{because}"
+    return f"{run.id} is {facts.state_name(run.state)} at version {run.policy.number}{because}"
 
 
 def _ledger(found: Ledger) -> Table:
     table = Table.grid(padding=(0, 3, 0, 0))
     table.add_column()
     table.add_column(justify="right")
-    for name in reports.LEDGER_FIELDS:
+    for name in facts.LEDGER_FIELDS:
         table.add_row(name.replace("_", " "), f"{getattr(found, name):,}")
     table.add_row(*(("balanced", "[green]yes[/]") if found.balanced else ("balanced", "[bold red]no[/]")))
     table.add_row("")

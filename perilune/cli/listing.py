@@ -11,9 +11,11 @@ from rich.table import Table
 from rich.text import Text
 
 from perilune.api.master.v1.master_pb2 import Run, RunState
+from perilune.cli import facts
 from perilune.cli import report as reports
-from perilune.cli.report import percent, print_unbroken
-from perilune.local.cluster import master_of
+from perilune.cli.facts import percent
+from perilune.cli.report import print_unbroken
+from perilune.local.home import master_of
 from perilune.local.stored_runs import stored_runs
 from perilune.stats import finite
 
@@ -56,7 +58,7 @@ def _asked(home: Path, master: str | None) -> list[Run]:
 
 def _note(run: Run) -> str:
     """What a reader of the list has to know of a run beside its line."""
-    return reports.reason_of(run) if run.problem or run.state == RunState.RUN_STATE_INTERRUPTED else ""
+    return facts.reason_of(run) if run.problem or run.state == RunState.RUN_STATE_INTERRUPTED else ""
 
 
 def _list(runs: list[Run]) -> Table:
@@ -64,12 +66,12 @@ def _list(runs: list[Run]) -> Table:
     for heading in ("run", "state", "iteration", "time", "held-out accuracy"):
         table.add_column(heading, justify="right" if heading in ("iteration", "time") else "left")
     for run in runs:
-        latest = [(mode, reports.evaluations_of(run, mode)[-1].accuracy) for mode in reports.modes_of(run)]
+        latest = [(mode, facts.evaluations_of(run, mode)[-1].accuracy) for mode in facts.modes_of(run)]
         table.add_row(
             Text(run.id, style="bold"),
-            Text(reports.state_name(run.state), style=reports.STATE_STYLES.get(run.state, "cyan")),
+            Text(facts.state_name(run.state), style=facts.STATE_STYLES.get(run.state, "cyan")),
             f"{run.policy.number}/{run.num_iterations}",
-            reports.duration(run.seconds),
+            facts.duration(run.seconds),
             ", ".join(f"{mode} {percent(accuracy)}" for mode, accuracy in latest),
         )
     return table

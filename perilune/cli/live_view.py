@@ -23,7 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from perilune.api.master.v1.master_pb2 import Evaluation, Run, RunState, Version, WatchRunResponse, Worker
-from perilune.cli.report import (
+from perilune.cli.facts import (
     STATE_STYLES,
     clock_time,
     duration,

@@ -45,7 +45,7 @@ def show(recipe: Recipe, out: TextIO) -> None:
 
 
 def _prompts(recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[str]:
-    from services.trainer.policy.model import make_tokenizer
+    from services.trainer.policy.sources import make_tokenizer
     from services.trainer.preflight import context_of
 
     tokenizer: Any = make_tokenizer(recipe)

@@ -10,7 +10,8 @@ from pathlib import Path
 from perilune.channel import Credentials
 from perilune.client import AsyncRunClient
 from perilune.errors import NotFoundError, UnavailableError
-from perilune.local.cluster import master_of, reading_master
+from perilune.local.home import master_of
+from perilune.local.short_lived import reading_master
 
 
 @contextlib.asynccontextmanager

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +12,22 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from perilune.api.master.v1.master_pb2 import Evaluation, Ledger, Run, RunState, Version
+from perilune.api.master.v1.master_pb2 import Evaluation, Ledger, Run, Version
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, Score, ScoreStatus
 from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.cli import textplot
-from perilune.errors import MissingDependencyError
+from perilune.cli.facts import (
+    STATE_STYLES,
+    duration,
+    evaluations_of,
+    iso_time,
+    ledger_text,
+    modes_of,
+    number,
+    reason_of,
+    series,
+    state_name,
+)
 
 if TYPE_CHECKING:  # the client brings gRPC along, which drawing does not need
     from perilune.client import AsyncRunClient
@@ -28,7 +37,6 @@ NUM_SAMPLES_SHOWN = 3
 MAX_RESPONSE_CHARS = 400
 CHART_WIDTH, CHART_HEIGHT = 28, 6  # two charts fit side by side in eighty columns
 UNBROKEN = 10_000  # columns, for what is to be copied whole
-LEDGER_FIELDS = ("dispatched", "trained", "filtered", "stale", "dead", "in_flight")
 
 
 @dataclass(frozen=True)
@@ -74,59 +82,6 @@ def match(before: Iterable[ScoredTrajectory], after: Iterable[ScoredTrajectory])
         for sample in before
         if sample.trajectory.prompt.id in of_prompt
     ]
-
-
-def modes_of(run: Run) -> list[str]:
-    """The ways in which the run was evaluated: `greedy` first, where it was."""
-    return sorted({evaluation.mode for evaluation in run.evaluations})
-
-
-def evaluations_of(run: Run, mode: str) -> list[Evaluation]:
-    """The run's evaluations in one mode, in order of version."""
-    return sorted((e for e in run.evaluations if e.mode == mode), key=lambda e: e.policy.number)
-
-
-def series(versions: Iterable[Version], metric: str) -> tuple[list[int], list[float]]:
-    """A metric's curve: version numbers and values, where it was reported."""
-    points = [(v.policy.number, v.metrics[metric]) for v in versions if metric in v.metrics]
-    return [number for number, _ in points], [value for _, value in points]
-
-
-def state_name(state: RunState.ValueType) -> str:
-    """The state in a word, for example `finished`."""
-    known = state in RunState.values() and state != RunState.RUN_STATE_UNSPECIFIED
-    return RunState.Name(state).removeprefix("RUN_STATE_").lower() if known else "unknown"
-
-
-def reason_of(run: Run) -> str:
-    """Why the run is in its state, where that says more than the state itself."""
-    reason = "" if run.reason == state_name(run.state) else run.reason
-    return "; ".join(filter(None, (reason, run.problem)))
-
-
-def recipe_of(run: Run) -> dict[str, Any]:
-    """The run's recipe as plain values; empty if it is no JSON object."""
-    try:
-        recipe = json.loads(run.recipe_json)
-    except (ValueError, RecursionError):
-        return {}
-    return recipe if isinstance(recipe, dict) else {}
-
-
-def percent(share: float) -> str:
-    """A share as people read it, for example `78.4 %`."""
-    return f"{share * 100:.1f} %"
-
-
-def duration(seconds: float) -> str:
-    """Minutes and seconds, or hours and minutes.
-
-    >>> duration(125), duration(7380)
-    ('2:05', '2 h 03 min')
-    """
-    if seconds < 3600:
-        return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02d} min"
 
 
 # --- For programs -------------------------------------------------------------------------------------------------
@@ -202,18 +157,6 @@ def summary_as_json(run: Run) -> dict[str, Any]:
     }
 
 
-def clock_time(unix_ns: int) -> str:
-    """Hours, minutes and seconds of a moment, in the reader's time zone."""
-    return datetime.datetime.fromtimestamp(unix_ns / 1e9).astimezone().strftime("%H:%M:%S")
-
-
-def iso_time(unix_ns: int) -> str | None:
-    """A moment in UTC; none for one that has not come."""
-    if not unix_ns:
-        return None
-    return datetime.datetime.fromtimestamp(unix_ns / 1e9, datetime.UTC).isoformat(timespec="seconds")
-
-
 def print_unbroken(console: Console, drawn: RenderableType) -> None:
     """Prints a table whose cells are for copying: a line that is wider than the terminal is not broken by us."""
     width, console.width = console.width, UNBROKEN
@@ -249,16 +192,6 @@ def _section(title: str, *body: RenderableType) -> RenderableType:
     return Group(Text(title, style="bold"), *(Padding(part, (0, 0, 0, 2)) for part in body))
 
 
-STATE_STYLES = {
-    RunState.RUN_STATE_FINISHED: "green",
-    RunState.RUN_STATE_RUNNING: "cyan",
-    RunState.RUN_STATE_FAILED: "red",
-    RunState.RUN_STATE_STOPPED: "yellow",
-    RunState.RUN_STATE_STOPPING: "yellow",
-    RunState.RUN_STATE_INTERRUPTED: "yellow",
-}
-
-
 def _headline(run: Run) -> RenderableType:
     line = Text.assemble(
         (run.id, "bold"),
@@ -285,11 +218,11 @@ def _accuracy(run: Run) -> RenderableType | None:
         for evaluation in evaluations_of(run, mode):
             by_version.setdefault(evaluation.policy.number, {})[mode] = evaluation
     numbers = sorted(by_version)
-    for number in numbers:
-        ends = number in (numbers[0], numbers[-1])
-        word = {numbers[0]: "before", numbers[-1]: "after"}.get(number, "") if len(numbers) > 1 else ""
-        cells = [cell for mode in modes for cell in _accuracy_cells(by_version[number].get(mode), ends)]
-        table.add_row(f"{word:<6} v{number}", *cells, style="" if ends else "dim")
+    for version in numbers:
+        ends = version in (numbers[0], numbers[-1])
+        word = {numbers[0]: "before", numbers[-1]: "after"}.get(version, "") if len(numbers) > 1 else ""
+        cells = [cell for mode in modes for cell in _accuracy_cells(by_version[version].get(mode), ends)]
+        table.add_row(f"{word:<6} v{version}", *cells, style="" if ends else "dim")
     num_problems = max(evaluation.num_problems for evaluation in run.evaluations)
     return _section(f"Accuracy on {num_problems} held-out problems", table, *_gains(run, modes))
 
@@ -340,18 +273,6 @@ def _chart(values: Sequence[float], title: str, style: str, low: float | None) -
     return Group(summary, *lines)
 
 
-def number(value: float) -> str:
-    """A figure with about three digits.
-
-    >>> number(0.1234), number(43.21), number(12345.6)
-    ('0.123', '43.2', '12,346')
-    """
-    if value == 0 or abs(value) >= 1000:
-        return f"{value:,.0f}"
-    digits = 3 if abs(value) < 1 else 2 if abs(value) < 10 else 1 if abs(value) < 100 else 0
-    return f"{value:.{digits}f}"
-
-
 def _samples(pairs: Sequence[Pair]) -> RenderableType | None:
     if not pairs:
         return None
@@ -387,60 +308,9 @@ def _verdict(score: Score) -> Text:
     return Text(number(score.value))
 
 
-def ledger_text(ledger: Ledger) -> Text:
-    """The ledger's equation without its zero terms, and whether it holds."""
-    counts = [(name.replace("_", " "), getattr(ledger, name)) for name in LEDGER_FIELDS[1:]]
-    terms = " + ".join(f"{count:,} {name}" for name, count in counts if count) or "0"
-    mark = ("balanced ✓", "green") if ledger.balanced else ("does not balance ✗", "bold red")
-    return Text.assemble(f"{ledger.dispatched:,} dispatched = {terms}", "  ", mark)
-
-
 def places(report: Report) -> list[Text]:
     """Where the run's files lie, and how its weights are loaded: a line each."""
     path = report.run.model_path
     load = f'AutoModelForCausalLM.from_pretrained("{path}")' if path else None
     rows = [("weights", path), ("", load), ("curves", report.curves), ("logs", report.log_dir)]
     return [Text.assemble((f" {word:<8}", "dim"), str(place)) for word, place in rows if place]
-
-
-def save_curves(report: Report, path: Path) -> bool:
-    """Draws reward, held-out accuracy with its 95 % band, and mean length into a PNG; False for a run without curves.
-
-    MissingDependencyError without matplotlib.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import MaxNLocator, PercentFormatter
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a picture of the curves needs matplotlib; get it with `pip install matplotlib`"
-        ) from error
-    if len(report.versions) < 2:
-        return False
-    figure = Figure(figsize=(13, 3.8), dpi=130, layout="constrained")
-    FigureCanvasAgg(figure)
-    reward, accuracy, length = figure.subplots(1, 3)
-    reward.plot(*series(report.versions, "reward"), color="#2a9d5c", linewidth=1.8)
-    length.plot(*series(report.versions, "mean_tokens"), color="#3a7ca5", linewidth=1.8)
-    for mode, colour in zip(modes_of(report.run), ("#264653", "#e07a3f"), strict=False):
-        evaluations = evaluations_of(report.run, mode)
-        numbers = [e.policy.number for e in evaluations]
-        accuracy.plot(numbers, [e.accuracy for e in evaluations], "o-", color=colour, markersize=4, label=mode)
-        lows, highs = [e.low for e in evaluations], [e.high for e in evaluations]
-        accuracy.fill_between(numbers, lows, highs, color=colour, alpha=0.15, linewidth=0)
-    accuracy.set_ylim(0, 1)
-    accuracy.yaxis.set_major_formatter(PercentFormatter(1))
-    if report.run.evaluations:
-        accuracy.legend(frameon=False, loc="lower right")
-    titles = ("Mean reward", "Held-out accuracy (95 % interval)", "Mean length (tokens)")
-    for axes, title in zip((reward, accuracy, length), titles, strict=True):
-        axes.set_title(title, loc="left", fontsize=11)
-        axes.set_xlabel("iteration")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(alpha=0.2)
-    figure.suptitle(report.run.id, x=0.01, ha="left", fontsize=12, fontweight="bold")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
-    return True

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from perilune.local.cluster import exclusive_home, find_nats_server, services_root, write_nats_config
+from perilune.local.home import exclusive_home, find_nats_server, services_root, write_nats_config
 
 NATS_LISTEN = "127.0.0.1:4222"
 

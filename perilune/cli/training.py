@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 
 from perilune.api.master.v1.master_pb2 import Run, RunState
+from perilune.cli import curves_picture
 from perilune.cli import report as reports
 from perilune.cli.live_view import MAX_WIDTH, RunView, follow
 from perilune.cli.masters import any_master, local_credentials
@@ -27,7 +28,8 @@ from perilune.errors import (
     StateError,
     UnavailableError,
 )
-from perilune.local.cluster import LocalCluster, local_cluster, master_of
+from perilune.local.cluster import LocalCluster, local_cluster
+from perilune.local.home import master_of
 from perilune.recipe import Recipe, check_recipe, load_recipe, read_stored_recipe
 from perilune.recipe.needs import needs
 from perilune.recipe.preflight import check_here
@@ -259,7 +261,7 @@ async def _follow(
 def _draw_curves(report: Report, place: Place) -> Path | None:
     path = place.home / report.run.id / "curves.png"
     try:
-        return path if reports.save_curves(report, path) else None
+        return path if curves_picture.save_curves(report, path) else None
     except MissingDependencyError as error:
         print(f"perilune: {error}", file=sys.stderr)
         return None

@@ -1,0 +1,1 @@
+"""Data files: rows, and what a row says."""

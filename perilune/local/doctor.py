@@ -21,11 +21,12 @@ from rich.text import Text
 
 from perilune.api.master.v1.master_pb2 import GetFleetResponse, Run
 from perilune.api.sandbox.v1.sandbox_pb2 import GetStatusResponse
+from perilune.cli.facts import clock_time
 from perilune.cli.masters import local_credentials
-from perilune.cli.report import clock_time
 from perilune.client import AsyncSandboxClient, RunClient
 from perilune.errors import MissingDependencyError, PeriluneError
-from perilune.local.cluster import find_nats_server, free_ports, num_cores, own_sandbox, services_root
+from perilune.local.home import find_nats_server, free_ports, num_cores, services_root
+from perilune.local.short_lived import own_sandbox
 from perilune.recipe.needs import needs
 from perilune.recipe.preflight import examined
 

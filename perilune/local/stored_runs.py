@@ -14,7 +14,7 @@ from pathlib import Path
 from perilune.api.master.v1.master_pb2 import Evaluation, Run, RunState
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import MissingDependencyError, RecipeError
-from perilune.local.cluster import services_root
+from perilune.local.home import services_root
 from perilune.recipe import read_stored_recipe
 from perilune.stats import wilson_interval
 

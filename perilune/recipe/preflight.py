@@ -19,7 +19,7 @@ from random import Random
 from typing import Any
 
 from perilune.errors import MissingDependencyError
-from perilune.local.cluster import services_root
+from perilune.local.home import services_root
 from perilune.recipe import Mistake, Recipe, TaskPrompts, mended, read_document, read_stored_recipe, recipe_error
 from perilune.tasks import TASKS
 

@@ -16,11 +16,11 @@ from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_REPETITION, PolicyV
 from perilune.errors import InvalidInputError, StateError
 from perilune.recipe import Recipe, RewardTable
 from perilune.rewards import group_rewards
-from perilune.runtime.bus import (
+from perilune.runtime.bus import Bus
+from perilune.runtime.subjects import (
     MASTER_CONSUMER,
     PARTIAL_CONSUMER,
     REWARD_CONSUMER,
-    Bus,
     prompt_subject,
     rollout_consumer,
 )
@@ -29,11 +29,12 @@ from services.master import schedule
 from services.master.dispatch import evaluation_groups, task_for, training_groups
 from services.master.notification import Notification
 from services.master.prompts import PromptSet
+from services.master.records import Awaited, Graded, Group
 from services.master.samplers import open_sampler
 from services.master.samplers.sampler import Sampler, draw, needed, set_aside
 from services.master.samplers.statistics import Statistic, statistics_of
 from services.master.schedule import Progress
-from services.master.store import Awaited, Graded, Group, Store
+from services.master.store import Store
 from services.master.tables import SampleState
 
 logger = logging.getLogger(__name__)

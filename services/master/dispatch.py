@@ -18,7 +18,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 )
 from perilune.recipe import Recipe, option_text
 from services.master.prompts import PromptSet
-from services.master.store import Group
+from services.master.records import Group
 
 
 def training_groups(

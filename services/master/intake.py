@@ -27,20 +27,17 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 )
 from perilune.codec import check_arrays, num_response_tokens
 from perilune.errors import InvalidInputError
-from perilune.runtime.bus import (
+from perilune.runtime.bus import MAX_REASON_CHARS, Bus, Delivery, in_words, settled
+from perilune.runtime.subjects import (
     ADVISORY_CONSUMER,
     DEAD_CONSUMER,
     EVENT_CONSUMER,
     MASTER_CONSUMER,
-    MAX_REASON_CHARS,
     PARTIAL_CONSUMER,
-    Bus,
-    Delivery,
-    in_words,
     run_of,
-    settled,
 )
-from services.master.store import Partial, Scored, Store
+from services.master.records import Partial, Scored
+from services.master.store import Store
 from services.master.tables import SampleState
 
 logger = logging.getLogger(__name__)

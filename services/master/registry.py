@@ -25,7 +25,8 @@ from perilune.errors import (
 )
 from perilune.recipe import Mistake, Recipe, TrainerTable, read_stored_recipe
 from perilune.recipe.files import settled
-from perilune.runtime.bus import OUTAGES, PROMPTS, Backlog, Bus, event_subject, prompt_subject
+from perilune.runtime.bus import OUTAGES, Backlog, Bus
+from perilune.runtime.subjects import PROMPTS, event_subject, prompt_subject
 from services.master.controller import Controller
 from services.master.liveness import BUS, Change, Liveness
 from services.master.notification import Notification

@@ -10,7 +10,6 @@ import sqlite3
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, groupby
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -30,6 +29,7 @@ from perilune.errors import (
 )
 from perilune.runtime.telemetry import meter
 from services.master.ledger import balance
+from services.master.records import Awaited, Graded, Group, Partial, Scored
 from services.master.schedule import Progress
 from services.master.schema import bring_up_to_date, check, check_file, trouble_with_file
 from services.master.tables import OPEN, EvaluationRow, GroupRow, RunRow, SampleRow, SampleState, VersionRow
@@ -44,71 +44,6 @@ MAX_INTEGER = (1 << 63) - 1  # that a column holds
 ENDED = (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_STOPPED)
 # States in which a trainer may lease a run.
 LEASABLE = (RunState.RUN_STATE_PENDING, RunState.RUN_STATE_STARTING, RunState.RUN_STATE_RUNNING)
-
-
-@dataclass(frozen=True)
-class Group:
-    """A group as the database has it, without its prompt."""
-
-    id: str
-    run_id: str
-    iteration: int
-    purpose: int
-    mode: str
-    position: int
-    prompt_index: int
-    num_samples: int
-    num_dispatches: int = 0
-    traceparent: str = ""
-    batch: int | None = None  # the iteration in whose batch it is
-
-
-@dataclass(frozen=True)
-class Awaited:
-    """A sample that is under way, or saved on its way."""
-
-    group_id: str
-    sample_index: int
-    round: int  # how often it was continued
-    ending: int | None  # of what was saved; none if nothing was
-
-
-@dataclass(frozen=True)
-class Partial:
-    """What an unfinished trajectory changes."""
-
-    group_id: str
-    sample_index: int
-    round: int
-    ending: int
-    num_tokens: int
-    payload: bytes
-
-
-@dataclass(frozen=True)
-class Graded:
-    """What decides the reward of a sample that has its score."""
-
-    value: float
-    correct: bool
-    num_tokens: int  # that the policy wrote
-    ending: int
-
-
-@dataclass(frozen=True)
-class Scored:
-    """What a scored trajectory changes."""
-
-    group_id: str
-    sample_index: int
-    state: SampleState  # SCORED, EVALUATED, or DEAD if the grader could not say
-    payload: bytes
-    num_tokens: int
-    round: int = 0
-    ending: int = 0
-    value: float | None = None
-    correct: bool | None = None
-    reason: str = ""
 
 
 P = ParamSpec("P")

@@ -15,6 +15,7 @@ from perilune.api.reward.v1.reward_pb2_grpc import add_RewardServiceServicer_to_
 from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory, Trajectory
 from perilune.errors import InvalidInputError, UnavailableError
 from perilune.runtime import bus as buses
+from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery
 from perilune.runtime.fleet import assignments
 from perilune.runtime.http import serve_http
@@ -79,7 +80,7 @@ async def work(
     room = asyncio.Semaphore(max_in_hand)
     worker = _Worker(bus, processes, deadline_s, on_scored)
     async with asyncio.TaskGroup() as tasks:
-        async for batch in bus.deliveries(buses.REWARD_CONSUMER, Trajectory):
+        async for batch in bus.deliveries(subjects.REWARD_CONSUMER, Trajectory):
             for delivery in batch:
                 await room.acquire()
                 task = tasks.create_task(worker.score(delivery))
@@ -117,7 +118,7 @@ class _Worker:
         if score.status == SCORE_STATUS_UNAVAILABLE and self.num_tries[number] < MAX_TRIES:
             raise UnavailableError(f"a grader of {trajectory.id} is away")
         await self.bus.publish(
-            buses.scored_subject(trajectory.run_id),
+            subjects.scored_subject(trajectory.run_id),
             ScoredTrajectory(trajectory=trajectory, score=score),
             f"{trajectory.id}/scored-{trajectory.round}",  # what an earlier round left must not hide it
         )

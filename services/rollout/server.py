@@ -20,6 +20,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import Event
 from perilune.errors import InvalidInputError
 from perilune.recipe import read_stored_recipe
 from perilune.runtime import bus as buses
+from perilune.runtime import subjects
 from perilune.runtime.bus import Bus
 from perilune.runtime.fleet import assignments
 from perilune.runtime.http import serve_http
@@ -134,7 +135,7 @@ class Workers:
                 text=text,
             )
             await self._bus.publish(
-                buses.event_subject(worker.run_id), event, f"{worker.run_id}/{self._service.id}/rollout_failed"
+                subjects.event_subject(worker.run_id), event, f"{worker.run_id}/{self._service.id}/rollout_failed"
             )
 
 

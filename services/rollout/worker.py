@@ -23,7 +23,9 @@ from perilune.errors import InvalidInputError, PeriluneError, UnavailableError, 
 from perilune.models.chat import check_ids
 from perilune.recipe import RolloutTable
 from perilune.runtime import bus as buses
+from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery, in_words
+from perilune.runtime.device_lock import Device
 from perilune.runtime.fleet import report_serving
 from perilune.runtime.service import Service
 from perilune.runtime.telemetry import meter, tracer
@@ -31,7 +33,7 @@ from perilune.weights.adapted import AdaptedReceiver
 from perilune.weights.quantized import dequantized
 from perilune.weights.receiver import StagedVersion
 from perilune.weights.shards import ShardedReceiver
-from perilune.weights.shared_memory import Device, SharedReceiver
+from perilune.weights.shared_memory import SharedReceiver
 from services.rollout.config import RolloutSettings
 from services.rollout.door import Door
 from services.rollout.engines import engine_factory
@@ -256,7 +258,7 @@ class RunWorker:
 
     async def _take_groups(self, tasks: asyncio.TaskGroup) -> None:
         share = max(1, self._recipe.max_running // (SHARES * self._recipe.group_size))
-        consumer = buses.rollout_consumer(self.run_id)
+        consumer = subjects.rollout_consumer(self.run_id)
         async for batch in self._bus.deliveries(consumer, RolloutTask, share, lambda: not self._is_stuck):
             for delivery in batch:
                 if held := self._held.get(delivery.number):
@@ -322,7 +324,7 @@ class RunWorker:
         try:
             sample = await self._drawn(rollout)
             is_partial = sample.ending in UNFINISHED
-            subject = buses.partial_subject(self.run_id) if is_partial else buses.finished_subject(self.run_id)
+            subject = subjects.partial_subject(self.run_id) if is_partial else subjects.finished_subject(self.run_id)
             stage = "partial" if is_partial else "finished"
             await self._bus.publish(subject, sample, f"{sample.id}/{stage}-{sample.round}")
         except UnavailableError:

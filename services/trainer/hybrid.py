@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from perilune.errors import UnavailableError
-from perilune.weights.shared_memory import Device, SharedVersions, give_memory_back
-from services.trainer.versions.publisher import PublishedVersion
+from perilune.runtime.device_lock import Device, give_memory_back
+from perilune.weights.shared_memory import SharedVersions
+from services.trainer.versions.snapshot import PublishedVersion
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from perilune.models.chat import with_defaults
 from perilune.recipe import Mistake, Recipe
 from perilune.recipe.files import chat_template_text
 from perilune.recipe.preflight import absent_targets, no_room
-from services.trainer.sources import PACKAGE_PREFIX, gguf_in_package
+from services.trainer.policy.packages import PACKAGE_PREFIX, gguf_in_package
 
 HUB_PATIENCE_S = 5.0
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")

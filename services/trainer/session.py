@@ -25,29 +25,17 @@ from perilune.recipe import Recipe
 from perilune.weights.store import VersionStore
 from services.trainer.batch import Ages, Refused, read_group
 from services.trainer.learner import Learner, never
-from services.trainer.policy.adapter import (
-    adapt,
-    adapter_snapshot,
-    base_path,
-    check_targets,
-    factors,
-    merged_state,
-    peft_config,
-    set_factors,
-)
-from services.trainer.policy.model import Policy, hollow_policy, make_policy
+from services.trainer.policy.adapter import adapt, check_targets, factors, merged_state, set_factors
+from services.trainer.policy.model import Policy
+from services.trainer.policy.sources import hollow_policy, make_policy
 from services.trainer.policy.threads import use_threads
 from services.trainer.ranks.group import Ranks, by_all_ranks
-from services.trainer.ranks.sharding import (
-    dealt_optimizer_state,
-    outline,
-    rank_snapshot,
-    whole_optimizer_state,
-    whole_state,
-)
+from services.trainer.ranks.sharding import dealt_optimizer_state, outline, whole_optimizer_state, whole_state
 from services.trainer.stages.warmup import warm_up
+from services.trainer.versions.adapter_version import adapter_snapshot, base_path, peft_config
 from services.trainer.versions.checkpoint import Checkpoints, TrainerState
-from services.trainer.versions.publisher import PublishedVersion, snapshot
+from services.trainer.versions.rank_version import rank_snapshot
+from services.trainer.versions.snapshot import PublishedVersion, snapshot
 
 logger = logging.getLogger(__name__)
 

@@ -39,8 +39,9 @@ from perilune.channel import refusal
 from perilune.errors import InvalidInputError, PeriluneError, SettingsError, UnavailableError, verdict
 from perilune.recipe import Recipe, read_stored_recipe
 from perilune.runtime import telemetry
-from perilune.runtime.bus import Bus, event_subject
+from perilune.runtime.bus import Bus
 from perilune.runtime.service import Service, open_channel, patiently, until_stopping
+from perilune.runtime.subjects import event_subject
 from perilune.runtime.vitals import Vitals, beat
 from perilune.weights.adapted import STREAM
 from services.trainer.gap import gap_limit, gap_warning

@@ -16,8 +16,8 @@ import pytest
 import yaml
 from cloudcoil.models.keda import v1alpha1
 
-from perilune.runtime.bus import PROMPTS, rollout_consumer
 from perilune.runtime.service import ServiceSettings
+from perilune.runtime.subjects import PROMPTS, rollout_consumer
 from services.master.config import MasterSettings
 from services.rollout.config import RolloutSettings
 from tests.deploy.charts import CHART, pods, render, run

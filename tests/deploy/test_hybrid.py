@@ -17,8 +17,9 @@ import torch
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.errors import UnavailableError, WeightStreamError
+from perilune.runtime.device_lock import Device, give_memory_back
 from perilune.weights import State
-from perilune.weights.shared_memory import Device, SharedVersions, give_memory_back
+from perilune.weights.shared_memory import SharedVersions
 from services.rollout.engines.base import EngineFactory, Sample, Sampling, Span
 from services.rollout.engines.embedded.engine import TorchEngine
 from services.rollout.engines.hybrid_engine import TurnTakingEngine

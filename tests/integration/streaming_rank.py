@@ -24,8 +24,9 @@ from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, 
 from perilune.channel import GRPC_OPTIONS
 from services.trainer.policy.model import Policy
 from services.trainer.ranks.group import Ranks
-from services.trainer.ranks.sharding import rank_snapshot
-from services.trainer.versions.publisher import Publisher, raw_tensor
+from services.trainer.versions.publisher import Publisher
+from services.trainer.versions.rank_version import rank_snapshot
+from services.trainer.versions.snapshot import raw_tensor
 from tests.unit.trainer.models import tiny_policy
 
 LAYOUTS = ("fsdp", "tensor-parallel")

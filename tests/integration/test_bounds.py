@@ -24,7 +24,8 @@ from perilune.api.master.v1.master_pb2_grpc import RunServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_TRAIN, ScoredTrajectory, Segment, Trajectory
 from perilune.codec import pack
 from perilune.recipe import check_recipe
-from services.master.store import Group, Scored, Store
+from services.master.records import Group, Scored
+from services.master.store import Store
 from services.master.tables import SampleState
 from tests.integration.test_master import RECIPE
 

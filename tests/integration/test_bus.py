@@ -11,13 +11,8 @@ from nats.aio.msg import Msg
 import perilune.runtime.bus
 from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter, Event, Trajectory
 from perilune.errors import InvalidInputError, UnavailableError
-from perilune.runtime.bus import (
-    DEAD_CONSUMER,
-    REWARD_CONSUMER,
-    Bus,
-    Delivery,
-    finished_subject,
-)
+from perilune.runtime.bus import Bus, Delivery
+from perilune.runtime.subjects import DEAD_CONSUMER, REWARD_CONSUMER, finished_subject
 
 SUBJECT = finished_subject("run")
 

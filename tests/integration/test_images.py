@@ -19,7 +19,7 @@ import pytest_asyncio
 from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from perilune.client import AsyncSandboxClient
 from perilune.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StateError
-from perilune.local.cluster import own_sandbox
+from perilune.local.short_lived import own_sandbox
 from services.sandbox.config import JailSettings
 from services.sandbox.images.store import Store
 from services.sandbox.jail.levels import open_pool

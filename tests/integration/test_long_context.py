@@ -14,9 +14,11 @@ from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_TRAIN, PolicyVersion, ScoredTrajectory, Trajectory
 from perilune.codec import unpack
-from perilune.runtime.bus import MAX_PAYLOAD_BYTES, Bus, partial_subject, prompt_subject, rollout_consumer
+from perilune.runtime.bus import MAX_PAYLOAD_BYTES, Bus
+from perilune.runtime.subjects import partial_subject, prompt_subject, rollout_consumer
 from services.master.intake import scored_of, take_partials
-from services.master.store import Group, Store
+from services.master.records import Group
+from services.master.store import Store
 from services.master.tables import SampleState
 from services.rollout.rollout import Rollout
 from services.trainer.batch import Ages, read_group

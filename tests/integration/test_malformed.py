@@ -27,7 +27,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 )
 from perilune.codec import pack
 from perilune.recipe import check_recipe
-from perilune.runtime import bus as buses
+from perilune.runtime import subjects
 from perilune.runtime.bus import MAX_PAYLOAD_BYTES, Bus
 from tests.integration.test_master import RECIPE, Master, answer_to, master_on, trainer_of
 
@@ -139,8 +139,8 @@ async def reward_on(nats_url: str, home: Path) -> AsyncIterator[asyncio.subproce
 
 async def until_empty(bus: Bus, *processes: asyncio.subprocess.Process) -> None:
     """Every queue is empty, and every service still lives."""
-    consumers = (buses.REWARD_CONSUMER, buses.MASTER_CONSUMER, buses.PARTIAL_CONSUMER)
-    standing = (*consumers, buses.DEAD_CONSUMER, buses.EVENT_CONSUMER, buses.ADVISORY_CONSUMER)
+    consumers = (subjects.REWARD_CONSUMER, subjects.MASTER_CONSUMER, subjects.PARTIAL_CONSUMER)
+    standing = (*consumers, subjects.DEAD_CONSUMER, subjects.EVENT_CONSUMER, subjects.ADVISORY_CONSUMER)
     async with asyncio.timeout(60):
         while left := sum([await bus.num_unfinished(consumer) for consumer in standing]):
             assert all(process.returncode is None for process in processes), f"a service ended; {left} messages left"
@@ -149,8 +149,8 @@ async def until_empty(bus: Bus, *processes: asyncio.subprocess.Process) -> None:
 
 async def letters(bus: Bus) -> list[DeadLetter]:
     """Those that a service wrote."""
-    last = (await bus._jetstream.stream_info(buses.DEAD)).state.last_seq
-    stored = [await bus._jetstream.get_msg(buses.DEAD, number) for number in range(1, last + 1)]
+    last = (await bus._jetstream.stream_info(subjects.DEAD)).state.last_seq
+    stored = [await bus._jetstream.get_msg(subjects.DEAD, number) for number in range(1, last + 1)]
     return [
         DeadLetter.FromString(each.data or b"") for each in stored if each.headers and "Nats-Msg-Id" in each.headers
     ]
@@ -194,25 +194,25 @@ async def publish_everything(bus: Bus) -> int:
         ("perilune.run.event", Event(run_id="another").SerializeToString()),
         ("perilune.\xff.event", b"\xff"),
         ("perilune.*.trajectory.scored", b"\xff"),
-        *((f"{buses._MAX_DELIVERIES_ADVISORY}.PROMPTS.x", each) for each in ADVISORIES),
+        *((f"{subjects._MAX_DELIVERIES_ADVISORY}.PROMPTS.x", each) for each in ADVISORIES),
     ]
     for number, (subject, payload) in enumerate(payloads):
         headers = [b"", b"Nats-Msg-Id: \xff\xfe %d\r\n" % number, b"Status: 404\r\n", b"a\tb\r\n: \r\n"][number % 4]
         await publish(bus, subject, payload, headers)
     for each in [*LETTERS, *scores]:
-        subject = buses.DEAD_SUBJECT if isinstance(each, DeadLetter) else buses.scored_subject("run")
+        subject = subjects.DEAD_SUBJECT if isinstance(each, DeadLetter) else subjects.scored_subject("run")
         await publish(bus, subject, each.SerializeToString())
-    await publish(bus, buses.DEAD_SUBJECT, b"\xff\xff")
+    await publish(bus, subjects.DEAD_SUBJECT, b"\xff\xff")
     return len(payloads)
 
 
 async def the_rest_of_the_run_goes_on(master: Master, bus: Bus) -> None:
     """Both samples of the first group were named by what was given up; the other groups are answered and trained on."""
-    async for deliveries in bus.deliveries(buses.rollout_consumer("run"), RolloutTask):
+    async for deliveries in bus.deliveries(subjects.rollout_consumer("run"), RolloutTask):
         for delivery in deliveries:
             for index in delivery.message.sample_indices:
                 answer = answer_to(delivery.message, index)
-                await bus.publish(buses.scored_subject("run"), answer, f"{answer.trajectory.id}/scored")
+                await bus.publish(subjects.scored_subject("run"), answer, f"{answer.trajectory.id}/scored")
             await delivery.ack()
         if deliveries:
             break

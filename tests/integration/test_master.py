@@ -33,8 +33,9 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 from perilune.codec import pack
 from perilune.errors import InvalidInputError, UnavailableError
 from perilune.recipe import Recipe, check_recipe
-from perilune.runtime.bus import MAX_PAYLOAD_BYTES, Bus, event_subject, rollout_consumer, scored_subject
+from perilune.runtime.bus import MAX_PAYLOAD_BYTES, Bus
 from perilune.runtime.service import open_channel
+from perilune.runtime.subjects import event_subject, rollout_consumer, scored_subject
 from services.master.registry import refuse_extension
 from tests.conftest import start_nats
 

@@ -22,7 +22,8 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 )
 from perilune.codec import num_response_tokens, pack
 from perilune.recipe import Recipe, check_recipe
-from perilune.runtime.bus import Bus, partial_subject, rollout_consumer, scored_subject
+from perilune.runtime.bus import Bus
+from perilune.runtime.subjects import partial_subject, rollout_consumer, scored_subject
 from tests.integration.test_master import Master, answer_to, master_on, trainer_of
 
 BUDGET = 10

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from perilune.api.master.v1 import master_pb2 as m
-from perilune.local.cluster import reading_master
+from perilune.local.short_lived import reading_master
 from perilune.local.stored_runs import stored_runs
 from perilune.recipe import check_recipe
 from perilune.runtime.service import open_channel

@@ -23,7 +23,7 @@ from perilune.api.reward.v1.reward_pb2 import (
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt, ScoredTrajectory, Trajectory
 from perilune.client import AsyncRewardClient, RewardClient, grader
 from perilune.errors import InvalidInputError
-from perilune.runtime import bus as buses
+from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery
 
 PAIR = GraderChoice(name="exact", options={"marker": "answer:", "unordered": "true"})
@@ -72,7 +72,7 @@ async def scored(bus: Bus) -> AsyncIterator[asyncio.Queue[Delivery[ScoredTraject
     queue: asyncio.Queue[Delivery[ScoredTrajectory]] = asyncio.Queue()
 
     async def collect() -> None:
-        async for batch in bus.deliveries(buses.MASTER_CONSUMER, ScoredTrajectory):
+        async for batch in bus.deliveries(subjects.MASTER_CONSUMER, ScoredTrajectory):
             for delivery in batch:
                 queue.put_nowait(delivery)
 
@@ -85,7 +85,7 @@ async def publish(bus: Bus, index: int, response: str, reference: str, *graders:
     trajectory = Trajectory(
         id=f"g/{index}", run_id="run", prompt=Prompt(reference=reference), response=response, graders=graders
     )
-    await bus.publish(buses.finished_subject("run"), trajectory, trajectory.id)
+    await bus.publish(subjects.finished_subject("run"), trajectory, trajectory.id)
 
 
 async def take(queue: asyncio.Queue[Delivery[ScoredTrajectory]], count: int) -> dict[str, ScoredTrajectory]:
@@ -124,10 +124,10 @@ async def test_a_redelivered_trajectory_is_scored_once(
     bus: Bus, start_service: Start, scored: asyncio.Queue[Delivery[ScoredTrajectory]]
 ) -> None:
     await publish(bus, 0, "answer: 9 12", "9 12", PAIR)
-    async for batch in bus.deliveries(buses.REWARD_CONSUMER, Trajectory):  # a worker takes it, scores, and dies
+    async for batch in bus.deliveries(subjects.REWARD_CONSUMER, Trajectory):  # a worker takes it, scores, and dies
         for delivery in batch:
             message = ScoredTrajectory(trajectory=delivery.message)
-            await bus.publish(buses.scored_subject("run"), message, "g/0/scored-0")
+            await bus.publish(subjects.scored_subject("run"), message, "g/0/scored-0")
             await delivery.retry(delay_s=0.1)
         if batch:
             break

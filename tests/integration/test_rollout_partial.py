@@ -11,7 +11,7 @@ from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, Trajectory
 from perilune.codec import num_response_tokens, unpack
-from perilune.runtime import bus as buses
+from perilune.runtime import subjects
 from services.rollout.engines import ENGINES
 from tests.integration.test_rollout_service import RUN, World, received, send, task, trajectories, world
 
@@ -35,7 +35,7 @@ def rest_of(saved: Trajectory, original: RolloutTask, version: int, budget: int 
 
 
 async def saved(world: World, count: int) -> dict[str, Trajectory]:
-    return {each.id: each for each in await received(world.bus, buses.PARTIAL_CONSUMER, Trajectory, count)}
+    return {each.id: each for each in await received(world.bus, subjects.PARTIAL_CONSUMER, Trajectory, count)}
 
 
 async def test_a_budget_cuts_a_response_and_the_rest_is_what_it_would_have_been(world: World) -> None:
@@ -56,7 +56,7 @@ async def test_a_budget_cuts_a_response_and_the_rest_is_what_it_would_have_been(
     for sample in unfinished.values():
         assert sample.ending == trajectory.ENDING_BUDGET
         assert tokens_of(sample) == expected[sample.id][:4]
-        await world.bus.publish(buses.prompt_subject(RUN), rest_of(sample, pieces, 0), f"{sample.id}/round-1")
+        await world.bus.publish(subjects.prompt_subject(RUN), rest_of(sample, pieces, 0), f"{sample.id}/round-1")
     short = len(expected) - len(long)
     found = await trajectories(world.bus, short + len(long))
     assert {key: tokens_of(sample) for key, sample in found.items()} == expected
@@ -73,7 +73,7 @@ async def test_a_continued_sample_gets_segments_of_newer_versions(world: World) 
     unfinished = (await saved(world, 1)).values()
     await world.trainer.publish(1)
     for sample in unfinished:
-        await world.bus.publish(buses.prompt_subject(RUN), rest_of(sample, first, 1), f"{sample.id}/round-1")
+        await world.bus.publish(subjects.prompt_subject(RUN), rest_of(sample, first, 1), f"{sample.id}/round-1")
     ids = {sample.id for sample in unfinished}
     ended = {key: sample for key, sample in (await trajectories(world.bus, 4)).items() if key in ids}
     for sample in ended.values():
@@ -94,9 +94,9 @@ async def test_a_worker_that_stops_gives_back_what_it_wrote(world: World, num_sa
     await send(world.bus, long)
     await until_generating(world)
     await world.stop()
-    count = await world.bus.num_unfinished(buses.PARTIAL_CONSUMER)
-    ended = await world.bus.num_unfinished(buses.REWARD_CONSUMER)
-    waiting = await world.bus.num_unfinished(buses.rollout_consumer(RUN))
+    count = await world.bus.num_unfinished(subjects.PARTIAL_CONSUMER)
+    ended = await world.bus.num_unfinished(subjects.REWARD_CONSUMER)
+    waiting = await world.bus.num_unfinished(subjects.rollout_consumer(RUN))
     assert count + ended == num_samples
     assert waiting == 0
     for sample in (await saved(world, count)).values() if count else ():
@@ -123,13 +123,13 @@ async def test_an_engine_that_is_killed_in_the_middle_of_saved_samples_costs_not
     unfinished = await saved(world, sum(num_response_tokens(sample) > 8 for sample in expected.values()))
     assert sum(num_response_tokens(expected[key]) for key in unfinished) > 150  # else it is over before the kill
     for sample in unfinished.values():
-        await world.bus.publish(buses.prompt_subject(RUN), rest_of(sample, pieces, 0), f"{sample.id}/round-1")
+        await world.bus.publish(subjects.prompt_subject(RUN), rest_of(sample, pieces, 0), f"{sample.id}/round-1")
     await until_generating(world)
     (engine,) = [
         child for child in psutil.Process().children() if "services.rollout.engines.process.child" in child.cmdline()
     ]
     engine.kill()
-    assert await world.bus.num_unfinished(buses.REWARD_CONSUMER) == 8 - len(unfinished)
+    assert await world.bus.num_unfinished(subjects.REWARD_CONSUMER) == 8 - len(unfinished)
     found = await trajectories(world.bus, 8)
     assert {key: tokens_of(sample) for key, sample in found.items()} == {
         key: tokens_of(sample) for key, sample in expected.items()
@@ -140,7 +140,7 @@ async def test_an_engine_that_is_killed_in_the_middle_of_saved_samples_costs_not
 async def until_generating(world: World) -> None:
     assert world.service is not None
     for _ in range(2000):
-        info = await world.bus._jetstream.consumer_info(buses.PROMPTS, f"rollout-{RUN}")
+        info = await world.bus._jetstream.consumer_info(subjects.PROMPTS, f"rollout-{RUN}")
         if info.num_ack_pending:
             await asyncio.sleep(0.05)
             return

@@ -43,9 +43,10 @@ from perilune.api.weights.v1.weights_pb2 import SubscribeRequest, SubscribeRespo
 from perilune.api.weights.v1.weights_pb2_grpc import WeightServiceServicer, add_WeightServiceServicer_to_server
 from perilune.codec import pack, unpack
 from perilune.recipe import EnvironmentTable, check_recipe
-from perilune.runtime import bus as buses
-from perilune.runtime.bus import Bus, Consumer, Delivery
+from perilune.runtime import subjects
+from perilune.runtime.bus import Bus, Delivery
 from perilune.runtime.service import Service, open_channel
+from perilune.runtime.subjects import Consumer
 from perilune.weights import frames, manifest_of
 from services.rollout import door, server, stall, worker
 from services.rollout.config import RolloutSettings
@@ -184,7 +185,7 @@ async def world_on(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     add_WeightServiceServicer_to_server(trainer, outside)
     address = f"127.0.0.1:{outside.add_insecure_port('127.0.0.1:0')}"
     await outside.start()
-    await bus.declare_consumer(buses.rollout_consumer(RUN))
+    await bus.declare_consumer(subjects.rollout_consumer(RUN))
     settings = RolloutSettings(nats_url=nats_url, master_address=address, kv_cache_gib=0.01)
     world = World(bus, master, trainer, address, settings)
     await world.start()
@@ -209,7 +210,7 @@ def task(group: str, text: str = "w5 w9", version: int = 0, num_samples: int = 4
 
 async def send(bus: Bus, *tasks: RolloutTask) -> None:
     for each in tasks:
-        await bus.publish(buses.prompt_subject(RUN), each, f"{each.group_id}/dispatch")
+        await bus.publish(subjects.prompt_subject(RUN), each, f"{each.group_id}/dispatch")
 
 
 async def received(bus: Bus, consumer: Consumer, kind: Any, count: int) -> list[Any]:
@@ -228,7 +229,7 @@ async def received(bus: Bus, consumer: Consumer, kind: Any, count: int) -> list[
 
 
 async def trajectories(bus: Bus, count: int) -> dict[str, Trajectory]:
-    return {each.id: each for each in await received(bus, buses.REWARD_CONSUMER, Trajectory, count)}
+    return {each.id: each for each in await received(bus, subjects.REWARD_CONSUMER, Trajectory, count)}
 
 
 async def test_groups_become_trajectories_with_everything_that_scoring_and_training_need(world: World) -> None:
@@ -258,7 +259,7 @@ async def test_groups_become_trajectories_with_everything_that_scoring_and_train
 async def left_over(bus: Bus) -> int:
     """Prompts that nobody acked; the last ack may still be on its way."""
     for _ in range(50):
-        info = await bus._jetstream.consumer_info(buses.PROMPTS, f"rollout-{RUN}")
+        info = await bus._jetstream.consumer_info(subjects.PROMPTS, f"rollout-{RUN}")
         if not (open_prompts := (info.num_pending or 0) + (info.num_ack_pending or 0)):
             break
         await asyncio.sleep(0.1)
@@ -307,7 +308,7 @@ async def test_prompts_that_cannot_be_answered_are_set_aside_with_the_reason(wor
     await world.trainer.publish(0)
     await world.assign()
     await send(world.bus, task("long", text="w5 " * 200), task("fine"))
-    (letter,) = await received(world.bus, buses.DEAD_CONSUMER, DeadLetter, 1)
+    (letter,) = await received(world.bus, subjects.DEAD_CONSUMER, DeadLetter, 1)
     assert letter.reason == (
         "prompt p1 has 201 tokens and leaves no room for a response: the model's context is 128; shorten the prompt "
         "or choose a model with a longer context"
@@ -333,7 +334,7 @@ async def test_a_worker_that_ends_gives_its_groups_to_the_next(world: World) -> 
 
 async def until_taken(bus: Bus) -> None:
     for _ in range(100):
-        if (await bus._jetstream.consumer_info(buses.PROMPTS, f"rollout-{RUN}")).num_ack_pending:
+        if (await bus._jetstream.consumer_info(subjects.PROMPTS, f"rollout-{RUN}")).num_ack_pending:
             return
         await asyncio.sleep(0.05)
     raise AssertionError("no worker took the group")
@@ -382,7 +383,7 @@ async def test_a_run_whose_model_cannot_be_served_is_said_aloud(
     world.trainer.without, world.trainer.files = without, files
     await world.trainer.publish(0)
     await world.assign()
-    (event,) = await received(world.bus, buses.EVENT_CONSUMER, Event, 1)
+    (event,) = await received(world.bus, subjects.EVENT_CONSUMER, Event, 1)
     assert event.kind == "rollout_failed"
     assert reason in event.text
 
@@ -400,7 +401,7 @@ async def test_a_row_that_the_chat_template_refuses_is_set_aside_alone(world: Wo
     refused = task("refused")
     refused.prompt.messages.insert(0, ChatMessage(role="system", content="w1"))
     await send(world.bus, task("g0"), refused, *(task(f"g{i}") for i in range(1, 8)))
-    (letter,) = await received(world.bus, buses.DEAD_CONSUMER, DeadLetter, 1)
+    (letter,) = await received(world.bus, subjects.DEAD_CONSUMER, DeadLetter, 1)
     assert "chat template" in letter.reason
     assert "no system role here" in letter.reason
     assert letter.trajectory_ids == [f"refused/{index}" for index in range(4)]
@@ -442,8 +443,8 @@ async def test_no_group_ends_the_worker(world: World) -> None:
     await world.assign()
     broken = list(malformed_tasks())
     await send(world.bus, *broken, task("fine"))
-    await world.bus._jetstream.publish(buses.prompt_subject(RUN), b"\xff\xfe no protobuf")
-    found = await received(world.bus, buses.DEAD_CONSUMER, DeadLetter, len(broken) + 1)
+    await world.bus._jetstream.publish(subjects.prompt_subject(RUN), b"\xff\xfe no protobuf")
+    found = await received(world.bus, subjects.DEAD_CONSUMER, DeadLetter, len(broken) + 1)
     assert {each.message_id for each in found} == {*(f"{each.group_id}/dispatch" for each in broken), ""}
     assert all(each.reason for each in found)
     assert {each.group_id for each in (await trajectories(world.bus, 4)).values()} == {"fine"}
@@ -464,7 +465,7 @@ async def test_what_an_environment_raises_is_the_failure_of_its_sample(
     await world.trainer.publish(0)
     await world.assign(environment=EnvironmentTable(name="broken", options={"end": "w"}))
     await send(world.bus, task("g", num_samples=2))
-    found = await received(world.bus, buses.DEAD_CONSUMER, DeadLetter, 2)
+    found = await received(world.bus, subjects.DEAD_CONSUMER, DeadLetter, 2)
     assert {"".join(each.trajectory_ids) for each in found} == {"g/0", "g/1"}
     assert {each.reason for each in found} == {"the environment 'broken' failed: KeyError: 'no such tool'"}
     assert (await left_over(world.bus)) == 0
@@ -475,7 +476,7 @@ async def die_with_what_is_there(nats_url: str, count: int, times: int) -> None:
     for _ in range(times):
         async with Bus.connect(nats_url, "doomed") as doomed:
             held = 0
-            async for batch in doomed.deliveries(buses.rollout_consumer(RUN), RolloutTask):
+            async for batch in doomed.deliveries(subjects.rollout_consumer(RUN), RolloutTask):
                 held += len(batch)
                 if held >= count:
                     break
@@ -504,12 +505,12 @@ async def test_a_group_that_ends_its_worker_each_time_it_is_tried_alone_is_given
         await bus.declare()
         async with world_on(bus, nats_url) as world:
             await send(bus, task("culprit"))
-            async for held, *_ in bus.deliveries(buses.rollout_consumer(RUN), RolloutTask):
+            async for held, *_ in bus.deliveries(subjects.rollout_consumer(RUN), RolloutTask):
                 await bus.note_trials(held, MAX_TRIALS)  # as many workers died with it alone
                 break
             for _ in range(TOGETHER):
                 await held.retry(delay_s=0.01)
-                async for batch in bus.deliveries(buses.rollout_consumer(RUN), RolloutTask):
+                async for batch in bus.deliveries(subjects.rollout_consumer(RUN), RolloutTask):
                     if batch:
                         (held,) = batch
                         break
@@ -517,7 +518,7 @@ async def test_a_group_that_ends_its_worker_each_time_it_is_tried_alone_is_given
             await send(bus, task("innocent"))
             await world.trainer.publish(0)
             await world.assign()
-            (letter,) = await received(bus, buses.DEAD_CONSUMER, DeadLetter, 1)
+            (letter,) = await received(bus, subjects.DEAD_CONSUMER, DeadLetter, 1)
             assert letter.reason == f"it was sampled alone {MAX_TRIALS} times, and each time its worker died"
             assert letter.trajectory_ids == [f"culprit/{index}" for index in range(4)]
             assert {each.group_id for each in (await trajectories(bus, 4)).values()} == {"innocent"}
@@ -539,7 +540,7 @@ async def test_a_group_that_breaks_the_engine_is_found_and_the_others_are_sample
     await world.trainer.publish(0)
     await world.assign()
     await send(world.bus, task("g0"), task("culprit", text="w7"), task("g1"))
-    letters = asyncio.create_task(received(world.bus, buses.DEAD_CONSUMER, DeadLetter, 1))
+    letters = asyncio.create_task(received(world.bus, subjects.DEAD_CONSUMER, DeadLetter, 1))
     num_deaths = 0
     while not letters.done():
         assert world.running
@@ -581,7 +582,7 @@ async def test_work_is_taken_from_an_engine_that_is_stuck(nats_url: str, monkeyp
 
 
 async def another_takes(bus: Bus) -> list[Delivery[RolloutTask]]:
-    async for batch in bus.deliveries(buses.rollout_consumer(RUN), RolloutTask):
+    async for batch in bus.deliveries(subjects.rollout_consumer(RUN), RolloutTask):
         if batch:
             return batch
     raise AssertionError

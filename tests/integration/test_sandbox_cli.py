@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from perilune.client import AsyncSandboxClient
-from perilune.local.cluster import own_sandbox
+from perilune.local.short_lived import own_sandbox
 
 PROGRAM = """
 import sys

@@ -20,8 +20,9 @@ from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
 from perilune.api.weights.v1.weights_pb2 import SubscribeRequest
 from perilune.api.weights.v1.weights_pb2_grpc import WeightServiceStub
 from perilune.recipe import Recipe
-from perilune.runtime.bus import EVENT_CONSUMER, Bus
+from perilune.runtime.bus import Bus
 from perilune.runtime.service import open_channel
+from perilune.runtime.subjects import EVENT_CONSUMER
 from perilune.weights import Stage
 from tests.unit.trainer.messages import batch
 from tests.unit.trainer.models import recipe

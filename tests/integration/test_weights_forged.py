@@ -14,7 +14,8 @@ from pathlib import Path
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.recipe import Recipe, check_recipe
-from perilune.runtime.bus import Bus, rollout_consumer, scored_subject
+from perilune.runtime.bus import Bus
+from perilune.runtime.subjects import rollout_consumer, scored_subject
 from services.master.store import Store
 from tests.integration.test_master import answer_to, master_on
 from tests.integration.test_trainer import trainer_process

@@ -9,8 +9,9 @@ import torch
 from examples import one_iteration as example
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from services.trainer.policy.logprobs import sequence_logprobs, token_logprobs
-from services.trainer.policy.model import Policy, make_policy
+from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import pack_rows
+from services.trainer.policy.sources import make_policy
 
 
 def test_one_iteration_says_what_each_step_made(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,17 +15,10 @@ from pathlib import Path
 import pytest
 
 from perilune.errors import InvalidInputError, StateError, UnavailableError
-from perilune.local.cluster import (
-    exclusive_home,
-    free_ports,
-    local_cluster,
-    master_of,
-    page_address,
-    reading_master,
-    reason_to_give_up,
-    threads_of,
-    write_nats_config,
-)
+from perilune.local import local_cluster, reason_to_give_up
+from perilune.local.children import threads_of
+from perilune.local.home import exclusive_home, free_ports, master_of, page_address, write_nats_config
+from perilune.local.short_lived import reading_master
 from perilune.local.supervision import inherited, pause_s, restart_notice
 
 pytestmark = pytest.mark.slow  # trains, or starts services and processes

@@ -18,9 +18,10 @@ from playwright.sync_api import Page, expect
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.master.v1.master_pb2_grpc import FleetServiceStub, RunServiceStub, TrainingServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
-from perilune.local.cluster import free_ports
+from perilune.local.home import free_ports
 from perilune.runtime.auth import digest_of
-from perilune.runtime.bus import Bus, event_subject
+from perilune.runtime.bus import Bus
+from perilune.runtime.subjects import event_subject
 from tests.conftest import start_nats
 from tests.web.conftest import Site, start_master
 from tests.web.made import recipe_json

@@ -25,8 +25,8 @@ from transformers import AutoConfig
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import PeriluneError
+from perilune.runtime.device_lock import POLL_S, Device, give_memory_back
 from perilune.weights import RawTensor
-from perilune.weights.shared_memory import POLL_S, Device, give_memory_back
 from services.rollout.engines.base import Capacity, Deliver, Engine, EngineFactory, Generated, Sample, Span, promise
 from services.rollout.tokenizer import model_folder
 

@@ -1,0 +1,1 @@
+"""The policy: where it comes from, how sequences are packed, its log-probabilities."""

@@ -8,25 +8,17 @@ Left out: dropout (the trainer's log-probabilities must be those of the engines)
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
-from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError
-from perilune.recipe import AdapterTable, Recipe
-from perilune.weights import RawTensor, State
-from perilune.weights.adapted import A_SUFFIX, B_SUFFIX, BASE_DIGEST, CONFIG_FILE, PREFIX
-from services.trainer.sources import PACKAGE_PREFIX
-from services.trainer.versions.publisher import PublishedVersion, raw_tensor
+from perilune.recipe import AdapterTable
+from perilune.weights.adapted import A_SUFFIX, B_SUFFIX, PREFIX
 
 
 class AdaptedLinear(nn.Linear):
@@ -104,36 +96,3 @@ def merged_state(model: nn.Module) -> dict[str, Tensor]:
     state = {name: tensor for name, tensor in model.state_dict().items() if not name.endswith((".lora_A", ".lora_B"))}
     adapted = {name: module for name, module in model.named_modules() if isinstance(module, AdaptedLinear)}
     return state | {f"{name}.weight": module.merged() for name, module in adapted.items()}
-
-
-def adapter_snapshot(model: nn.Module, number: int, base: PolicyVersion, config: bytes) -> PublishedVersion:
-    """A version of the adapter: a copy that training does not reach. It is sent whole; nearly all of it changes."""
-    digest = memoryview(bytearray.fromhex(base.digest))
-    tensors = [raw_tensor(name, tensor.float().clone()) for name, tensor in factors(model).items()]
-    tensors.append(RawTensor(BASE_DIGEST, trajectory.DTYPE_UINT8, (len(digest),), digest))
-    return PublishedVersion(State.of(number, tensors), None, {CONFIG_FILE: config})
-
-
-def base_path(recipe: Recipe, first: Path) -> str:
-    """Where PEFT finds what the adapter changes: the recipe's model, or the checkpoint of version 0 where that is not
-    the same (it was warmed up, or made on the spot) or PEFT knows no such name."""
-    path = recipe.model.path
-    if path is None or recipe.warmup is not None or path.startswith(PACKAGE_PREFIX):
-        return str(first.resolve())
-    return path
-
-
-def peft_config(table: AdapterTable, base_path: str) -> bytes:
-    """PEFT's adapter_config.json."""
-    document: dict[str, Any] = {
-        "peft_type": "LORA",
-        "task_type": "CAUSAL_LM",
-        "base_model_name_or_path": base_path,
-        "r": table.rank,
-        "lora_alpha": table.alpha,
-        "target_modules": sorted(table.targets),
-        "lora_dropout": 0.0,
-        "bias": "none",
-        "inference_mode": True,
-    }
-    return (json.dumps(document, indent=2) + "\n").encode()

@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perilune.errors import InvalidInputError, NotFoundError
-from services.trainer.policy.model import Policy, load_policy
+from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import PackedRow, pack_rows
+from services.trainer.policy.sources import load_policy
 
 CONFIG, HEAD = "reward_model.json", "value_head.safetensors"
 

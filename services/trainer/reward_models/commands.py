@@ -69,7 +69,7 @@ def split(rows: Sequence[Labelled]) -> tuple[list[Labelled], list[Labelled]]:
 
 
 def _train_classic(arguments: argparse.Namespace, rows: list[Labelled], heldout: list[Labelled]) -> None:
-    from services.trainer.policy.model import load_policy
+    from services.trainer.policy.sources import load_policy
     from services.trainer.reward_models.classic import RewardModel, opening_of
     from services.trainer.reward_models.small import small_policy
     from services.trainer.reward_models.training import train_classic, triple_of
@@ -92,7 +92,7 @@ def _train_classic(arguments: argparse.Namespace, rows: list[Labelled], heldout:
 
 
 def _train_judge(arguments: argparse.Namespace, rows: list[Labelled]) -> None:
-    from services.trainer.policy.model import load_policy
+    from services.trainer.policy.sources import load_policy
     from services.trainer.reward_models.judges import judge_examples
     from services.trainer.reward_models.small import small_policy
     from services.trainer.reward_models.training import train_judge

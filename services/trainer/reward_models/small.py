@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from tokenizers import Regex, decoders, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from services.trainer.policy.model import Policy, random_llama, word_level_tokenizer
+from services.trainer.policy.created import random_llama, word_level_tokenizer
+from services.trainer.policy.model import Policy
 
 _PIECE = r"\d| ?[^\W\d]+|\s|[^\w\s]"  # a digit, a word, or one other character: arithmetic is done digit by digit
 _CHAT_TEMPLATE = "{{ bos_token }}{% for message in messages %}{{ message['content'] }}{% endfor %}"

@@ -37,7 +37,7 @@ def fine_tune(recipe: Recipe, out: Path) -> None:
     # torch takes seconds to import: a wrong recipe is told before.
     from transformers.utils.logging import disable_progress_bar
 
-    from services.trainer.policy.model import make_policy
+    from services.trainer.policy.sources import make_policy
     from services.trainer.policy.threads import use_threads
     from services.trainer.stages.warmup import warm_up
 

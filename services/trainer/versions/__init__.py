@@ -1,0 +1,1 @@
+"""Checkpoints, and versions as they are published."""

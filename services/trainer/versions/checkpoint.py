@@ -20,7 +20,8 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from perilune.errors import InvalidInputError, StateError
-from services.trainer.policy.model import Policy, load_policy
+from services.trainer.policy.model import Policy
+from services.trainer.policy.sources import load_policy
 
 STATE_FILE = "trainer.pt"
 NUM_KEPT = 2  # newest ones; version 0 stays too, to compare with

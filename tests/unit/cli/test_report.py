@@ -11,7 +11,8 @@ from rich.console import Console
 
 from perilune.api.master.v1.master_pb2 import Ledger, Run, RunState
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_TIMEOUT
-from perilune.cli.report import Pair, Report, as_json, match, print_report, render, save_curves, summary_as_json
+from perilune.cli.curves_picture import save_curves
+from perilune.cli.report import Pair, Report, as_json, match, print_report, render, summary_as_json
 from tests.unit.cli.messages import drawn, run, sample, versions
 
 PAIRS = [Pair(sample("a", "no answer: none", 0.0), sample("a", "9 + 12 = 21 yes answer: 9 12", 1.0))]

@@ -17,7 +17,8 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 from perilune.recipe import RewardTable
 from services.master.controller import is_trainable, rewards_of
 from services.master.intake import lost_by, scored_of, while_database_fails
-from services.master.store import Graded, Store
+from services.master.records import Graded
+from services.master.store import Store
 from services.master.tables import SampleState
 
 

@@ -13,7 +13,8 @@ from perilune.api.master.v1.master_pb2 import RUN_STATE_STOPPED
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN
 from perilune.errors import UnavailableError
 from services.master import registry
-from services.master.store import Group, Scored, Store
+from services.master.records import Group, Scored
+from services.master.store import Store
 from services.master.tables import SampleState
 
 

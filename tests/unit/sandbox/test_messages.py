@@ -7,10 +7,10 @@ import pytest
 from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from perilune.errors import InvalidInputError
 from services.sandbox.job import Limits
-from services.sandbox.judge import call_values, plain
 from services.sandbox.languages import LANGUAGES, language_named
 from services.sandbox.languages.java import main_class
 from services.sandbox.messages import check_path, read_files, read_limits
+from services.sandbox.test_values import call_values, plain
 
 
 @pytest.mark.parametrize("path", ["a", "a/b.txt", ".hidden", "a b/ü", "..a"])

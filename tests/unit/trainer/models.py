@@ -10,7 +10,8 @@ import torch
 
 from perilune.recipe import CreateModel, Recipe, check_recipe
 from services.trainer.batch import Group, Sample
-from services.trainer.policy.model import Policy, create_policy
+from services.trainer.policy.created import create_policy
+from services.trainer.policy.model import Policy
 
 torch.set_num_threads(1)
 

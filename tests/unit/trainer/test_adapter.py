@@ -15,17 +15,10 @@ from perilune.weights.adapted import adapted, base_digest, scale_of
 from perilune.weights.store import VersionStore
 from services.trainer.batch import Group, Sample
 from services.trainer.learner import Learner
-from services.trainer.policy.adapter import (
-    AdaptedLinear,
-    adapt,
-    adapter_snapshot,
-    base_path,
-    factors,
-    merged_state,
-    peft_config,
-)
+from services.trainer.policy.adapter import AdaptedLinear, adapt, factors, merged_state
 from services.trainer.policy.model import Policy
-from services.trainer.versions.publisher import snapshot
+from services.trainer.versions.adapter_version import adapter_snapshot, base_path, peft_config
+from services.trainer.versions.snapshot import snapshot
 from tests.unit.trainer.models import groups, recipe, same_bits, state, tiny_policy
 
 TABLE = AdapterTable(rank=2, alpha=6, targets=["q_proj", "down_proj"])

@@ -10,7 +10,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, NotFoundError, StateError
 from perilune.recipe import Recipe
 from services.trainer.learner import never
-from services.trainer.policy.model import load_policy
+from services.trainer.policy.sources import load_policy
 from services.trainer.ranks.group import Ranks
 from services.trainer.session import Session
 from tests.unit.trainer.messages import batch

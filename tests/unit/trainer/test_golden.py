@@ -21,9 +21,10 @@ from perilune.recipe import Recipe, load_recipe
 from perilune.tasks import search
 from services.trainer.batch import Group, Sample
 from services.trainer.learner import Learner, never
-from services.trainer.policy.model import Policy, make_policy
+from services.trainer.policy.model import Policy
+from services.trainer.policy.sources import make_policy
 from services.trainer.stages.warmup import warm_up
-from services.trainer.versions.publisher import snapshot
+from services.trainer.versions.snapshot import snapshot
 from tests.unit.trainer.models import plain_logprobs
 
 RECORD = Path("tests/cases/trainer/golden.json")

@@ -11,7 +11,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.models.chat import prompt_ids
 from perilune.tasks import search
-from services.trainer.policy.model import load_policy, make_policy, word_tokenizer
+from services.trainer.policy.created import word_tokenizer
+from services.trainer.policy.sources import load_policy, make_policy
 from tests.unit.trainer.models import recipe, same_bits, state, tiny_policy
 
 

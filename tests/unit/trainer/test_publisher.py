@@ -21,8 +21,9 @@ from perilune.api.weights.v1.weights_pb2_grpc import WeightServiceStub
 from perilune.runtime.service import open_channel
 from perilune.weights import RawTensor, Stage, State
 from perilune.weights.store import VersionStore
-from services.trainer.versions.publisher import PublishedVersion, Publisher, snapshot
+from services.trainer.versions.publisher import Publisher
 from services.trainer.versions.quantize import Kind
+from services.trainer.versions.snapshot import PublishedVersion, snapshot
 from tests.unit.trainer.models import tiny_policy
 
 

@@ -10,8 +10,8 @@ from perilune.api.trajectory.v1.trajectory_pb2 import DTYPE_BFLOAT16, DTYPE_FLOA
 from perilune.errors import WeightStreamError
 from perilune.weights import RawTensor
 from perilune.weights.quantized import dequantized, to_bfloat16
-from services.trainer.versions.publisher import snapshot
 from services.trainer.versions.quantize import quantized
+from services.trainer.versions.snapshot import snapshot
 from tests.unit.trainer.models import tiny_policy
 
 

@@ -15,7 +15,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import DTYPE_BFLOAT16
 from perilune.errors import NotFoundError, WeightStreamError
 from perilune.weights import RawTensor, State, make_delta
 from perilune.weights.store import VersionStore, write_safetensors
-from services.trainer.versions.publisher import snapshot
+from services.trainer.versions.snapshot import snapshot
 from tests.unit.trainer.models import tiny_policy
 
 

@@ -1,0 +1,1 @@
+"""The engine in torch, inside the rollout worker."""

@@ -1,0 +1,96 @@
+"""Services that live for one command: a master that only reads, a sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from perilune.errors import (
+    SettingsError,
+    UnavailableError,
+)
+from perilune.local.children import complaint, log_tail
+from perilune.local.home import (
+    LOOPBACK,
+    SERVICE_PATIENCE_S,
+    STOP_PATIENCE_S,
+    services_root,
+    with_root,
+)
+from perilune.local.supervision import WRONG_SETTINGS, inherited
+
+
+@contextlib.asynccontextmanager
+async def reading_master(home: Path) -> AsyncIterator[str]:
+    """A short-lived master that only reads the home's database; gives its address.
+
+    UnavailableError or InvalidInputError, with what it said, if it does not come up.
+    """
+    env = {"PERILUNE_READ_ONLY": "1", "PERILUNE_HOME": str(home.resolve())}
+    async with _short_lived("master", env, f"no master could be started to read {home}") as address:
+        yield address
+
+
+@contextlib.asynccontextmanager
+async def own_sandbox(num_slots: int = 1) -> AsyncIterator[str]:
+    """A short-lived sandbox; gives its address.
+
+    UnavailableError or InvalidInputError, with what it said, if it does not come up.
+    """
+    env = {"PERILUNE_SANDBOX_NUM_SLOTS": str(num_slots)}
+    async with _short_lived("sandbox", env, "no sandbox could be started") as address:
+        yield address
+
+
+@contextlib.asynccontextmanager
+async def _short_lived(service: str, env: dict[str, str], trouble: str) -> AsyncIterator[str]:
+    with tempfile.TemporaryDirectory(prefix="perilune-") as folder:
+        ready_file, log = Path(folder) / f"{service}.json", Path(folder) / "log"
+        env = {
+            "PERILUNE_LISTEN": f"{LOOPBACK}:0",
+            "PERILUNE_READY_FILE": str(ready_file),
+            "PERILUNE_EXIT_WITH_PARENT": "1",
+            "PYTHONPATH": with_root(services_root()),
+            **env,
+        }
+        inheritance = inherited(os.environ, service)
+        inheritance.pop("PERILUNE_METRICS_PORT", None)  # it may be a running service's
+        with log.open("wb") as output:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-m",
+                f"services.{service}",
+                env=inheritance | env,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            deadline = time.monotonic() + SERVICE_PATIENCE_S
+            while not ready_file.exists():
+                if process.returncode is not None or time.monotonic() > deadline:
+                    if process.returncode == WRONG_SETTINGS:
+                        raise SettingsError(f"{trouble}: {complaint(log)}")
+                    raise UnavailableError(f"{trouble}:\n{log_tail(log)}")
+                await asyncio.sleep(0.02)
+            yield json.loads(ready_file.read_text())["address"]
+        finally:
+            await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        process.terminate()
+    try:
+        await asyncio.wait_for(process.wait(), STOP_PATIENCE_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
