@@ -1,86 +1,8 @@
-"""`python -m services.master`: the master as a process."""
+"""`python -m services.master`"""
 
-from __future__ import annotations
-
-from collections.abc import Awaitable
-
-from perilune.api.master.v1 import master_pb2, master_pb2_grpc
-from perilune.runtime.bus import Bus
-from perilune.runtime.http import serve_http
-from perilune.runtime.service import Service, main, patiently, until_stopping
-from perilune.runtime.telemetry import is_exporting
-from services.master.api.fleet import FleetService
-from services.master.api.runs import RunService
-from services.master.api.training import TrainingService
+from perilune.runtime.service import main
 from services.master.config import MasterSettings
-from services.master.gauges import keep_gauges
-from services.master.intake import take_advisories, take_dead_letters, take_events, take_partials, take_scores
-from services.master.liveness import watch_fleet
-from services.master.migrate import migrate_if_older
-from services.master.registry import Registry
-from services.master.single_master import has_master, single_master, until_released
-from services.master.store import Store
-from services.master.web import page_routes
-
-_SERVICES = master_pb2.DESCRIPTOR.services_by_name
-
-
-async def run(service: Service) -> None:
-    settings = service.settings
-    assert isinstance(settings, MasterSettings)
-    settings.make_home()
-    if settings.read_only:
-        await migrate_if_older(settings)
-        async with Store.open(settings.database, migrate=False) as store:
-            await _serve_readers(service, store, settings)
-        return
-    async with (
-        patiently(single_master, settings.database, patience_s=settings.patience_s) as lost,
-        Store.open(settings.database) as store,
-        patiently(Bus.connect, settings.nats_url, service.id, patience_s=settings.patience_s) as bus,
-    ):
-        await _serve(service, store, bus, lost)
-
-
-async def _serve_readers(service: Service, store: Store, settings: MasterSettings) -> None:
-    async def is_driven() -> bool:
-        return await has_master(settings.database)
-
-    await until_released(settings.database)  # a master whose launcher was killed still ends
-    readers = RunService(store, None, None, is_driven)
-    master_pb2_grpc.add_RunServiceServicer_to_server(readers, service.server)
-    await service.listen([_SERVICES["RunService"]])
-    await service.ready()
-    await service.stopping.wait()
-
-
-async def _serve(service: Service, store: Store, bus: Bus, lost: Awaitable[None]) -> None:
-    await bus.declare()
-    registry = Registry(store, bus)
-    await registry.recover()
-    fleet = FleetService(registry)
-    runs = RunService(store, registry, fleet)
-    master_pb2_grpc.add_RunServiceServicer_to_server(runs, service.server)
-    master_pb2_grpc.add_FleetServiceServicer_to_server(fleet, service.server)
-    master_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingService(store, registry), service.server)
-    await service.listen(list(_SERVICES.values()))
-    async with serve_http(service, {_SERVICES["RunService"]: runs}, page_routes()):
-        await service.ready()
-        try:
-            await until_stopping(
-                service,
-                lost,
-                take_scores(bus, store, registry.notify),
-                take_partials(bus, store, registry.notify),
-                take_dead_letters(bus, store, registry.notify),
-                take_events(bus, registry.hear),
-                take_advisories(bus),
-                watch_fleet(registry.liveness, bus.answers, registry.tell_of),
-                *([keep_gauges(store, registry, fleet)] if is_exporting() else []),
-            )
-        finally:
-            await registry.close()
-
+from services.master.server import run
 
 if __name__ == "__main__":
     main("master", MasterSettings, run)

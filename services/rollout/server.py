@@ -2,44 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import time
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
-
-import grpc
 import torch
 
-from perilune.api.master.v1.master_pb2 import RunAssignment
 from perilune.api.rollout.v1 import rollout_pb2
-from perilune.api.rollout.v1.rollout_pb2 import GetStatusRequest, GetStatusResponse
-from perilune.api.rollout.v1.rollout_pb2_grpc import RolloutServiceServicer, add_RolloutServiceServicer_to_server
-from perilune.api.trajectory.v1.trajectory_pb2 import Event
-from perilune.errors import InvalidInputError
-from perilune.recipe import read_stored_recipe
-from perilune.runtime import bus as buses
-from perilune.runtime import subjects
+from perilune.api.rollout.v1.rollout_pb2_grpc import add_RolloutServiceServicer_to_server
 from perilune.runtime.bus import Bus
-from perilune.runtime.fleet import assignments
 from perilune.runtime.http import serve_http
 from perilune.runtime.service import Service, patiently, until_stopping
-from perilune.runtime.vitals import Vitals, beat
+from perilune.runtime.vitals import beat
 from perilune.weights.relay import Relay
 from perilune.weights.server import SERVICE as WEIGHT_SERVICE
-from perilune.weights.shared_memory import SharedReceiver, SharedVersions
 from services.rollout.config import RolloutSettings
 from services.rollout.openai.endpoint import Endpoint
-from services.rollout.worker import RunWorker
-
-logger = logging.getLogger(__name__)
-
-HAND_BACK_S = 10.0  # for what is unfinished to be stored on the bus when this service stops
+from services.rollout.runs import Workers
+from services.rollout.servicer import RolloutServicer
 
 
 async def run(service: Service) -> None:
-    """Samples for every assigned run until the service is told to stop."""
+    """Samples for every assigned run until the service is asked to stop."""
     assert isinstance(service.settings, RolloutSettings)
     torch.set_num_threads(service.settings.num_threads)
     async with patiently(
@@ -55,108 +35,3 @@ async def run(service: Service) -> None:
         async with serve_http(service, {descriptor: servicer}, Endpoint(workers.all, service.gate).routes()):
             await service.ready()
             await until_stopping(service, workers.follow_assignments(), beat(service, workers.vitals))
-
-
-@dataclass(frozen=True)
-class _Assigned:
-    worker: RunWorker
-    news: asyncio.Queue[RunAssignment]
-    serving: asyncio.Task[None]
-
-
-class Workers:
-    """The runs of this process: each has an engine, and none waits for another."""
-
-    def __init__(self, service: Service, bus: Bus, relay: Relay) -> None:
-        self._service = service
-        self._bus = bus
-        self._relay = relay
-        self._assigned: dict[str, _Assigned] = {}
-
-    def all(self) -> list[RunWorker]:
-        return [assigned.worker for assigned in self._assigned.values()]
-
-    def vitals(self) -> Vitals:
-        """How the engines' work gets on: of several runs the first that something is done for speaks for all."""
-        busy = [worker for worker in self.all() if worker.doing]
-        progress = sum(worker.progress for worker in self.all())
-        return Vitals(busy[0].doing, progress, busy[0].run_id) if busy else Vitals(progress=progress)
-
-    async def follow_assignments(self) -> None:
-        """Starts a worker for a run that was assigned, and ends that of a run that no longer is.
-
-        When told to stop, it gives back what its engines have written so far, for others to go on with.
-        """
-        async with asyncio.TaskGroup() as tasks:
-            try:
-                async for runs in assignments(self._service, serves_weights=self._service.settings.hybrid is None):
-                    self._follow(runs, tasks)
-            except asyncio.CancelledError:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(HAND_BACK_S):
-                        await asyncio.gather(*(worker.hand_back() for worker in self.all()))
-                raise
-
-    def _follow(self, runs: Sequence[RunAssignment], tasks: asyncio.TaskGroup) -> None:
-        wanted = {run.run_id: run for run in runs}
-        for run_id in self._assigned.keys() - wanted.keys():
-            self._assigned.pop(run_id).serving.cancel()
-            self._relay.leave(run_id)
-        for run in wanted.values():
-            if run.run_id not in self._assigned and run.weights_address:
-                self._assigned[run.run_id] = self._start(run, tasks)
-            if run.run_id in self._assigned:
-                self._assigned[run.run_id].news.put_nowait(run)
-
-    def _start(self, run: RunAssignment, tasks: asyncio.TaskGroup) -> _Assigned:
-        recipe = read_stored_recipe(run.recipe_json)
-        hybrid = self._service.settings.hybrid
-        weights = (
-            SharedReceiver(SharedVersions.of(hybrid, run.run_id))
-            if hybrid
-            else self._relay.policy_receiver(run.run_id, self._service.id, recipe.trainer.adapter is not None)
-        )
-        worker = RunWorker(self._service, self._bus, recipe.rollout, run.run_id, weights)
-        news: asyncio.Queue[RunAssignment] = asyncio.Queue()
-        return _Assigned(worker, news, tasks.create_task(self._serve(worker, news)))
-
-    async def _serve(self, worker: RunWorker, news: asyncio.Queue[RunAssignment]) -> None:
-        """A run whose model this worker cannot sample must not end the others: it is said aloud, and left."""
-        try:
-            await worker.serve(_each(news))
-        except* InvalidInputError as errors:
-            text = "; ".join(str(error) for error in _leaves(errors))[: buses.MAX_REASON_CHARS]
-            logger.error("cannot serve %s: %s", worker.run_id, text)
-            event = Event(
-                run_id=worker.run_id,
-                time_unix_ns=time.time_ns(),
-                source=self._service.id,
-                kind="rollout_failed",
-                text=text,
-            )
-            await self._bus.publish(
-                subjects.event_subject(worker.run_id), event, f"{worker.run_id}/{self._service.id}/rollout_failed"
-            )
-
-
-async def _each(news: asyncio.Queue[RunAssignment]) -> AsyncIterator[RunAssignment]:
-    while True:
-        yield await news.get()
-
-
-def _leaves(errors: BaseExceptionGroup[BaseException]) -> list[BaseException]:
-    nested = [_leaves(error) if isinstance(error, BaseExceptionGroup) else [error] for error in errors.exceptions]
-    return [leaf for leaves in nested for leaf in leaves]
-
-
-class RolloutServicer(RolloutServiceServicer):
-    """RolloutService, as the proto documents it."""
-
-    def __init__(self, worker_id: str, workers: Workers) -> None:
-        self._worker_id = worker_id
-        self._workers = workers
-
-    async def GetStatus(
-        self, request: GetStatusRequest, context: grpc.aio.ServicerContext[GetStatusRequest, GetStatusResponse]
-    ) -> GetStatusResponse:
-        return GetStatusResponse(worker_id=self._worker_id, runs=[worker.status() for worker in self._workers.all()])

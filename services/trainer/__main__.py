@@ -5,7 +5,7 @@
 
 from perilune.runtime.service import main
 from services.trainer.config import TrainerSettings
-from services.trainer.worker import run
+from services.trainer.server import run
 
 if __name__ == "__main__":
     main("trainer", TrainerSettings, run)

@@ -1,4 +1,4 @@
-"""The trainer service: leases a run, trains it, and streams its weights.
+"""The trainer's work: leases a run, trains it, and streams its weights.
 
 consumes       batches of scored groups, from the master
 produces       weight versions: to the fleet by the weight stream, to the master as commits
@@ -11,16 +11,14 @@ Of several ranks the first one does this; the others follow its orders, and serv
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import TypeVar
 
 import grpc
-from transformers.utils.logging import disable_progress_bar
 
 from perilune.api.master.v1.master_pb2 import (
     AcquireRunRequest,
@@ -36,20 +34,20 @@ from perilune.api.master.v1.master_pb2 import (
 from perilune.api.master.v1.master_pb2_grpc import TrainingServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import Event
 from perilune.channel import refusal
-from perilune.errors import InvalidInputError, PeriluneError, SettingsError, UnavailableError, verdict
+from perilune.errors import PeriluneError, SettingsError, UnavailableError, verdict
 from perilune.recipe import Recipe, read_stored_recipe
 from perilune.runtime import telemetry
 from perilune.runtime.bus import Bus
-from perilune.runtime.service import Service, open_channel, patiently, until_stopping
+from perilune.runtime.service import Service
 from perilune.runtime.subjects import event_subject
-from perilune.runtime.vitals import Vitals, beat
+from perilune.runtime.vitals import Vitals
 from perilune.weights.adapted import STREAM
 from services.trainer.gap import gap_limit, gap_warning
 from services.trainer.hybrid import Turns
 from services.trainer.learner import InterruptedTraining
 from services.trainer.ranks.group import END, RankLostError, Ranks
 from services.trainer.session import FOLLOW, Session, versions_of
-from services.trainer.versions.publisher import SERVICE, Publisher
+from services.trainer.versions.publisher import Publisher
 
 logger = logging.getLogger(__name__)
 
@@ -71,40 +69,6 @@ OPEN, PUBLISH = "open", "publish"
 
 T = TypeVar("T")
 Lease = grpc.aio.UnaryStreamCall[AcquireRunRequest, AcquireRunResponse]
-
-
-async def run(service: Service) -> None:
-    """Serves weights and trains runs until the service is told to stop.
-
-    UnavailableError: no NATS server, or another rank of this trainer is gone.
-    """
-    disable_progress_bar()  # transformers draws one for every file it reads or writes
-    # All of torch's work is done by one thread: the event loop stays free to send weights.
-    thread, loop = ThreadPoolExecutor(1, "torch"), asyncio.get_running_loop()
-    ranks = await loop.run_in_executor(thread, Ranks.of_environment)
-    if ranks.size > 1 and service.settings.hybrid:
-        raise InvalidInputError("PERILUNE_HYBRID: a trainer of several ranks does not take turns with an engine")
-    publisher = Publisher(ranks.rank)
-    publisher.add_to(service.server)
-    await service.listen([SERVICE])
-    addresses = await loop.run_in_executor(thread, ranks.gathered, service.address)
-    if not ranks.leads:
-        await service.ready()
-        await follow(ranks, publisher, thread)
-        return
-    try:
-        async with (
-            patiently(
-                Bus.connect, service.settings.nats_url, service.id, patience_s=service.settings.patience_s
-            ) as bus,
-            open_channel(service.settings.master_address) as channel,
-        ):
-            await service.ready()
-            trainer = Trainer(service, bus, publisher, channel, ranks, addresses, thread)
-            await until_stopping(service, trainer.work(), beat(service, trainer.vitals))
-    finally:
-        with contextlib.suppress(RankLostError):  # they end by themselves then
-            await loop.run_in_executor(thread, ranks.order, END)
 
 
 class Trainer:
