@@ -35,6 +35,7 @@ from opentelemetry.context import Context
 from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter
 from perilune.channel import Credentials, read_pem, read_secret
 from perilune.errors import InvalidInputError, OverloadedError, PeriluneError, TooLargeError, UnavailableError
+from perilune.ids import dead_letter_id
 from perilune.runtime import telemetry
 from perilune.runtime.subjects import (
     DEAD,
@@ -50,6 +51,7 @@ from perilune.runtime.subjects import (
     check_subject,
     run_of,
     safe_id,
+    trial_subject,
 )
 
 logger = logging.getLogger(__name__)
@@ -419,15 +421,16 @@ class Bus:
         logger.error("gave up a message on %s: %s", raw.subject, reason)
         letter = dead_letter(raw, reason, run_id, trajectory_ids)
         place = _place_of(raw) or f"{raw.subject}/{letter.message_id}"
-        of = f"{len(trajectory_ids)}/{trajectory_ids[0]}" if trajectory_ids else ""
-        await self.publish(DEAD_SUBJECT, letter, f"dead/{place}/{of}")
+        await self.publish(DEAD_SUBJECT, letter, dead_letter_id(place, trajectory_ids))
 
     # How often a message was tried alone and ended its worker: what it is given up for, at last.
 
     async def num_trials(self, delivery: Delivery[Any]) -> int:
         """Trials that were noted and not taken back. UnavailableError if the server does not answer."""
         try:
-            return int((await self._jetstream.get_last_msg(TRIALS, _trial_subject(delivery))).data or 0)
+            return int(
+                (await self._jetstream.get_last_msg(TRIALS, trial_subject(delivery.run_id, delivery.number))).data or 0
+            )
         except (StreamNotFoundError, ValueError):
             return 0
         except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
@@ -436,7 +439,9 @@ class Bus:
     async def note_trials(self, delivery: Delivery[Any], count: int) -> None:
         """Notes, durably, how often a message was tried alone. UnavailableError if the server does not answer."""
         try:
-            await self._jetstream.publish(_trial_subject(delivery), str(count).encode(), timeout=5)
+            await self._jetstream.publish(
+                trial_subject(delivery.run_id, delivery.number), str(count).encode(), timeout=5
+            )
         except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
             raise UnavailableError(f"the bus does not take note of a message that is tried: {error!r}") from error
 
@@ -486,10 +491,6 @@ def _message_id(raw: Msg) -> str:
 def _place_of(raw: Msg) -> str:
     """The stream and number that a delivered message lies at."""
     return f"{raw.metadata.stream}/{raw.metadata.sequence.stream}" if raw.reply else ""
-
-
-def _trial_subject(delivery: Delivery[Any]) -> str:
-    return f"perilune.{delivery.run_id}.trial.{delivery.number}"
 
 
 def _num_header_bytes(headers: dict[str, str]) -> int:

@@ -36,6 +36,11 @@ def event_subject(run_id: str) -> str:
     return f"perilune.{run_id}.event"
 
 
+def trial_subject(run_id: str, number: int) -> str:
+    """Where trials of one message are counted, by its number in its stream."""
+    return f"perilune.{run_id}.trial.{number}"
+
+
 def run_of(subject: str) -> str:
     """The run that a subject belongs to; empty for one of no run."""
     match subject.split("."):

@@ -14,6 +14,7 @@ from perilune.api.master.v1.master_pb2 import Version
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_REPETITION, PolicyVersion, Trajectory
 from perilune.errors import InvalidInputError, StateError
+from perilune.ids import MessageId, RestId, SampleId, TaskId
 from perilune.recipe import Recipe, RewardTable
 from perilune.rewards import group_rewards
 from perilune.runtime.bus import Bus
@@ -194,7 +195,7 @@ class Controller:
         await self._store.add_groups(groups)
         await asyncio.gather(
             *(
-                self._publish(group, range(group.num_samples), policy, f"{group.id}/1", trace)
+                self._publish(group, range(group.num_samples), policy, TaskId(group.id, 1), trace)
                 for group, trace in zip(groups, traces, strict=True)
             )
         )
@@ -217,7 +218,7 @@ class Controller:
             again = replace(group, num_dispatches=group.num_dispatches + 1)
             fresh = [sample.sample_index for sample in samples if not sample.round]
             if fresh:
-                message_id = f"{group.id}/{again.num_dispatches}"
+                message_id = TaskId(group.id, again.num_dispatches)
                 await self._publish(again, fresh, policy, message_id, traces[group.id])
             for sample in samples:
                 if sample.round:
@@ -229,7 +230,7 @@ class Controller:
         assert payload is not None  # it was saved before it was marked
         unfinished = Trajectory.FromString(payload)
         unfinished.round = sample.round
-        message_id = f"{group.id}/{sample.sample_index}/round-{sample.round}-{group.num_dispatches}"
+        message_id = RestId(SampleId(group.id, sample.sample_index), sample.round, group.num_dispatches)
         trace = {"traceparent": group.traceparent} if group.traceparent else {}
         await self._publish(group, [sample.sample_index], policy, message_id, trace, unfinished)
 
@@ -238,14 +239,14 @@ class Controller:
         group: Group,
         sample_indices: Sequence[int],
         policy: PolicyVersion,
-        message_id: str,
+        message_id: MessageId,
         trace: dict[str, str],
         unfinished: Trajectory | None = None,
     ) -> None:
         budget = schedule.budget_tokens(self._recipe, group.iteration, policy.number)
         task = task_for(group, sample_indices, policy, self._recipe, self._prompts, budget, unfinished)
         try:
-            await self._bus.publish(prompt_subject(self._run_id), task, message_id, headers=trace)
+            await self._bus.publish(prompt_subject(self._run_id), task, str(message_id), headers=trace)
         except InvalidInputError as error:  # over the bus's limit: these samples end, and the run goes on
             logger.error("%s cannot be sent out: %s", group.id, error)
             await self._store.mark_dead([(group.id, index) for index in sample_indices], str(error))

@@ -16,6 +16,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     SamplingParams,
     Trajectory,
 )
+from perilune.ids import GroupId
 from perilune.recipe import Recipe, option_text
 from services.master.prompts import PromptSet
 from services.master.records import Group
@@ -27,7 +28,7 @@ def training_groups(
     """One draw of prompts as groups that are dispatched at a version."""
     return [
         Group(
-            id=f"{run_id}.{draw_number}.{position}",
+            id=str(GroupId(run_id, draw_number, position)),
             run_id=run_id,
             iteration=version,
             purpose=PURPOSE_TRAIN,
@@ -44,7 +45,7 @@ def evaluation_groups(run_id: str, iteration: int, modes: Sequence[str], num_pro
     """Every held-out problem once in each mode; the same problems at every evaluation."""
     return [
         Group(
-            id=f"{run_id}.{iteration}.{mode}.{position}",
+            id=str(GroupId(run_id, iteration, position, mode)),
             run_id=run_id,
             iteration=iteration,
             purpose=PURPOSE_EVALUATE,

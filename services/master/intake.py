@@ -27,6 +27,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 )
 from perilune.codec import check_arrays, num_response_tokens
 from perilune.errors import InvalidInputError
+from perilune.ids import SampleId, TaskId, belongs, parse_message, parse_sample
 from perilune.runtime.bus import MAX_REASON_CHARS, Bus, Delivery, in_words, settled
 from perilune.runtime.subjects import (
     ADVISORY_CONSUMER,
@@ -120,9 +121,9 @@ async def _write(
         for delivery in line.deliveries:
             if refused:
                 reason = f"the database refuses it: {getattr(refused, 'orig', None) or in_words(refused)}"
-                await delivery.reject(reason, delivery.run_id, [f"{group_id}/{index}"])
+                await delivery.reject(reason, delivery.run_id, [str(SampleId(group_id, index))])
             elif (group_id, index) in unknown:
-                await delivery.reject("no run asked for this sample", delivery.run_id, [f"{group_id}/{index}"])
+                await delivery.reject("no run asked for this sample", delivery.run_id, [str(SampleId(group_id, index))])
             else:
                 await delivery.ack()
 
@@ -143,7 +144,7 @@ async def while_database_fails(store: Store, change: Callable[[], Awaitable[R]])
 
 def check_sample(run_id: str, sample: Trajectory) -> None:
     """InvalidInputError if a trajectory that came on a run's subject is damaged, or is of another run."""
-    if sample.run_id != run_id or not sample.group_id.startswith(f"{run_id}."):
+    if sample.run_id != run_id or not belongs(sample.group_id, run_id):
         raise InvalidInputError(
             f"it came on a subject of the run {run_id!r}, and says that it is sample {sample.sample_index} of group "
             f"{sample.group_id[:200]!r} of the run {sample.run_id[:200]!r}"
@@ -153,8 +154,8 @@ def check_sample(run_id: str, sample: Trajectory) -> None:
 
 def _ends_with(delivery: Delivery[M], sample: Trajectory) -> tuple[str, list[str]]:
     """The run and the samples that end with a message that is rejected: none of another run's."""
-    is_of_run = sample.run_id == delivery.run_id and sample.group_id.startswith(f"{sample.run_id}.")
-    return delivery.run_id, [f"{sample.group_id}/{sample.sample_index}"] if is_of_run else []
+    is_of_run = sample.run_id == delivery.run_id and belongs(sample.group_id, sample.run_id)
+    return delivery.run_id, [str(SampleId(sample.group_id, sample.sample_index))] if is_of_run else []
 
 
 def partial_of(sample: Trajectory, payload: bytes) -> Partial:
@@ -225,27 +226,27 @@ def readable(text: str) -> str:
     return text.replace("\0", "\\0")[:MAX_REASON_CHARS]
 
 
-def lost_by(letter: DeadLetter) -> tuple[list[tuple[str, int]], str]:
+def lost_by(letter: DeadLetter) -> tuple[list[SampleId], str]:
     """The samples, or the group, that end with a dead letter.
 
-    The sender names the samples if it could read the message; else the message's id tells, since the master and the
-    workers derive it from the group (`<group>/<dispatch>`) or from the sample (`<group>/<sample>/<stage>`; a stage is
-    `finished`, `scored`, or the round that was asked for or saved).
+    The sender names the samples if it could read the message; else the message's id tells.
     """
     if letter.trajectory_ids:
-        pairs = [trajectory_id.rsplit("/", 1) for trajectory_id in letter.trajectory_ids]
-        return [(pair[0], int(pair[1])) for pair in pairs if len(pair) == 2 and _is_index(pair[1])], ""
-    match letter.message_id.split("/"):
-        case [group_id, dispatch] if _is_index(dispatch) and letter.subject.endswith(".prompt"):
-            return [], group_id
-        case [group_id, index, _stage] if _is_index(index):
-            return [(group_id, int(index))], ""
-    return [], ""
+        return [sample for sample in map(_sample_or_none, letter.trajectory_ids) if sample], ""
+    try:
+        about = parse_message(letter.message_id)
+    except InvalidInputError:
+        return [], ""
+    if not isinstance(about, TaskId):
+        return [about.sample], ""
+    return [], about.group_id if letter.subject.endswith(".prompt") else ""
 
 
-def _is_index(text: str) -> bool:
-    """Whether it is a number that a sample may have: uint32 in the contract."""
-    return len(text) <= 10 and text.isascii() and text.isdigit() and int(text) < 1 << 32
+def _sample_or_none(text: str) -> SampleId | None:
+    try:
+        return parse_sample(text)
+    except InvalidInputError:
+        return None
 
 
 async def take_advisories(bus: Bus) -> None:

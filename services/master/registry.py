@@ -23,6 +23,7 @@ from perilune.errors import (
     UnavailableError,
     verdict,
 )
+from perilune.ids import event_id
 from perilune.recipe import Mistake, Recipe, TrainerTable, read_stored_recipe
 from perilune.recipe.files import settled
 from perilune.runtime.bus import OUTAGES, Backlog, Bus
@@ -294,7 +295,8 @@ class Registry:
             try:
                 if worker.kind == BUS:
                     raise UnavailableError(change.text)
-                await self._bus.publish(event_subject(run_id), event, f"{run_id}/{worker.id}/{event.time_unix_ns}")
+                message_id = event_id(run_id, worker.id, kind, event.time_unix_ns)
+                await self._bus.publish(event_subject(run_id), event, message_id)
             except UnavailableError:
                 await self.hear(event)
 

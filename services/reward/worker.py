@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_UNAVAILABLE, Image, Message, Score
 from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory, Trajectory
 from perilune.errors import InvalidInputError, UnavailableError
+from perilune.ids import SampleId, StageId
 from perilune.runtime import bus as buses
 from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery
@@ -55,7 +56,7 @@ class _Worker:
         trajectory, number = delivery.message, delivery.number
         stuck_at = time.monotonic() + self.deadline_s + STUCK_S
         delivery.progresses = lambda: time.monotonic() < stuck_at
-        ids = [f"{trajectory.group_id}/{trajectory.sample_index}"] if trajectory.run_id == delivery.run_id else []
+        ids = [str(sample_id(trajectory))] if trajectory.run_id == delivery.run_id else []
         async with buses.settled(delivery, delivery.run_id, ids, delay_s=2.0 ** (self.num_tries[number] + 1)):
             if trajectory.run_id != delivery.run_id:
                 raise InvalidInputError(f"a trajectory of the run {trajectory.run_id[:200]!r} on another run's subject")
@@ -75,8 +76,13 @@ class _Worker:
         await self.bus.publish(
             subjects.scored_subject(trajectory.run_id),
             ScoredTrajectory(trajectory=trajectory, score=score),
-            f"{trajectory.id}/scored-{trajectory.round}",  # what an earlier round left must not hide it
+            str(StageId(sample_id(trajectory), "scored", trajectory.round)),
         )
+
+
+def sample_id(trajectory: Trajectory) -> SampleId:
+    """Which sample a trajectory is."""
+    return SampleId(trajectory.group_id, trajectory.sample_index)
 
 
 async def _score_trajectory(trajectory: Trajectory, processes: Processes, deadline_s: float) -> Score:

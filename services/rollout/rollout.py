@@ -17,6 +17,7 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import Ending, Repetition, Segment, Trajectory
 from perilune.codec import pack, unpack
 from perilune.errors import OverloadedError, UnavailableError
+from perilune.ids import SampleId
 from services.rollout.engines.base import Generated, Sample, Sampling, Span
 from services.rollout.environments.base import Environment
 from services.rollout.repetition import Rule
@@ -58,6 +59,11 @@ class Rollout:
         self._environment, self._max_turns, self._is_environment_ready = environment, max_turns, False
 
     @property
+    def sample_id(self) -> SampleId:
+        """Which sample it is."""
+        return SampleId(self._task.group_id, self._index)
+
+    @property
     def num_response_tokens(self) -> int:
         return len(self._tokens) - len(self._prompt)
 
@@ -68,7 +74,7 @@ class Rollout:
         stop = (*wanted.stop, *(self._environment.stop if self._environment else ()))
         # A group may be in hand twice, when it was redelivered: the engine's name for a sample is its own.
         return Sample(
-            id=f"{trajectory_id(self._task, self._index)}#{uuid4().hex}",
+            id=f"{self.sample_id}#{uuid4().hex}",
             tokens=self._tokens,
             max_new_tokens=max(0, min(self._limit - self.num_response_tokens, self._budget_left)),
             sampling=Sampling(
@@ -140,7 +146,7 @@ class Rollout:
         if is_final and len(self.segments) > 1:
             self._count_characters(response, len(text))
         return Trajectory(
-            id=trajectory_id(task, self._index),
+            id=str(self.sample_id),
             run_id=task.run_id,
             group_id=task.group_id,
             sample_index=self._index,
@@ -184,10 +190,6 @@ class Rollout:
             else:
                 turns[-1] += unpack(segment.tokens).tolist()
         return [self._text_of(turn) for turn in turns]
-
-
-def trajectory_id(task: RolloutTask, index: int) -> str:
-    return f"{task.group_id}/{index}"
 
 
 def _segment(span: Span) -> Segment:

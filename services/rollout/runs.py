@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from perilune.api.master.v1.master_pb2 import RunAssignment
 from perilune.api.trajectory.v1.trajectory_pb2 import Event
 from perilune.errors import InvalidInputError
+from perilune.ids import event_id
 from perilune.recipe import read_stored_recipe
 from perilune.runtime import bus as buses
 from perilune.runtime import subjects
@@ -105,9 +106,8 @@ class Workers:
                 kind="rollout_failed",
                 text=text,
             )
-            await self._bus.publish(
-                subjects.event_subject(worker.run_id), event, f"{worker.run_id}/{self._service.id}/rollout_failed"
-            )
+            message_id = event_id(event.run_id, event.source, event.kind)
+            await self._bus.publish(subjects.event_subject(event.run_id), event, message_id)
 
 
 async def _each(news: asyncio.Queue[RunAssignment]) -> AsyncIterator[RunAssignment]:

@@ -20,6 +20,7 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.codec import unpack
 from perilune.errors import InvalidInputError, PeriluneError, UnavailableError, WeightStreamError
+from perilune.ids import SampleId, StageId
 from perilune.models.chat import check_ids
 from perilune.recipe import RolloutTable
 from perilune.runtime import bus as buses
@@ -42,7 +43,7 @@ from services.rollout.engines.embedded.model import end_tokens
 from services.rollout.engines.hybrid_engine import TurnTakingEngine
 from services.rollout.environments import make_environment
 from services.rollout.response_text import ResponseText
-from services.rollout.rollout import Rollout, trajectory_id
+from services.rollout.rollout import Rollout
 from services.rollout.stall import StallDetector
 from services.rollout.tasks import MAX_SAMPLES, check_task
 from services.rollout.tokenizer import build_tokenizer, num_embeddings, prompt_tokens
@@ -277,7 +278,7 @@ class RunWorker:
         task = delivery.message
         num_samples = len(task.sample_indices)
         running_samples.add(num_samples, {"run": self.run_id})
-        ids = [trajectory_id(task, index) for index in task.sample_indices[:MAX_SAMPLES]]
+        ids = [str(SampleId(task.group_id, index)) for index in task.sample_indices[:MAX_SAMPLES]]
         try:
             async with buses.settled(delivery, self.run_id, ids if task.run_id == self.run_id else []):
                 check_task(self.run_id, task, self._num_embeddings)
@@ -310,8 +311,8 @@ class RunWorker:
         else:
             prompt = prompt_tokens(task.prompt, self._tokenizer, self._engine.max_context)
             check_ids(prompt.tolist(), self._num_embeddings, f"prompt {task.prompt.id}")
-        rollouts = [(index, self._rollout(task, index, prompt)) for index in task.sample_indices]
-        samples = (self._publish_sample(delivery, trajectory_id(task, index), rollout) for index, rollout in rollouts)
+        rollouts = [self._rollout(task, index, prompt) for index in task.sample_indices]
+        samples = (self._publish_sample(delivery, rollout) for rollout in rollouts)
         publishing = asyncio.gather(*samples)
         self._publishing.add(publishing)
         try:
@@ -319,20 +320,20 @@ class RunWorker:
         finally:
             self._publishing.discard(publishing)
 
-    async def _publish_sample(self, delivery: Delivery[RolloutTask], sample_id: str, rollout: Rollout) -> None:
+    async def _publish_sample(self, delivery: Delivery[RolloutTask], rollout: Rollout) -> None:
         """At once when it ended: a long sample holds up no other of its group. Nor does one that fails."""
         try:
             sample = await self._drawn(rollout)
             is_partial = sample.ending in UNFINISHED
             subject = subjects.partial_subject(self.run_id) if is_partial else subjects.finished_subject(self.run_id)
             stage = "partial" if is_partial else "finished"
-            await self._bus.publish(subject, sample, f"{sample.id}/{stage}-{sample.round}")
+            await self._bus.publish(subject, sample, str(StageId(rollout.sample_id, stage, sample.round)))
         except UnavailableError:
             raise
         except Exception as error:  # what the tokens, the tokenizer and the environment raise is this sample's failure
             if not isinstance(error, PeriluneError):
-                logger.warning("%s failed", sample_id, exc_info=True)
-            await self._bus.bury(delivery.raw, in_words(error), self.run_id, [sample_id])
+                logger.warning("%s failed", rollout.sample_id, exc_info=True)
+            await self._bus.bury(delivery.raw, in_words(error), self.run_id, [str(rollout.sample_id)])
 
     async def _drawn(self, rollout: Rollout) -> trajectory.Trajectory:
         """The sample, when it has ended or spent its budget."""

@@ -35,6 +35,7 @@ from perilune.api.master.v1.master_pb2_grpc import TrainingServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import Event
 from perilune.channel import refusal
 from perilune.errors import PeriluneError, SettingsError, UnavailableError, verdict
+from perilune.ids import event_id
 from perilune.recipe import Recipe, read_stored_recipe
 from perilune.runtime import telemetry
 from perilune.runtime.bus import Bus
@@ -253,9 +254,8 @@ class Trainer:
         """Sends an event to those who watch; the number tells it from others of its kind."""
         event.time_unix_ns, event.source = time.time_ns(), self._service.id
         try:
-            await self._bus.publish(
-                event_subject(event.run_id), event, f"{event.run_id}/{event.source}/{event.kind}/{number}"
-            )
+            message_id = event_id(event.run_id, event.source, event.kind, number)
+            await self._bus.publish(event_subject(event.run_id), event, message_id)
         except UnavailableError as error:  # it is not seen; training does not depend on that
             logger.warning("%s", error)
 

@@ -194,7 +194,7 @@ async def publish_everything(bus: Bus) -> int:
         ("perilune.run.event", Event(run_id="another").SerializeToString()),
         ("perilune.\xff.event", b"\xff"),
         ("perilune.*.trajectory.scored", b"\xff"),
-        *((f"{subjects._MAX_DELIVERIES_ADVISORY}.PROMPTS.x", each) for each in ADVISORIES),
+        *((f"{subjects.MAX_DELIVERIES_ADVISORY}.PROMPTS.x", each) for each in ADVISORIES),
     ]
     for number, (subject, payload) in enumerate(payloads):
         headers = [b"", b"Nats-Msg-Id: \xff\xfe %d\r\n" % number, b"Status: 404\r\n", b"a\tb\r\n: \r\n"][number % 4]

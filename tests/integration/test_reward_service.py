@@ -83,7 +83,13 @@ async def scored(bus: Bus) -> AsyncIterator[asyncio.Queue[Delivery[ScoredTraject
 
 async def publish(bus: Bus, index: int, response: str, reference: str, *graders: GraderChoice) -> None:
     trajectory = Trajectory(
-        id=f"g/{index}", run_id="run", prompt=Prompt(reference=reference), response=response, graders=graders
+        id=f"g/{index}",
+        run_id="run",
+        group_id="g",
+        sample_index=index,
+        prompt=Prompt(reference=reference),
+        response=response,
+        graders=graders,
     )
     await bus.publish(subjects.finished_subject("run"), trajectory, trajectory.id)
 
