@@ -19,6 +19,7 @@ from perilune.cli.masters import running_master
 from perilune.cli.report import print_unbroken
 from perilune.client import AsyncWeightsClient
 from perilune.errors import MissingDependencyError, NotFoundError
+from perilune.policies import shown_version, version_as_json
 
 console = Console(highlight=False)
 
@@ -85,8 +86,7 @@ def versions(run_id: str, home: Path, master: str | None, as_json: bool) -> None
     if as_json:
         rows = [
             {
-                "version": each.version.number,
-                "digest": each.version.digest,
+                **version_as_json(each.version),
                 "base": each.base.number if each.HasField("base") else None,
                 "bytes": each.num_bytes,
                 "pinned": each.pinned,
@@ -100,7 +100,7 @@ def versions(run_id: str, home: Path, master: str | None, as_json: bool) -> None
     for each in kept.versions:
         notes = ["served" + " and held" * kept.held] * (each.version == kept.served) + ["pinned"] * each.pinned
         table.add_row(
-            str(each.version.number),
+            shown_version(each.version, mark=""),
             each.version.digest[:8],
             f"change of {each.base.number}" if each.HasField("base") else "whole",
             f"{each.num_bytes:,}",
@@ -169,8 +169,7 @@ def _as_json(member: Member) -> dict[str, object]:
         "kind": worker.kind,
         "address": worker.address,
         "run": worker.run_id or None,
-        "version": served.number if served else None,
-        "digest": served.digest if served else None,
+        **(version_as_json(served) if served else {"version": None, "digest": None}),
         "versions_behind": member.num_behind,
         "weights_from": member.source or None,
         "host": worker.host or None,
@@ -188,7 +187,7 @@ def _table(found: Sequence[Member]) -> Table:
         table.add_row(
             Text("  " * member.depth + worker.id, style="bold"),
             worker.run_id,
-            str(worker.policy.number) if has else "",
+            shown_version(worker.policy, mark="") if has else "",
             worker.policy.digest[:8] if has else "",
             f"[yellow]{member.num_behind} behind[/]" if member.num_behind else "",
             member.source,

@@ -39,6 +39,7 @@ from perilune.cli.facts import (
 )
 from perilune.cli.textplot import on_axis, sparkline
 from perilune.errors import UnavailableError
+from perilune.policies import shown_version
 
 if TYPE_CHECKING:
     from perilune.client import AsyncRunClient
@@ -233,7 +234,7 @@ def _facts(view: RunView) -> RenderableType:
 
 
 def _version_name(view: RunView) -> str:
-    return f"v{view.run.policy.number} {view.run.policy.digest[:8]}".rstrip()
+    return f"{shown_version(view.run.policy)} {view.run.policy.digest[:8]}".rstrip()
 
 
 def _details(versions: Iterable[Version]) -> str:
@@ -250,7 +251,7 @@ def _fleet(fleet: Iterable[Worker]) -> Text:
     for worker in sorted(fleet, key=lambda worker: (worker.kind, worker.id)):
         line.append(" · " if line else "", style="dim")
         line.append(worker.id, style="bold yellow" if worker.trouble else "")
-        line.append(f" v{worker.policy.number}" if worker.HasField("policy") else "", style="dim")
+        line.append(f" {shown_version(worker.policy)}" if worker.HasField("policy") else "", style="dim")
     return line or Text("nobody has joined yet", style="dim")
 
 
@@ -345,7 +346,7 @@ def _whereabouts(view: RunView) -> str:
 
 def _evaluation_line(e: Evaluation) -> str:
     return (
-        f"v{e.policy.number} held out, {e.mode}: {percent(e.accuracy)} "
+        f"{shown_version(e.policy)} held out, {e.mode}: {percent(e.accuracy)} "
         f"[{e.low * 100:.1f}, {e.high * 100:.1f}] of {e.num_problems}, {number(e.mean_tokens)} tokens"
     )
 

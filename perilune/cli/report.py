@@ -28,6 +28,7 @@ from perilune.cli.facts import (
     series,
     state_name,
 )
+from perilune.policies import shown_version, version_as_json
 
 if TYPE_CHECKING:  # the client brings gRPC along, which drawing does not need
     from perilune.client import AsyncRunClient
@@ -107,8 +108,7 @@ def as_json(report: Report) -> dict[str, Any]:
         },
         "evaluations": [
             {
-                "version": e.policy.number,
-                "digest": e.policy.digest,
+                **version_as_json(e.policy),
                 "mode": e.mode,
                 "num_problems": e.num_problems,
                 "num_correct": e.num_correct,
@@ -122,8 +122,7 @@ def as_json(report: Report) -> dict[str, Any]:
         ],
         "versions": [
             {
-                "version": v.policy.number,
-                "digest": v.policy.digest,
+                **version_as_json(v.policy),
                 "num_samples": v.num_samples,
                 "num_tokens": v.num_tokens,
                 "committed": iso_time(v.time_unix_ns),
@@ -222,7 +221,8 @@ def _accuracy(run: Run) -> RenderableType | None:
         ends = version in (numbers[0], numbers[-1])
         word = {numbers[0]: "before", numbers[-1]: "after"}.get(version, "") if len(numbers) > 1 else ""
         cells = [cell for mode in modes for cell in _accuracy_cells(by_version[version].get(mode), ends)]
-        table.add_row(f"{word:<6} v{version}", *cells, style="" if ends else "dim")
+        shown = shown_version(next(iter(by_version[version].values())).policy)
+        table.add_row(f"{word:<6} {shown}", *cells, style="" if ends else "dim")
     num_problems = max(evaluation.num_problems for evaluation in run.evaluations)
     return _section(f"Accuracy on {num_problems} held-out problems", table, *_gains(run, modes))
 

@@ -27,6 +27,7 @@ from perilune.client import AsyncSandboxClient, RunClient
 from perilune.errors import MissingDependencyError, PeriluneError
 from perilune.local.home import find_nats_server, free_ports, num_cores, services_root
 from perilune.local.short_lived import own_sandbox
+from perilune.policies import shown_version
 from perilune.recipe.needs import needs
 from perilune.recipe.preflight import examined
 
@@ -100,7 +101,7 @@ def examine_cluster(master: str) -> list[Finding]:
 def _workers(fleet: GetFleetResponse) -> Iterator[Finding]:
     for kind in WORKERS:
         members = [worker for worker in fleet.workers if worker.kind == kind]
-        serving = sorted({f"v{worker.policy.number}" for worker in members if worker.HasField("policy")})
+        serving = sorted({shown_version(worker.policy) for worker in members if worker.HasField("policy")})
         detail = f"{len(members)} in the fleet{', serving ' + ', '.join(serving) if serving else ''}"
         yield Finding("fleet", kind, bool(members), detail, f"start one: `perilune serve {kind} --master …`")
     for worker in fleet.workers:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from perilune.api.master.v1.master_pb2 import Evaluation, Run, RunState
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.errors import MissingDependencyError, RecipeError
+from perilune.errors import InvalidInputError, MissingDependencyError, RecipeError
 from perilune.local.home import services_root
+from perilune.policies import policy_version
 from perilune.recipe import read_stored_recipe
 from perilune.stats import wilson_interval
 
@@ -23,6 +24,11 @@ UNDER_WAY = (
     RunState.RUN_STATE_STARTING,
     RunState.RUN_STATE_RUNNING,
     RunState.RUN_STATE_STOPPING,
+)
+# What reading raises where something is not as this version writes it.
+UNREADABLE = (
+    *(sqlite3.Error, RecipeError, InvalidInputError, MissingDependencyError),
+    *(ValueError, TypeError, OverflowError),
 )
 INTERRUPTED = "its services have ended; `perilune run resume {}` goes on from its last version"
 
@@ -35,7 +41,7 @@ def stored_runs(home: Path) -> list[Run] | None:
     try:
         with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             return _read(connection)
-    except (sqlite3.Error, RecipeError, ValueError, TypeError, OverflowError, MissingDependencyError):
+    except UNREADABLE:
         return None
 
 
@@ -67,7 +73,8 @@ def _read(connection: sqlite3.Connection) -> list[Run]:
 _RUNS = (
     "SELECT id, state, reason, recipe, submitted_ns, active_seconds, model_path FROM runs ORDER BY submitted_ns DESC"
 )
-_NEWEST = "SELECT run_id, MAX(number) AS number, digest FROM versions GROUP BY run_id"  # SQLite: of the greatest row
+# SQLite gives the other columns of the greatest row.
+_NEWEST = "SELECT run_id, MAX(number) AS number, digest, policy FROM versions GROUP BY run_id"
 _EVALUATIONS = (
     "SELECT run_id, version, mode, digest, num_problems, num_correct, mean_tokens FROM evaluations "
     "ORDER BY version, mode"
@@ -91,15 +98,15 @@ def _run(row: sqlite3.Row, newest: sqlite3.Row | None, evaluations: Sequence[sql
         run.state, run.reason = RunState.RUN_STATE_INTERRUPTED, INTERRUPTED.format(run.id)
     if newest:
         run.iteration = newest["number"]
-        run.policy.CopyFrom(PolicyVersion(number=newest["number"], digest=newest["digest"]))
-    run.evaluations.extend(map(_evaluation, evaluations))
+        run.policy.CopyFrom(policy_version(newest["number"], newest["digest"], newest["policy"]))
+    run.evaluations.extend(_evaluation(each, run.policy.name) for each in evaluations)
     return run
 
 
-def _evaluation(row: sqlite3.Row) -> Evaluation:
+def _evaluation(row: sqlite3.Row, policy_name: str) -> Evaluation:
     low, high = wilson_interval(row["num_correct"], row["num_problems"])
     return Evaluation(
-        policy=PolicyVersion(number=row["version"], digest=row["digest"]),
+        policy=PolicyVersion(number=row["version"], digest=row["digest"], name=policy_name),
         mode=row["mode"],
         num_problems=row["num_problems"],
         num_correct=row["num_correct"],

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from nats.js import api
 
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError
+from perilune.policies import own_name
 
 MAX_NAME_BYTES = 512  # of a subject, and of a message's id
 PROMPTS, TRAJECTORIES, EVENTS, DEAD, ADVISORIES = "PROMPTS", "TRAJECTORIES", "EVENTS", "DEAD", "ADVISORIES"
@@ -16,8 +18,18 @@ DEAD_SUBJECT = "perilune.dead"
 MAX_DELIVERIES_ADVISORY = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 
 
-def prompt_subject(run_id: str) -> str:
-    return f"perilune.{run_id}.prompt"
+def prompt_subject(run_id: str, policy: PolicyVersion | None = None) -> str:
+    """Prompts to be sampled by a run's policy, of which this is any version; by the default one if none is given."""
+    name = own_name(policy) if policy else ""
+    return f"perilune.{run_id}.prompt.{name}" if name else f"perilune.{run_id}.prompt"
+
+
+def is_prompt_subject(subject: str) -> bool:
+    """Whether prompts are published there, of any run and policy."""
+    match subject.split("."):
+        case ["perilune", _, "prompt"] | ["perilune", _, "prompt", _]:
+            return True
+    return False
 
 
 def finished_subject(run_id: str) -> str:
@@ -86,13 +98,19 @@ EVENT_CONSUMER = Consumer(EVENTS, "master-events", "perilune.*.event")
 ADVISORY_CONSUMER = Consumer(ADVISORIES, "master-advisories", f"{MAX_DELIVERIES_ADVISORY}.>")
 
 
-def rollout_consumer(run_id: str) -> Consumer:
-    """One a run: a worker takes prompts only of runs whose policy it serves."""
-    return Consumer(PROMPTS, f"rollout-{run_id}", prompt_subject(run_id))
+def rollout_consumer(run_id: str, policy: PolicyVersion | None = None) -> Consumer:
+    """One a run and policy: a worker takes prompts only where it serves the policy."""
+    name = own_name(policy) if policy else ""
+    # A run's id may hold '-', but not '~': no two runs and policies have one consumer.
+    return Consumer(
+        PROMPTS, f"rollout-{run_id}~{name}" if name else f"rollout-{run_id}", prompt_subject(run_id, policy)
+    )
 
 
 STREAMS = [
-    api.StreamConfig(PROMPTS, subjects=["perilune.*.prompt"], retention=api.RetentionPolicy.WORK_QUEUE),
+    api.StreamConfig(
+        PROMPTS, subjects=["perilune.*.prompt", "perilune.*.prompt.*"], retention=api.RetentionPolicy.WORK_QUEUE
+    ),
     api.StreamConfig(TRAJECTORIES, subjects=["perilune.*.trajectory.*"], retention=api.RetentionPolicy.WORK_QUEUE),
     api.StreamConfig(EVENTS, subjects=["perilune.*.event"], max_age=24 * 3600, max_bytes=256 << 20),
     api.StreamConfig(DEAD, subjects=[DEAD_SUBJECT], max_age=30 * 24 * 3600),

@@ -18,6 +18,7 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.api.weights.v1.weights_pb2 import Commit, Manifest
 from perilune.errors import NotFoundError, WeightStreamError
+from perilune.policies import own_name
 from perilune.weights.adapted import BASE_DIGEST, CONFIG_FILE
 from perilune.weights.delta import Delta
 from perilune.weights.frames import (
@@ -70,7 +71,7 @@ class VersionStore:
 
     def versions(self) -> list[KeptVersion]:
         """What is there, in the order of writing; half-written files are none."""
-        paths = self.folder.glob(f"v*{SUFFIX}") if self.folder.is_dir() else []
+        paths = self.folder.glob(f"*{SUFFIX}") if self.folder.is_dir() else []
         return [_describe(path) for path in sorted(paths, key=_order)]
 
     def add(self, state: State, delta: Delta | None, model_files: Mapping[str, bytes]) -> None:
@@ -142,7 +143,7 @@ class VersionStore:
 
     def _write(self, manifest: Manifest, chunks: Iterator[bytes] | list[bytes]) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        target = self.folder / f"v{manifest.version.number:06d}-{manifest.version.digest}{SUFFIX}"
+        target = self.folder / f"{_stem(manifest.version)}{SUFFIX}"
         temporary = target.with_suffix(".writing")
         with temporary.open("wb") as file:
             for frame in (manifest_frame(manifest), *chunks, commit_frame(manifest.version)):
@@ -173,6 +174,8 @@ def write_safetensors(state: State, path: Path) -> None:
     some framework.
     """
     metadata = {"format": "pt", "version": str(state.version.number), "digest": state.version.digest}
+    if name := own_name(state.version):
+        metadata["policy"] = name
     header: dict[str, object] = {"__metadata__": metadata}
     for info in state.manifest.tensors:
         place = [info.offset, info.offset + info.num_bytes]
@@ -185,6 +188,12 @@ def write_safetensors(state: State, path: Path) -> None:
         file.write(struct.pack("<Q", len(text)) + text)
         for tensor in state.tensors:
             file.write(tensor.data)
+
+
+def _stem(version: PolicyVersion) -> str:
+    """A version's file name without its ending: `v000003-<digest>`, after the policy's name if it has its own."""
+    stem, name = f"v{version.number:06d}-{version.digest}", own_name(version)
+    return f"{name}-{stem}" if name else stem
 
 
 def _chain(there: list[KeptVersion], version: PolicyVersion) -> list[KeptVersion] | None:

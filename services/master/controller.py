@@ -67,17 +67,18 @@ class Controller:
 
     async def drive(self) -> None:
         """Runs every iteration that is left, and the final evaluation. StateError if the run cannot go on."""
-        await self._bus.declare_consumer(rollout_consumer(self._run_id))
         policy = await self._store.newest_version(self._run_id)
         if policy is None:
             raise StateError(f"{self._run_id} has no version to sample from")
+        consumer = rollout_consumer(self._run_id, policy)
+        await self._bus.declare_consumer(consumer)
         self._reach(policy)
         await self._dispatch_missing(policy)  # what an earlier controller waited for may be on no queue any more
         while True:
             if not await self._store.is_closed(self._run_id, policy.number):
                 await self._sample(policy)
             if self.is_last:
-                await self._bus.delete_consumer(rollout_consumer(self._run_id))
+                await self._bus.delete_consumer(consumer)
                 return
             self.num_closed = policy.number + 1
             self._changed.notify()
@@ -129,7 +130,7 @@ class Controller:
                 return
             if progress.num_partial and await self._continue_early(policy, due, progress):
                 continue
-            if not await self._changed.wait(seen, QUIET_S) and await self._nothing_on_the_bus():
+            if not await self._changed.wait(seen, QUIET_S) and await self._nothing_on_the_bus(policy):
                 logger.warning("%s: samples are on no queue; asking for them again", self._run_id)
                 await self._dispatch_missing(policy)
 
@@ -246,14 +247,14 @@ class Controller:
         budget = schedule.budget_tokens(self._recipe, group.iteration, policy.number)
         task = task_for(group, sample_indices, policy, self._recipe, self._prompts, budget, unfinished)
         try:
-            await self._bus.publish(prompt_subject(self._run_id), task, str(message_id), headers=trace)
+            await self._bus.publish(prompt_subject(self._run_id, policy), task, str(message_id), headers=trace)
         except InvalidInputError as error:  # over the bus's limit: these samples end, and the run goes on
             logger.error("%s cannot be sent out: %s", group.id, error)
             await self._store.mark_dead([(group.id, index) for index in sample_indices], str(error))
             self._changed.notify()
 
-    async def _nothing_on_the_bus(self) -> bool:
-        consumers = (rollout_consumer(self._run_id), REWARD_CONSUMER, MASTER_CONSUMER, PARTIAL_CONSUMER)
+    async def _nothing_on_the_bus(self, policy: PolicyVersion) -> bool:
+        consumers = (rollout_consumer(self._run_id, policy), REWARD_CONSUMER, MASTER_CONSUMER, PARTIAL_CONSUMER)
         return not any([await self._bus.num_unfinished(consumer) for consumer in consumers])
 
     async def _close(self, version: int) -> None:

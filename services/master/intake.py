@@ -35,6 +35,7 @@ from perilune.runtime.subjects import (
     EVENT_CONSUMER,
     MASTER_CONSUMER,
     PARTIAL_CONSUMER,
+    is_prompt_subject,
     run_of,
 )
 from services.master.records import Partial, Scored
@@ -239,7 +240,7 @@ def lost_by(letter: DeadLetter) -> tuple[list[SampleId], str]:
         return [], ""
     if not isinstance(about, TaskId):
         return [about.sample], ""
-    return [], about.group_id if letter.subject.endswith(".prompt") else ""
+    return [], about.group_id if is_prompt_subject(letter.subject) else ""
 
 
 def _sample_or_none(text: str) -> SampleId | None:

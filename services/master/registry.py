@@ -400,7 +400,7 @@ class Registry:
                 active.lease.stop.set()
         self.fleet_changed.notify()
         try:
-            await self._bus.purge(PROMPTS, prompt_subject(run_id))
+            await self._bus.purge(PROMPTS, prompt_subject(run_id, await self._store.newest_version(run_id)))
         except UnavailableError as error:  # what waits there is then sampled in vain, if a worker still takes it
             logger.warning("%s: %s", run_id, error)
         logger.info("%s is %s", run_id, state_name(state))

@@ -27,6 +27,7 @@ from perilune.errors import (
     StateError,
     UnavailableError,
 )
+from perilune.policies import policy_name, policy_version
 from perilune.runtime.telemetry import meter
 from services.master.ledger import balance
 from services.master.records import Awaited, Graded, Group, Partial, Scored
@@ -226,7 +227,7 @@ class Store:
         async with self._engine.connect() as db:
             return [
                 Version(
-                    policy=PolicyVersion(number=row.number, digest=row.digest),
+                    policy=policy_version(row.number, row.digest, row.policy),
                     num_samples=row.num_samples,
                     num_tokens=row.num_tokens,
                     metrics=row.metrics,
@@ -236,10 +237,10 @@ class Store:
             ]
 
     async def newest_version(self, run_id: str) -> PolicyVersion | None:
-        query = select(VersionRow.number, VersionRow.digest).where(VersionRow.run_id == run_id)
+        query = select(VersionRow.number, VersionRow.digest, VersionRow.policy).where(VersionRow.run_id == run_id)
         async with self._engine.connect() as db:
             row = (await db.execute(query.order_by(VersionRow.number.desc()).limit(1))).one_or_none()
-        return PolicyVersion(number=row.number, digest=row.digest) if row else None
+        return policy_version(*row) if row else None
 
     @_whole
     async def commit_version(
@@ -255,19 +256,22 @@ class Store:
 
         Raises:
             StaleLeaseError: the lease is over.
-            StateError: it is neither the newest version nor the next, or its batch is not settled.
+            StateError: it is neither the newest version nor the next, or of another policy than those before, or its
+                batch is not settled.
+            InvalidInputError: its policy's name is none.
         """
         number = version.policy.number
         async with self._engine.begin() as db:
             await _check_lease(db, run_id, lease_epoch)
             starting = (RunRow.id == run_id) & (RunRow.state == RunState.RUN_STATE_STARTING)
             await db.execute(update(RunRow).where(starting).values(state=RunState.RUN_STATE_RUNNING, reason=""))
-            if not await _follows(db, run_id, number):
+            if not await _follows(db, run_id, version.policy):
                 here = (VersionRow.run_id == run_id) & (VersionRow.number == number)
                 await db.execute(update(VersionRow).where(here).values(digest=version.policy.digest))
                 return False
             row = {
                 "run_id": run_id,
+                "policy": policy_name(version.policy),
                 "number": number,
                 "digest": version.policy.digest,
                 "num_samples": version.num_samples,
@@ -734,11 +738,14 @@ async def _check_lease(db: AsyncConnection, run_id: str, lease_epoch: int) -> No
         )
 
 
-async def _follows(db: AsyncConnection, run_id: str, number: int) -> bool:
-    """Whether a version is the next one, and not the newest repeated. StateError if it is neither, or its batch is not
-    settled."""
-    versions = select(VersionRow.number, VersionRow.closed).where(VersionRow.run_id == run_id)
+async def _follows(db: AsyncConnection, run_id: str, policy: PolicyVersion) -> bool:
+    """Whether a version is the next one, and not the newest repeated. StateError if it is neither, or of another policy
+    than those before, or its batch is not settled."""
+    number, name = policy.number, policy_name(policy)
+    versions = select(VersionRow.number, VersionRow.closed, VersionRow.policy).where(VersionRow.run_id == run_id)
     newest = (await db.execute(versions.order_by(VersionRow.number.desc()).limit(1))).one_or_none()
+    if newest is not None and name != newest.policy:
+        raise StateError(f"{run_id} trains the policy {newest.policy!r}: a version of {name!r} cannot follow")
     if newest is not None and number == newest.number:
         return False
     expected = 0 if newest is None else newest.number + 1

@@ -11,6 +11,8 @@ from typing import Any
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, LargeBinary, MetaData
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from perilune.policies import DEFAULT_POLICY
+
 
 class Base(DeclarativeBase):
     # Named constraints, so that a migration can speak of them on every database.
@@ -59,6 +61,7 @@ class VersionRow(Base):
     __tablename__ = "versions"
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    policy: Mapped[str] = mapped_column(primary_key=True, server_default=DEFAULT_POLICY)  # its name
     number: Mapped[int] = mapped_column(primary_key=True)
     digest: Mapped[str]
     num_samples: Mapped[int]

@@ -259,7 +259,7 @@ class RunWorker:
 
     async def _take_groups(self, tasks: asyncio.TaskGroup) -> None:
         share = max(1, self._recipe.max_running // (SHARES * self._recipe.group_size))
-        consumer = subjects.rollout_consumer(self.run_id)
+        consumer = subjects.rollout_consumer(self.run_id, self._policy)
         async for batch in self._bus.deliveries(consumer, RolloutTask, share, lambda: not self._is_stuck):
             for delivery in batch:
                 if held := self._held.get(delivery.number):

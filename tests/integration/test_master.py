@@ -182,6 +182,27 @@ async def test_a_run_goes_from_prompts_to_a_balanced_ledger(nats_url: str, tmp_p
         assert len((await master.runs.ListSamples(request)).samples) == 5
 
 
+async def test_a_policy_with_a_name_is_sampled_under_it(nats_url: str, tmp_path: Path) -> None:
+    critic = PolicyVersion(number=0, digest="d", name="critic")
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(check_recipe(RECIPE))
+        async with trainer_of(master):
+            version = m.Version(policy=PolicyVersion(number=0, name="A critic"))
+            request = m.CommitVersionRequest(run_id="run", version=version, lease_epoch=master.lease_epoch)
+            with pytest.raises(grpc.aio.AioRpcError, match="no name of a policy"):
+                await master.training.CommitVersion(request)
+            request.version.policy.CopyFrom(critic)
+            await master.training.CommitVersion(request)
+            async for deliveries in bus.deliveries(rollout_consumer("run", critic), RolloutTask):
+                if deliveries:
+                    break
+            assert deliveries[0].message.policy == critic
+            assert deliveries[0].raw.subject == "perilune.run.prompt.critic"
+            assert (await master.run()).policy == critic
+            await master.runs.StopRun(m.StopRunRequest(run_id="run"))
+            assert await bus.num_unfinished(rollout_consumer("run", critic)) == 0
+
+
 async def test_a_batch_is_the_same_after_it_was_trained(nats_url: str, tmp_path: Path) -> None:
     async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
         await master.submit(check_recipe(RECIPE))

@@ -80,17 +80,17 @@ async def _fill_results(store: Store, run: m.Run) -> str:
         if policy:
             run.policy.CopyFrom(policy)
             run.iteration = policy.number
-        run.evaluations.extend(_evaluation(e) for e in await store.evaluations(run.id))
+        run.evaluations.extend(_evaluation(e, run.policy.name) for e in await store.evaluations(run.id))
         run.ledger.CopyFrom(await store.ledger(run.id))
     except (SQLAlchemyError, ValueError, TypeError) as error:  # rows that another version or another hand wrote
         return f"its results cannot be read: {error}"
     return ""
 
 
-def _evaluation(row: EvaluationRow) -> m.Evaluation:
+def _evaluation(row: EvaluationRow, policy_name: str) -> m.Evaluation:
     low, high = wilson_interval(row.num_correct, row.num_problems)
     return m.Evaluation(
-        policy=PolicyVersion(number=row.version, digest=row.digest),
+        policy=PolicyVersion(number=row.version, digest=row.digest, name=policy_name),
         mode=row.mode,
         num_problems=row.num_problems,
         num_correct=row.num_correct,

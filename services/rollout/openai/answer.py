@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import PeriluneError, UnavailableError
+from perilune.policies import version_as_json
 from services.rollout.engines.base import Engine, Generated, Sample, Sampling, Span
 from services.rollout.openai.formats import Choice, Format, Part, error_body, segments
 from services.rollout.openai.request import Asked
@@ -155,7 +156,7 @@ class Answer:
             "created": self.created,
             "model": self.served.run_id,
             "system_fingerprint": f"v{policy.number}-{policy.digest}",
-            "perilune": {"version": policy.number, "digest": policy.digest},
+            "perilune": version_as_json(policy),
             "choices": choices,
         }
 

@@ -17,6 +17,7 @@ from starlette.routing import BaseRoute, Route
 from perilune.api.rollout.v1 import rollout_pb2
 from perilune.api.trajectory.v1.trajectory_pb2 import ChatMessage, Prompt
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, UnavailableError
+from perilune.policies import version_as_json
 from perilune.runtime.auth import Gate
 from perilune.runtime.http.face import identify, read_body
 from perilune.runtime.http.problems import HTTP_STATUS, RpcAborted
@@ -134,4 +135,4 @@ def _checked(ids: Sequence[int], max_context: int, vocab_size: int) -> NDArray[n
 def _version(run: Served) -> dict[str, Any]:
     if run.policy is None:
         return {}
-    return {"perilune": {"version": run.policy.number, "digest": run.policy.digest}}
+    return {"perilune": version_as_json(run.policy)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from perilune.errors import STATUS_OF_ERROR, PeriluneError
+from perilune.policies import version_as_json
 from perilune.runtime.http.problems import HTTP_STATUS
 from services.rollout.engines.base import Span
 from services.rollout.openai.request import ChatAsked, CompletionAsked
@@ -114,10 +115,11 @@ def segments(spans: Sequence[Span]) -> list[dict[str, Any]]:
     """Which version wrote how many tokens, in order."""
     merged: list[dict[str, Any]] = []
     for span in spans:
-        if merged and merged[-1]["digest"] == span.policy.digest and merged[-1]["version"] == span.policy.number:
+        version = version_as_json(span.policy)
+        if merged and merged[-1] == version | {"num_tokens": merged[-1]["num_tokens"]}:
             merged[-1]["num_tokens"] += len(span.tokens)
         else:
-            merged.append({"version": span.policy.number, "digest": span.policy.digest, "num_tokens": len(span.tokens)})
+            merged.append(version | {"num_tokens": len(span.tokens)})
     return merged
 
 

@@ -9,9 +9,9 @@ import nats.errors
 import pytest
 from sqlalchemy.exc import OperationalError
 
-from perilune.api.master.v1.master_pb2 import RUN_STATE_STOPPED
-from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN
-from perilune.errors import UnavailableError
+from perilune.api.master.v1.master_pb2 import RUN_STATE_STOPPED, Version
+from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, PolicyVersion
+from perilune.errors import InvalidInputError, StateError, UnavailableError
 from services.master import registry
 from services.master.records import Group, Scored
 from services.master.store import Store
@@ -56,6 +56,22 @@ async def test_prompts_are_counted_as_dead_as_long_as_nothing_came_of_them(tmp_p
         await store.mark_dead([*dead, ("g6", 0), ("e", 0)], "too long")
         await store.record_scores([Scored("g5", 0, SampleState.SCORED, b"", 1, value=1.0, correct=True)])
         assert await store.dead_groups("run") == {0: 2, 1: 1}
+
+
+async def test_a_version_keeps_its_policys_name(tmp_path: Path) -> None:
+    async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/test.db") as store:
+        for run_id, name in (("run", ""), ("named", "critic")):
+            await store.add_run(run_id, "{}")
+            epoch = await store.open_lease(run_id, "t") or 0
+            version = Version(policy=PolicyVersion(number=0, digest="d", name=name))
+            assert await store.commit_version(run_id, epoch, version, "", {})
+            assert await store.newest_version(run_id) == version.policy
+            assert [each.policy for each in await store.versions(run_id)] == [version.policy]
+        other, none = (Version(policy=PolicyVersion(number=0, name=name)) for name in ("other", "a/b"))
+        with pytest.raises(StateError, match="named trains the policy 'critic': a version of 'other' cannot follow"):
+            await store.commit_version("named", epoch, other, "", {})
+        with pytest.raises(InvalidInputError, match="'a/b' is no name of a policy"):
+            await store.commit_version("named", epoch, none, "", {})
 
 
 class HeldUp:

@@ -51,6 +51,17 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     assert numbers(VersionStore(tmp_path)) == [0, 1, 2, 3, 4]  # by another process
 
 
+def test_a_policys_name_is_part_of_its_files_names(tmp_path: Path) -> None:
+    store, version = VersionStore(tmp_path), state(3)
+    version.manifest.version.name = "critic"
+    store.add(version, None, {"config.json": b"{}"})
+    assert [path.name for path in tmp_path.glob("*.frames")] == [f"critic-v000003-{version.version.digest}.frames"]
+    assert store.load(3).version == version.version
+    write_safetensors(store.load(3), tmp_path / "model.safetensors")
+    with safe_open(tmp_path / "model.safetensors", "np") as file:
+        assert file.metadata()["policy"] == "critic"
+
+
 def test_the_newest_and_what_they_are_changes_of_are_kept(tmp_path: Path) -> None:
     store = VersionStore(tmp_path, num_kept=2)
     fill(store, 6, anchor_every=4)

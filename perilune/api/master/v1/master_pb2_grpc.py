@@ -690,8 +690,9 @@ class TrainingServiceServicer:
         trainer refused them, and opens the next iteration, in one transaction with the check of the lease. A trainer that
         takes a run over commits the version it serves once more before anything else: repeating a commit changes nothing,
         but says that the weights are served again.
-        NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version, or its batch is not settled. ABORTED: the lease
-        is over. Safe to retry.
+        NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version, or its batch is not settled, or a version of
+        another policy than the run's versions before. INVALID_ARGUMENT: its policy's name is none. ABORTED: the lease is
+        over. Safe to retry.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -276,8 +276,9 @@ class TrainingServiceStub:
     trainer refused them, and opens the next iteration, in one transaction with the check of the lease. A trainer that
     takes a run over commits the version it serves once more before anything else: repeating a commit changes nothing,
     but says that the weights are served again.
-    NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version, or its batch is not settled. ABORTED: the lease
-    is over. Safe to retry.
+    NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version, or its batch is not settled, or a version of
+    another policy than the run's versions before. INVALID_ARGUMENT: its policy's name is none. ABORTED: the lease is
+    over. Safe to retry.
     """
     FailRun: _grpc.UnaryUnaryMultiCallable[_master_pb2.FailRunRequest, _master_pb2.FailRunResponse]
     """Ends the lease with a verdict: the run could not go on, and why. NOT_FOUND: no such run. ABORTED: the lease is over,
@@ -308,8 +309,9 @@ class TrainingServiceAsyncStub(TrainingServiceStub):
     trainer refused them, and opens the next iteration, in one transaction with the check of the lease. A trainer that
     takes a run over commits the version it serves once more before anything else: repeating a commit changes nothing,
     but says that the weights are served again.
-    NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version, or its batch is not settled. ABORTED: the lease
-    is over. Safe to retry.
+    NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version, or its batch is not settled, or a version of
+    another policy than the run's versions before. INVALID_ARGUMENT: its policy's name is none. ABORTED: the lease is
+    over. Safe to retry.
     """
     FailRun: _aio.UnaryUnaryMultiCallable[_master_pb2.FailRunRequest, _master_pb2.FailRunResponse]  # type: ignore[assignment]
     """Ends the lease with a verdict: the run could not go on, and why. NOT_FOUND: no such run. ABORTED: the lease is over,
@@ -355,8 +357,9 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         trainer refused them, and opens the next iteration, in one transaction with the check of the lease. A trainer that
         takes a run over commits the version it serves once more before anything else: repeating a commit changes nothing,
         but says that the weights are served again.
-        NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version, or its batch is not settled. ABORTED: the lease
-        is over. Safe to retry.
+        NOT_FOUND: no such run. FAILED_PRECONDITION: not the next version, or its batch is not settled, or a version of
+        another policy than the run's versions before. INVALID_ARGUMENT: its policy's name is none. ABORTED: the lease is
+        over. Safe to retry.
         """
 
     @_abc_1.abstractmethod

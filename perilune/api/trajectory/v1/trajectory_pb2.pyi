@@ -145,17 +145,23 @@ class PolicyVersion(_message.Message):
 
     NUMBER_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     digest: _builtins.str
+    name: _builtins.str
+    """The policy's name: up to 32 of a-z, 0-9 and '-', not '-' first. Empty for `policy`, the name that a policy has
+    by default, which is never written out.
+    """
     def __init__(
         self,
         *,
         number: _builtins.int = ...,
         digest: _builtins.str = ...,
+        name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "name", b"name", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,14 +1,16 @@
 // Pieces that several views show.
 
 import { h } from "./dom.js";
-import { clock, count, dateOf, words } from "./format.js";
+import { clock, count, dateOf, versionOf, words } from "./format.js";
 
 /** A state as a coloured word. */
 export const chip = (state) => h("span", { class: `chip ${state}` }, state);
 
-/** A version as a coloured word; the same version has the same colour everywhere. */
-export function versionChip(number, digest) {
-  return h("span", { class: "version", "--hue": String(hueOf(number)), title: digest ? `digest ${digest}` : "" }, `v${number}`);
+/** A version as a coloured word, after its policy's name if it has one; the same version has the same colour everywhere. */
+export function versionChip(policy) {
+  const number = versionOf(policy);
+  const attributes = { class: "version", "--hue": String(hueOf(number)), title: policy?.digest ? `digest ${policy.digest}` : "" };
+  return h("span", attributes, policy?.name ? `${policy.name} v${number}` : `v${number}`);
 }
 
 /** Hues far from each other for versions that are near to each other. */
@@ -55,7 +57,7 @@ export function workersOf(workers, { withRun }) {
       h("th", { scope: "row" }, worker.id),
       h("td", {}, worker.kind),
       withRun && h("td", {}, worker.runId ? h("a", { href: `#/run/${worker.runId}` }, worker.runId) : "–"),
-      h("td", {}, worker.policy ? versionChip(Number(worker.policy.number), worker.policy.digest) : "–"),
+      h("td", {}, worker.policy ? versionChip(worker.policy) : "–"),
       h("td", {}, healthOf(worker)),
       h("td", { class: "quiet" }, placeOf(worker)),
     ),

@@ -139,7 +139,7 @@ function versionsOf(segments) {
     h(
       "span",
       { class: "share" },
-      segment.environment ? "environment" : versionChip(versionOf(segment.policy), segment.policy?.digest),
+      segment.environment ? "environment" : versionChip(segment.policy),
       segments.length > 1 ? ` ${segment.numTokens}` : "",
     ),
   );

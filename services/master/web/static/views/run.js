@@ -94,7 +94,7 @@ class Head {
     fill(
       this.facts,
       `${versionOf(run.policy)} of ${run.numIterations} iterations · ${duration(run.seconds)}`,
-      run.policy ? [" · ", versionChip(versionOf(run.policy), run.policy.digest)] : null,
+      run.policy ? [" · ", versionChip(run.policy)] : null,
       run.modelPath ? [" · weights in ", h("code", {}, run.modelPath)] : null,
     );
     const reason = [run.reason === state ? "" : run.reason, run.problem].filter(Boolean).join("; ");
@@ -129,7 +129,7 @@ function accuracyTable(evaluations) {
     h(
       "tr",
       {},
-      h("th", { scope: "row" }, versionChip(versionOf(policy), policy.digest)),
+      h("th", { scope: "row" }, versionChip(policy)),
       h("td", {}, mode),
       h("td", { class: "figure" }, h("b", {}, percent(accuracy))),
       h("td", { class: "figure quiet" }, `[${(low * 100).toFixed(1)}, ${(high * 100).toFixed(1)}]`),
