@@ -40,9 +40,10 @@ from transformers import (
 
 from benchmarks.report import Figure, report
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.recipe import EngineBase, TorchEngineTable
 from perilune.weights import RawTensor, manifest_of
-from services.rollout.engines import engine_factory
-from services.rollout.engines.base import Generated, Sample, Sampling
+from services.rollout.engines import make_engine
+from services.rollout.engines.base import EngineSpec, Generated, Sample, Sampling
 
 KV_CACHE_BYTES = 4 << 30
 GROUP = 8  # samples that share a prompt
@@ -76,13 +77,20 @@ class Ours:
     """An engine, called as the rollout worker calls it."""
 
     def __init__(
-        self, model_files: Mapping[str, bytes], tensors: Sequence[RawTensor], max_running: int, engine: str = "torch"
+        self,
+        model_files: Mapping[str, bytes],
+        tensors: Sequence[RawTensor],
+        max_running: int,
+        options: EngineBase | None = None,
     ) -> None:
         policy = manifest_of(0, tensors).version
         self._generated: list[Generated] = []
         self._all_there = threading.Event()
         self._num_wanted = 0
-        self.engine = engine_factory(engine)(model_files, policy, tensors, self._take, max_running, KV_CACHE_BYTES)
+        options = options or TorchEngineTable()
+        self.engine = make_engine(
+            EngineSpec(model_files, policy, tensors, self._take, max_running, KV_CACHE_BYTES, options)
+        )
 
     def _take(self, generated: Sequence[Generated]) -> None:
         self._generated += generated

@@ -3,7 +3,7 @@
     python benchmarks/deploy.py --part hybrid
 
 Two processes with SmolLM2-135M: a trainer with float32 weights and AdamW's state, by the trainer service's own
-`Turns`; the torch engine in bfloat16, in the middle of samples, by the rollout service's `TurnTakingEngine`. On a
+`Turns`; the torch engine in bfloat16, in the middle of samples, by the rollout service's `HybridEngine`. On a
 machine with no accelerator the device is memory that is the process's own (RssAnon); shared memory is counted apart.
 """
 
@@ -65,9 +65,8 @@ def engine(folder: Path) -> None:
     from perilune.runtime.device_lock import Device
     from perilune.weights.receiver import StagedVersion
     from perilune.weights.shared_memory import SharedVersions
-    from services.rollout.engines.base import Generated, Sample, Sampling, Span
-    from services.rollout.engines.embedded.engine import TorchEngine
-    from services.rollout.engines.hybrid_engine import TurnTakingEngine
+    from services.rollout.engines.base import EngineSpec, Generated, Sample, Sampling, Span
+    from services.rollout.engines.hybrid_engine import HybridEngine
 
     versions = SharedVersions.of(folder, "benchmark")
     drawn, served = threading.Event(), -1
@@ -90,16 +89,10 @@ def engine(folder: Path) -> None:
 
     staged = newest()
     say(ready=time.monotonic())
-    taking_turns = TurnTakingEngine(
-        TorchEngine,
-        Device(folder),
-        staged.model_files,
-        staged.manifest.version,
-        staged.tensors,
-        deliver,
-        NUM_SAMPLES,
-        1 << 30,
+    spec = EngineSpec(
+        staged.model_files, staged.manifest.version, staged.tensors, deliver, NUM_SAMPLES, kv_cache_bytes=1 << 30
     )
+    taking_turns = HybridEngine(spec, Device(folder))
     served = staged.manifest.version.number
     prompt = np.arange(1, 65, dtype=np.int32)
     taking_turns.submit(

@@ -41,10 +41,10 @@ from benchmarks import long_context
 from benchmarks.loop import Outcome, run_recipe
 from benchmarks.report import Figure, report
 from perilune.api.master.v1.master_pb2 import WatchRunResponse
-from perilune.recipe import Recipe, check_recipe, load_recipe
+from perilune.recipe import Recipe, TorchEngineTable, check_recipe, load_recipe
 from perilune.weights import manifest_of
-from services.rollout.engines.base import Sample, Sampling
-from services.rollout.engines.embedded.engine import TorchEngine
+from services.rollout.engines import make_engine
+from services.rollout.engines.base import EngineSpec, Sample, Sampling
 from services.trainer.policy.sources import make_policy
 from services.trainer.versions.snapshot import raw_tensors
 
@@ -157,15 +157,15 @@ LEARNING = {
     PARTIAL: {"rollout": {"budget_tokens": 24, "max_staleness": 3}, "trainer": CORRECTED},
     ASYNCHRONOUS: {"rollout": {"asynchronous": True, "max_staleness": 2}, "trainer": CORRECTED},
     KEEPING: {
-        "rollout": {"asynchronous": True, "max_staleness": 2, "context_at_swap": "keep"},
+        "rollout": {"asynchronous": True, "max_staleness": 2, "engine": {"context_at_swap": "keep"}},
         "trainer": CORRECTED,
     },
 }
 QUANTIZED = {
     "as it is": {"rollout": {}, "trainer": {}},
-    "int8, uncorrected": {"rollout": {"quantization": "int8"}, "trainer": {}},
+    "int8, uncorrected": {"rollout": {"engine": {"quantization": "int8"}}, "trainer": {}},
     "int8, adaptive": {
-        "rollout": {"quantization": "int8"},
+        "rollout": {"engine": {"quantization": "int8"}},
         "trainer": {"segments": "all", "objective": {"correction": "adaptive"}},
     },
 }
@@ -243,8 +243,9 @@ def measure_pause(folder: Path, arguments: argparse.Namespace) -> dict[str, Figu
     figures = {"time between versions": Figure(between_s, "s")}
     # The watched samples must not end: their contexts may be longer than the recipe's.
     recipe = load_recipe(path, ["model.create.max_positions=4096"])
-    for name, keep_context in {"contexts read anew": False, "contexts kept": True}.items():
-        steps, silences, losses = zip(*swap_while_decoding(recipe, keep_context), strict=True)
+    contestants = {"contexts read anew": TorchEngineTable(), "contexts kept": TorchEngineTable(context_at_swap="keep")}
+    for name, options in contestants.items():
+        steps, silences, losses = zip(*swap_while_decoding(recipe, options), strict=True)
         figures |= {
             f"{name}: between two tokens of a sample, usually": Figure(statistics.median(steps), "s"),
             f"{name}: no token at all at a swap": Figure.against(between_s, statistics.median(silences), "s"),
@@ -253,7 +254,7 @@ def measure_pause(folder: Path, arguments: argparse.Namespace) -> dict[str, Figu
     return figures
 
 
-def swap_while_decoding(recipe: Recipe, keep_context: bool) -> list[tuple[float, float, float]]:
+def swap_while_decoding(recipe: Recipe, options: TorchEngineTable) -> list[tuple[float, float, float]]:
     """Of each swap, in seconds: a usual step, the time without any token, and what was lost until all samples went on.
 
     As many samples as one engine of the default recipe has, their contexts half as long as they get there.
@@ -270,7 +271,8 @@ def swap_while_decoding(recipe: Recipe, keep_context: bool) -> list[tuple[float,
         def watch(span: object, times: list[float] = times) -> None:
             times.append(time.perf_counter())
 
-        engine = TorchEngine(policy.small_files, version, tensors, lambda _: None, NUM_SAMPLES, 1 << 31, keep_context)
+        spec = EngineSpec(policy.small_files, version, tensors, lambda _: None, NUM_SAMPLES, 1 << 31, options)
+        engine = make_engine(spec)
         engine.submit(
             [
                 Sample(f"s{index}", prompt, 4000, Sampling(), seed=number, index=index, watch=watch)

@@ -21,11 +21,12 @@ from transformers import AutoModelForCausalLM
 
 from benchmarks.engine import Ours, Work, endless_files, has_vllm, raw_tensors, seconds, smollm2_folder, vllm_seconds
 from benchmarks.report import Figure, report
+from perilune.recipe import VllmEngineTable
 
 
 def service_seconds(folder: Path, work: Work, batch_size: int) -> float:
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
-    ours = Ours(endless_files(folder), raw_tensors(model), batch_size, engine="vllm")
+    ours = Ours(endless_files(folder), raw_tensors(model), batch_size, options=VllmEngineTable())
     del model
     ours.run(Work(work.prompts[:8], [4] * 8))
     took_s = seconds(lambda: ours.run(work))

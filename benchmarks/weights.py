@@ -55,6 +55,7 @@ from benchmarks.report import Figure, report
 from perilune.api.trajectory.v1.trajectory_pb2 import DTYPE_BFLOAT16
 from perilune.api.weights.v1.weights_pb2 import Commit, SubscribeRequest
 from perilune.channel import GRPC_OPTIONS, open_channel
+from perilune.recipe import TorchEngineTable, VllmEngineTable
 from perilune.weights import RawTensor, State, make_delta
 from perilune.weights.delta import apply_delta
 from perilune.weights.frames import CHUNK_BYTES, RawChunk, read_frame
@@ -519,28 +520,30 @@ def swap(vllm_python: str | None) -> dict[str, Figure]:
         swaps.append(time.monotonic() - started)
 
     TorchEngine._swap = timed_swap  # type: ignore[method-assign]
-    figures = _stalls("torch", versions, keep_context=False) | _stalls("torch", versions, keep_context=True)
+    figures = _stalls(TorchEngineTable(), versions) | _stalls(TorchEngineTable(context_at_swap="keep"), versions)
     figures["torch: it stands still for the weights"] = Figure(1e3 * float(np.median(swaps)), "ms")
     if vllm_python:
         os.environ["PERILUNE_ENGINE_PYTHON"] = vllm_python
-        figures |= _stalls("vllm", versions, keep_context=False) | _stalls("vllm", versions, keep_context=True)
+        figures |= _stalls(VllmEngineTable(), versions) | _stalls(VllmEngineTable(context_at_swap="keep"), versions)
     return figures
 
 
-def _stalls(name: str, versions: Sequence[PublishedVersion], keep_context: bool) -> dict[str, Figure]:
+def _stalls(options: TorchEngineTable | VllmEngineTable, versions: Sequence[PublishedVersion]) -> dict[str, Figure]:
     """Swaps to and fro while four samples are written, each of about sixty tokens by then."""
-    from services.rollout.engines import engine_factory
-    from services.rollout.engines.base import Sample, Sampling
+    from services.rollout.engines import make_engine
+    from services.rollout.engines.base import EngineSpec, Sample, Sampling
 
     first, ended = versions[0], threading.Event()
-    engine = engine_factory(name)(
-        _endless(first.model_files),
-        first.policy,
-        first.state.tensors,
-        lambda batch: ended.set(),
-        8,
-        1 << 30,
-        keep_context,
+    engine = make_engine(
+        EngineSpec(
+            _endless(first.model_files),
+            first.policy,
+            first.state.tensors,
+            lambda batch: ended.set(),
+            max_running=8,
+            kv_cache_bytes=1 << 30,
+            options=options,
+        )
     )
     prompt = np.arange(100, 132, dtype=np.int32)
     times: list[list[float]] = [[] for _ in range(4)]
@@ -563,7 +566,7 @@ def _stalls(name: str, versions: Sequence[PublishedVersion], keep_context: bool)
         stalls.append(max(gap for at, gap in gaps if at + gap > asked))
         usual.append(float(np.median([gap for at, gap in gaps if at + gap < asked][-8:])))
     engine.close()
-    name += ", contexts kept" if keep_context else ", contexts read anew"
+    name = f"{options.type}, contexts {'kept' if options.context_at_swap == 'keep' else 'read anew'}"
     stall_ms, usual_ms, wait_ms = (1e3 * float(np.median(each)) for each in (stalls, usual, waits))
     return {
         f"{name}: longest gap between two tokens at a swap": Figure.against(usual_ms, stall_ms, "ms"),

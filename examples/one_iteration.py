@@ -25,8 +25,8 @@ from services.master.prompts import PromptSet, open_prompts
 from services.master.samplers.uniform import epochs
 from services.reward.graders import find_grader
 from services.reward.graders.grader import Sample as Answer
-from services.rollout.engines.base import Generated, Sample, Sampling
-from services.rollout.engines.embedded.engine import TorchEngine
+from services.rollout.engines import make_engine
+from services.rollout.engines.base import EngineSpec, Generated, Sample, Sampling
 from services.rollout.tokenizer import prompt_tokens
 from services.trainer import optimization
 from services.trainer.objectives import k15
@@ -75,8 +75,15 @@ def sample(policy: Policy, version: int, prompts: Sequence[Prompt], group_size: 
     published = snapshot(policy, version, torch.float32)
     delivered: queue.SimpleQueue[Sequence[Generated]] = queue.SimpleQueue()
     stamp = PolicyVersion(number=version, digest=published.policy.digest)
-    engine = TorchEngine(
-        policy.small_files, stamp, published.state.tensors, delivered.put, len(prompts) * group_size, KV_CACHE_BYTES
+    engine = make_engine(
+        EngineSpec(
+            model_files=policy.small_files,
+            policy=stamp,
+            tensors=published.state.tensors,
+            deliver=delivered.put,
+            max_running=len(prompts) * group_size,
+            kv_cache_bytes=KV_CACHE_BYTES,
+        )
     )
     for number, prompt in enumerate(prompts):
         tokens = prompt_tokens(prompt, policy.tokenizer, engine.max_context)

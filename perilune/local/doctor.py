@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +71,7 @@ def examine(home: Path, recipe: Path | None = None) -> list[Finding]:
         *_machine(home),
         *_gpu(),
         *_sandbox(needed=wanted is not None and needs(wanted).sandbox),
+        *_engines(),
         *_tools(),
         *(Finding("recipe", each.key, False, each.text, f"change {recipe}") for each in mistakes),
         *(
@@ -253,13 +253,7 @@ async def _sandbox_status() -> GetStatusResponse:
 
 
 def _tools() -> Iterator[Finding]:
-    """What only some tasks need: engines' libraries, containers, a browser for the page's tests."""
-    python = os.environ.get("PERILUNE_ENGINE_PYTHON", sys.executable)
-    for engine in ("vllm", "sglang"):
-        ok, said = _said(python, "-c", f"from importlib.metadata import version; print(version({engine!r}))")
-        detail = f"{said} ({python})" if ok else f"not installed for {python}"
-        remedy = "docs/engines.md says how; PERILUNE_ENGINE_PYTHON names the Python that has it"
-        yield Finding("engines", engine, ok, detail, remedy, needed=False)
+    """What only some tasks need: containers, a browser for the page's tests."""
     ok, said = _said("docker", "version", "--format", "{{.Server.Version}}")
     remedy = "install Docker and start it, or add yourself to the group docker; compose and images need it"
     yield Finding("tools", "docker", ok, said, remedy, needed=False)
@@ -271,6 +265,22 @@ def _tools() -> Iterator[Finding]:
     yield Finding(
         "tools", "browser", browser is not None, detail, "apt-get install chromium, for the page's tests", needed=False
     )
+
+
+def _engines() -> Iterator[Finding]:
+    """The rollout service's engines, and whether their libraries are here; nothing where the service is not."""
+    try:
+        if (root := str(services_root())) not in sys.path:
+            sys.path.append(root)
+        engines = import_module("services.rollout.engines").ENGINES
+        find_libraries = import_module("services.rollout.engines.installed").find_libraries
+    except (MissingDependencyError, ModuleNotFoundError):  # what is missing for it, its packages say above
+        return
+    for engine in engines:
+        try:
+            yield Finding("engines", engine, True, find_libraries(engine))
+        except MissingDependencyError as error:
+            yield Finding("engines", engine, False, str(error), "docs/engines.md says how to install it", needed=False)
 
 
 def _said(*command: str) -> tuple[bool, str]:

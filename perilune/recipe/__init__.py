@@ -4,7 +4,7 @@ Every table is a class, every key a field, and the field's comment is its docume
 Unknown keys are errors: a misspelt option must not train silently.
 
     table       what tables are made of
-    model  stages  prompts  samplers  rollout  reward  objectives  trainer      the tables
+    model  stages  prompts  samplers  rollout  engines  reward  objectives  trainer      the tables
     recipe      all of them, and what must hold between them
     overrides   `--set key.path=value`
     reading     from a file, the wire, the database; `history` knows what keys were called before
@@ -14,6 +14,7 @@ Unknown keys are errors: a misspelt option must not train silently.
     files  toml the recipes that are shipped; writing one
 """
 
+from perilune.recipe.engines import EngineBase, EngineTable, SglangEngineTable, TorchEngineTable, VllmEngineTable
 from perilune.recipe.mistakes import Mistake, recipe_error
 from perilune.recipe.model import AdapterTable, CreateModel, ModelTable
 from perilune.recipe.objectives import Correction, GrpoTable, K15Table, ObjectiveTable, RlooTable
@@ -62,6 +63,8 @@ __all__ = [
     "Correction",
     "CreateModel",
     "CurriculumSampler",
+    "EngineBase",
+    "EngineTable",
     "EnvironmentTable",
     "EvaluationTable",
     "FilePrompts",
@@ -94,11 +97,14 @@ __all__ = [
     "RowPrompts",
     "SamplerBase",
     "SamplerTable",
+    "SglangEngineTable",
     "Share",
     "Table",
     "TaskPrompts",
+    "TorchEngineTable",
     "TrainerTable",
     "UniformSampler",
+    "VllmEngineTable",
     "WarmupTable",
     "WeightsTable",
     "check_recipe",

@@ -8,10 +8,12 @@ from typing import Any
 
 Document = dict[str, Any]
 
+_ENGINE = ("quantization", "context_at_swap")
 _OBJECTIVE = ("tau", "baseline", "correction", "correction_limit", "effective_share")
 
 MOVED: dict[str, str] = {
     "sampling": "write [prompts.sampler], with `type` in place of `strategy` and only the keys of that type",
+    **{f"rollout.{key}": f"write rollout.engine.{key}, in [rollout.engine]" for key in _ENGINE},
     **{f"trainer.{key}": f"write trainer.objective.{key}, in [trainer.objective]" for key in _OBJECTIVE},
 }
 """What a file has to say in place of a key that it must not have any more."""
@@ -50,5 +52,23 @@ def _trainer_to_objective(document: Document) -> Document:
     return document | {"trainer": rest | {"objective": {"type": "k15"} | objective}}
 
 
-UPGRADES: tuple[Callable[[Document], Document], ...] = (_sampling_to_sampler, _trainer_to_objective)
+def _rollout_to_engine(document: Document) -> Document:
+    """`[rollout]` named an engine, and held the keys of every engine."""
+    rollout = document.get("rollout")
+    if not isinstance(rollout, dict) or isinstance(rollout.get("engine"), dict):
+        return document
+    if not rollout.keys() & {"engine", *_ENGINE}:
+        return document
+    kind = rollout.get("engine", "torch")
+    own_keys = {"torch": _ENGINE, "vllm": ("context_at_swap",)}.get(kind, ()) if isinstance(kind, str) else ()
+    engine = {"type": kind} | {key: rollout[key] for key in own_keys if key in rollout}
+    rest = {key: value for key, value in rollout.items() if key not in _ENGINE}
+    return document | {"rollout": rest | {"engine": engine}}
+
+
+UPGRADES: tuple[Callable[[Document], Document], ...] = (
+    _sampling_to_sampler,
+    _trainer_to_objective,
+    _rollout_to_engine,
+)
 """From the oldest keys to the newest; each is a pure function, and leaves a recipe of today as it is."""

@@ -92,6 +92,8 @@ def _enter(container: Any, path: list[Part], schema: type[BaseModel], override: 
     place = _place(container, path[-1])
     if isinstance(container, dict) and place not in container:
         container[place] = _default(schema, path)
+    if isinstance(container[place], str) and "type" in known_keys(schema, path):
+        container[place] = {"type": container[place]}  # what the text stands for, where it may stand for a table
     return container[place]
 
 

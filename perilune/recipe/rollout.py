@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, PositiveFloat, model_validator
 
+from perilune.recipe.engines import EngineTable, TorchEngineTable
 from perilune.recipe.table import NonNegativeInt, Options, PositiveInt, Table
 
 
@@ -28,7 +29,7 @@ class EnvironmentTable(Table):
 class RolloutTable(Table):
     """How responses are sampled, and how far sampling may run ahead of training (k1.5 §2.6)."""
 
-    engine: Literal["torch", "vllm", "sglang"] = "torch"
+    engine: EngineTable = TorchEngineTable()
     prompts_per_iteration: PositiveInt = 64
     group_size: Annotated[int, Field(ge=2, lt=2**31)] = 8  # k: responses to one prompt
     temperature: PositiveFloat = 1.0  # what is trained is the policy at this temperature
@@ -40,14 +41,7 @@ class RolloutTable(Table):
     # Whether graders, environments and the page see the model's special tokens in a response, such as `<think>` or
     # `<|tool_call|>` where they are ones; the token that ends a response is never shown.
     keep_special_tokens: bool = False
-    max_running: PositiveInt = 256  # samples that one engine decodes at once
-    # The torch engine only: weights rounded to int8, a scale for each output, and computed with in `model.dtype`. It
-    # shows what a quantised engine does to learning, and is no faster.
-    quantization: Literal["none", "int8"] = "none"
-    # When weights change under a running sample, its context is read anew by the new version, so that a token's
-    # log-probability is of one version on all that came before; or it is kept as the version before had read it, which
-    # costs nothing and is not exact (the torch and vLLM engines).
-    context_at_swap: Literal["reread", "keep"] = "reread"
+    max_running: PositiveInt = 256  # samples that one worker has in hand, and its engine decodes at once
     # Partial rollouts: response tokens a trajectory may get in one iteration; the rest is written in later ones.
     budget_tokens: PositiveInt | None = None
     # How many versions old a token in the loss may be when it is trained on.
@@ -61,8 +55,4 @@ class RolloutTable(Table):
     def _may_be_ahead(self) -> RolloutTable:
         if self.asynchronous and not self.max_staleness:
             raise ValueError("rollout.asynchronous needs rollout.max_staleness of at least 1")
-        if self.quantization != "none" and self.engine != "torch":
-            raise ValueError(f"rollout.quantization is the torch engine's; tell {self.engine} in its own way")
-        if self.context_at_swap == "keep" and self.engine == "sglang":
-            raise ValueError('rollout.context_at_swap = "keep" is for the torch and vllm engines; sglang reads anew')
         return self

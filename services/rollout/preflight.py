@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
-import subprocess
 import typing
 from collections.abc import Iterator
 from importlib import import_module
@@ -12,18 +10,17 @@ from typing import Any
 
 from pydantic import ConfigDict, ValidationError, create_model
 
+from perilune.errors import MissingDependencyError
 from perilune.recipe import EnvironmentTable, Mistake, Recipe
 from perilune.recipe.preflight import nearest
-from services.rollout.config import RolloutSettings
+from services.rollout.engines.installed import find_libraries
 from services.rollout.environments import ENVIRONMENTS
-
-ENGINE_PATIENCE_S = 20.0
 
 
 def mistakes(recipe: Recipe) -> list[Mistake]:
     """A wrong environment or option of it, and an engine that is not installed."""
     environment = recipe.rollout.environment
-    return [*_of_engine(recipe.rollout.engine), *(_of_environment(environment) if environment else ())]
+    return [*_of_engine(recipe.rollout.engine.type), *(_of_environment(environment) if environment else ())]
 
 
 def _of_environment(table: EnvironmentTable) -> Iterator[Mistake]:
@@ -56,21 +53,7 @@ def option_fields(factory: Any) -> dict[str, Any]:
 
 
 def _of_engine(engine: str) -> Iterator[Mistake]:
-    if engine == "torch":
-        if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
-            yield Mistake("rollout.engine", f"torch needs {' and '.join(missing)}: pip install -e '.[rollout]'", True)
-        return
-    python = RolloutSettings().engine_python
-    program = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({engine!r}) is None)"
     try:
-        done = subprocess.run([python, "-c", program], capture_output=True, timeout=ENGINE_PATIENCE_S, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        yield Mistake("rollout.engine", f"PERILUNE_ENGINE_PYTHON={python} cannot be run: {error}", of_machine=True)
-        return
-    if done.returncode:
-        yield Mistake(
-            "rollout.engine",
-            f"{engine} is not installed for {python}; name a Python that has it with PERILUNE_ENGINE_PYTHON "
-            "(docs/engines.md)",
-            of_machine=True,
-        )
+        find_libraries(engine)
+    except MissingDependencyError as error:
+        yield Mistake("rollout.engine", str(error), of_machine=True)

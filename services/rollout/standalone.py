@@ -7,7 +7,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from pydantic import PositiveInt
@@ -15,12 +15,13 @@ from safetensors import SafetensorError, safe_open
 
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import NotFoundError
+from perilune.recipe import EngineTable, TorchEngineTable
 from perilune.runtime.http import serve_http
 from perilune.runtime.service import Service, main, until_stopping
 from perilune.weights import RawTensor, manifest_of
 from services.rollout.config import RolloutSettings
-from services.rollout.engines import engine_factory
-from services.rollout.engines.base import Engine, Generated, Sample
+from services.rollout.engines import make_engine
+from services.rollout.engines.base import Engine, EngineSpec, Generated, Sample
 from services.rollout.engines.embedded.model import TORCH_DTYPE
 from services.rollout.openai.endpoint import Endpoint
 from services.rollout.tokenizer import build_tokenizer
@@ -34,7 +35,7 @@ class StandaloneSettings(RolloutSettings):
     http_listen: str | None = "127.0.0.1:8000"
     model: Path = Path()  # a Hugging Face folder with safetensors and a tokenizer
     model_name: str = ""  # what callers ask for; the folder's name if not given
-    engine: Literal["torch", "vllm", "sglang"] = "torch"
+    engine: EngineTable = TorchEngineTable()  # its type, or as JSON a table with its keys
     max_running: PositiveInt = 64  # replies written at once
 
 
@@ -63,9 +64,17 @@ class StandingModel:
         self.tokenizer: Any = build_tokenizer(files)
         self._loop = loop
         self._results: dict[str, asyncio.Future[Generated]] = {}
-        kv_cache_bytes = int(settings.kv_cache_gib * 2**30)
-        factory = engine_factory(settings.engine)
-        self.engine: Engine = factory(files, self.policy, tensors, self._deliver, settings.max_running, kv_cache_bytes)
+        self.engine: Engine = make_engine(
+            EngineSpec(
+                model_files=files,
+                policy=self.policy,
+                tensors=tensors,
+                deliver=self._deliver,
+                max_running=settings.max_running,
+                kv_cache_bytes=int(settings.kv_cache_gib * 2**30),
+                options=settings.engine,
+            )
+        )
 
     async def generate(self, sample: Sample) -> Generated:
         """Has a sample drawn by the engine."""

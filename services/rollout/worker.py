@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -37,10 +36,10 @@ from perilune.weights.shards import ShardedReceiver
 from perilune.weights.shared_memory import SharedReceiver
 from services.rollout.config import RolloutSettings
 from services.rollout.door import Door
-from services.rollout.engines import engine_factory
-from services.rollout.engines.base import Engine, EngineFactory, Generated, Sample
+from services.rollout.engines import make_engine
+from services.rollout.engines.base import Engine, EngineSpec, Generated, Sample
 from services.rollout.engines.embedded.model import end_tokens
-from services.rollout.engines.hybrid_engine import TurnTakingEngine
+from services.rollout.engines.hybrid_engine import HybridEngine
 from services.rollout.environments import make_environment
 from services.rollout.response_text import ResponseText
 from services.rollout.rollout import Rollout
@@ -122,7 +121,7 @@ class RunWorker:
                 await asyncio.to_thread(self._engine.close)
 
     def status(self) -> RunStatus:
-        status = RunStatus(run_id=self.run_id, engine=self._recipe.engine, policy=self._policy)
+        status = RunStatus(run_id=self.run_id, engine=self._recipe.engine.type, policy=self._policy)
         if self._engine:
             capacity = self._engine.capacity()
             status.num_running = capacity.num_running
@@ -213,22 +212,17 @@ class RunWorker:
         ends = end_tokens(files, self._tokenizer)
         self._text_of = ResponseText(self._tokenizer, self._recipe.keep_special_tokens, ends)
         self._num_embeddings = num_embeddings(json.loads(files["config.json"]))
-        # Only the torch engine has this one.
-        options: dict[str, Any] = (
-            {} if self._recipe.quantization == "none" else {"quantization": self._recipe.quantization}
-        )
-        make: EngineFactory = partial(engine_factory(self._recipe.engine), **options)
-        if self._settings.hybrid:
-            make = partial(TurnTakingEngine, make, Device(self._settings.hybrid))
-        self._engine = make(
-            files,
-            staged.manifest.version,
-            staged.tensors,
+        spec = EngineSpec(
+            model_files=files,
+            policy=staged.manifest.version,
+            tensors=staged.tensors,
             deliver=self._deliver,
             max_running=self._recipe.max_running,
             kv_cache_bytes=int(self._settings.kv_cache_gib * 2**30),
-            keep_context=self._recipe.context_at_swap == "keep",
+            options=self._recipe.engine,
         )
+        hybrid = self._settings.hybrid
+        self._engine = HybridEngine(spec, Device(hybrid)) if hybrid else make_engine(spec)
 
     # Prompts in, trajectories out.
 

@@ -17,9 +17,8 @@ def gap_limit(recipe: Recipe) -> float:
     is_exact = (
         recipe.model.dtype == "float32"
         and recipe.trainer.precision == "fp32"
-        and recipe.rollout.quantization == "none"
+        and recipe.rollout.engine.is_exact
         and recipe.weights.quantize is None
-        and recipe.rollout.context_at_swap == "reread"
     )
     return EXACT_NATS if is_exact else ROUNDED_NATS
 

@@ -6,31 +6,42 @@ vLLM and SGLang are looked for where the rollout service would: in the Python th
 from __future__ import annotations
 
 import functools
-import subprocess
 from collections.abc import Iterator
 
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedModel
 
+from perilune.errors import MissingDependencyError
+from perilune.recipe import EngineBase, SglangEngineTable, TorchEngineTable, VllmEngineTable
 from services.rollout.config import RolloutSettings
 from services.rollout.engines import ENGINES
+from services.rollout.engines.installed import find_libraries
+from tests.conformance.plain_driver import PLAIN, PlainEngineTable
 from tests.unit.rollout.tiny import Caller, tiny_llama
 
-ALWAYS_REREADS = ("sglang",)
-PLAIN = {"plain": "tests.conformance.plain_driver:plain_engine"}
-LIBRARIES = {"vllm": "vllm", "sglang": "sglang"}  # of the engines that need one beside torch
+OPTIONS: dict[str, type[EngineBase]] = {
+    "torch": TorchEngineTable,
+    "vllm": VllmEngineTable,
+    "sglang": SglangEngineTable,
+    "plain": PlainEngineTable,
+}
 
 
 @functools.cache
 def is_installed(engine: str) -> bool:
-    if engine not in LIBRARIES:
-        return True
-    probe = f"import importlib.util, sys; sys.exit(importlib.util.find_spec({LIBRARIES[engine]!r}) is None)"
-    return subprocess.run([RolloutSettings().engine_python, "-c", probe], check=False).returncode == 0
+    try:
+        return engine == "plain" or bool(find_libraries(engine))
+    except MissingDependencyError:
+        return False
 
 
 def installed_engines() -> list[str]:
-    return [engine for engine in ENGINES | PLAIN if is_installed(engine)]
+    return [engine for engine in OPTIONS if is_installed(engine)]
+
+
+def keeping_engines() -> list[str]:
+    """Those that may keep contexts."""
+    return [engine for engine in installed_engines() if "context_at_swap" in OPTIONS[engine].model_fields]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -59,8 +70,7 @@ def llama(seed: int, tied: bool = True, layers: int = 2) -> LlamaForCausalLM:
 def _engines_with_plain() -> Iterator[None]:
     """The table has the engine of these tests while they run."""
     with pytest.MonkeyPatch.context() as patch:
-        for name, where in PLAIN.items():
-            patch.setitem(ENGINES, name, where)
+        patch.setitem(ENGINES, "plain", PLAIN)
         yield
 
 
@@ -70,10 +80,10 @@ def model() -> PreTrainedModel:
     return llama(seed=0)
 
 
-@pytest.fixture(params=[engine for engine in installed_engines() if engine not in ALWAYS_REREADS])
+@pytest.fixture(params=keeping_engines())
 def keeping_caller(request: pytest.FixtureRequest, model: PreTrainedModel) -> Iterator[Caller]:
     """An engine that goes on from what it has read when weights change."""
-    caller = Caller(model, engine=request.param, keep_context=True)
+    caller = Caller(model, options=OPTIONS[request.param](context_at_swap="keep"))
     yield caller
     caller.engine.close()
 
@@ -81,6 +91,6 @@ def keeping_caller(request: pytest.FixtureRequest, model: PreTrainedModel) -> It
 @pytest.fixture(scope="module", params=installed_engines())
 def caller(request: pytest.FixtureRequest, model: PreTrainedModel) -> Iterator[Caller]:
     """An engine that serves `model` as version 0; tests that load others load version 0 again."""
-    caller = Caller(model, engine=request.param)
+    caller = Caller(model, options=OPTIONS[request.param]())
     yield caller
     caller.engine.close()

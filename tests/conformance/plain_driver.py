@@ -5,19 +5,19 @@ With it the suite tests `ProcessEngine`, the wire and a process's death where ne
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
-from services.rollout.engines import sampling
+from perilune.recipe import EngineBase
+from services.rollout.engines import EngineRow, sampling
 from services.rollout.engines.process import wire
 from services.rollout.engines.process.child import Request, Token
-from services.rollout.engines.process.engine import ProcessEngine
 
 
 @dataclass
@@ -25,6 +25,13 @@ class _Decoding:
     request: Request
     tokens: list[int]
     cache: DynamicCache = field(default_factory=DynamicCache)
+
+
+class PlainEngineTable(EngineBase):
+    """Its keys."""
+
+    type: Literal["plain"] = "plain"
+    context_at_swap: Literal["reread", "keep"] = "reread"
 
 
 class PlainDriver:
@@ -54,7 +61,7 @@ class PlainDriver:
 
     def load(self, tensors: dict[str, Tensor]) -> list[Token]:
         self._model.load_state_dict(tensors, strict=False)  # a tied head comes under one name
-        if not self._start.keep_context:
+        if self._start.options["context_at_swap"] == "reread":
             for each in self._decoding.values():
                 each.cache = DynamicCache()
         return []
@@ -85,4 +92,4 @@ class PlainDriver:
         return Token(request.ref, int(token), logprob, full_logprob)
 
 
-plain_engine = functools.partial(ProcessEngine, f"{__name__}:{PlainDriver.__name__}")
+PLAIN = EngineRow(f"{__name__}:{PlainDriver.__name__}", is_driver=True)

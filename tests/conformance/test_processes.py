@@ -10,24 +10,23 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from transformers import PreTrainedModel
 
 from perilune.api.master.v1.master_pb2 import HeartbeatRequest
 from perilune.errors import InvalidInputError, UnavailableError
 from perilune.runtime.vitals import cpu_seconds
 from perilune.weights import manifest_of
 from services.master.liveness import Liveness
-from services.rollout.engines import engine_factory
+from services.rollout.engines import make_engine
 from services.rollout.engines.base import Sample, Sampling
 from services.rollout.engines.process.engine import MAX_DEATHS, ProcessEngine
-from tests.conformance.conftest import LIBRARIES, installed_engines, llama
-from tests.unit.rollout.tiny import PATIENCE_S, Caller, model_files, raw_tensors, recomputed, response, sample
+from tests.conformance.conftest import OPTIONS, installed_engines, llama
+from tests.unit.rollout.tiny import PATIENCE_S, Caller, raw_tensors, recomputed, response, sample, spec_of
 
 
 @pytest.fixture(scope="module", params=[engine for engine in installed_engines() if engine != "torch"])
 def caller(request: pytest.FixtureRequest) -> Iterator[Caller]:
     """Serves a model whose head is not tied to its embedding."""
-    caller = Caller(llama(seed=0, tied=False), engine=request.param)
+    caller = Caller(llama(seed=0, tied=False), options=OPTIONS[request.param]())
     yield caller
     caller.engine.close()
 
@@ -114,10 +113,8 @@ def test_processes_that_die_one_after_the_other_end_the_engine(caller: Caller) -
         caller.engine.stopped.result(PATIENCE_S)
 
 
-@pytest.mark.parametrize("engine", sorted(LIBRARIES))
+@pytest.mark.parametrize("engine", ["sglang", "vllm"])
 def test_a_python_without_the_library_is_named(engine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERILUNE_ENGINE_PYTHON", "/usr/bin/no-such-python")
-    model: PreTrainedModel = llama(seed=0)
-    tensors = raw_tensors(model)
     with pytest.raises(InvalidInputError, match="PERILUNE_ENGINE_PYTHON=/usr/bin/no-such-python cannot be run"):
-        engine_factory(engine)(model_files(model), manifest_of(0, tensors).version, tensors, lambda _: None, 8, 1 << 28)
+        make_engine(spec_of(llama(seed=0), lambda _: None, options=OPTIONS[engine]()))

@@ -20,15 +20,15 @@ from perilune.errors import UnavailableError, WeightStreamError
 from perilune.runtime.device_lock import Device, give_memory_back
 from perilune.weights import State
 from perilune.weights.shared_memory import SharedVersions
-from services.rollout.engines.base import EngineFactory, Sample, Sampling, Span
-from services.rollout.engines.embedded.engine import TorchEngine
-from services.rollout.engines.hybrid_engine import TurnTakingEngine
+from services.rollout.engines import ENGINES, EngineRow
+from services.rollout.engines.base import EngineSpec, Sample, Sampling, Span
+from services.rollout.engines.hybrid_engine import HybridEngine
 from services.trainer.hybrid import Offload
 from tests.e2e.launcher import launch
-from tests.unit.rollout.tiny import Caller, logprobs, model_files, raw_tensors, response, sample, tiny_llama
+from tests.unit.rollout.tiny import Caller, logprobs, raw_tensors, response, sample, spec_of, tiny_llama
 
 MEBIBYTE = 1 << 20
-HOLDER = "import sys, time; from perilune.weights.shared_memory import Device; from pathlib import Path\n" + (
+HOLDER = "import sys, time; from perilune.runtime.device_lock import Device; from pathlib import Path\n" + (
     "d = Device(Path(sys.argv[1])); d.take(); print('has it', flush=True)\n"
     "while not d.is_wanted(): time.sleep(0.001)\n"
     "print('is asked', flush=True); sys.stdin.readline(); d.leave(); print('left', flush=True); sys.stdin.readline()\n"
@@ -165,14 +165,10 @@ def test_training_goes_on_as_if_nothing_had_been_away(tmp_path: Path) -> None:
 class InTurns(Caller):
     """As `Caller`, with an engine that takes turns."""
 
-    def __init__(self, folder: Path, make: EngineFactory = TorchEngine, seed: int = 0) -> None:
+    def __init__(self, folder: Path, seed: int = 0) -> None:
         self.delivered = []
         self._arrived = threading.Condition()
-        state = State.of(0, raw_tensors(tiny_llama(seed)))
-        files = model_files(tiny_llama(seed))
-        self.engine = TurnTakingEngine(
-            make, Device(folder), files, state.version, state.tensors, self._take, 8, 1 << 28
-        )
+        self.engine = HybridEngine(spec_of(tiny_llama(seed), self._take), Device(folder))
 
 
 def test_what_is_written_across_turns_is_what_one_engine_writes(tmp_path: Path) -> None:
@@ -227,8 +223,9 @@ def test_a_sample_that_nobody_wants_is_given_back_also_while_the_engine_is_away(
     trainer.close()
 
 
-def test_an_engine_that_fails_in_its_turn_says_so(tmp_path: Path) -> None:
-    caller, trainer = InTurns(tmp_path, Broken), Device(tmp_path)
+def test_an_engine_that_fails_in_its_turn_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ENGINES, "torch", EngineRow(f"{__name__}:Broken"))
+    caller, trainer = InTurns(tmp_path), Device(tmp_path)
     trainer.take()
     caller.engine.submit([Sample("s", np.array([1], dtype=np.int32), 4, Sampling())])
     trainer.leave()
@@ -237,10 +234,10 @@ def test_an_engine_that_fails_in_its_turn_says_so(tmp_path: Path) -> None:
     trainer.take()  # and lets go of the device
 
 
-class Broken(TorchEngine):
+class Broken:
     """An engine that does not start."""
 
-    def __init__(self, *arguments: object, **options: object) -> None:
+    def __init__(self, spec: EngineSpec) -> None:
         raise UnavailableError("no more engines of this kind")
 
 

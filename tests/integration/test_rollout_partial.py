@@ -11,8 +11,9 @@ from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, Trajectory
 from perilune.codec import num_response_tokens, unpack
+from perilune.recipe import VllmEngineTable
 from perilune.runtime import subjects
-from services.rollout.engines import ENGINES
+from services.rollout.engines import ENGINES, EngineRow
 from tests.integration.test_rollout_service import RUN, World, received, send, task, trajectories, world
 
 __all__ = ["world"]  # a fixture
@@ -109,9 +110,10 @@ async def test_an_engine_that_is_killed_in_the_middle_of_saved_samples_costs_not
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An engine with a process of its own; another one goes on from the very token."""
-    monkeypatch.setitem(ENGINES, "vllm", "tests.conformance.plain_driver:plain_engine")
+    plain = EngineRow("tests.conformance.plain_driver:PlainDriver", is_driver=True)
+    monkeypatch.setitem(ENGINES, "vllm", plain)
     await world.trainer.publish(0)
-    await world.assign(engine="vllm")
+    await world.assign(engine=VllmEngineTable())
     whole, pieces = task("g", num_samples=8), task("h", num_samples=8)  # another name, the same seed
     for each in (whole, pieces):
         each.sampling.max_tokens = 100

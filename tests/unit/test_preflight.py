@@ -161,7 +161,7 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
             {"trainer": {"num_iterations": 1, "adapter": {"targets": ["q_proj", "query"]}}},
             "trainer.adapter.targets.1: no layer is called 'query'",
         ),
-        ({"rollout": {"max_tokens": 72, "engine": "sglang"}}, "rollout.engine: sglang is not installed for "),
+        ({"rollout": {"max_tokens": 72, "engine": {"type": "sglang"}}}, "rollout.engine: sglang is not installed for "),
     ],
 )
 def test_what_a_recipe_asks_for_and_cannot_have_is_named(

@@ -10,7 +10,20 @@ from typing import Any
 import pytest
 
 from perilune.errors import RecipeError
-from perilune.recipe import GrpoTable, K15Table, Recipe, check_recipe, load_recipe, read_stored_recipe, recipe_from_json
+from perilune.recipe import (
+    EngineBase,
+    GrpoTable,
+    K15Table,
+    Recipe,
+    SglangEngineTable,
+    TorchEngineTable,
+    VllmEngineTable,
+    check_recipe,
+    load_recipe,
+    read_stored_recipe,
+    recipe_from_json,
+    toml,
+)
 
 JSONL = {"source": "jsonl", "path": "prompts.jsonl"}
 RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"))
@@ -121,6 +134,28 @@ def test_a_key_like_no_other_is_answered_with_the_known_ones() -> None:
         (minimal(prompts=sampled(type="best")), "prompts.sampler", "'uniform', 'prioritized', 'curriculum'"),
         (minimal(prompts=sampled(min_difficulty=1)), "prompts.sampler", "the key 'type' is required and missing"),
         (minimal(prompts=sampled(type="curriculum", warmup_iterations=-1)), "prompts.sampler.warmup_iterations", "0"),
+        (minimal(rollout={"engine": "vlm"}), "rollout.engine", "'vlm'; known are 'torch', 'vllm', 'sglang'"),
+        (minimal(rollout={"engine": {"type": "vlm"}}), "rollout.engine", "known are 'torch', 'vllm', 'sglang'"),
+        (
+            minimal(rollout={"engine": {"type": "vllm", "quantization": "int8"}}),
+            "rollout.engine.quantization",
+            "no such key; known here are context_at_swap, type",
+        ),
+        (
+            minimal(rollout={"engine": {"type": "sglang", "context_at_swap": "keep"}}),
+            "rollout.engine.context_at_swap",
+            "no such key; known here are type",
+        ),
+        (
+            minimal(rollout={"engine": "torch", "quantization": "int8"}),
+            "rollout.quantization",
+            "has moved; write rollout.engine.quantization, in [rollout.engine]",
+        ),
+        (
+            minimal(rollout={"context_at_swap": "keep"}),
+            "rollout.context_at_swap",
+            "write rollout.engine.context_at_swap",
+        ),
         (minimal(sampling={"strategy": "curriculum"}), "sampling", "has moved; write [prompts.sampler], with `type`"),
     ],
 )
@@ -306,7 +341,57 @@ def test_a_recipe_of_an_earlier_version_means_what_it_meant(
 
 
 @pytest.mark.parametrize(
-    "changes", [{"sampling": 3}, {"sampling": {"strategy": "best"}}, {"sampling": {}, "prompts": 1}]
+    ("former", "engine"),
+    [
+        ({}, TorchEngineTable()),
+        ({"engine": "torch", "quantization": "int8", "context_at_swap": "keep"},
+         TorchEngineTable(quantization="int8", context_at_swap="keep")),
+        ({"quantization": "int8"}, TorchEngineTable(quantization="int8")),
+        ({"engine": "vllm", "quantization": "none", "context_at_swap": "keep"},
+         VllmEngineTable(context_at_swap="keep")),
+        ({"engine": "sglang", "quantization": "none", "context_at_swap": "reread"}, SglangEngineTable()),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("read", [read_stored_recipe, recipe_from_json])
+def test_an_engine_of_an_earlier_version_is_the_engine_that_it_was(
+    read: Any, former: dict[str, Any], engine: EngineBase, caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = read(json.dumps(minimal(rollout={"max_tokens": 9, **former})))
+    assert (recipe.rollout.engine, recipe.rollout.max_tokens) == (engine, 9)
+    assert read(recipe.model_dump_json()) == recipe
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize(
+    ("rollout", "changes", "engine"),
+    [
+        ({}, [], TorchEngineTable()),
+        ({"engine": "vllm"}, [], VllmEngineTable()),
+        ({"engine": {"quantization": "int8"}}, [], TorchEngineTable(quantization="int8")),
+        ({}, ["rollout.engine=vllm"], VllmEngineTable()),
+        ({}, ["rollout.engine.type=vllm"], VllmEngineTable()),
+        ({"engine": "torch"}, ["rollout.engine.type=sglang"], SglangEngineTable()),
+        ({"engine": "vllm"}, ["rollout.engine.context_at_swap=keep"], VllmEngineTable(context_at_swap="keep")),
+        ({"engine": {"quantization": "int8"}}, ["rollout.engine=vllm"], VllmEngineTable()),
+        ({"engine": "vllm"}, ["rollout.engine="], TorchEngineTable()),
+    ],
+)
+def test_an_engine_is_a_table_or_the_name_of_its_type(
+    tmp_path: Path, rollout: dict[str, Any], changes: list[str], engine: EngineBase
+) -> None:
+    file = tmp_path / "recipe.toml"
+    file.write_text(toml.dumps(minimal(rollout=rollout)), encoding="utf-8")
+    assert load_recipe(file, changes).rollout.engine == engine
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rollout": {"engine": ["torch"], "quantization": "int8"}},
+        {"sampling": 3},
+        {"sampling": {"strategy": "best"}},
+        {"sampling": {}, "prompts": 1},
+    ],
 )
 def test_a_recipe_of_no_version_is_one_error(changes: dict[str, Any]) -> None:
     with pytest.raises(RecipeError):

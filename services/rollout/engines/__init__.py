@@ -1,23 +1,45 @@
-"""Inference engines. A new one is a file here and a row in the table; `rollout.engine` of a recipe names it."""
+"""Inference engines. A new one is a file here, a class of its keys in perilune/recipe/engines.py, and a row below."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 
 from perilune.errors import InvalidInputError
-from services.rollout.engines.base import EngineFactory
+from services.rollout.engines.base import Engine, EngineSpec
+
+
+@dataclass(frozen=True)
+class EngineRow:
+    """Where an engine is, and what it needs."""
+
+    place: str  # module:class; it is imported only when such an engine is made
+    libraries: tuple[str, ...] = ()  # modules that must be installed
+    is_driver: bool = False  # the class is a `Driver`, in a process of its own that PERILUNE_ENGINE_PYTHON runs
+
 
 ENGINES = {
-    "sglang": "services.rollout.engines.process.engine:sglang_engine",
-    "torch": "services.rollout.engines.embedded.engine:TorchEngine",
-    "vllm": "services.rollout.engines.process.engine:vllm_engine",
+    "torch": EngineRow("services.rollout.engines.embedded.engine:TorchEngine", ("torch", "transformers")),
+    "vllm": EngineRow("services.rollout.engines.process.vllm_driver:VllmDriver", ("vllm",), is_driver=True),
+    "sglang": EngineRow("services.rollout.engines.process.sglang_driver:SglangDriver", ("sglang",), is_driver=True),
 }
 
 
-def engine_factory(name: str) -> EngineFactory:
-    """The engine of that name, imported only now. InvalidInputError for a name that is not in the table."""
-    if name not in ENGINES:
-        raise InvalidInputError(f"there is no engine {name!r}; known are {', '.join(sorted(ENGINES))}")
-    module, _, attribute = ENGINES[name].partition(":")
-    factory: EngineFactory = getattr(import_module(module), attribute)
-    return factory
+def make_engine(spec: EngineSpec) -> Engine:
+    """Makes the engine that `spec.options` asks for. InvalidInputError: it is in no row, or cannot run this model."""
+    row = find_row(spec.options.type)
+    if row.is_driver:
+        from services.rollout.engines.process.engine import ProcessEngine
+
+        return ProcessEngine(spec, row.place)
+    module, _, name = row.place.partition(":")
+    factory: Callable[[EngineSpec], Engine] = getattr(import_module(module), name)
+    return factory(spec)
+
+
+def find_row(engine: str) -> EngineRow:
+    """Finds an engine's row by its type. InvalidInputError if it has none."""
+    if engine not in ENGINES:
+        raise InvalidInputError(f"there is no engine {engine!r}; known are {', '.join(sorted(ENGINES))}")
+    return ENGINES[engine]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Ending, PolicyVersion
+from perilune.recipe import EngineBase, TorchEngineTable
 from perilune.weights import RawTensor
 from services.rollout.repetition import Cycle, Rule
 
@@ -81,6 +82,20 @@ class Capacity:
 Deliver = Callable[[Sequence[Generated]], None]
 
 
+@dataclass(frozen=True)
+class EngineSpec:
+    """All that an engine is made from."""
+
+    model_files: Mapping[str, bytes]  # the model's small files, by name
+    policy: PolicyVersion  # the first version to serve
+    tensors: Sequence[RawTensor]  # its weights
+    deliver: Deliver  # gets what was generated, on the engine's own thread
+    max_running: int  # samples to decode at once at most
+    kv_cache_bytes: int  # memory for keys and values
+    options: EngineBase = field(default_factory=TorchEngineTable)  # which engine, and its keys in the recipe
+    device: str = "auto"  # where its model is; each engine takes the first that it can use
+
+
 def promise() -> Future[None]:
     """A future that those who wait for it cannot cancel."""
     made: Future[None] = Future()
@@ -89,7 +104,10 @@ def promise() -> Future[None]:
 
 
 class Engine(Protocol):
-    """One policy being sampled. Made by its factory, which loads the first version."""
+    """One policy being sampled. Made from an `EngineSpec`, whose version it serves first.
+
+    It fails loudly when it is made: InvalidInputError if it cannot run such a model.
+    """
 
     @property
     def max_context(self) -> int:
@@ -109,7 +127,7 @@ class Engine(Protocol):
         """Swaps a staged version in between two decode steps, then completes the future.
 
         Samples that run go on under the new version: their span is closed and the next one opened. Their contexts are
-        read anew by it, or, in an engine that keeps contexts, stay what the version before made of them; samples that
+        read again by it, or, in an engine that keeps contexts, stay what the version before made of them; samples that
         come later are read by the new version either way. The future has WeightStreamError if the tensors are not this
         model's; the version before then still serves.
         """
@@ -118,18 +136,3 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Stops at once. What still ran is not delivered."""
-
-
-class EngineFactory(Protocol):
-    """How an engine is made. It fails loudly: InvalidInputError if it cannot run such a model."""
-
-    def __call__(
-        self,
-        model_files: Mapping[str, bytes],
-        policy: PolicyVersion,
-        tensors: Sequence[RawTensor],
-        deliver: Deliver,
-        max_running: int,
-        kv_cache_bytes: int,
-        keep_context: bool = False,
-    ) -> Engine: ...

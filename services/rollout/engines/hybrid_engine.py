@@ -15,7 +15,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -27,7 +27,8 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import PeriluneError
 from perilune.runtime.device_lock import POLL_S, Device, give_memory_back
 from perilune.weights import RawTensor
-from services.rollout.engines.base import Capacity, Deliver, Engine, EngineFactory, Generated, Sample, Span, promise
+from services.rollout.engines import make_engine
+from services.rollout.engines.base import Capacity, Engine, EngineSpec, Generated, Sample, Span, promise
 from services.rollout.tokenizer import model_folder
 
 logger = logging.getLogger(__name__)
@@ -62,36 +63,22 @@ class _Loading:
     done: Future[None]
 
 
-class TurnTakingEngine:
+class HybridEngine:
     """See `services.rollout.engines.base.Engine`."""
 
-    def __init__(
-        self,
-        make: EngineFactory,
-        device: Device,
-        model_files: Mapping[str, bytes],
-        policy: PolicyVersion,
-        tensors: Sequence[RawTensor],
-        deliver: Deliver,
-        max_running: int,
-        kv_cache_bytes: int,
-        keep_context: bool = False,
-    ) -> None:
+    def __init__(self, spec: EngineSpec, device: Device) -> None:
         """The first turn begins when there is work."""
-        self._make, self._device, self._keep_context = make, device, keep_context
-        self._files, self._policy, self._tensors = model_files, policy, tensors
-        self._deliver = deliver
-        self._max_running, self._kv_cache_bytes = max_running, kv_cache_bytes
+        self._spec, self._device = spec, device  # the specification has the newest version
         self._held: dict[str, _Held] = {}
         self._running: set[str] = set()  # of them, those that the engine has
         self._loading: _Loading | None = None
         self._engine: Engine | None = None
-        self._before = Capacity(0, 0, max_running, 0, 0.0)  # what earlier turns' engines did
+        self._before = Capacity(0, 0, spec.max_running, 0, 0.0)  # what earlier turns' engines did
         self._closing = False
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.stopped = promise()
         gc.freeze()  # an engine is a web of objects, which only a collection ends: let it look at engines alone
-        with model_folder(model_files) as folder:
+        with model_folder(spec.model_files) as folder:
             config = AutoConfig.from_pretrained(folder)
         self.max_context = int(config.get_text_config().max_position_embeddings)
         self._thread = threading.Thread(target=self._run, name="turns", daemon=True)
@@ -137,7 +124,7 @@ class TurnTakingEngine:
         finally:
             if self._engine:
                 self._engine.close()
-            self._engine, self._tensors = None, ()
+            self._engine, self._spec = None, replace(self._spec, tensors=())
             self._device.close()
             if not self.stopped.done():
                 self.stopped.set_result(None)
@@ -161,19 +148,11 @@ class TurnTakingEngine:
 
     def _start(self) -> None:
         started = time.perf_counter()
-        self._engine = self._make(
-            self._files,
-            self._policy,
-            self._tensors,
-            self._arrived,
-            self._max_running,
-            self._kv_cache_bytes,
-            self._keep_context,
-        )
+        self._engine = make_engine(replace(self._spec, deliver=self._arrived))
         self._running = set(self._held)
         self._engine.submit([held.rest() for held in self._held.values()])
         ready_s = time.perf_counter() - started
-        logger.info("took the device; version %d is served after %.2f s", self._policy.number, ready_s)
+        logger.info("took the device; version %d is served after %.2f s", self._spec.policy.number, ready_s)
 
     def _leave(self, engine: Engine) -> None:
         """Returns when nothing of the engine is left. What it had in hand stays held."""
@@ -207,7 +186,7 @@ class TurnTakingEngine:
             else:
                 ended.append(self._end(held, generated))
         if ended:
-            self._deliver(ended)
+            self._spec.deliver(ended)
 
     def _end(self, held: _Held, last: Generated) -> Generated:
         del self._held[held.sample.id]
@@ -227,7 +206,9 @@ class TurnTakingEngine:
             self._engine.interrupt(sample_ids)
         away = [held for held in known if held.sample.id not in self._running]
         if away:
-            self._deliver([self._end(held, Generated(held.sample, (), trajectory.ENDING_ABORTED)) for held in away])
+            self._spec.deliver(
+                [self._end(held, Generated(held.sample, (), trajectory.ENDING_ABORTED)) for held in away]
+            )
 
     def _load(self, loading: _Loading) -> None:
         """Where the engine is away, its next turn begins with this version."""
@@ -249,6 +230,6 @@ class TurnTakingEngine:
 
     def _served(self) -> None:
         assert self._loading is not None
-        self._policy, self._tensors, done = self._loading.policy, self._loading.tensors, self._loading.done
-        self._loading = None
-        done.set_result(None)
+        loading, self._loading = self._loading, None
+        self._spec = replace(self._spec, policy=loading.policy, tensors=loading.tensors)
+        loading.done.set_result(None)

@@ -19,8 +19,8 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.runtime.http import serve_http
 from perilune.runtime.service import Service
 from services.rollout.config import RolloutSettings
-from services.rollout.engines import engine_factory
-from services.rollout.engines.base import Engine, Generated, Sample
+from services.rollout.engines import make_engine
+from services.rollout.engines.base import Engine, EngineSpec, Generated, Sample
 from services.rollout.openai.endpoint import Endpoint
 from services.rollout.stream_text import StreamText
 from services.rollout.tokenizer import build_tokenizer
@@ -51,7 +51,9 @@ class Run:
         def deliver(batch: Any) -> None:
             loop.call_soon_threadsafe(self._take, batch)
 
-        self.engine = engine_factory("torch")(files, self.policy, tensors, deliver, 8, 1 << 26)
+        self.engine = make_engine(
+            EngineSpec(files, self.policy, tensors, deliver, max_running=8, kv_cache_bytes=1 << 26)
+        )
 
     def _take(self, batch: list[Generated]) -> None:
         for generated in batch:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import queue
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,9 +15,9 @@ from transformers import Gemma3ForCausalLM, Gemma3TextConfig, GPT2Config, GPT2LM
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_ABORTED, ENDING_LENGTH, ENDING_STOP
 from perilune.errors import InvalidInputError, WeightStreamError
-from services.rollout.engines import engine_factory
-from services.rollout.engines.base import Generated, Sample, Sampling
-from services.rollout.engines.embedded.engine import TorchEngine
+from perilune.recipe import EngineBase, TorchEngineTable
+from services.rollout.engines import make_engine
+from services.rollout.engines.base import Sample, Sampling
 from services.rollout.engines.embedded.model import round_to_int8
 from services.rollout.repetition import Rule
 from tests.unit.rollout.tiny import (
@@ -26,11 +25,11 @@ from tests.unit.rollout.tiny import (
     WORDS,
     Caller,
     logprobs,
-    model_files,
     raw_tensors,
     recomputed,
     response,
     sample,
+    spec_of,
     tiny_llama,
 )
 
@@ -213,9 +212,13 @@ def test_few_long_samples_run_where_many_short_ones_did(model: PreTrainedModel) 
         assert np.abs(logprobs(each) - recomputed(model, each)).max() < 1e-4
 
 
+class Abacus(EngineBase):
+    type: str = "abacus"
+
+
 def test_an_engine_that_does_not_exist() -> None:
     with pytest.raises(InvalidInputError, match=r"there is no engine 'abacus'; known are .*torch"):
-        engine_factory("abacus")
+        make_engine(spec_of(tiny_llama(), lambda _: None, options=Abacus()))
 
 
 def test_an_interrupted_sample_goes_on_as_if_nothing_had_been() -> None:
@@ -298,23 +301,13 @@ def test_int8_rounds_every_weight_and_says_what_it_drew_with() -> None:
             scale = parameter.abs().amax(1, keepdim=True) / 127
             np.testing.assert_allclose((parameter / scale).detach(), (parameter / scale).detach().round(), atol=1e-3)
             assert not torch.equal(parameter, dict(model.named_parameters())[name])
-    delivered: queue.SimpleQueue[Generated] = queue.SimpleQueue()
-    engine = TorchEngine(
-        model_files(model),
-        trajectory.PolicyVersion(number=0),
-        raw_tensors(model),
-        lambda batch: [delivered.put(each) for each in batch] and None,
-        max_running=2,
-        kv_cache_bytes=1 << 24,
-        quantization="int8",
-    )
+    caller = Caller(model, options=TorchEngineTable(quantization="int8"))
     try:
-        engine.submit([sample("s", [1, 5, 9], 20)])
-        generated = delivered.get(timeout=60)
+        generated = caller.generate([sample("s", [1, 5, 9], 20)])["s"]
         np.testing.assert_allclose(logprobs(generated), recomputed(rounded, generated), atol=1e-4)
         assert np.abs(logprobs(generated) - recomputed(model, generated)).max() > 1e-3
     finally:
-        engine.close()
+        caller.engine.close()
 
 
 def test_a_sample_that_has_ended_is_not_interrupted_any_more() -> None:

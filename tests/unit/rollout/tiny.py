@@ -15,9 +15,10 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.recipe import EngineBase, TorchEngineTable
 from perilune.weights import RawTensor, manifest_of
-from services.rollout.engines import engine_factory
-from services.rollout.engines.base import Engine, Generated, Sample, Sampling
+from services.rollout.engines import make_engine
+from services.rollout.engines.base import Deliver, Engine, EngineSpec, Generated, Sample, Sampling
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{i}" for i in range(60))]
 EOS = WORDS.index("<eos>")
@@ -72,6 +73,26 @@ def model_files(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast | Non
         return {file.name: file.read_bytes() for file in Path(folder).iterdir()}
 
 
+def spec_of(
+    model: PreTrainedModel,
+    deliver: Deliver,
+    max_running: int = 8,
+    kv_cache_bytes: int = 1 << 28,
+    options: EngineBase | None = None,
+) -> EngineSpec:
+    """An engine of this model, as version 0."""
+    tensors = raw_tensors(model)
+    return EngineSpec(
+        model_files=model_files(model),
+        policy=manifest_of(0, tensors).version,
+        tensors=tensors,
+        deliver=deliver,
+        max_running=max_running,
+        kv_cache_bytes=kv_cache_bytes,
+        options=options or TorchEngineTable(),
+    )
+
+
 class Caller:
     """An engine, and what it delivered."""
 
@@ -80,15 +101,13 @@ class Caller:
         model: PreTrainedModel,
         max_running: int = 8,
         kv_cache_bytes: int = 1 << 28,
-        engine: str = "torch",
-        keep_context: bool = False,
+        options: EngineBase | None = None,
     ) -> None:
         self.delivered: list[Generated] = []
         self._arrived = threading.Condition()
-        self.policy = manifest_of(0, raw_tensors(model)).version
-        self.engine: Engine = engine_factory(engine)(
-            model_files(model), self.policy, raw_tensors(model), self._take, max_running, kv_cache_bytes, keep_context
-        )
+        spec = spec_of(model, self._take, max_running, kv_cache_bytes, options)
+        self.policy = spec.policy
+        self.engine: Engine = make_engine(spec)
 
     def _take(self, batch: Sequence[Generated]) -> None:
         with self._arrived:

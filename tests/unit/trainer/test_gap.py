@@ -13,8 +13,8 @@ from tests.unit.trainer.models import TINY, recipe
     [
         ({}, 0.02),
         ({"model": {"create": TINY, "dtype": "bfloat16"}}, 1.0),
-        ({"rollout": {"quantization": "int8"}}, 1.0),
-        ({"rollout": {"context_at_swap": "keep"}}, 1.0),
+        ({"rollout": {"engine": {"quantization": "int8"}}}, 1.0),
+        ({"rollout": {"engine": {"type": "vllm", "context_at_swap": "keep"}}}, 1.0),
         ({"precision": "bf16"}, 1.0),
     ],
 )

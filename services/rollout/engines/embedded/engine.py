@@ -2,9 +2,9 @@
 
 Loop: take what was asked for → admit waiting samples into free rows → one forward pass that reads new prompts and
 writes one token of every running sample → deliver what ended. Weights change between two passes: running samples then
-go back to the head of the queue and are read anew, so every token's log-probability is that of one version on its whole
-context, and a fresh pass over the same tokens finds the same number. Or, with `keep_context`, they go on at once from
-the keys and values that they have.
+go back to the head of the queue and are read again, so that every token's log-probability is that of one version on its
+whole context, and a fresh pass over the same tokens finds the same number. Or, where contexts are kept, they go on at
+once from the keys and values that they have.
 
 Left out: several devices, chunked prefill (a prompt is read in one pass), prefixes kept after their samples ended.
 """
@@ -28,9 +28,10 @@ from torch import Tensor
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import WeightStreamError
+from perilune.recipe import TorchEngineTable
 from perilune.weights import RawTensor
 from services.rollout.engines import sampling
-from services.rollout.engines.base import Capacity, Deliver, Sample, promise
+from services.rollout.engines.base import Capacity, EngineSpec, Sample, promise
 from services.rollout.engines.embedded.model import build_model, round_to_int8, stage_tensors, swap_tensors
 from services.rollout.engines.embedded.slots import ATTENTION, Slots, forward, num_read
 from services.rollout.engines.probe import check_decoding
@@ -74,28 +75,18 @@ class _Wanted:
 class TorchEngine:
     """See `services.rollout.engines.base.Engine`."""
 
-    def __init__(
-        self,
-        model_files: Mapping[str, bytes],
-        policy: PolicyVersion,
-        tensors: Sequence[RawTensor],
-        deliver: Deliver,
-        max_running: int,
-        kv_cache_bytes: int,
-        keep_context: bool = False,
-        quantization: str = "none",
-    ) -> None:
-        self._model = build_model(model_files, tensors, ATTENTION)
+    def __init__(self, spec: EngineSpec) -> None:
+        assert isinstance(spec.options, TorchEngineTable)
+        self._options = spec.options
+        self._model = build_model(spec.model_files, spec.tensors, ATTENTION)
         token_bytes = check_decoding(self._model) * self._model.dtype.itemsize
-        self._keep_context = keep_context
-        self._quantization = quantization
         self._quantize()
-        self._endings = Endings(model_files)
-        self._policy = policy
-        self._deliver = deliver
-        self._max_running = max_running
-        self._max_cached_tokens = kv_cache_bytes // token_bytes
-        self._slots = Slots(max_running, self._max_cached_tokens)
+        self._endings = Endings(spec.model_files)
+        self._policy = spec.policy
+        self._deliver = spec.deliver
+        self._max_running = spec.max_running
+        self._max_cached_tokens = spec.kv_cache_bytes // token_bytes
+        self._slots = Slots(spec.max_running, self._max_cached_tokens)
         self._rows: list[_Row] = []
         self._wanted = _Wanted.of([])
         self._num_wasted = 0  # positions that attention read for nothing, since rows were last put in order
@@ -189,7 +180,7 @@ class TorchEngine:
         swap_tensors(self._model, staged)
         self._quantize()
         self._policy = policy
-        if self._keep_context:
+        if self._options.context_at_swap == "keep":
             for running in self._rows:
                 running.prefix = b""
         else:
@@ -198,7 +189,7 @@ class TorchEngine:
         done.set_result(None)
 
     def _quantize(self) -> None:
-        if self._quantization == "int8":
+        if self._options.quantization == "int8":
             round_to_int8(self._model)
 
     def _admit(self) -> dict[bytes, list[int]]:

@@ -1,8 +1,8 @@
 """`python -m services.rollout.engines.process.child DRIVER DESCRIPTOR`: an engine's process.
 
 It takes orders between two steps, never during one: that is what makes a version's boundary a token boundary. A driver
-is what one engine library needs to be steered so; a new one is a file here and a row in the table. It ends when its
-worker does, and an error ends it: the worker starts another.
+is what one engine library needs to be steered so, named as module:class. It ends when its worker does, and an error
+ends it: the worker starts another.
 """
 
 from __future__ import annotations
@@ -20,11 +20,6 @@ from torch import Tensor
 
 from services.rollout.engines.process import wire
 from services.rollout.engines.process.weight_file import read_tensors
-
-DRIVERS = {
-    "vllm": "services.rollout.engines.process.vllm_driver:VllmDriver",
-    "sglang": "services.rollout.engines.process.sglang_driver:SglangDriver",
-}
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ class Driver(Protocol):
 
     def load(self, tensors: dict[str, Tensor]) -> list[Token]:
         """Puts a version in place. Later requests find nothing of the old one in caches, and running ones are read
-        again unless `wire.Start.keep_context`. Returns tokens that the old version drew and nobody was told of yet.
+        again unless the options keep contexts. Returns tokens that the old version drew and no step has returned yet.
 
         ValueError if the tensors are not the model's.
         """
@@ -75,11 +70,11 @@ class Driver(Protocol):
         """Draws tokens. A request ends by itself at an end token or its limit."""
 
 
-def serve(driver_name: str, connection: Connection) -> None:
-    """Until the other side is gone. A driver is named by its row, or as module:class."""
+def serve(driver_place: str, connection: Connection) -> None:
+    """Serves until the other side is gone. `driver_place` is module:class."""
     start = wire.receive(connection)
     assert isinstance(start, wire.Start)
-    module, _, attribute = DRIVERS.get(driver_name, driver_name).partition(":")
+    module, _, attribute = driver_place.partition(":")
     driver: Driver = getattr(import_module(module), attribute)(start)
     wire.send(connection, wire.Ready(driver.max_context))
     serial = -1

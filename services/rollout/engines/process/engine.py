@@ -9,7 +9,6 @@ served. So a process that dies costs nothing but its start: another takes over w
 
 from __future__ import annotations
 
-import functools
 import logging
 import tempfile
 import threading
@@ -25,7 +24,7 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, UnavailableError, WeightStreamError
 from perilune.weights import RawTensor
-from services.rollout.engines.base import Capacity, Deliver, Generated, Sample, Span, promise
+from services.rollout.engines.base import Capacity, EngineSpec, Generated, Sample, Span, promise
 from services.rollout.engines.process import weight_file, wire
 from services.rollout.engines.process.start import EngineProcess
 from services.rollout.engines.running_sample import Endings, Running, admit
@@ -48,27 +47,24 @@ class _Version:
 class ProcessEngine:
     """See `services.rollout.engines.base.Engine`."""
 
-    def __init__(
-        self,
-        driver: str,
-        model_files: Mapping[str, bytes],
-        policy: PolicyVersion,
-        tensors: Sequence[RawTensor],
-        deliver: Deliver,
-        max_running: int,
-        kv_cache_bytes: int,
-        keep_context: bool = False,
-    ) -> None:
+    def __init__(self, spec: EngineSpec, driver: str) -> None:
+        """`driver`: its `Driver`, as module:class."""
+        self._type = spec.options.type
         self._driver = driver
-        self._deliver = deliver
-        self._endings = Endings(model_files)
-        self._layout = weight_file.layout(tensors)
+        self._deliver = spec.deliver
+        self._endings = Endings(spec.model_files)
+        self._layout = weight_file.layout(spec.tensors)
         self._folder = tempfile.TemporaryDirectory(prefix="perilune-engine-")
-        for name, content in model_files.items():  # `Endings` refused names that are not plain
+        for name, content in spec.model_files.items():  # `Endings` refused names that are not plain
             (Path(self._folder.name) / name).write_bytes(content)
-        dtype = weight_file.main_dtype(tensors)
         self._start = wire.Start(
-            self._folder.name, dtype, max_running, kv_cache_bytes, sorted(self._endings.tokens), keep_context
+            engine=self._type,
+            folder=self._folder.name,
+            dtype=weight_file.main_dtype(spec.tensors),
+            max_running=spec.max_running,
+            kv_cache_bytes=spec.kv_cache_bytes,
+            end_tokens=sorted(self._endings.tokens),
+            options=spec.options.model_dump(mode="json", exclude={"type"}),
         )
         # Everything below is shared between threads, under the lock.
         self._lock = threading.Lock()
@@ -79,12 +75,12 @@ class ProcessEngine:
         self._busy_since = 0.0
         self._num_deaths = 0  # since the last token
         self._closing = False
-        self._version = self._write(policy, tensors, serial=0, served=promise())
+        self._version = self._write(spec.policy, spec.tensors, serial=0, served=promise())
         self._next_version: _Version | None = None
         self._process = EngineProcess.start(driver, self._start, self._version.order)
         self.stopped: Future[None] = promise()
-        self._orders = ThreadPoolExecutor(1, f"{driver}-orders")
-        self._thread = threading.Thread(target=self._run, name=f"{driver}-engine", daemon=True)
+        self._orders = ThreadPoolExecutor(1, f"{self._type}-orders")
+        self._thread = threading.Thread(target=self._run, name=f"{self._type}-engine", daemon=True)
         self._thread.start()
 
     @property
@@ -186,7 +182,7 @@ class ProcessEngine:
         try:
             wire.send(process.line, order)
         except OSError:
-            logger.info("the %s engine's process ended before it took an order", self._driver)
+            logger.info("the %s engine's process ended before it took an order", self._type)
 
     # News from the process, on the engine's thread.
 
@@ -218,7 +214,7 @@ class ProcessEngine:
                 assert version.order.serial == loaded.serial
                 self._serve(version)
             case wire.Failed() as failed:
-                logger.error("the %s engine's process: %s", self._driver, failed.reason)
+                logger.error("the %s engine's process: %s", self._type, failed.reason)
 
     def _serve(self, version: _Version) -> None:
         """From now on, what is drawn is of this version."""
@@ -282,7 +278,7 @@ class ProcessEngine:
         problem = ""
         while self._num_deaths < MAX_DEATHS:
             self._num_deaths += 1
-            logger.warning("the %s engine's process ended; starting it again", self._driver)
+            logger.warning("the %s engine's process ended; starting it again", self._type)
             version = self._next_version or self._version
             try:
                 return version, EngineProcess.start(self._driver, self._start, version.order)
@@ -290,17 +286,13 @@ class ProcessEngine:
                 problem = str(error)
                 if version is not self._version:
                     self._give_up_next_version(problem)
-        raise UnavailableError(f"the {self._driver} engine's process died {MAX_DEATHS + 1} times in a row. {problem}")
+        raise UnavailableError(f"the {self._type} engine's process died {MAX_DEATHS + 1} times in a row. {problem}")
 
     def _give_up_next_version(self, reason: str) -> None:
         with self._lock:
             version, self._next_version = self._next_version, None
         if version:
             version.served.set_exception(WeightStreamError(reason))
-
-
-vllm_engine = functools.partial(ProcessEngine, "vllm")
-sglang_engine = functools.partial(ProcessEngine, "sglang")
 
 
 def _submission(running: Mapping[int, Running]) -> wire.Submit:

@@ -27,7 +27,7 @@ class EngineProcess:
 
     @staticmethod
     def start(driver: str, order: wire.Start, version: wire.Load) -> EngineProcess:
-        """Returns when it serves the version. InvalidInputError says why it cannot."""
+        """Returns when it serves the version. InvalidInputError says why it cannot. `driver` is module:class."""
         ours, theirs = Pipe()
         python = RolloutSettings().engine_python
         command = [python, "-m", "services.rollout.engines.process.child", driver, str(theirs.fileno())]
@@ -38,7 +38,7 @@ class EngineProcess:
             raise InvalidInputError(f"PERILUNE_ENGINE_PYTHON={python} cannot be run: {error}") from error
         theirs.close()
         try:
-            return EngineProcess(child, ours, _introduce(ours, driver, order, version))
+            return EngineProcess(child, ours, _introduce(ours, order, version))
         except BaseException:
             _end(child)
             raise
@@ -47,7 +47,7 @@ class EngineProcess:
         _end(self.child)
 
 
-def _introduce(line: Connection, driver: str, order: wire.Start, version: wire.Load) -> int:
+def _introduce(line: Connection, order: wire.Start, version: wire.Load) -> int:
     """Tells a new process what it is and gives it the weights; returns the model's context."""
     try:
         wire.send(line, order)
@@ -59,7 +59,7 @@ def _introduce(line: Connection, driver: str, order: wire.Start, version: wire.L
     except (EOFError, OSError):
         failed = wire.Failed("its process ended without a word; its log says why")
     raise InvalidInputError(
-        f"the {driver} engine cannot serve this model. {getattr(failed, 'reason', failed)} "
+        f"the {order.engine} engine cannot serve this model. {getattr(failed, 'reason', failed)} "
         "(docs/engines.md says how to install engines; PERILUNE_ENGINE_PYTHON names the Python that has one)"
     )
 

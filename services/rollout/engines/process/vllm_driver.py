@@ -88,7 +88,7 @@ class VllmDriver:
 
     def __init__(self, start: wire.Start) -> None:
         self._end_tokens = start.end_tokens
-        self._keep_context = start.keep_context
+        self._keep_context = start.options["context_at_swap"] == "keep"
         self._num_loads = 0
         self._engine = LLMEngine.from_engine_args(
             EngineArgs(

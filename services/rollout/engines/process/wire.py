@@ -8,7 +8,7 @@ the standard library and numpy.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from multiprocessing.connection import Connection
 
@@ -20,12 +20,13 @@ from numpy.typing import NDArray
 class Start:
     """First of all: what to be."""
 
+    engine: str  # its type
     folder: str  # with the model's small files; weights come by `Load`
     dtype: str  # torch's name of what to hold and compute in
     max_running: int
     kv_cache_bytes: int
     end_tokens: list[int]
-    keep_context: bool  # of running samples when a version is loaded
+    options: Mapping[str, str | int | float | bool | None]  # the engine's own keys, as the recipe has them
 
 
 @dataclass(frozen=True)
