@@ -82,9 +82,9 @@ class _Entry:
 
 @dataclass
 class Builds:
-    """Compiles, once per program, whoever asks and how often.
+    """Compiles each program once, however often it is asked for.
 
-    `folder` belongs to this service alone; it is emptied at the start, and holds at most `max_bytes` of what nobody
+    `folder` belongs to this service alone; it is emptied at the start, and holds at most `max_bytes` of what no job
     uses at the moment.
     """
 

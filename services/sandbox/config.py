@@ -1,4 +1,4 @@
-"""What the sandbox service is told from outside."""
+"""The sandbox service's settings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class JailSettings(Settings):
 
     model_config = SettingsConfigDict(env_prefix="PERILUNE_SANDBOX_")
 
-    # The isolation levels that are accepted, by name; the strongest that the place allows is taken, and the service
+    # The isolation levels that are accepted, by name; the strongest that the host allows is taken, and the service
     # does not start where none can be had. The weaker ones (landlock, rlimits) must be asked for in words; so must
     # gvisor, for it is slower.
     levels: Annotated[frozenset[Level], NoDecode] = frozenset(("namespaces", "user-namespaces"))
@@ -49,9 +49,9 @@ class SandboxSettings(ServiceSettings):
     jail: JailSettings = Field(default_factory=JailSettings)
     # Programs by tool, instead of those on the PATH: PERILUNE_TOOLS='{"lean": "/opt/lean/bin/lean"}'.
     tools: dict[str, str] = Field(default_factory=dict)
-    builds_mb: PositiveInt = 1024  # of compiled programs, kept for whoever asks again
+    builds_mb: PositiveInt = 1024  # of compiled programs, cached for further requests
     max_sessions: NonNegativeInt = 8  # each takes a slot of its own besides those for jobs
-    session_idle_s: PositiveFloat = 600.0  # a session that nobody uses for so long is closed
+    session_idle_s: PositiveFloat = 600.0  # an unused session is closed after this time
     session_life_s: PositiveFloat = 24 * 3600.0
     session_cpu_s: PositiveFloat = 3600.0
     max_cpu_s: PositiveFloat = 600.0  # what a caller may ask for at most

@@ -1,6 +1,6 @@
 """The nouns of the sandbox: what is to be run, within which limits, and what became of it.
 
-A job is one program start in a fresh place. Compiling is a job that keeps a folder; running what was compiled is
+A job is one program start in a fresh file system. Compiling is a job that keeps a folder; running what was compiled is
 another that reads it. Who judges, converses or serves speaks in these values and never of namespaces.
 """
 
@@ -73,7 +73,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Job:
-    """One program start in a fresh place.
+    """One program start in a fresh file system.
 
     The work folder is the current folder, writable, in memory, of fixed size; `files` are laid there first. `mounts`
     are host folders shown read-only at absolute places inside, such as a compiled program; `readable` are host paths

@@ -1,4 +1,4 @@
-"""A program against its tests. The program is compiled once; each case runs in a fresh place; we compare.
+"""A program against its tests. The program is compiled once; each case runs as a fresh job; we compare.
 
 What decides never lies where the program runs. Expected outputs stay here; for tests that are code, they stay in a job
 of the tests' own, which calls the program in its job over two conversations that this module joins. So a program that
@@ -31,7 +31,7 @@ from services.sandbox.messages import read_files, read_limits, wider, write_exec
 from services.sandbox.test_values import also_right, call_values, plain
 
 MAX_CASES = 10_000
-# Of each stream, in a case's result; the full length is told.
+# Of each stream, in a case's result; the full length is reported.
 MAX_RESULT_BYTES = 16 << 10
 # The tests' own time and memory are not the program's: their job gets more of both. By the clock, the program's limit
 # is that of the pair.
@@ -50,8 +50,8 @@ _VERDICTS = {
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What became of one case; `difference` is for whoever asked, and never for the program."""
+class CaseVerdict:
+    """The verdict on one case; `difference` is for the caller, and never for the program."""
 
     verdict: Verdict
     outcome: Outcome
@@ -83,31 +83,31 @@ class Judge:
         """
         cases = [_Case(self, request, case, i) for i, case in enumerate(request.cases)]
         _check(request)
-        found: list[Finding] = []
+        found: list[CaseVerdict] = []
         compilation = await cases[0].compile()
         if compilation is None or compilation.verdict == Verdict.OK:
             in_order = _in_order([case.judge for case in cases], self.num_parallel, stop=not request.run_all)
-            async for finding in in_order:
-                yield api.JudgeResponse(result=_result(cases[len(found)].id, finding))
-                found.append(finding)
+            async for case_verdict in in_order:
+                yield api.JudgeResponse(result=_result(cases[len(found)].id, case_verdict))
+                found.append(case_verdict)
         yield api.JudgeResponse(summary=self._summary(request, compilation, found))
 
     def _summary(
-        self, request: api.JudgeRequest, compilation: Outcome | None, found: list[Finding]
+        self, request: api.JudgeRequest, compilation: Outcome | None, found: list[CaseVerdict]
     ) -> api.JudgeSummary:
         return api.JudgeSummary(
             verdict=(verdict_of(found) if found or compilation is None else compile_verdict(compilation)).value,
             compilation=write_execution(compilation) if compilation else None,
-            num_passed=sum(finding.verdict == Verdict.OK for finding in found),
+            num_passed=sum(case_verdict.verdict == Verdict.OK for case_verdict in found),
             num_judged=len(found),
             num_cases=len(request.cases),
             isolation=write_isolation(self.jail.isolation),
         )
 
 
-def verdict_of(found: Sequence[Finding]) -> Verdict:
+def verdict_of(found: Sequence[CaseVerdict]) -> Verdict:
     """The program's first fault if it has one, else the sandbox's first, else OK."""
-    verdicts = [finding.verdict for finding in found if finding.verdict != Verdict.OK]
+    verdicts = [case_verdict.verdict for case_verdict in found if case_verdict.verdict != Verdict.OK]
     own = [verdict for verdict in verdicts if not verdict.is_the_sandboxs_fault]
     return next(iter([*own, *verdicts]), Verdict.OK)
 
@@ -127,7 +127,7 @@ class _Case:
         self._default = judge.default
         self._program, self._comparison, self._case = request.program, request.comparison, case
         self._is_first = index == 0
-        # The same for the same program and tests, so that what was built is found again; and nobody can guess it.
+        # The same for the same program and tests, so that what was built is found again; and no program can guess it.
         content = case.assertion.source.encode("utf-8", "surrogateescape")
         self._word = hmac.digest(judge.secret, content, "sha256").hex()[:_WORD_DIGITS]
         asked = read_limits(request.limits, judge.default, judge.largest)
@@ -143,8 +143,8 @@ class _Case:
         async with self._builds.ready(self._runs(), self._compile_limits) as runnable:
             return runnable.compilation
 
-    async def judge(self) -> Finding:
-        """The finding. Only the first case of a request says that the sandbox is busy; the others wait."""
+    async def judge(self) -> CaseVerdict:
+        """Judges the case. Only the first case of a request says that the sandbox is busy; the others wait."""
         while True:
             try:
                 return await self._judge()
@@ -153,13 +153,13 @@ class _Case:
                     raise
                 await asyncio.sleep(busy.retry_after_s)
             except KeeperError as error:
-                return Finding(Verdict.INFRASTRUCTURE_ERROR, Outcome(Verdict.INFRASTRUCTURE_ERROR, str(error)))
+                return CaseVerdict(Verdict.INFRASTRUCTURE_ERROR, Outcome(Verdict.INFRASTRUCTURE_ERROR, str(error)))
 
-    async def _judge(self) -> Finding:
+    async def _judge(self) -> CaseVerdict:
         async with self._builds.ready(self._runs(), self._compile_limits) as runnable:
             if not runnable.compiles:
                 assert runnable.compilation
-                return Finding(compile_verdict(runnable.compilation), runnable.compilation)
+                return CaseVerdict(compile_verdict(runnable.compilation), runnable.compilation)
             if self._kind == "stdio":
                 return await self._stdio(runnable)
             if not self._harness:
@@ -192,18 +192,18 @@ class _Case:
             "pytest": case.pytest.module or "solution",
         }.get(self._kind, "")
 
-    async def _stdio(self, runnable: Runnable) -> Finding:
+    async def _stdio(self, runnable: Runnable) -> CaseVerdict:
         test = self._case.stdio
         job = runnable.job(self._limits, test.stdin, test.arguments, files=read_files(test.files))
         outcome = await self._jail.run(job)
         if outcome.verdict != Verdict.OK:
-            return Finding(outcome.verdict, outcome)
+            return CaseVerdict(outcome.verdict, outcome)
         if self._comparison.kind == Comparison.KIND_CHECKER:
             return await self._ask_checker(outcome)
         difference = comparisons.difference(self._comparison, test.expected_stdout, outcome.stdout.content)
-        return Finding(Verdict.OK if difference is None else Verdict.WRONG_ANSWER, outcome, difference or "")
+        return CaseVerdict(Verdict.OK if difference is None else Verdict.WRONG_ANSWER, outcome, difference or "")
 
-    async def _ask_checker(self, outcome: Outcome) -> Finding:
+    async def _ask_checker(self, outcome: Outcome) -> CaseVerdict:
         test = self._case.stdio
         contents = {"input": test.stdin, "output": outcome.stdout.content, "expected": test.expected_stdout}
         files = [File(path, content) for path, content in contents.items()]
@@ -215,13 +215,13 @@ class _Case:
         text = (said.stdout.content or said.stderr.content).decode(errors="replace").strip()[:500]
         if said.verdict in (Verdict.OK, Verdict.RUNTIME_ERROR) and said.exit_code in (0, 1):
             verdict = Verdict.WRONG_ANSWER if said.exit_code else Verdict.OK
-            return Finding(verdict, outcome, text if said.exit_code else "")
+            return CaseVerdict(verdict, outcome, text if said.exit_code else "")
         why = f"the checker failed ({said.verdict.name.lower()}, {said.reason or said.signal}): {text}"
-        return Finding(Verdict.INFRASTRUCTURE_ERROR, replace(outcome, reason=why))
+        return CaseVerdict(Verdict.INFRASTRUCTURE_ERROR, replace(outcome, reason=why))
 
     # --- Tests that call the program ------------------------------------------------------------------------------
 
-    async def _call(self, runnable: Runnable, harness: Harness) -> Finding:
+    async def _call(self, runnable: Runnable, harness: Harness) -> CaseVerdict:
         test = self._case.call
         arguments, expected = call_values(test)
         request = {"do": "path", "name": test.function, "arguments": arguments}
@@ -239,10 +239,10 @@ class _Case:
         right = [expected, *also_right(test)]
         differences = [comparisons.value_difference(self._comparison, value, returned) for value in right]
         if None in differences:
-            return Finding(Verdict.OK, outcome)
-        return Finding(Verdict.WRONG_ANSWER, outcome, differences[0] or "")
+            return CaseVerdict(Verdict.OK, outcome)
+        return CaseVerdict(Verdict.WRONG_ANSWER, outcome, differences[0] or "")
 
-    async def _tests(self, runnable: Runnable, harness: Harness) -> Finding:
+    async def _tests(self, runnable: Runnable, harness: Harness) -> CaseVerdict:
         side = harness.tests(self._case)
         if not harness.tests_run_here:
             side.program.image = self._program.image
@@ -253,7 +253,7 @@ class _Case:
                 self._harness = None
                 return await self._judge()
             tests_job = ready.job(self._tests_limits(), mounts=side.mounts)
-            async with self._pairing:  # the tests first: the program's time begins when both have their place
+            async with self._pairing:  # the tests first: the program's time begins when both have their slot
                 tests = await stack.enter_async_context(self._jail.open(tests_job))
                 program = await stack.enter_async_context(self._jail.open(self._candidate_job(runnable, harness)))
             said = await _join(program, tests)
@@ -263,7 +263,7 @@ class _Case:
         if said == "tests":
             if tests_outcome.verdict in _LIMITS:  # what they were busy with came from the program
                 reason = f"the tests, with what the program gave them: {tests_outcome.reason}"
-                return Finding(tests_outcome.verdict, replace(outcome, reason=reason))
+                return CaseVerdict(tests_outcome.verdict, replace(outcome, reason=reason))
             return _broken(tests_outcome, "the tests ended without a verdict")
         assert isinstance(said, dict)
         verdict, why = _VERDICTS[said["verdict"]], said.get("why", "")
@@ -271,7 +271,7 @@ class _Case:
             return _ended(outcome, why)
         if verdict == Verdict.INFRASTRUCTURE_ERROR:
             return _broken(replace(outcome, stderr=tests_outcome.stderr), why)
-        return Finding(verdict, outcome, why)
+        return CaseVerdict(verdict, outcome, why)
 
     def _candidate_job(self, runnable: Runnable, harness: Harness) -> Job:
         return runnable.job(self._limits, mounts=harness.candidate(self._program, self._name()).mounts)
@@ -338,21 +338,21 @@ async def _end(program: Conversation) -> Outcome:
     return replace(outcome, reason="") if outcome.verdict == Verdict.OK else outcome
 
 
-def _ended(outcome: Outcome, why: str) -> Finding:
+def _ended(outcome: Outcome, why: str) -> CaseVerdict:
     """A program that gave no value: by a limit, by its own end, or by an exception."""
     verdict = Verdict.RUNTIME_ERROR if outcome.verdict == Verdict.OK else outcome.verdict
     reason = why if outcome.verdict == Verdict.OK else outcome.reason
-    return Finding(verdict, replace(outcome, verdict=verdict, reason=reason))
+    return CaseVerdict(verdict, replace(outcome, verdict=verdict, reason=reason))
 
 
-def _to_the_end(outcome: Outcome, word: str) -> Finding:
+def _to_the_end(outcome: Outcome, word: str) -> CaseVerdict:
     """A program with its tests behind it has passed if the tests came to their end, and the process to a good one."""
     said = word.encode()
     reached = said in outcome.stdout.content or said in outcome.stderr.content
     outcome = replace(outcome, stdout=_without(said, outcome.stdout), stderr=_without(said, outcome.stderr))
     if outcome.verdict == Verdict.OK and not reached:
         return _ended(outcome, "it ended before its tests did")
-    return Finding(outcome.verdict, outcome)
+    return CaseVerdict(outcome.verdict, outcome)
 
 
 def _without(said: bytes, output: Output) -> Output:
@@ -360,11 +360,11 @@ def _without(said: bytes, output: Output) -> Output:
     return Output(content, output.num_bytes - len(output.content) + len(content))
 
 
-def _broken(outcome: Outcome, why: str) -> Finding:
+def _broken(outcome: Outcome, why: str) -> CaseVerdict:
     """The test cannot run, which says nothing about the program."""
     verdict = Verdict.INFRASTRUCTURE_ERROR
     reason = ": ".join(filter(None, ["the test cannot run", why, outcome.reason]))
-    return Finding(verdict, replace(outcome, verdict=verdict, reason=reason))
+    return CaseVerdict(verdict, replace(outcome, verdict=verdict, reason=reason))
 
 
 # --- Values -------------------------------------------------------------------------------------------------------
@@ -409,14 +409,14 @@ def tests_of(language: str) -> list[str]:
     return ["stdio", *(kind for kind, can in kinds.items() if can)]
 
 
-def _result(case_id: str, finding: Finding) -> api.CaseResult:
-    outcome = finding.outcome
+def _result(case_id: str, case_verdict: CaseVerdict) -> api.CaseResult:
+    outcome = case_verdict.outcome
     cut = replace(outcome, stdout=_cut(outcome.stdout), stderr=_cut(outcome.stderr))
     return api.CaseResult(
         id=case_id,
-        verdict=finding.verdict.value,
+        verdict=case_verdict.verdict.value,
         execution=write_execution(cut),
-        difference=finding.difference,
+        difference=case_verdict.difference,
     )
 
 
@@ -425,17 +425,17 @@ def _cut(output: Output) -> Output:
 
 
 async def _in_order(
-    work: Sequence[Callable[[], Awaitable[Finding]]], num_parallel: int, stop: bool
-) -> AsyncGenerator[Finding, None]:
+    work: Sequence[Callable[[], Awaitable[CaseVerdict]]], num_parallel: int, stop: bool
+) -> AsyncGenerator[CaseVerdict, None]:
     """Results in the order of the work, some of which runs ahead; with `stop` the first that is not OK is the last."""
-    tasks: list[asyncio.Future[Finding]] = []
+    tasks: list[asyncio.Future[CaseVerdict]] = []
     try:
         for i in range(len(work)):
             while len(tasks) < min(len(work), i + num_parallel):
                 tasks.append(asyncio.ensure_future(work[len(tasks)]()))
-            finding = await tasks[i]
-            yield finding
-            if stop and finding.verdict != Verdict.OK:
+            case_verdict = await tasks[i]
+            yield case_verdict
+            if stop and case_verdict.verdict != Verdict.OK:
                 return
     finally:
         for task in tasks:

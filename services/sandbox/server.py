@@ -48,7 +48,7 @@ async def run(service: Service) -> None:
 async def open_servicer(settings: SandboxSettings) -> AsyncIterator[SandboxServicer]:
     """Builds the service's parts, and closes them at the end.
 
-    MissingDependencyError: this place does not allow an isolation that the settings accept.
+    MissingDependencyError: this host does not allow an isolation that the settings accept.
     """
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(_builds_folder())
@@ -86,7 +86,7 @@ def _versions_file() -> Path:
 
 @contextlib.asynccontextmanager
 async def _session_slot(settings: SandboxSettings) -> AsyncIterator[Jail]:
-    """A session's place: it stays for long, and must not take one from the jobs."""
+    """Opens a session's slot: it stays for long, and must not take one from the jobs."""
     pool = await open_pool(settings.jail.model_copy(update={"num_slots": 1, "max_waiting": 0}))
     try:
         yield pool

@@ -52,7 +52,7 @@ class _Session:
 
 
 class Sessions:
-    """All sessions of the service. `open_jail` makes a place for one more."""
+    """All sessions of the service. `open_jail` opens a slot for one more."""
 
     def __init__(self, open_jail: OpenJail, builds: Builds, max_sessions: int, life_s: float) -> None:
         self._open_jail = open_jail
@@ -149,7 +149,7 @@ class Sessions:
     async def _used(self, session_id: str) -> AsyncIterator[_Session]:
         session = self._sessions.get(session_id)
         if session is None:
-            raise NotFoundError(f"there is no session {session_id!r}; it was closed, or nobody used it for too long")
+            raise NotFoundError(f"there is no session {session_id!r}; it was closed, or unused for too long")
         if session.busy:
             raise StateError(f"session {session_id!r} is executing something else; wait for it")
         session.busy = True

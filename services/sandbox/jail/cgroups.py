@@ -1,4 +1,4 @@
-"""Control groups, where the place lets us make them: they count and bound a job's whole process tree exactly.
+"""Control groups, where the host allows them: they count and bound a job's whole process tree exactly.
 
 One group per slot, made once and used for every job in it: the slot's keeper sits inside, so that a job's processes are
 born there; moving a process costs milliseconds. A job is charged the difference to what the group held before it.
@@ -53,7 +53,7 @@ class Cgroup(Protocol):
 
 
 class CgroupMaker(Protocol):
-    """A version of control groups, as this place offers it."""
+    """A version of control groups, as this host offers it."""
 
     name: str
 
@@ -61,7 +61,7 @@ class CgroupMaker(Protocol):
 
 
 class CgroupUnavailableError(Exception):
-    """This place has no control groups that we may make; the message says why."""
+    """This host has no control groups that we may make; the message says why."""
 
 
 def find_cgroups() -> CgroupMaker:
@@ -279,7 +279,7 @@ class _CgroupV2(_Group):
 
 class _PeakV2:
     """Since Linux 6.12 the kernel's own mark can be set back. Before, it stays at the highest of all jobs: one that
-    goes beyond is told exactly, the others as far as they were looked at. Before 5.19 there is no mark.
+    goes beyond is reported exactly, the others as far as they were looked at. Before 5.19 there is no mark.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -25,7 +25,7 @@ from services.sandbox.jail import files, refusals, system
 from services.sandbox.jail.cgroups import Cgroup, CgroupMaker, Charge
 from services.sandbox.jail.mounts import NEW_ROOT, WORK, WRITABLE
 from services.sandbox.jail.program import MAX_OPEN_FILES, STACK_BYTES
-from services.sandbox.jail.protocol import Order, Place, Report, Terms
+from services.sandbox.jail.protocol import JobRequest, Report, SlotConfig, Terms
 
 _STATE = "/run"  # runsc's own files, in the job's mount namespace alone
 _FLAGS = (
@@ -37,21 +37,21 @@ _ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
 _ENDED = re.compile(rb"Exiting with status: (\d+)")
 _FAILED = re.compile(rb"FATAL ERROR: (.*)")
 _REFUSED = b"the program was refused a process\n"  # in the log, by us
-# Said of the program, and not of the place: as a shell has it, 127 if there is none and 126 if it is no executable.
+# About the program, and not the host: as a shell has it, 127 if there is none and 126 if it is no executable.
 _NOT_STARTED = (b"creating process: ", b"error finding executable ")
 _NOT_FOUND = b"no such file or directory"
 _OWN_TASKS = 128 + 4 * (os.cpu_count() or 1)  # threads of runsc, on the host
 _TASKS_PER_PROCESS = 4  # on the host, for each process of the program
 
 
-def prepare(order: Order, terms: Terms, source: int, place: Place, log: int) -> None:
-    """Lays the job's files into the root that was built, and what runsc is told beside it. OSError: they do not fit."""
-    if any(size > terms.file_bytes for _, size, _ in order.files):
+def prepare(request: JobRequest, terms: Terms, source: int, config: SlotConfig, log: int) -> None:
+    """Lays the job's files into the root that was built, and runsc's configuration. OSError: they do not fit."""
+    if any(size > terms.file_bytes for _, size, _ in request.files):
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
     os.umask(0o022)
-    os.setegid(place.gid)
-    os.seteuid(place.uid)
-    files.lay(order.files, source, NEW_ROOT + WORK)
+    os.setegid(config.gid)
+    os.seteuid(config.uid)
+    files.lay(request.files, source, NEW_ROOT + WORK)
     os.seteuid(0)
     os.setegid(0)
     system.mount("state", _STATE, "tmpfs", system.MS_NOSUID | system.MS_NODEV, "mode=0700,size=16m")
@@ -62,33 +62,33 @@ def prepare(order: Order, terms: Terms, source: int, place: Place, log: int) -> 
         os.symlink(target, f"{_STATE}/{command}.log")
 
 
-def execute(order: Order, terms: Terms, place: Place, variables: Mapping[str, str], log: int) -> NoReturn:
+def execute(request: JobRequest, terms: Terms, config: SlotConfig, variables: Mapping[str, str], log: int) -> NoReturn:
     """Runs runsc and waits; ends when the program has ended, or was refused a process.
 
     A SIGINT is passed on to the program.
     """
     with open(f"{_STATE}/config.json", "w", encoding="utf-8") as file:
-        json.dump(container(order, terms, place, variables), file)
-    runsc = [place.runsc, *_FLAGS]
+        json.dump(container(request, terms, config, variables), file)
+    runsc = [config.runsc, *_FLAGS]
     null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
     silent = [(os.POSIX_SPAWN_DUP2, null, stream) for stream in range(3)]
 
     def interrupt(*_: object) -> None:
-        os.posix_spawn(place.runsc, [*runsc, "kill", "job", "INT"], _ENVIRONMENT, file_actions=silent)
+        os.posix_spawn(config.runsc, [*runsc, "kill", "job", "INT"], _ENVIRONMENT, file_actions=silent)
 
     signal.signal(signal.SIGINT, interrupt)
     os.set_inheritable(log, True)
     os.chdir(_STATE)
     with refusals.listen() as watch:
-        pid = os.posix_spawn(place.runsc, [*runsc, "run", f"--bundle={_STATE}", "job"], _ENVIRONMENT)
+        pid = os.posix_spawn(config.runsc, [*runsc, "run", f"--bundle={_STATE}", "job"], _ENVIRONMENT)
         if refusals.wait(watch):
             os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)  # now nobody else writes the log
+            os.waitpid(pid, 0)  # now nothing else writes the log
             os.pwrite(log, _REFUSED, os.fstat(log).st_size)
     os._exit(0)  # how the program ended stands in the log; what still runs is ended by the keeper
 
 
-def container(order: Order, terms: Terms, place: Place, variables: Mapping[str, str]) -> dict[str, Any]:
+def container(request: JobRequest, terms: Terms, config: SlotConfig, variables: Mapping[str, str]) -> dict[str, Any]:
     """The job as an OCI runtime's configuration."""
     limits = {
         "RLIMIT_CPU": math.ceil(terms.cpu_s) + 1,  # the tree's time is judged more finely, by the control group
@@ -107,10 +107,10 @@ def container(order: Order, terms: Terms, place: Place, variables: Mapping[str, 
         "root": {"path": NEW_ROOT, "readonly": not terms.root.image},
         "hostname": "sandbox",
         "process": {
-            "args": list(order.argv),
+            "args": list(request.argv),
             "env": [f"{name}={value}" for name, value in variables.items()],
             "cwd": WORK,
-            "user": {"uid": place.uid, "gid": place.gid},
+            "user": {"uid": config.uid, "gid": config.gid},
             "capabilities": {},
             "noNewPrivileges": True,
             "rlimits": [{"type": name, "soft": limit, "hard": limit} for name, limit in limits.items()],

@@ -184,7 +184,7 @@ def _caught(call: Callable[[], object]) -> BaseException | None:
     """What the call raised, if anything: it runs the program's own code."""
     try:
         call()
-    except BaseException as error:  # noqa: BLE001 - it is the program's, and is told as the interpreter tells it
+    except BaseException as error:  # noqa: BLE001 - it is the program's, and is reported as the interpreter reports it
         return error
     return None
 

@@ -1,4 +1,4 @@
-"""Which isolation a place allows: found by starting a keeper under each level and running a program in it."""
+"""The strongest isolation that the host allows, found by starting a keeper under each level and running a program."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from services.sandbox.jail import gvisor
 from services.sandbox.jail.cgroups import CgroupMaker, CgroupUnavailableError, find_cgroups
 from services.sandbox.jail.pool import Pool
 from services.sandbox.jail.program import GVISOR, LANDLOCK, NAMESPACES, RLIMITS, USER_NAMESPACES, WITH_MOUNTS
-from services.sandbox.jail.protocol import Place
+from services.sandbox.jail.protocol import SlotConfig
 from services.sandbox.jail.slot import KeeperError, Slot, base_python
 from services.sandbox.job import Isolation, Job, Outcome, Verdict
 from services.sandbox.languages.language import SYSTEM
@@ -43,7 +43,7 @@ class LevelUnavailableError(Exception):
 
 
 async def open_pool(settings: JailSettings) -> Pool:
-    """Slots under the strongest accepted level that this place allows.
+    """Slots under the strongest accepted level that this host allows.
 
     MissingDependencyError: none of the accepted levels can be had; the message says why, level by level.
     """
@@ -85,10 +85,10 @@ async def _start_slots(
     uids = resources.enter_context(_own_uids(settings))
     slots: list[Slot] = []
     for index in range(settings.num_slots):
-        place = Place(
+        config = SlotConfig(
             level, uids[index], uids[index] if os.getuid() == 0 else os.getgid(), scratch, maker is not None, runsc
         )
-        slot = Slot(place, settings.python or base_python(), maker.make() if maker else None)
+        slot = Slot(config, settings.python or base_python(), maker.make() if maker else None)
         resources.push_async_callback(slot.close)
         slots.append(slot)
     try:

@@ -73,7 +73,7 @@ class Lines(Drain):
         super().__init__(descriptor, limit_bytes, on_excess)
 
     def output(self) -> Output:
-        """What nobody read."""
+        """The output that was not read."""
         return Output(bytes(self._waiting), len(self._waiting))
 
     def take(self, data: bytes) -> None:

@@ -105,7 +105,7 @@ class Pool:
         try:
             if run is not None:
                 if not run.is_over:
-                    run.stop(Verdict.CANCELLED, "nobody waits for it any more")
+                    run.stop(Verdict.CANCELLED, "its caller is gone")
                     await run.outcome()
                 await slot.clear()
         except KeeperError:

@@ -13,7 +13,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass(frozen=True)
-class Sample:
+class Usage:
     """What the living processes of a job use together."""
 
     num_threads: int
@@ -30,15 +30,17 @@ class _Process:
     resident_bytes: int
 
 
-def sample(keeper: int, enough_bytes: int) -> Sample:
+def measure_usage(keeper: int, enough_bytes: int) -> Usage:
     """Adds up the keeper's descendants; orphans are among them, for the keeper inherits them.
 
     Shared pages are counted once, unless all together are below `enough_bytes` anyway.
     """
-    tree = _descendants(keeper)
-    resident = sum(process.resident_bytes for process in tree)
-    memory = resident if resident < enough_bytes else sum(_proportional_bytes(process) for process in tree)
-    return Sample(sum(process.num_threads for process in tree), sum(process.cpu_s for process in tree), memory)
+    descendants = _descendants(keeper)
+    resident = sum(process.resident_bytes for process in descendants)
+    memory = resident if resident < enough_bytes else sum(_proportional_bytes(process) for process in descendants)
+    return Usage(
+        sum(process.num_threads for process in descendants), sum(process.cpu_s for process in descendants), memory
+    )
 
 
 def kill_descendants(keeper: int) -> None:
@@ -47,7 +49,7 @@ def kill_descendants(keeper: int) -> None:
             os.kill(process.pid, signal.SIGKILL)
 
 
-class Executioner:
+class UidKiller:
     """Ends every process of a uid that nothing else runs under, at one stroke: none can fork its way past it.
 
     A process that waits to take on the uid and then to kill. It is started before the program: afterwards there may
@@ -55,18 +57,18 @@ class Executioner:
     """
 
     def __init__(self, uid: int, gid: int) -> None:
-        waiting, self._order = os.pipe()
+        waiting, self._trigger = os.pipe()
         self._pid = os.fork()
         if self._pid == 0:
-            os.close(self._order)
+            os.close(self._trigger)
             if os.read(waiting, 1):
                 kill_all_of(uid, gid)
             os._exit(0)
         os.close(waiting)
 
-    def strike(self) -> None:
-        os.write(self._order, b"!")
-        os.close(self._order)
+    def kill(self) -> None:
+        os.write(self._trigger, b"!")
+        os.close(self._trigger)
         with contextlib.suppress(ChildProcessError):
             os.waitpid(self._pid, 0)
 
@@ -85,12 +87,12 @@ def _descendants(root: int) -> list[_Process]:
     children: dict[int, list[int]] = {}
     for process in processes.values():
         children.setdefault(process.parent, []).append(process.pid)
-    tree, waiting = [], list(children.get(root, ()))
+    descendants, waiting = [], list(children.get(root, ()))
     while waiting:
         pid = waiting.pop()
-        tree.append(processes[pid])
+        descendants.append(processes[pid])
         waiting += children.get(pid, ())
-    return tree
+    return descendants
 
 
 def _all() -> Iterable[_Process]:

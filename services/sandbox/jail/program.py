@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from services.sandbox.jail import files, landlock, system
 from services.sandbox.jail.mounts import WORK
-from services.sandbox.jail.protocol import Order, Place, Terms
+from services.sandbox.jail.protocol import JobRequest, SlotConfig, Terms
 from services.sandbox.jail.seccomp import build_filter
 
 GVISOR, NAMESPACES, USER_NAMESPACES = "gvisor", "namespaces", "user-namespaces"
@@ -30,29 +30,29 @@ MAX_OPEN_FILES = 512
 STACK_BYTES = 64 << 20
 
 
-def prepare(order: Order, terms: Terms, source: int, place: Place, work: str) -> None:
+def prepare(request: JobRequest, terms: Terms, source: int, config: SlotConfig, work: str) -> None:
     """Takes everything from this process that a program must not have. OSError: the host does not let us.
 
     What is left is an unprivileged process in the work folder, with its files laid, under its limits.
     """
-    _bound(terms, place)
-    if place.level != USER_NAMESPACES and place.uid != os.getuid():
+    _bound(terms, config)
+    if config.level != USER_NAMESPACES and config.uid != os.getuid():
         os.setgroups([])
-        os.setresgid(place.gid, place.gid, place.gid)
-        os.setresuid(place.uid, place.uid, place.uid)
+        os.setresgid(config.gid, config.gid, config.gid)
+        os.setresuid(config.uid, config.uid, config.uid)
     os.umask(0o022)
     os.chdir(work)
-    files.lay(order.files, source, work)
+    files.lay(request.files, source, work)
     os.close(source)
     system.set_no_new_privileges()
-    if place.has_mounts:
+    if config.has_mounts:
         system.drop_capabilities()
-    if place.level == LANDLOCK:
+    if config.level == LANDLOCK:
         devices = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom")
         shown = (*terms.root.readable, *terms.root.mounts.values(), *devices)
         landlock.confine(shown, (work, "/dev/null"))
-    if place.level != RLIMITS:
-        system.install_seccomp(_FILTERS[place.level][place.has_cgroup])
+    if config.level != RLIMITS:
+        system.install_seccomp(_FILTERS[config.level][config.has_cgroup])
     system.set_dumpable(True)
 
 
@@ -72,9 +72,9 @@ _FILTERS = {
 }
 
 
-def environment(order: Order, work: str) -> dict[str, str]:
+def environment(request: JobRequest, work: str) -> dict[str, str]:
     folders = {"HOME": work, "PWD": work, "TMPDIR": "/tmp" if work == WORK else work}
-    return _ENVIRONMENT | folders | dict(order.environment)
+    return _ENVIRONMENT | folders | dict(request.environment)
 
 
 def execute(argv: Sequence[str], variables: dict[str, str]) -> NoReturn:
@@ -88,7 +88,7 @@ def execute(argv: Sequence[str], variables: dict[str, str]) -> NoReturn:
         os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 
-def _bound(terms: Terms, place: Place) -> None:
+def _bound(terms: Terms, config: SlotConfig) -> None:
     cpu_s = math.ceil(terms.cpu_s) + 1  # the tree's time is judged more finely; this stops a process that escaped it
     limits = {
         resource.RLIMIT_CPU: (cpu_s, cpu_s + 1),
@@ -101,15 +101,15 @@ def _bound(terms: Terms, place: Place) -> None:
         resource.RLIMIT_NICE: (0, 0),
         resource.RLIMIT_SIGPENDING: (1024, 1024),
     }
-    if place.level != RLIMITS:
+    if config.level != RLIMITS:
         # A cgroup that counts comes first. Without one, the process beyond the limit starts, and is seen and stopped;
         # a user namespace's count holds the keeper and its parent too.
-        spare = 16 if place.has_cgroup else 1
-        num_processes = terms.num_processes + spare + (2 if place.level == USER_NAMESPACES else 0)
+        spare = 16 if config.has_cgroup else 1
+        num_processes = terms.num_processes + spare + (2 if config.level == USER_NAMESPACES else 0)
         limits[resource.RLIMIT_NPROC] = (num_processes, num_processes)
-    stack = STACK_BYTES if place.has_cgroup else 8 << 20
+    stack = STACK_BYTES if config.has_cgroup else 8 << 20
     limits[resource.RLIMIT_STACK] = (stack, stack)
-    if not place.has_cgroup:
+    if not config.has_cgroup:
         data = terms.memory_bytes * 2 + (1 << 30)
         limits[resource.RLIMIT_DATA] = (data, data)
     for kind, limit in limits.items():

@@ -1,6 +1,6 @@
-"""What passes between the service and the far side of a jail: the order for one job, and the report on it.
+"""The messages between the service and a slot's keeper: the request for one job, and the report on it.
 
-An order travels in a sealed memory file, so that only the process that carries it out ever holds its content.
+A request travels in a sealed memory file, so that only the process that runs it ever holds its content.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-NEXT = b"next"  # said to a keeper when its last job has been charged: now it may prepare for another
+NEXT = b"next"  # sent to a keeper when its last job has been charged: now it may prepare for another
 _LENGTH = struct.Struct("=Q")
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a keeper is told once: how its jobs are set apart. Serialised as JSON in its arguments."""
+class SlotConfig:
+    """A slot's isolation, given to its keeper once, as JSON in its arguments."""
 
     level: str
     uid: int
@@ -33,13 +33,13 @@ class Place:
 
     @property
     def ends_by_uid(self) -> bool:
-        """Whether the processes of the uid are the job's: so it is where no process namespace tells them apart."""
+        """True if the job's processes are those of the uid: where no process namespace separates them."""
         return not self.has_mounts and self.uid != os.getuid()
 
 
 @dataclass(frozen=True)
 class Root:
-    """What a job's file system is made of: folders of the host. `image` is a whole root's, in place of `readable`."""
+    """The folders of the host that make up a job's file system. `image` is a whole root's, in place of `readable`."""
 
     readable: Sequence[str] = ()
     mounts: Mapping[str, str] = field(default_factory=dict)  # by their places inside
@@ -48,7 +48,7 @@ class Root:
 
 @dataclass(frozen=True)
 class Terms:
-    """What the keeper itself is told of a job: where it runs and how far it may go, and no content."""
+    """The keeper's part of a request: the job's root and limits, and no content."""
 
     cpu_s: float
     memory_bytes: int
@@ -60,12 +60,12 @@ class Terms:
     root: Root = Root()
 
     def has_root_of(self, other: Terms) -> bool:
-        """Whether a root made for the other job could be this one's."""
+        """True if a root made for the other job could be this one's."""
         return (self.root, self.disk_bytes, self.num_files) == (other.root, other.disk_bytes, other.num_files)
 
 
 @dataclass(frozen=True)
-class Order:
+class JobRequest:
     """One job. `files` are (path, size, executable) whose contents follow in the memory file, one after the other."""
 
     argv: Sequence[str]
@@ -77,9 +77,9 @@ class Order:
 
 @dataclass(frozen=True)
 class Report:
-    """What the keeper saw. `failure` is the jail's own, and then nothing else is said.
+    """The keeper's observations. `failure` is the jail's own, and then nothing else is set.
 
-    `stopped` is the limit that the keeper itself enforced ("cpu", "memory", "processes", "disk"), or "asked".
+    `stopped` is the limit that the keeper itself enforced ("cpu", "memory", "processes", "disk"), or "requested".
     """
 
     failure: str = ""
@@ -98,22 +98,22 @@ def encode_terms(terms: Terms) -> bytes:
 
 
 def decode_terms(data: bytes) -> Terms:
-    told = json.loads(data)
-    return Terms(**{**told, "root": Root(**told["root"])})
+    values = json.loads(data)
+    return Terms(**{**values, "root": Root(**values["root"])})
 
 
-def write_order(order: Order, contents: Sequence[bytes]) -> int:
-    """A descriptor of a sealed memory file with the order and its files' contents."""
-    head = json.dumps(vars(order)).encode("utf-8", "surrogateescape")
-    descriptor = memory_file("order", [_LENGTH.pack(len(head)), head, *contents])
+def write_request(request: JobRequest, contents: Sequence[bytes]) -> int:
+    """Returns a descriptor of a sealed memory file with the request and its files' contents."""
+    head = json.dumps(vars(request)).encode("utf-8", "surrogateescape")
+    descriptor = memory_file("request", [_LENGTH.pack(len(head)), head, *contents])
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor
 
 
-def read_order(descriptor: int) -> Order:
-    """The order; the descriptor then stands at the first file's content."""
+def read_request(descriptor: int) -> JobRequest:
+    """Reads the request; the descriptor then stands at the first file's content."""
     head = read_exactly(descriptor, _LENGTH.unpack(read_exactly(descriptor, _LENGTH.size))[0])
-    return Order(**json.loads(head))
+    return JobRequest(**json.loads(head))
 
 
 def encode_report(report: Report) -> bytes:
@@ -132,7 +132,7 @@ def decode_report(data: bytes) -> tuple[Report, bytes]:
 
 
 def memory_file(name: str, parts: Sequence[bytes]) -> int:
-    """A descriptor of a sealed memory file with the parts; nobody who gets it can change it."""
+    """Returns a descriptor of a sealed memory file with the parts; no holder of it can change it."""
     descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     for part in parts:
         view = memoryview(part)

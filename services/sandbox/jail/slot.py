@@ -1,4 +1,4 @@
-"""One place for one job at a time: the keeper that stands in it, and the job that runs in it."""
+"""A slot runs one job at a time: its keeper, and the job that runs under it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from services.sandbox.jail.cgroups import Cgroup, Charge
 from services.sandbox.jail.output import Drain, Lines
 from services.sandbox.jail.protocol import (
     NEXT,
-    Order,
-    Place,
+    JobRequest,
     Report,
     Root,
+    SlotConfig,
     Terms,
     decode_report,
     encode_terms,
     memory_file,
-    write_order,
+    write_request,
 )
-from services.sandbox.jail.verdict import Finding, decide
+from services.sandbox.jail.verdict import Decision, decide
 from services.sandbox.job import File, Job, Outcome, Output, Verdict
 
 logger = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ _BOOT = (
 _ROOT = Path(__file__).parents[3]
 _WATCH_S = 0.05  # how often a job's charge is looked at
 _STARVED_LOOKS = 10  # in a row that a job may be without memory to go on with
-_GRACE_S = 10.0  # for the keeper to end a job that it was told to end
+_GRACE_S = 10.0  # for the keeper to end a job when asked
 _START_S = 120.0
 _REMOVALS = 100  # attempts, with _WATCH_S between
 _NUM_STREAMS = 3
@@ -66,20 +66,20 @@ class _Ends:
 class Slot:
     """A keeper and, where there are control groups, its group. Start it, run jobs one at a time, close it."""
 
-    def __init__(self, place: Place, python: Path, cgroup: Cgroup | None) -> None:
-        self._place = place
+    def __init__(self, config: SlotConfig, python: Path, cgroup: Cgroup | None) -> None:
+        self._config = config
         self._python = python
         self._cgroup = cgroup
         self._process: asyncio.subprocess.Process | None = None
-        self._orders: socket.socket | None = None
+        self._requests: socket.socket | None = None
         self.interpreter_folders: list[Path] = []  # known once it started
 
     async def start(self) -> None:
         """Starts the keeper. KeeperError: it cannot make the slot's namespaces here."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         ours.setblocking(False)
-        self._orders = ours
-        arguments = ("-B", "-s", "-P", "-c", _BOOT.format(root=str(_ROOT)), json.dumps(asdict(self._place)))
+        self._requests = ours
+        arguments = ("-B", "-s", "-P", "-c", _BOOT.format(root=str(_ROOT)), json.dumps(asdict(self._config)))
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
                 *(str(self._python), *arguments, str(theirs.fileno())),
@@ -114,16 +114,16 @@ class Slot:
 
     async def begin(self, job: Job, live: bool) -> Run:
         """Starts a job; `live` keeps its stdin and stdout open for a conversation. KeeperError: the slot is broken."""
-        if self._orders is None or self._process is None or self._process.returncode is not None:
+        if self._requests is None or self._process is None or self._process.returncode is not None:
             await self._restart()
         given: list[int] = []
         ends = None
         try:
             if self._cgroup:
                 # The program's own process is there already.
-                num_more = job.limits.num_processes - 1 + (1 if self._place.ends_by_uid else 0)
+                num_more = job.limits.num_processes - 1 + (1 if self._config.ends_by_uid else 0)
                 self._cgroup.arm(job.limits.memory_bytes, num_more)
-            given.append(write_order(_order(job), [file.content for file in job.files]))
+            given.append(write_request(_request(job), [file.content for file in job.files]))
             ends, streams = _streams(job, live)
             given += streams
             self._send(_terms(job), given)
@@ -137,19 +137,19 @@ class Slot:
         return Run(job, ends, self._cgroup, live, self._kill)
 
     def _send(self, terms: Terms, given: list[int]) -> None:
-        """Hands the order's, the streams' and the control socket's descriptors to the keeper."""
-        assert self._orders is not None
-        if self._place.uid != os.getuid():
+        """Hands the request's, the streams' and the control socket's descriptors to the keeper."""
+        assert self._requests is not None
+        if self._config.uid != os.getuid():
             for descriptor in given[1 : 1 + _NUM_STREAMS]:
-                os.fchown(descriptor, self._place.uid, self._place.gid)  # it may open /dev/stdout too
-        socket.send_fds(self._orders, [encode_terms(terms)], given)
+                os.fchown(descriptor, self._config.uid, self._config.gid)  # it may open /dev/stdout too
+        socket.send_fds(self._requests, [encode_terms(terms)], given)
 
     async def clear(self) -> None:
         """Waits until everything of the last job is gone, and all is ready for the next."""
         try:
-            if self._orders is None:
+            if self._requests is None:
                 raise KeeperError("the keeper has been stopped")
-            await asyncio.get_running_loop().sock_sendall(self._orders, NEXT)
+            await asyncio.get_running_loop().sock_sendall(self._requests, NEXT)
             await self._answer(_GRACE_S)
         except (OSError, KeeperError):
             logger.warning("a slot's keeper is gone or hangs; it is started afresh")
@@ -166,9 +166,9 @@ class Slot:
         await self.start()
 
     async def _stop_keeper(self) -> None:
-        if self._orders is not None:
-            self._orders.close()
-            self._orders = None
+        if self._requests is not None:
+            self._requests.close()
+            self._requests = None
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.kill()
@@ -181,24 +181,24 @@ class Slot:
 
         From here: the keeper's control group may have no room for another process.
         """
-        if not self._place.ends_by_uid:
+        if not self._config.ends_by_uid:
             return
         sweeper = await asyncio.create_subprocess_exec(
             *("/bin/sh", "-c", "kill -9 -1"),
-            user=self._place.uid,
-            group=self._place.gid,
+            user=self._config.uid,
+            group=self._config.gid,
             extra_groups=(),
-            stderr=asyncio.subprocess.DEVNULL,  # it complains where there is nobody
+            stderr=asyncio.subprocess.DEVNULL,  # it complains where there is no process
         )
         await sweeper.wait()
-        for folder in Path(self._place.scratch).glob(f"{self._place.uid}-*"):
+        for folder in Path(self._config.scratch).glob(f"{self._config.uid}-*"):
             shutil.rmtree(folder, ignore_errors=True)
 
     async def _answer(self, timeout_s: float) -> dict[str, Any]:
-        assert self._orders is not None
+        assert self._requests is not None
         try:
             async with asyncio.timeout(timeout_s):
-                message = await asyncio.get_running_loop().sock_recv(self._orders, 1 << 16)
+                message = await asyncio.get_running_loop().sock_recv(self._requests, 1 << 16)
         except TimeoutError as error:
             raise KeeperError(f"the keeper said nothing for {timeout_s:g} s") from error
         if not message:
@@ -260,8 +260,8 @@ class Run:
         except ValueError as error:
             report, contents = self._without_report(str(error)), b""
         stderr = self._stderr.output()
-        finding = decide(report, charge, self._job.limits, self._stopped, stderr.content)
-        return _outcome(finding, report, charge, (self._stdout.output(), stderr), contents, self._began)
+        decision = decide(report, charge, self._job.limits, self._stopped, stderr.content)
+        return _outcome(decision, report, charge, (self._stdout.output(), stderr), contents, self._began)
 
     def _without_report(self, why: str) -> Report:
         """The keeper died: by our own hand; else it is a failure."""
@@ -338,8 +338,8 @@ def _terms(job: Job) -> Terms:
     )
 
 
-def _order(job: Job) -> Order:
-    return Order(
+def _request(job: Job) -> JobRequest:
+    return JobRequest(
         argv=list(job.argv),
         environment=dict(job.environment),
         warm=job.warm == "python",
@@ -370,7 +370,7 @@ def _close_ends(ends: _Ends) -> None:
 
 
 def _outcome(
-    finding: Finding,
+    decision: Decision,
     report: Report,
     charge: Charge | None,
     outputs: tuple[Output, Output],
@@ -382,13 +382,13 @@ def _outcome(
         if start + size <= len(contents):
             files.append(File(path, contents[start : start + size], executable))
         start += size
-    # The group also counted the keeper; the report alone misses children whose end nobody waited for.
+    # The group also counted the keeper; the report alone misses children that were never waited for.
     cpu_s = max(report.cpu_s, charge.cpu_s - report.own_cpu_s) if charge else report.cpu_s
     return Outcome(
-        verdict=finding.verdict,
-        reason=finding.reason,
-        exit_code=finding.exit_code,
-        signal=finding.signal,
+        verdict=decision.verdict,
+        reason=decision.reason,
+        exit_code=decision.exit_code,
+        signal=decision.signal,
         stdout=outputs[0],
         stderr=outputs[1],
         cpu_s=cpu_s,

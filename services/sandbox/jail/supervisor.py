@@ -15,8 +15,8 @@ import time
 from dataclasses import dataclass, replace
 
 from services.sandbox.jail import files, gvisor, processes, program
-from services.sandbox.jail.protocol import Place, Report, Terms, encode_report, read_order
-from services.sandbox.jail.standby import Start, Understudy
+from services.sandbox.jail.protocol import Report, SlotConfig, Terms, encode_report, read_request
+from services.sandbox.jail.standby import ProgramStart, StandbyProgram
 
 _SAMPLE_S = 0.02
 _CHUNK_BYTES = 1 << 18
@@ -24,9 +24,9 @@ _CHUNK_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class Channels:
-    """A job's descriptors: its order, the program's streams, and the socket to the service."""
+    """A job's descriptors: its request, the program's streams, and the socket to the service."""
 
-    order: int
+    request: int
     stdin: int
     stdout: int
     stderr: int
@@ -34,26 +34,26 @@ class Channels:
 
     @property
     def of_the_program(self) -> tuple[int, int, int, int]:
-        return self.order, self.stdin, self.stdout, self.stderr
+        return self.request, self.stdin, self.stdout, self.stderr
 
     def close(self) -> None:
-        for descriptor in (self.order, self.stdin, self.stdout, self.stderr, self.control):
+        for descriptor in (self.request, self.stdin, self.stdout, self.stderr, self.control):
             os.close(descriptor)
 
 
-def carry_out(place: Place, terms: Terms, channels: Channels, wake: int, understudy: Understudy) -> None:
-    """Carries out one order; everything of the job is gone afterwards. `wake` becomes readable when a child ends."""
-    executioner = processes.Executioner(place.uid, place.gid) if place.ends_by_uid else None
-    folder = _make_folder(place)
-    logs = [os.memfd_create("log")] if place.level == program.GVISOR else []
-    start = understudy.begin(terms, folder, [*channels.of_the_program, *logs])
-    watch = _Watch(place, terms, understudy.pid)
+def run_job(config: SlotConfig, terms: Terms, channels: Channels, wake: int, standby: StandbyProgram) -> None:
+    """Runs one job; everything of it is gone afterwards. `wake` becomes readable when a child ends."""
+    uid_killer = processes.UidKiller(config.uid, config.gid) if config.ends_by_uid else None
+    folder = _make_folder(config)
+    logs = [os.memfd_create("log")] if config.level == program.GVISOR else []
+    start = standby.begin(terms, folder, [*channels.of_the_program, *logs])
+    watch = _Watch(config, terms, standby.pid)
     try:
         if not start.failure and start.work < 0:
             watch.stopped = "disk"
         if start.work >= 0:
             watch.until_it_ends(start, wake, channels.control)
-        _end_everything(place, executioner, watch)
+        _end_everything(config, uid_killer, watch)
         report = watch.report(start)
         _report(channels, terms, gvisor.read_log(report, *logs) if logs else report, start.work)
     finally:
@@ -65,22 +65,22 @@ def carry_out(place: Place, terms: Terms, channels: Channels, wake: int, underst
         _clear(folder)
 
 
-def _make_folder(place: Place) -> str:
+def _make_folder(config: SlotConfig) -> str:
     """The work folder, where no mount namespace brings its own."""
-    if place.has_mounts:
+    if config.has_mounts:
         return ""
-    folder = os.path.join(place.scratch, f"{place.uid}-{time.monotonic_ns()}")
+    folder = os.path.join(config.scratch, f"{config.uid}-{time.monotonic_ns()}")
     os.mkdir(folder, 0o700)
-    if place.uid != os.getuid():
-        os.chown(folder, place.uid, place.gid)
+    if config.uid != os.getuid():
+        os.chown(folder, config.uid, config.gid)
     return folder
 
 
 class _Watch:
     """Waits for the program's end, reaps orphans, obeys the service, and counts where no cgroup does."""
 
-    def __init__(self, place: Place, terms: Terms, pid: int) -> None:
-        self._place = place
+    def __init__(self, config: SlotConfig, terms: Terms, pid: int) -> None:
+        self._config = config
         self._terms = terms
         self._pid = pid
         self._began = time.monotonic()
@@ -91,8 +91,8 @@ class _Watch:
         self._cpu_s = 0.0
         self._peak_bytes = 0
 
-    def until_it_ends(self, start: Start, wake: int, control: int) -> None:
-        looks = not (self._place.has_cgroup and self._place.has_mounts)
+    def until_it_ends(self, start: ProgramStart, wake: int, control: int) -> None:
+        polls = not (self._config.has_cgroup and self._config.has_mounts)
         poll = select.poll()
         poll.register(wake, select.POLLIN)
         poll.register(control, select.POLLIN)
@@ -101,14 +101,14 @@ class _Watch:
         self._own_cpu_s -= start.new_cpu_s
         self.reap(os.WNOHANG)  # it may have ended before the signal had somewhere to go
         while self._status is None and not self.stopped:
-            for descriptor, _ in poll.poll(_SAMPLE_S * 1000 if looks else None):
+            for descriptor, _ in poll.poll(_SAMPLE_S * 1000 if polls else None):
                 if descriptor == wake:
                     os.read(wake, 4096)
                 else:
-                    self._obey(control)
+                    self._handle_command(control)
             self.reap(os.WNOHANG)
-            if looks and self._status is None:
-                self.stopped = self.stopped or self._exceeded(start.work)
+            if polls and self._status is None:
+                self.stopped = self.stopped or self._exceeded_limit(start.work)
         self._wall_s = time.monotonic() - self._began
 
     def reap(self, options: int) -> None:
@@ -123,7 +123,7 @@ class _Watch:
                 if pid == self._pid:
                     self._status = status
 
-    def report(self, start: Start) -> Report:
+    def report(self, start: ProgramStart) -> Report:
         """To be called when everything has been ended and reaped."""
         return Report(
             failure=start.failure,
@@ -136,25 +136,25 @@ class _Watch:
             peak_memory_bytes=self._peak_bytes,
         )
 
-    def _obey(self, control: int) -> None:
+    def _handle_command(self, control: int) -> None:
         command = os.read(control, 1)
         if command == b"I":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self._pid, signal.SIGINT)
         else:
-            self.stopped = "asked"  # or nobody is there any more to ask
+            self.stopped = "requested"  # or the service is gone
 
-    def _exceeded(self, work: int) -> str:
+    def _exceeded_limit(self, work: int) -> str:
         """The limit that the tree has passed, if any, of those that nothing else enforces here."""
-        if not self._place.has_cgroup:
-            passed = self._tree_exceeds()
+        if not self._config.has_cgroup:
+            passed = self._exceeded_usage()
             if passed:
                 return passed
         return "disk" if self._disk_is_full(work) else ""
 
-    def _tree_exceeds(self) -> str:
+    def _exceeded_usage(self) -> str:
         terms = self._terms
-        now = processes.sample(os.getpid(), terms.memory_bytes)
+        now = processes.measure_usage(os.getpid(), terms.memory_bytes)
         self._peak_bytes = max(self._peak_bytes, now.memory_bytes)
         if now.cpu_s + self._cpu_s > terms.cpu_s:
             return "cpu"
@@ -163,7 +163,7 @@ class _Watch:
         return "processes" if now.num_threads > terms.num_processes else ""
 
     def _disk_is_full(self, work: int) -> bool:
-        if self._place.has_mounts:
+        if self._config.has_mounts:
             status = os.fstatvfs(work)
             return status.f_bfree == 0 or status.f_ffree == 0
         num_bytes, num_files = files.weigh(f"/proc/self/fd/{work}")
@@ -175,17 +175,17 @@ def _own_cpu_s() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _end_everything(place: Place, executioner: processes.Executioner | None, watch: _Watch) -> None:
+def _end_everything(config: SlotConfig, uid_killer: processes.UidKiller | None, watch: _Watch) -> None:
     """Kills and reaps all that the program started, until nothing is left."""
-    if executioner:
-        executioner.strike()
+    if uid_killer:
+        uid_killer.kill()
     while True:
-        if place.has_mounts:
+        if config.has_mounts:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(-1, signal.SIGKILL)
-        elif not executioner:
+        elif not uid_killer:
             processes.kill_descendants(os.getpid())
-        watch.reap(0 if executioner or place.has_mounts else os.WNOHANG)
+        watch.reap(0 if uid_killer or config.has_mounts else os.WNOHANG)
         if not _has_children():
             return
 
@@ -199,7 +199,7 @@ def _has_children() -> bool:
 
 
 def _report(channels: Channels, terms: Terms, report: Report, work: int) -> None:
-    """Reports. Files are collected by a child, for it must read the order: the keeper is never to know one."""
+    """Reports. Files are collected by a child, for it must read the request, which the keeper never does."""
     if not terms.returns_files or work < 0:
         with contextlib.suppress(ConnectionError):
             _send(channels.control, encode_report(report))
@@ -213,8 +213,8 @@ def _report(channels: Channels, terms: Terms, report: Report, work: int) -> None
 
 
 def _send_with_files(channels: Channels, terms: Terms, report: Report, work: int) -> None:
-    os.lseek(channels.order, 0, os.SEEK_SET)
-    found = files.collect(work, read_order(channels.order).return_files, terms.disk_bytes)
+    os.lseek(channels.request, 0, os.SEEK_SET)
+    found = files.collect(work, read_request(channels.request).return_files, terms.disk_bytes)
     listing = [(file.path, file.size, file.executable) for file in found]
     _send(channels.control, encode_report(replace(report, files=listing)))
     for file in found:

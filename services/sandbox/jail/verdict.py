@@ -1,4 +1,4 @@
-"""What became of a job, decided from what was seen. Pure: evidence in, verdict out.
+"""The verdict on a job, decided from what was observed. Pure: evidence in, verdict out.
 
 A limit that was hit is the verdict, however the program ended after it: what it would have done without the limit is
 unknown.
@@ -29,7 +29,7 @@ _LAST_BYTES = 4096
 
 
 @dataclass(frozen=True)
-class Finding:
+class Decision:
     """The verdict and, where it alone does not say it, the reason; how the program itself ended, where it did."""
 
     verdict: Verdict
@@ -39,29 +39,29 @@ class Finding:
 
 
 def decide(
-    report: Report, charge: Charge | None, limits: Limits, stopped: tuple[Verdict, str] | None, said: bytes
-) -> Finding:
-    """The finding on a job.
+    report: Report, charge: Charge | None, limits: Limits, stopped: tuple[Verdict, str] | None, stderr: bytes
+) -> Decision:
+    """Decides what became of a job.
 
     `charge` is what the cgroup counted, `stopped` the limit for which the service ended the job, `said` its stderr.
     """
     if report.failure and not (charge and charge.num_oom_kills):  # memory so small that not even a start was possible
-        return Finding(Verdict.INFRASTRUCTURE_ERROR, report.failure)
+        return Decision(Verdict.INFRASTRUCTURE_ERROR, report.failure)
     if stopped and stopped[0] is Verdict.OK and not report.stopped:
         stopped = None  # it had ended by itself
     ending = (None, "") if stopped or report.stopped else _ending(report.wait_status)
     limit = _limit_hit(report, charge, limits, stopped, ending[1])
     if limit:
-        return Finding(*limit, *ending)
+        return Decision(*limit, *ending)
     if ending == (0, ""):
-        return Finding(Verdict.OK, "", *ending)
-    if any(text in said[-_LAST_BYTES:] for text in _REFUSED_MEMORY):
-        return Finding(Verdict.MEMORY_LIMIT, "the program was refused memory", *ending)
-    if any(text in said[-_LAST_BYTES:] for text in _REFUSED_DISK):  # it may have given back what it had
-        return Finding(Verdict.DISK_LIMIT, "the program was refused disk", *ending)
-    if charge is None and any(text in said[-_LAST_BYTES:] for text in _REFUSED_PROCESSES):
-        return Finding(Verdict.PROCESS_LIMIT, "the program was refused processes", *ending)
-    return Finding(Verdict.RUNTIME_ERROR, _describe(*ending), *ending)
+        return Decision(Verdict.OK, "", *ending)
+    if any(text in stderr[-_LAST_BYTES:] for text in _REFUSED_MEMORY):
+        return Decision(Verdict.MEMORY_LIMIT, "the program was refused memory", *ending)
+    if any(text in stderr[-_LAST_BYTES:] for text in _REFUSED_DISK):  # it may have given back what it had
+        return Decision(Verdict.DISK_LIMIT, "the program was refused disk", *ending)
+    if charge is None and any(text in stderr[-_LAST_BYTES:] for text in _REFUSED_PROCESSES):
+        return Decision(Verdict.PROCESS_LIMIT, "the program was refused processes", *ending)
+    return Decision(Verdict.RUNTIME_ERROR, _describe(*ending), *ending)
 
 
 def _limit_hit(

@@ -9,7 +9,7 @@ import pytest
 
 from services.sandbox.jail.cgroups import Charge
 from services.sandbox.jail.protocol import Report
-from services.sandbox.jail.verdict import Finding, decide
+from services.sandbox.jail.verdict import Decision, decide
 from services.sandbox.job import Limits, Verdict
 
 LIMITS = Limits(cpu_s=2.0)
@@ -21,25 +21,25 @@ def charge(cpu_s: float = 0.1, oom: int = 0, refused: int = 0) -> Charge:
 
 
 def find(
-    report: Report, charged: Charge | None = None, stopped: tuple[Verdict, str] | None = None, said: bytes = b""
-) -> Finding:
-    return decide(report, charged, LIMITS, stopped, said)
+    report: Report, charged: Charge | None = None, stopped: tuple[Verdict, str] | None = None, stderr: bytes = b""
+) -> Decision:
+    return decide(report, charged, LIMITS, stopped, stderr)
 
 
 def test_a_good_end_is_ok() -> None:
-    assert find(Report(), charge()) == Finding(Verdict.OK, "", 0, "")
+    assert find(Report(), charge()) == Decision(Verdict.OK, "", 0, "")
 
 
 def test_an_exit_code_and_a_signal_are_the_programs() -> None:
-    assert find(Report(wait_status=3 << 8)) == Finding(Verdict.RUNTIME_ERROR, "exit code 3", 3, "")
-    assert find(Report(wait_status=signal.SIGSEGV)) == Finding(
+    assert find(Report(wait_status=3 << 8)) == Decision(Verdict.RUNTIME_ERROR, "exit code 3", 3, "")
+    assert find(Report(wait_status=signal.SIGSEGV)) == Decision(
         Verdict.RUNTIME_ERROR, "ended by SIGSEGV", None, "SIGSEGV"
     )
 
 
 def test_a_failure_of_the_jail_says_nothing_of_the_program() -> None:
     found = find(Report(failure="no mount"), charge(refused=1), (Verdict.TIME_LIMIT, ""))
-    assert found == Finding(Verdict.INFRASTRUCTURE_ERROR, "no mount")
+    assert found == Decision(Verdict.INFRASTRUCTURE_ERROR, "no mount")
 
 
 def test_memory_too_small_for_a_start_is_the_limits() -> None:
@@ -68,32 +68,32 @@ def test_a_limit_that_was_hit_is_the_verdict(report: dict[str, Any], charged: Ch
 
 def test_memory_comes_before_the_limit_that_it_led_to() -> None:
     stopped = (Verdict.TIME_LIMIT, "more than 1 s")
-    assert find(Report(stopped="asked"), charge(oom=2), stopped).verdict is Verdict.MEMORY_LIMIT
+    assert find(Report(stopped="requested"), charge(oom=2), stopped).verdict is Verdict.MEMORY_LIMIT
 
 
 def test_a_stop_hides_how_the_stopped_program_ended() -> None:
-    found = find(Report(wait_status=signal.SIGKILL, stopped="asked"), charge(), (Verdict.OUTPUT_LIMIT, "too much"))
-    assert found == Finding(Verdict.OUTPUT_LIMIT, "too much", None, "")
+    found = find(Report(wait_status=signal.SIGKILL, stopped="requested"), charge(), (Verdict.OUTPUT_LIMIT, "too much"))
+    assert found == Decision(Verdict.OUTPUT_LIMIT, "too much", None, "")
 
 
 def test_a_conversation_that_is_ended_is_ok_unless_the_program_had_ended_by_itself() -> None:
     asked = (Verdict.OK, "ended on request")
-    assert find(Report(wait_status=signal.SIGKILL, stopped="asked"), charge(), asked).verdict is Verdict.OK
-    assert find(Report(wait_status=EXIT_1), charge(), asked) == Finding(Verdict.RUNTIME_ERROR, "exit code 1", 1, "")
+    assert find(Report(wait_status=signal.SIGKILL, stopped="requested"), charge(), asked).verdict is Verdict.OK
+    assert find(Report(wait_status=EXIT_1), charge(), asked) == Decision(Verdict.RUNTIME_ERROR, "exit code 1", 1, "")
 
 
-@pytest.mark.parametrize("said", [b"MemoryError\n", b"terminate called after throwing an instance of 'std::bad_alloc'"])
-def test_a_runtime_that_was_refused_memory_says_so(said: bytes) -> None:
-    assert find(Report(wait_status=EXIT_1), charge(), said=b"...\n" + said).verdict is Verdict.MEMORY_LIMIT
-    assert find(Report(), charge(), said=said).verdict is Verdict.OK  # it got over it
+@pytest.mark.parametrize("stderr", [b"MemoryError\n", b"terminate called after throwing an instance of 'std::bad_alloc'"])
+def test_a_runtime_that_was_refused_memory_says_so(stderr: bytes) -> None:
+    assert find(Report(wait_status=EXIT_1), charge(), stderr=b"...\n" + stderr).verdict is Verdict.MEMORY_LIMIT
+    assert find(Report(), charge(), stderr=stderr).verdict is Verdict.OK  # it got over it
 
 
 def test_a_program_that_was_refused_disk_and_gave_it_back_says_so() -> None:
-    said = b"OSError: [Errno 28] No space left on device\n"
-    assert find(Report(wait_status=EXIT_1), charge(), said=said).verdict is Verdict.DISK_LIMIT
+    stderr = b"OSError: [Errno 28] No space left on device\n"
+    assert find(Report(wait_status=EXIT_1), charge(), stderr=stderr).verdict is Verdict.DISK_LIMIT
 
 
 def test_a_refused_process_is_believed_only_where_nothing_counts() -> None:
-    said = b"BlockingIOError: [Errno 11] Resource temporarily unavailable"
-    assert find(Report(wait_status=EXIT_1), None, said=said).verdict is Verdict.PROCESS_LIMIT
-    assert find(Report(wait_status=EXIT_1), charge(), said=said).verdict is Verdict.RUNTIME_ERROR
+    stderr = b"BlockingIOError: [Errno 11] Resource temporarily unavailable"
+    assert find(Report(wait_status=EXIT_1), None, stderr=stderr).verdict is Verdict.PROCESS_LIMIT
+    assert find(Report(wait_status=EXIT_1), charge(), stderr=stderr).verdict is Verdict.RUNTIME_ERROR

@@ -6,13 +6,13 @@ import os
 
 import pytest
 
-from services.sandbox.jail.protocol import Order, Report, decode_report, encode_report, read_order, write_order
+from services.sandbox.jail.protocol import JobRequest, Report, decode_report, encode_report, read_request, write_request
 
 
 def test_an_order_is_read_as_it_was_written_and_leaves_its_contents_next() -> None:
-    order = Order(["python", "\udcff.py"], {"A": "ü\n"}, True, [["a", 2, False]], ["*"])  # type: ignore[list-item]
-    descriptor = write_order(order, [b"\x00\xff"])
-    assert read_order(descriptor) == order
+    request = JobRequest(["python", "\udcff.py"], {"A": "ü\n"}, True, [["a", 2, False]], ["*"])  # type: ignore[list-item]
+    descriptor = write_request(request, [b"\x00\xff"])
+    assert read_request(descriptor) == request
     assert os.read(descriptor, 10) == b"\x00\xff"
     os.close(descriptor)
 
