@@ -34,7 +34,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from benchmarks.report import Figure, report
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, GraderChoice
-from perilune.grading.labelled import Agreement, Labelled, agreement
+from perilune.grading.labelled_answers import Agreement, LabelledAnswer, agreement
 from perilune.grading.plugin import start_grader
 from perilune.runtime.service import Service
 from services.reward.graders.grader import Sample
@@ -61,7 +61,7 @@ PROMPT = "bare"
 # --- The answers --------------------------------------------------------------------------------------------------
 
 
-def labelled_answer(seed: int, index: int, *, held_out: bool = False) -> Labelled:
+def labelled_answer(seed: int, index: int, *, held_out: bool = False) -> LabelledAnswer:
     """Answer `index` of the endless set `seed`, half of them right; those held out and the others never meet, for any
     two seeds."""
     rng = Random(f"{seed}/{index}")
@@ -72,7 +72,7 @@ def labelled_answer(seed: int, index: int, *, held_out: bool = False) -> Labelle
         content = f"{sorted(digits)} {total}"
         if avoids == correct and (zlib.crc32(content.encode()) % HELD_OUT_IN == 0) == held_out:
             response = " ".join(map(str, digits))
-            return Labelled(
+            return LabelledAnswer(
                 reference=f"{total:02}", response=response, correct=correct, reasoning=reasoning(digits, total)
             )
 
@@ -104,13 +104,13 @@ class Trained:
     num_passes: float
 
 
-def small_model(rows: list[Labelled], seed: int) -> Policy:
+def small_model(rows: list[LabelledAnswer], seed: int) -> Policy:
     """The model that both kinds start from: the same weights, and a vocabulary for either's texts."""
     replies = [text for prompt, reply in judge_examples(rows, PROMPT, seed) for text in (prompt[-1]["content"], reply)]
     return small_policy([*replies, *(opening_of(row.question, row.reference) for row in rows)], seed, SIZE)
 
 
-def classic(rows: list[Labelled], seed: int, num_passes: float, folder: Path) -> Trained:
+def classic(rows: list[LabelledAnswer], seed: int, num_passes: float, folder: Path) -> Trained:
     model = RewardModel(small_model(rows, seed), SIZE.max_positions)
     plan = Plan(num_passes, BATCH_SIZE, RATE, seed=seed)
     cpu_s = cpu_seconds(lambda: train_classic(model, rows, plan, progress(f"value head, seed {seed}")))
@@ -118,7 +118,7 @@ def classic(rows: list[Labelled], seed: int, num_passes: float, folder: Path) ->
     return Trained(folder, sum(parameter.numel() for parameter in model.parameters()), cpu_s, num_passes)
 
 
-def judge(rows: list[Labelled], seed: int, num_passes: float, folder: Path) -> Trained:
+def judge(rows: list[LabelledAnswer], seed: int, num_passes: float, folder: Path) -> Trained:
     policy, examples = small_model(rows, seed), judge_examples(rows, PROMPT, seed)
     plan = Plan(num_passes, BATCH_SIZE, RATE, seed=seed)
     cpu_s = cpu_seconds(lambda: train_judge(policy, examples, plan, progress(f"judge, seed {seed}")))
@@ -143,7 +143,7 @@ def progress(name: str) -> Callable[[int, float], None]:
 # --- Asking them, as the reward service does ----------------------------------------------------------------------
 
 
-async def measure_classic(trained: Trained, rows: list[Labelled]) -> Agreement:
+async def measure_classic(trained: Trained, rows: list[LabelledAnswer]) -> Agreement:
     model = RewardModel.load(trained.folder)
     with Batches(model.probabilities, max_batch=64, max_waiting=len(rows)) as batches:
         work = asyncio.create_task(batches.work())
@@ -156,7 +156,7 @@ async def measure_classic(trained: Trained, rows: list[Labelled]) -> Agreement:
     return found
 
 
-async def measure_judge(trained: Trained, rows: list[Labelled], votes: int) -> Agreement:
+async def measure_judge(trained: Trained, rows: list[LabelledAnswer], votes: int) -> Agreement:
     async with served(trained.folder) as url:
         os.environ |= {"PERILUNE_JUDGE_URL": url, "PERILUNE_JUDGE_MODEL": "judge", "PERILUNE_JUDGE_PROMPT": PROMPT}
         os.environ["PERILUNE_JUDGE_MAX_TOKENS"] = "120"
@@ -179,10 +179,10 @@ async def served(folder: Path) -> AsyncIterator[str]:
         await service.server.stop(None)
 
 
-async def grade_all(grader: GraderChoice, rows: list[Labelled]) -> Agreement:
+async def grade_all(grader: GraderChoice, rows: list[LabelledAnswer]) -> Agreement:
     choices, room = read_choices([grader]), asyncio.Semaphore(64)
 
-    async def value_of(row: Labelled) -> float | None:
+    async def value_of(row: LabelledAnswer) -> float | None:
         async with room:
             found = await score(Sample(row.question, row.reference, row.response), choices, processes)
         return found.value if found.status == SCORE_STATUS_OK else None

@@ -148,6 +148,7 @@ def accuracy(policy: Policy, recipe: Recipe, prompts: PromptSet, version: int, n
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one iteration and prints what each step did."""
     parser = argparse.ArgumentParser(description="One iteration of RL, in one process.")
     parser.add_argument("--warmup-steps", type=int, default=300)
     parser.add_argument("--prompts", type=int, default=64)

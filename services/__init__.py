@@ -1,0 +1,1 @@
+"""The services. They import `perilune` and themselves, never each other."""

@@ -18,6 +18,7 @@ SERVING = b"\x08\x01"  # HealthCheckResponse(status=SERVING)
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes = b"") -> bytes:
+    """Encodes one frame of HTTP/2."""
     return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
@@ -27,6 +28,7 @@ def field(name: bytes, value: bytes) -> bytes:
 
 
 def request(scheme: bytes) -> bytes:
+    """Encodes the call of Health.Check as a HEADERS and a DATA frame, without compression."""
     fields = [
         (b":method", b"POST"),
         (b":scheme", scheme),
@@ -41,6 +43,7 @@ def request(scheme: bytes) -> bytes:
 
 
 def connect(host: str, port: int) -> socket.socket:
+    """Opens a connection, with TLS where the service has a certificate."""
     raw = socket.create_connection((host, port), timeout=4)
     if not os.environ.get("PERILUNE_TLS_CERT"):
         return raw
@@ -54,6 +57,7 @@ def connect(host: str, port: int) -> socket.socket:
 
 
 def is_serving(host: str, port: int) -> bool:
+    """True if the service's health is SERVING. OSError: no connection."""
     with connect(host, port) as link, link.makefile("rb") as answers:
         scheme = b"https" if isinstance(link, ssl.SSLSocket) else b"http"
         link.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(SETTINGS, 0, 0) + request(scheme))
@@ -70,6 +74,7 @@ def is_serving(host: str, port: int) -> bool:
 
 
 def main() -> int:
+    """Returns the exit status: 0 if the service serves, else 1."""
     host, _, port = os.environ.get("PERILUNE_LISTEN", "127.0.0.1:7040").rpartition(":")
     try:
         return 0 if is_serving("127.0.0.1" if host == "0.0.0.0" else host, int(port)) else 1

@@ -34,7 +34,8 @@ class Point:
 class Writer(Protocol):
     """Where points go."""
 
-    def write(self, point: Point) -> None: ...
+    def write(self, point: Point) -> None:
+        """Adds a version's values."""
 
     def close(self) -> None:
         """Everything that was written is where it belongs."""
@@ -56,10 +57,12 @@ class TensorBoardWriter:
         self._writer.add_text("recipe", f"```json\n{json.dumps(recipe_of(run), indent=2)}\n```", 0)
 
     def write(self, point: Point) -> None:
+        """Adds a version's values as scalars at that step."""
         for name, value in point.values.items():
             self._writer.add_scalar(name, value, point.version, point.time_unix_s)
 
     def close(self) -> None:
+        """Flushes and closes the event file."""
         self._writer.close()
 
 
@@ -88,9 +91,11 @@ class WandbWriter:
         self._run.define_metric("*", step_metric="version")
 
     def write(self, point: Point) -> None:
+        """Logs a version's values; the version is the step's axis."""
         self._run.log({"version": point.version, **point.values})
 
     def close(self) -> None:
+        """Finishes the run and waits for its process to write the rest."""
         self._run.finish()
         self._teardown()  # its process writes the last of it only when it ends
 

@@ -25,6 +25,8 @@ console = Console(highlight=False)
 
 
 def show(run_id: str, home: Path, master: str | None, as_json: bool) -> None:
+    """Prints a run: its state, curves and pairs of responses, or all of it as JSON."""
+
     async def ask() -> Report:
         async with any_master(home, master) as client:
             return await reports.gather(client, run_id)
@@ -80,6 +82,8 @@ def export(
 
 
 def stop(run_id: str, home: Path, master: str | None) -> None:
+    """Stops a run through its master, and prints what it has become."""
+
     async def ask() -> Run:
         async with running_master(home, master) as client:
             with contextlib.nullcontext() if not console.is_terminal else console.status("stopping …"):

@@ -112,10 +112,12 @@ class RunView:
 
     @property
     def ended(self) -> bool:
+        """True once the run is in a final state."""
         return self.run.state in ENDED
 
     @property
     def in_order(self) -> list[Version]:
+        """Lists the versions seen so far by number."""
         return [self.versions[number] for number in sorted(self.versions)]
 
     def elapsed_s(self, now: float) -> float:

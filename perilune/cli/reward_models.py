@@ -10,12 +10,12 @@ from dataclasses import asdict
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, GraderChoice, Score, ScoreStatus
 from perilune.client import RewardClient, score_request
-from perilune.grading.labelled import Agreement, Labelled, agreement
+from perilune.grading.labelled_answers import Agreement, LabelledAnswer, agreement
 from perilune.stats import finite
 
 
 def evaluate(
-    address: str, rows: Sequence[Labelled], graders: list[GraderChoice], deadline_s: float, as_json: bool
+    address: str, rows: Sequence[LabelledAnswer], graders: list[GraderChoice], deadline_s: float, as_json: bool
 ) -> int:
     """Scores labelled answers and prints how the scores agree with the labels. Exit status 1 if some have no score."""
     requests = [score_request(row.response, row.reference, question=row.question) for row in rows]

@@ -66,6 +66,7 @@ class Screen:
 
     @property
     def live(self) -> bool:
+        """True if the console can be drawn over: a terminal, and not a dumb one."""
         return self.draw and self.console.is_terminal and not self.console.is_dumb_terminal
 
 

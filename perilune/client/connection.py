@@ -36,6 +36,7 @@ class Connection:
         )
 
     def close(self) -> None:
+        """Closes the channel; calls in flight are cancelled."""
         self._channel.close()
 
     def __enter__(self) -> Self:
@@ -79,6 +80,7 @@ class AsyncConnection:
         )
 
     async def close(self) -> None:
+        """Closes the channel; calls in flight are cancelled."""
         await self._channel.close()
 
     async def __aenter__(self) -> Self:

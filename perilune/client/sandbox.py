@@ -136,6 +136,7 @@ class SandboxSession:
         return _contents(self._client._call(self._client._stub.GetFiles, request).files)
 
     def close(self) -> None:
+        """Ends the session and its interpreter; closing it twice is harmless."""
         self._client._call(self._client._stub.CloseSession, message(CloseSessionRequest, session_id=self.id))
 
     def __enter__(self) -> Self:
@@ -209,6 +210,7 @@ class AsyncSandboxSession:
         return _contents((await self._client._call(self._client._stub.GetFiles, request)).files)
 
     async def close(self) -> None:
+        """Ends the session and its interpreter; closing it twice is harmless."""
         await self._client._call(self._client._stub.CloseSession, message(CloseSessionRequest, session_id=self.id))
 
     async def __aenter__(self) -> Self:

@@ -85,6 +85,7 @@ class GraderServicer(GraderServiceServicer):
         self._parameters = inspect.signature(function).parameters
 
     async def Describe(self, request: DescribeRequest, context: Any) -> DescribeResponse:
+        """Answers with the function's docstring and its options."""
         options = {
             key: "required" if parameter.default is parameter.empty else f"(default: {parameter.default!r})"
             for key, parameter in self._parameters.items()
@@ -96,6 +97,7 @@ class GraderServicer(GraderServiceServicer):
         )
 
     async def Grade(self, request: GradeRequest, context: Any) -> GradeResponse:
+        """Answers with the function's value and evidence; what it raises becomes the call's error."""
         async with rpc_errors(context):
             graded = await self._call(request)
             value, evidence = graded if isinstance(graded, tuple) else (graded, {})

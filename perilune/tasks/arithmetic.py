@@ -37,10 +37,12 @@ class Problem:
 
     @property
     def answer(self) -> str:
+        """The value of a * b + c * d."""
         return str(self.a * self.b + self.c * self.d)
 
     @property
     def held_out(self) -> bool:
+        """True for about one problem in HELD_OUT_IN, by a hash of its numbers."""
         return zlib.crc32(repr((self.a, self.b, self.c, self.d)).encode()) % HELD_OUT_IN == 0
 
 
@@ -54,6 +56,7 @@ def problem(seed: int, index: int, *, held_out: bool = False) -> Problem:
 
 
 def question(problem: Problem) -> str:
+    """Words the problem as a prompt."""
     return f"what is {problem.a} * {problem.b} + {problem.c} * {problem.d} ?"
 
 

@@ -42,6 +42,7 @@ class Problem:
     shown: tuple[int, int]
 
     def value(self, x: int) -> int:
+        """The function's value at x."""
         return self.slope * x + self.offset
 
     @property
@@ -57,6 +58,7 @@ class Problem:
 
     @property
     def held_out(self) -> bool:
+        """True for about one problem in HELD_OUT_IN, by a hash of its numbers."""
         return zlib.crc32(repr((self.slope, self.offset, self.shown)).encode()) % HELD_OUT_IN == 0
 
 
@@ -71,6 +73,7 @@ def problem(seed: int, index: int, *, held_out: bool = False) -> Problem:
 
 
 def question(problem: Problem) -> str:
+    """Words the problem as a prompt."""
     low, high = problem.shown
     return f"f maps {low} to {problem.value(low)} and {high} to {problem.value(high)} . write f"
 

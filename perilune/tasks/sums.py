@@ -23,15 +23,19 @@ VOCABULARY = (
 
 @dataclass(frozen=True)
 class Problem:
+    """Two numbers to add."""
+
     a: int
     b: int
 
     @property
     def answer(self) -> str:
+        """The sum."""
         return str(self.a + self.b)
 
     @property
     def held_out(self) -> bool:
+        """True for about one problem in HELD_OUT_IN, by a hash of its numbers in either order."""
         return zlib.crc32(repr(sorted((self.a, self.b))).encode()) % HELD_OUT_IN == 0
 
 
@@ -45,6 +49,7 @@ def problem(seed: int, index: int, *, held_out: bool = False) -> Problem:
 
 
 def question(problem: Problem) -> str:
+    """Words the problem as a prompt."""
     return f"What is {problem.a} + {problem.b}? Answer with the number only."
 
 

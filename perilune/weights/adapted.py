@@ -36,6 +36,7 @@ class AdaptedReceiver:
 
     @property
     def source(self) -> str:
+        """The adapter stream's source, `host:port`."""
         return self._adapter.source
 
     def move(self, addresses: Sequence[str], rank_addresses: Sequence[str] = ()) -> None:
@@ -44,6 +45,7 @@ class AdaptedReceiver:
             receiver.move(addresses)
 
     def expect(self, version: PolicyVersion) -> None:
+        """Waits for this version in the adapter's stream."""
         self._adapter.expect(version)
 
     async def versions(self) -> AsyncGenerator[StagedVersion]:

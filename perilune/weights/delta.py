@@ -53,6 +53,7 @@ class Delta:
 
     @property
     def num_bytes(self) -> int:
+        """The size of its payload."""
         return self.manifest.payload_bytes
 
 

@@ -30,9 +30,12 @@ class ChunkLike(Protocol):
     """A piece of a payload: the proto's Chunk, or RawChunk."""
 
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """The chunk's place in the payload, in bytes."""
+
     @property
-    def data(self) -> bytes | memoryview: ...
+    def data(self) -> bytes | memoryview:
+        """The chunk's bytes."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,12 @@ def chunk_frame(offset: int, data: memoryview) -> bytes:
 
 
 def manifest_frame(manifest: Manifest) -> bytes:
+    """Encodes the frame that opens a version."""
     return SubscribeResponse(manifest=manifest).SerializeToString()
 
 
 def commit_frame(version: PolicyVersion) -> bytes:
+    """Encodes the frame that closes a version."""
     return SubscribeResponse(commit=Commit(version=version)).SerializeToString()
 
 

@@ -53,6 +53,7 @@ class Payload:
         self._tell()
 
     def complete(self) -> None:
+        """Marks the payload as complete and wakes its readers."""
         self._complete = True
         self._tell()
 
@@ -108,6 +109,7 @@ class Offer:
 
     @property
     def num_bytes(self) -> int:
+        """The size of the offer's payload."""
         return payload_bytes_of(self.manifest)
 
 
@@ -119,6 +121,7 @@ class Subscriber:
     sequence: int
 
     def lacks(self, version: PolicyVersion, sequence: int) -> bool:
+        """True if the subscriber needs this version: another than it has, and later than what it was sent."""
         return version != self.have and (self.have is None or sequence > self.sequence)
 
 

@@ -115,6 +115,7 @@ class ShardedReceiver:
 
     @property
     def source(self) -> str:
+        """The first rank's source, `host:port`."""
         return self._receivers[0].source
 
     def move(self, addresses: Sequence[str], rank_addresses: Sequence[str] = ()) -> None:
@@ -128,6 +129,7 @@ class ShardedReceiver:
             receiver.move(rank_sources(addresses, rank_addresses, rank))
 
     def expect(self, version: PolicyVersion) -> None:
+        """Waits for this version in every rank's stream."""
         for receiver in self._receivers:
             receiver.expect(version)
 

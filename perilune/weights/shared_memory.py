@@ -37,6 +37,7 @@ class SharedVersions:
 
     @staticmethod
     def of(hybrid: Path, run_id: str) -> SharedVersions:
+        """Finds a run's folder in the shared memory of a hybrid pod."""
         return SharedVersions(hybrid / "versions" / run_id)
 
     def put(self, state: State, model_files: Mapping[str, bytes]) -> State:
@@ -67,6 +68,7 @@ class SharedVersions:
         return State(state.manifest, _mapped(data, manifest))
 
     def newest(self) -> Manifest | None:
+        """Reads the newest version's manifest; None if there is none yet."""
         try:
             return Manifest.FromString((self.folder / "manifest").read_bytes())
         except FileNotFoundError:

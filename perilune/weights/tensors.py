@@ -58,6 +58,7 @@ class State:
 
     @property
     def version(self) -> PolicyVersion:
+        """The version that the tensors are of."""
         return self.manifest.version
 
 

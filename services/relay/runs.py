@@ -52,6 +52,8 @@ class Stream(NamedTuple):
 
 
 class Receiving(NamedTuple):
+    """A receiver and the task that drives it."""
+
     receiver: Receiver
     task: asyncio.Task[None]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from perilune.errors import InvalidInputError, PeriluneError
 from perilune.grading.judge_prompts import is_hollow, judge_prompt, read_verdict
-from perilune.grading.labelled import Labelled, read_labelled
+from perilune.grading.labelled_answers import LabelledAnswer, read_labelled_answers
 from services.reward.answer_extraction import committed
 from services.reward.graders.judge import VOTING_TEMPERATURE, Judge, configured_judge
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--temperature", type=float, default=VOTING_TEMPERATURE)
     arguments = parser.parse_args()
     try:
-        rows = read_labelled(arguments.rows)
+        rows = read_labelled_answers(arguments.rows)
         if arguments.out.exists():
             raise InvalidInputError(f"{arguments.out} exists already; name a new file")
         num_kept = asyncio.run(write(arguments.out, rows, arguments.tries, arguments.temperature))
@@ -40,7 +40,7 @@ def main() -> None:
     print(f"kept reasoning for {num_kept} of {len(rows)} answers in {arguments.out}")
 
 
-async def write(path: Path, rows: Sequence[Labelled], num_tries: int, temperature: float) -> int:
+async def write(path: Path, rows: Sequence[LabelledAnswer], num_tries: int, temperature: float) -> int:
     """Writes the rows whose reasoning led to their label, as they come; how many. Raises what `Judge.replies` does."""
     num_kept = 0
     with path.open("x", encoding="utf-8") as file:
@@ -51,8 +51,8 @@ async def write(path: Path, rows: Sequence[Labelled], num_tries: int, temperatur
 
 
 async def verified(
-    judge: Judge, rows: Sequence[Labelled], num_tries: int, temperature: float
-) -> AsyncIterator[Labelled]:
+    judge: Judge, rows: Sequence[LabelledAnswer], num_tries: int, temperature: float
+) -> AsyncIterator[LabelledAnswer]:
     """The rows with reasoning that led to their label."""
     for start in range(0, len(rows), AT_ONCE):
         part = [reason(judge, row, num_tries, temperature) for row in rows[start : start + AT_ONCE]]
@@ -61,7 +61,7 @@ async def verified(
                 yield row
 
 
-async def reason(judge: Judge, row: Labelled, num_tries: int, temperature: float) -> Labelled | None:
+async def reason(judge: Judge, row: LabelledAnswer, num_tries: int, temperature: float) -> LabelledAnswer | None:
     """The row with the first reasoning that led to its label; None if none did, or there is nothing to judge."""
     answer = committed(row.response) or ""
     if is_hollow(answer):

@@ -38,6 +38,7 @@ class Runnable:
 
     @property
     def compiles(self) -> bool:
+        """True if there was nothing to compile, or it compiled."""
         return self.compilation is None or self.compilation.verdict == Verdict.OK
 
     def job(

@@ -45,6 +45,8 @@ def _shared_data() -> Path:
 
 
 class SandboxSettings(ServiceSettings):
+    """Settings of the sandbox service: limits that a caller may ask for, and sizes of its caches."""
+
     listen: str = "127.0.0.1:7050"
     jail: JailSettings = Field(default_factory=JailSettings)
     # Programs by tool, instead of those on the PATH: PERILUNE_TOOLS='{"lean": "/opt/lean/bin/lean"}'.

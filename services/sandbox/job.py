@@ -103,6 +103,7 @@ class Output:
 
     @property
     def truncated(self) -> bool:
+        """True if the content was cut at the limit."""
         return self.num_bytes > len(self.content)
 
 
@@ -158,7 +159,8 @@ class Jail(Protocol):
     """Where jobs run: a pool of slots under one isolation level."""
 
     @property
-    def isolation(self) -> Isolation: ...
+    def isolation(self) -> Isolation:
+        """The isolation that jobs run under."""
 
     async def run(self, job: Job) -> Outcome:
         """Runs a job to its end. BusyError if it cannot be taken; a failure of the jail itself is its verdict."""

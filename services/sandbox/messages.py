@@ -34,6 +34,7 @@ def wider(a: Limits, b: Limits) -> Limits:
 
 
 def write_limits(limits: Limits) -> api.Limits:
+    """Converts limits to their message."""
     return api.Limits(**{field.name: getattr(limits, field.name) for field in fields(Limits)})
 
 
@@ -57,14 +58,17 @@ def check_path(path: str) -> str:
 
 
 def write_files(files: Sequence[File]) -> list[api.File]:
+    """Converts files to their messages."""
     return [api.File(path=file.path, content=file.content, executable=file.executable) for file in files]
 
 
 def write_output(output: Output) -> api.Output:
+    """Converts an output to its message."""
     return api.Output(content=output.content, num_bytes=output.num_bytes, truncated=output.truncated)
 
 
 def write_execution(outcome: Outcome) -> api.Execution:
+    """Converts an outcome to its message."""
     return api.Execution(
         verdict=outcome.verdict.value,
         reason=outcome.reason,
@@ -78,8 +82,10 @@ def write_execution(outcome: Outcome) -> api.Execution:
 
 
 def write_isolation(isolation: Isolation) -> api.Isolation:
+    """Converts an isolation to its message."""
     return api.Isolation(level=isolation.level, mechanisms=isolation.mechanisms)
 
 
 def write_image(image: Image) -> api.Image:
+    """Converts an image to its message."""
     return api.Image(name=image.name, digest=image.digest, num_bytes=image.num_bytes)

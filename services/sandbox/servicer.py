@@ -55,6 +55,7 @@ class SandboxServicer(SandboxServiceServicer):
     async def Run(
         self, request: api.RunRequest, context: grpc.aio.ServicerContext[api.RunRequest, api.RunResponse]
     ) -> api.RunResponse:
+        """Compiles and runs a program once."""
         async with _errors(context):
             limits = read_limits(request.limits, self._default, self._largest)
             compile_limits = read_limits(request.compile_limits, COMPILE_LIMITS, wider(COMPILE_LIMITS, self._largest))
@@ -83,6 +84,7 @@ class SandboxServicer(SandboxServiceServicer):
     async def Judge(
         self, request: api.JudgeRequest, context: grpc.aio.ServicerContext[api.JudgeRequest, api.JudgeResponse]
     ) -> AsyncIterator[api.JudgeResponse]:
+        """Streams the verdict on each case, then the summary."""
         async with _errors(context), contextlib.aclosing(self._judge.judge(request)) as answers:
             async for answer in answers:
                 self._count(answer.result.verdict or answer.summary.verdict)
@@ -93,6 +95,7 @@ class SandboxServicer(SandboxServiceServicer):
         request: api.CreateSessionRequest,
         context: grpc.aio.ServicerContext[api.CreateSessionRequest, api.CreateSessionResponse],
     ) -> api.CreateSessionResponse:
+        """Opens an interpreter that keeps its state between executions."""
         async with _errors(context):
             whole = replace(self._default, cpu_s=self._settings.session_cpu_s)
             limits = read_limits(request.limits, whole, wider(whole, self._largest))
@@ -109,6 +112,7 @@ class SandboxServicer(SandboxServiceServicer):
     async def Execute(
         self, request: api.ExecuteRequest, context: grpc.aio.ServicerContext[api.ExecuteRequest, api.ExecuteResponse]
     ) -> api.ExecuteResponse:
+        """Executes source in a session."""
         async with _errors(context):
             wall_s = request.wall_s if request.HasField("wall_s") else None
             if wall_s is not None and not 0 < wall_s <= self._largest.wall_s:
@@ -120,6 +124,7 @@ class SandboxServicer(SandboxServiceServicer):
     async def PutFiles(
         self, request: api.PutFilesRequest, context: grpc.aio.ServicerContext[api.PutFilesRequest, api.PutFilesResponse]
     ) -> api.PutFilesResponse:
+        """Writes files into a session's work folder."""
         async with _errors(context):
             await self._sessions.put_files(request.session_id, read_files(request.files))
             return api.PutFilesResponse()
@@ -127,6 +132,7 @@ class SandboxServicer(SandboxServiceServicer):
     async def GetFiles(
         self, request: api.GetFilesRequest, context: grpc.aio.ServicerContext[api.GetFilesRequest, api.GetFilesResponse]
     ) -> api.GetFilesResponse:
+        """Reads files from a session's work folder."""
         async with _errors(context):
             paths = [check_path(path) for path in request.paths]
             return api.GetFilesResponse(files=write_files(await self._sessions.get_files(request.session_id, paths)))
@@ -136,6 +142,7 @@ class SandboxServicer(SandboxServiceServicer):
         request: api.CloseSessionRequest,
         context: grpc.aio.ServicerContext[api.CloseSessionRequest, api.CloseSessionResponse],
     ) -> api.CloseSessionResponse:
+        """Ends a session; an unknown one is no error."""
         await self._sessions.close(request.session_id)
         return api.CloseSessionResponse()
 
@@ -144,6 +151,7 @@ class SandboxServicer(SandboxServiceServicer):
         request: api.ListLanguagesRequest,
         context: grpc.aio.ServicerContext[api.ListLanguagesRequest, api.ListLanguagesResponse],
     ) -> api.ListLanguagesResponse:
+        """Lists languages, with what this machine or an image has of them."""
         async with _errors(context):
             image, own = request.image, self._builds.toolchains
             toolchains = await self._builds.images.toolchains(image) if image else own
@@ -154,6 +162,7 @@ class SandboxServicer(SandboxServiceServicer):
         request: api.ListImagesRequest,
         context: grpc.aio.ServicerContext[api.ListImagesRequest, api.ListImagesResponse],
     ) -> api.ListImagesResponse:
+        """Lists the stored images."""
         images = self._builds.images.list()
         return api.ListImagesResponse(images=[write_image(image) for image in images])
 
@@ -162,6 +171,7 @@ class SandboxServicer(SandboxServiceServicer):
         request: api.GetStatusRequest,
         context: grpc.aio.ServicerContext[api.GetStatusRequest, api.GetStatusResponse],
     ) -> api.GetStatusResponse:
+        """Reports isolation, limits and load."""
         return api.GetStatusResponse(
             isolation=write_isolation(self._pool.isolation),
             unavailable_levels=self._pool.unavailable_levels,

@@ -125,6 +125,7 @@ class Sessions:
             await session.resources.aclose()
 
     async def close_all(self) -> None:
+        """Closes all sessions, and waits for those that are closing."""
         await asyncio.gather(*(self.close(session_id) for session_id in list(self._sessions)), *self._closing)
 
     async def _open(self, image: str, limits: Limits, idle_s: float, files: Sequence[File]) -> _Session:

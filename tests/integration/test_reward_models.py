@@ -29,7 +29,7 @@ from perilune.api.reward.v1.reward_pb2 import (
 )
 from perilune.client import RewardClient, grader, score_request
 from perilune.errors import NotFoundError
-from perilune.grading.labelled import Labelled, read_labelled
+from perilune.grading.labelled_answers import LabelledAnswer, read_labelled_answers
 from services.reward import reasoning
 from services.reward.graders.grader import Sample
 from services.reward.processes import Processes
@@ -330,13 +330,13 @@ async def test_reasoning_is_kept_if_it_led_to_the_label(judge: Endpoint, tmp_pat
 
     judge.script = reply
     rows = [
-        Labelled(question="6 × 7?", reference="42", response=r"So \boxed{forty-two}", correct=True),
-        Labelled(reference="42", response="Thought process:", correct=False),
-        Labelled(reference="42", response="41", correct=True),  # the label is wrong, and no reasoning leads to it
-        Labelled(reference="42", response="40", correct=False),  # called right, then not at all
+        LabelledAnswer(question="6 × 7?", reference="42", response=r"So \boxed{forty-two}", correct=True),
+        LabelledAnswer(reference="42", response="Thought process:", correct=False),
+        LabelledAnswer(reference="42", response="41", correct=True),  # the label is wrong, and no reasoning leads to it
+        LabelledAnswer(reference="42", response="40", correct=False),  # called right, then not at all
     ]
     assert await reasoning.write(tmp_path / "out.jsonl", rows, num_tries=2, temperature=1.0) == 1
-    (kept,) = read_labelled(tmp_path / "out.jsonl")
+    (kept,) = read_labelled_answers(tmp_path / "out.jsonl")
     assert kept == rows[0].model_copy(update={"response": "forty-two", "reasoning": "So I compare them."})
 
 

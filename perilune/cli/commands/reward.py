@@ -22,11 +22,15 @@ DEFAULT_ADDRESS, DEFAULT_DEADLINE_S = "127.0.0.1:7041", 300.0
 
 
 class RewardModelKind(StrEnum):
+    """The kinds of reward model that can be trained."""
+
     CLASSIC = "classic"
     JUDGE = "judge"
 
 
 class PromptName(StrEnum):
+    """The judge's prompts, by name."""
+
     INSTRUCTED = "instructed"
     BARE = "bare"
 
@@ -141,9 +145,9 @@ def reward_evaluate(
     """
     from perilune.cli import reward_models
     from perilune.client.reward import read_graders
-    from perilune.grading.labelled import read_labelled
+    from perilune.grading.labelled_answers import read_labelled_answers
 
-    end(reward_models.evaluate(address, read_labelled(rows), read_graders(grader), deadline, as_json))
+    end(reward_models.evaluate(address, read_labelled_answers(rows), read_graders(grader), deadline, as_json))
 
 
 @app.command()

@@ -16,6 +16,8 @@ app = typer.Typer()
 
 
 class ServiceName(StrEnum):
+    """The services that `perilune serve` starts."""
+
     NATS = "nats"
     MASTER = "master"
     ROLLOUT = "rollout"

@@ -18,6 +18,7 @@ COMPARISON = Comparison(kind=Comparison.KIND_FLOATS, relative_tolerance=1e-5, ab
 
 
 def read(row: Row, source: str, language: str) -> JudgeRequest:
+    """Reads a row of APPS or TACO: inputs and outputs on stdio, or calls of a function. InvalidInputError."""
     tests = object_in(row["input_output"], "input_output") if "input_output" in row else row
     inputs, outputs = parsed(field(tests, "inputs"), "inputs"), parsed(field(tests, "outputs"), "outputs")
     if not isinstance(inputs, list) or not isinstance(outputs, list) or not 0 < len(inputs) == len(outputs):

@@ -13,6 +13,7 @@ from perilune.grading.codetests.row import Row, assertion, put_before, request, 
 
 
 def read(row: Row, source: str, language: str) -> JudgeRequest:
+    """Reads a row of HumanEval: a prompt to complete, and a test that calls `check`. InvalidInputError."""
     prompt, function = text(row, "prompt"), text(row, "entry_point")
     source = source.removeprefix("\ufeff")
     defines = re.search(rf"^(?:async\s+)?def\s+{re.escape(function)}\s*\(", source, re.MULTILINE)

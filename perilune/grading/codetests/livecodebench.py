@@ -64,6 +64,7 @@ _TEXT = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE"}
 
 
 def read(row: Row, source: str, language: str) -> JudgeRequest:
+    """Reads a row of LiveCodeBench, public and private tests together. InvalidInputError."""
     names = [name for name in ("tests", "public_test_cases", "private_test_cases") if row.get(name)]
     tests = [test for name in names for test in rows_of(_unpacked(row[name], name), name)]
     if not tests:

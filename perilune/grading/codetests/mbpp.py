@@ -33,6 +33,7 @@ _HELPERS = {
 
 
 def read(row: Row, source: str, language: str) -> JudgeRequest:
+    """Reads a row of MBPP: a list of asserts, or a pytest file. InvalidInputError."""
     if row.get("test_list") is None and isinstance(row.get("test"), str):
         return request(source, language, [TestCase(pytest=PytestTest(source=text(row, "test"), module="solution"))])
     asserts = parsed(field(row, "test_list"), "test_list")

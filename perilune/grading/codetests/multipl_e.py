@@ -11,6 +11,7 @@ from perilune.grading.codetests.row import Row, assertion, parsed, request, text
 
 
 def read(row: Row, source: str, language: str) -> JudgeRequest:
+    """Reads a row of MultiPL-E: a prompt to complete up to a stop token, and tests. InvalidInputError."""
     prompt, tests = text(row, "prompt"), text(row, "tests")
     opening = next((line.strip() for line in reversed(prompt.splitlines()) if line.strip()), "")
     closes = tests.lstrip().startswith("}")

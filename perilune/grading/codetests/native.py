@@ -13,6 +13,7 @@ from perilune.grading.codetests.row import Row
 
 
 def read(row: Row, source: str, language: str) -> JudgeRequest:
+    """Reads a row that is a JudgeRequest as JSON. InvalidInputError."""
     try:
         found = ParseDict(dict(row), JudgeRequest())
     except ParseError as error:

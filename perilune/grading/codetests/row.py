@@ -84,12 +84,14 @@ def call(function: str, arguments: Sequence[Any], expected: Any, *also: Any) -> 
 
 
 def assertion(source: str, entry_point: str = "") -> TestCase:
+    """Makes a test case of statements that assert, about the function named."""
     return TestCase(assertion=AssertTest(source=source, entry_point=entry_point))
 
 
 def request(
     source: str, language: str, cases: Sequence[TestCase], comparison: Comparison | None = None
 ) -> JudgeRequest:
+    """Makes a request of a program and its cases."""
     return JudgeRequest(program=Program(language=language, source=source), cases=cases, comparison=comparison)
 
 
@@ -113,6 +115,7 @@ def _defined(source: str) -> tuple[set[str], set[str]]:
 
 
 def names_defined(body: Sequence[ast.stmt]) -> set[str]:
+    """Collects the names that the statements define at their top level."""
     named = {node.name for node in body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef))}
     targets = [target for node in body if isinstance(node, ast.Assign) for target in node.targets]
     return named | {target.id for target in targets if isinstance(target, ast.Name)}

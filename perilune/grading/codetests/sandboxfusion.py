@@ -13,6 +13,7 @@ COMPARISON = Comparison(kind=Comparison.KIND_FLOATS, relative_tolerance=1e-5, ig
 
 
 def read(row: Row, source: str, language: str) -> JudgeRequest:
+    """Reads a row in the format of SandboxFusion: tests on stdio. InvalidInputError."""
     cases = [_case(test) for test in rows_of(field(row, "test", "tests"), "test")]
     if not cases:
         raise InvalidInputError("'test' must hold at least one test")

@@ -14,6 +14,7 @@ from services.sandbox.job import Image
 
 
 def main() -> int:
+    """Adds, lists or removes images, and returns the exit status."""
     parser = argparse.ArgumentParser(prog="perilune image")
     parser.add_argument("--json", action="store_true")
     commands = parser.add_subparsers(dest="command", required=True)

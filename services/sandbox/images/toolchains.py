@@ -28,6 +28,7 @@ class Images:
     _found: dict[tuple[str, str, str], Toolchain] = field(default_factory=dict)  # by name, digest and language
 
     def list(self) -> list[Image]:
+        """Lists the stored images."""
         return self.store.list()
 
     @contextlib.asynccontextmanager

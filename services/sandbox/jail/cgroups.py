@@ -34,12 +34,14 @@ class Charge:
 class Cgroup(Protocol):
     """One slot's group."""
 
-    def add(self, pid: int) -> None: ...
+    def add(self, pid: int) -> None:
+        """Moves a process into the group."""
 
     def arm(self, memory_bytes: int, num_processes: int) -> None:
         """Sets the limits for the next job, beyond what the group holds already."""
 
-    def charge(self) -> Charge: ...
+    def charge(self) -> Charge:
+        """Reads what the group has used since it was armed."""
 
     def is_starved(self) -> bool:
         """Whether, since this was last asked, the kernel made room over and over in a group full of what must stay.
@@ -57,7 +59,8 @@ class CgroupMaker(Protocol):
 
     name: str
 
-    def make(self) -> Cgroup: ...
+    def make(self) -> Cgroup:
+        """Makes a group below ours."""
 
 
 class CgroupUnavailableError(Exception):

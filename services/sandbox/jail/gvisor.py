@@ -157,6 +157,7 @@ class FairMaker:
         self.overhead = Overhead()  # to be set once it is known; the groups made before follow
 
     def make(self) -> Cgroup:
+        """Makes a group whose charge leaves gVisor's own share out."""
         return _FairCgroup(self._maker.make(), self)
 
 

@@ -26,6 +26,7 @@ class Drain:
         self._loop.add_reader(descriptor, self._read)
 
     def output(self) -> Output:
+        """The output so far, cut at the limit."""
         return Output(bytes(self._kept), self._num_bytes)
 
     async def finish(self) -> None:
@@ -33,6 +34,7 @@ class Drain:
         await self.ended
 
     def close(self) -> None:
+        """Stops reading and closes the descriptor."""
         if self._descriptor >= 0:
             self._loop.remove_reader(self._descriptor)
             os.close(self._descriptor)
@@ -77,6 +79,7 @@ class Lines(Drain):
         return Output(bytes(self._waiting), len(self._waiting))
 
     def take(self, data: bytes) -> None:
+        """Buffers output for the reader of lines."""
         self._waiting += data
         self._changed.set()
         if len(self._waiting) > self._limit_bytes:
@@ -85,9 +88,11 @@ class Lines(Drain):
                 self._on_excess()
 
     async def finish(self) -> None:
+        """Stops reading; nothing is waited for."""
         self.close()
 
     def close(self) -> None:
+        """Stops reading and wakes the reader."""
         super().close()
         self._changed.set()
 

@@ -40,14 +40,17 @@ class Pool:
 
     @property
     def isolation(self) -> Isolation:
+        """The level that all slots run under."""
         return self._isolation
 
     @property
     def num_busy(self) -> int:
+        """The number of slots that run a job."""
         return self.num_slots - len(self._free)
 
     @property
     def num_waiting(self) -> int:
+        """The number of jobs that wait for a slot."""
         return len(self._waiting)
 
     async def run(self, job: Job) -> Outcome:

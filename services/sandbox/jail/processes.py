@@ -44,6 +44,7 @@ def measure_usage(keeper: int, enough_bytes: int) -> Usage:
 
 
 def kill_descendants(keeper: int) -> None:
+    """Kills every descendant of the keeper."""
     for process in _descendants(keeper):
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(process.pid, signal.SIGKILL)
@@ -67,6 +68,7 @@ class UidKiller:
         os.close(waiting)
 
     def kill(self) -> None:
+        """Kills the uid's processes, and waits until that is done."""
         os.write(self._trigger, b"!")
         os.close(self._trigger)
         with contextlib.suppress(ChildProcessError):

@@ -73,6 +73,7 @@ _FILTERS = {
 
 
 def environment(request: JobRequest, work: str) -> dict[str, str]:
+    """The program's environment: defaults, then the request's own variables."""
     folders = {"HOME": work, "PWD": work, "TMPDIR": "/tmp" if work == WORK else work}
     return _ENVIRONMENT | folders | dict(request.environment)
 

@@ -29,6 +29,7 @@ class SlotConfig:
 
     @property
     def has_mounts(self) -> bool:
+        """True if jobs have a mount namespace of their own."""
         return self.level in ("gvisor", "namespaces", "user-namespaces")
 
     @property
@@ -94,10 +95,12 @@ class Report:
 
 
 def encode_terms(terms: Terms) -> bytes:
+    """Encodes terms as JSON."""
     return json.dumps({**vars(terms), "root": vars(terms.root)}).encode()
 
 
 def decode_terms(data: bytes) -> Terms:
+    """Decodes what `encode_terms` made."""
     values = json.loads(data)
     return Terms(**{**values, "root": Root(**values["root"])})
 
@@ -117,6 +120,7 @@ def read_request(descriptor: int) -> JobRequest:
 
 
 def encode_report(report: Report) -> bytes:
+    """Encodes a report; the contents of its files follow."""
     head = json.dumps(vars(report)).encode("ascii")
     return _LENGTH.pack(len(head)) + head
 
@@ -144,6 +148,7 @@ def memory_file(name: str, parts: Sequence[bytes]) -> int:
 
 
 def read_exactly(descriptor: int, size: int) -> bytes:
+    """Reads `size` bytes. EOFError: the other side ended early."""
     parts = []
     while size:
         part = os.read(descriptor, min(size, 1 << 20))

@@ -236,6 +236,7 @@ class Run:
             self._timer = self._loop.call_later(_GRACE_S, self._kill)
 
     def interrupt(self) -> None:
+        """Sends the program a SIGINT."""
         self._command(b"I")
 
     async def send(self, data: bytes) -> None:

@@ -51,6 +51,7 @@ class Room:
         self._namespace = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)  # until there is one
 
     def fits(self, terms: Terms) -> bool:
+        """True if jobs of these terms can use the room as it is."""
         return self._terms is not None and self._terms.root == terms.root and self._folders == _identities(terms.root)
 
     def build(self, config: SlotConfig, terms: Terms) -> None:
@@ -110,6 +111,7 @@ class StandbyProgram:
         self._terms = terms  # whose root it stands in
 
     def fits(self, terms: Terms, room: Room) -> bool:
+        """True if the prepared process can become the program of such a job."""
         return self._terms is None or (self._terms.has_root_of(terms) and room.fits(terms))
 
     def dismiss(self) -> None:

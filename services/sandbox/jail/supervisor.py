@@ -34,9 +34,11 @@ class Channels:
 
     @property
     def of_the_program(self) -> tuple[int, int, int, int]:
+        """The descriptors that the program's process gets."""
         return self.request, self.stdin, self.stdout, self.stderr
 
     def close(self) -> None:
+        """Closes all of them."""
         for descriptor in (self.request, self.stdin, self.stdout, self.stderr, self.control):
             os.close(descriptor)
 

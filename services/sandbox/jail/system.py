@@ -74,14 +74,17 @@ def _syscall(what: str, number: int, *arguments: object) -> int:
 
 
 def unshare(flags: int) -> None:
+    """unshare(2): moves this process into new namespaces. OSError."""
     _check(_libc.unshare(ctypes.c_int(flags)), f"unshare {flags:#x}")
 
 
 def setns(descriptor: int, kind: int) -> None:
+    """setns(2): moves this process into a namespace. OSError."""
     _check(_libc.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), f"setns {kind:#x}")
 
 
 def mount(source: str | None, target: str, kind: str | None, flags: int = 0, options: str | None = None) -> None:
+    """mount(2). OSError."""
     encoded = [None if text is None else os.fsencode(text) for text in (source, target, kind)]
     data = None if options is None else options.encode()
     _check(_libc.mount(*encoded, ctypes.c_ulong(flags), data), f"mount {source} on {target}")
@@ -98,6 +101,7 @@ def make_read_only(target: str, devices: bool = False) -> None:
 
 
 def unmount(target: str) -> None:
+    """umount2(2), lazily. OSError."""
     _check(_libc.umount2(os.fsencode(target), ctypes.c_int(MNT_DETACH)), f"unmount {target}")
 
 
@@ -110,6 +114,7 @@ def pivot_root(new_root: str) -> None:
 
 
 def die_with_parent(signum: int) -> None:
+    """Has the kernel send this signal when the parent ends."""
     _prctl("parent-death signal", _PR_SET_PDEATHSIG, signum)
 
 
@@ -124,6 +129,7 @@ def become_subreaper() -> None:
 
 
 def set_no_new_privileges() -> None:
+    """Forbids this process and its children to gain rights by executing a file."""
     _prctl("no_new_privs", _PR_SET_NO_NEW_PRIVS, 1)
 
 
@@ -172,17 +178,20 @@ def landlock_version() -> int:
 
 
 def landlock_create(ruleset: bytes) -> int:
+    """Creates a Landlock ruleset; returns its descriptor. OSError: the kernel has no Landlock."""
     size = ctypes.c_size_t(len(ruleset))
     return _syscall("landlock_create_ruleset", _NR_LANDLOCK_CREATE_RULESET, ruleset, size, ctypes.c_uint(0))
 
 
 def landlock_allow_beneath(ruleset: int, folder: int, access: int) -> None:
+    """Allows these accesses to all that lies in a folder."""
     rule = struct.pack("=Qi", access, folder)
     kind = ctypes.c_int(1)  # LANDLOCK_RULE_PATH_BENEATH
     _syscall("landlock_add_rule", _NR_LANDLOCK_ADD_RULE, ctypes.c_int(ruleset), kind, rule, ctypes.c_uint(0))
 
 
 def landlock_restrict(ruleset: int) -> None:
+    """Restricts this process to the ruleset."""
     _syscall("landlock_restrict_self", _NR_LANDLOCK_RESTRICT_SELF, ctypes.c_int(ruleset), ctypes.c_uint(0))
 
 

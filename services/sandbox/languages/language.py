@@ -114,6 +114,7 @@ class Language:
     has_sessions: bool = False
 
     def source(self, text: str, paths: Sequence[str] = (), arguments: Sequence[str] = ()) -> Source:
+        """Makes a source of a program's text, under the file name that the language wants."""
         main = self.main(text) if self.main else f"main{self.extension}"
         return Source(main, text, paths, arguments)
 

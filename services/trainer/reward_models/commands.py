@@ -13,7 +13,7 @@ from pathlib import Path
 
 from perilune.errors import InvalidInputError, PeriluneError
 from perilune.grading.judge_prompts import PROMPT_FORMS
-from perilune.grading.labelled import Labelled, agreement, read_labelled
+from perilune.grading.labelled_answers import LabelledAnswer, agreement, read_labelled_answers
 from services.trainer.reward_models.plan import Plan
 
 KINDS = ("classic", "judge")
@@ -45,8 +45,8 @@ def train(arguments: argparse.Namespace) -> None:
     """Trains, measures on the held-out answers (a classic model), writes the folder."""
     if arguments.out.exists():
         raise InvalidInputError(f"{arguments.out} exists already; name a new folder")
-    rows = read_labelled(arguments.rows)
-    rows, heldout = (rows, read_labelled(arguments.heldout)) if arguments.heldout else split(rows)
+    rows = read_labelled_answers(arguments.rows)
+    rows, heldout = (rows, read_labelled_answers(arguments.heldout)) if arguments.heldout else split(rows)
     # torch takes seconds to import: wrong rows are told before.
     from transformers.utils.logging import disable_progress_bar
 
@@ -58,7 +58,7 @@ def train(arguments: argparse.Namespace) -> None:
     print(f"wrote {arguments.out}")
 
 
-def split(rows: Sequence[Labelled]) -> tuple[list[Labelled], list[Labelled]]:
+def split(rows: Sequence[LabelledAnswer]) -> tuple[list[LabelledAnswer], list[LabelledAnswer]]:
     """Training and held-out rows. All answers to one question lie on the same side."""
     held_out = [zlib.crc32(f"{row.question}\n{row.reference}".encode()) % HELD_OUT_IN == 0 for row in rows]
     train = [row for row, held in zip(rows, held_out, strict=True) if not held]
@@ -68,7 +68,7 @@ def split(rows: Sequence[Labelled]) -> tuple[list[Labelled], list[Labelled]]:
     return train, heldout
 
 
-def _train_classic(arguments: argparse.Namespace, rows: list[Labelled], heldout: list[Labelled]) -> None:
+def _train_classic(arguments: argparse.Namespace, rows: list[LabelledAnswer], heldout: list[LabelledAnswer]) -> None:
     from services.trainer.policy.sources import load_policy
     from services.trainer.reward_models.classic import RewardModel, opening_of
     from services.trainer.reward_models.small import small_policy
@@ -91,7 +91,7 @@ def _train_classic(arguments: argparse.Namespace, rows: list[Labelled], heldout:
     model.save(arguments.out, {"num_rows": len(rows), "plan": asdict(plan), "heldout": asdict(found)})
 
 
-def _train_judge(arguments: argparse.Namespace, rows: list[Labelled]) -> None:
+def _train_judge(arguments: argparse.Namespace, rows: list[LabelledAnswer]) -> None:
     from services.trainer.policy.sources import load_policy
     from services.trainer.reward_models.judges import judge_examples
     from services.trainer.reward_models.small import small_policy

@@ -7,11 +7,11 @@ from random import Random
 
 from perilune.errors import InvalidInputError
 from perilune.grading.judge_prompts import judge_prompt, write_verdict
-from perilune.grading.labelled import Labelled
+from perilune.grading.labelled_answers import LabelledAnswer
 from services.trainer.stages.warmup import Example
 
 
-def judge_examples(rows: Sequence[Labelled], form: str, seed: int) -> list[Example]:
+def judge_examples(rows: Sequence[LabelledAnswer], form: str, seed: int) -> list[Example]:
     """One example of each labelled answer. The verdict is the label: reasoning must be of those that led to it.
 
     Args:

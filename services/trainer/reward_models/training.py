@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.nn import Parameter
 from torch.optim import AdamW
 
-from perilune.grading.labelled import Labelled
+from perilune.grading.labelled_answers import LabelledAnswer
 from services.trainer import optimization
 from services.trainer.policy.logprobs import token_logprobs
 from services.trainer.policy.model import Policy
@@ -25,7 +25,7 @@ from services.trainer.stages.warmup import BETAS, MAX_GRAD_NORM, WEIGHT_DECAY, E
 OnStep = Callable[[int, float], None]
 
 
-def train_classic(model: RewardModel, rows: Sequence[Labelled], plan: Plan, on_step: OnStep) -> None:
+def train_classic(model: RewardModel, rows: Sequence[LabelledAnswer], plan: Plan, on_step: OnStep) -> None:
     """Trains language model and head on labelled answers. DivergedError: a gradient is not finite.
 
     on_step: told each step's number, from 1, and its loss in nats an answer.
@@ -64,7 +64,7 @@ def train_judge(policy: Policy, examples: Sequence[Example], plan: Plan, on_step
     _train(policy.model.parameters(), len(examples), plan, accumulate, on_step)
 
 
-def triple_of(row: Labelled) -> Triple:
+def triple_of(row: LabelledAnswer) -> Triple:
     return row.question, row.reference, row.response
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from perilune.errors import InvalidInputError, NotFoundError
-from perilune.grading.labelled import Labelled, agreement
+from perilune.grading.labelled_answers import LabelledAnswer, agreement
 from services.trainer.policy.logprobs import token_logprobs
 from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import pack_rows
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow  # trains, or starts services and processes
 TINY = SmallSize(hidden_size=64, intermediate_size=128, num_layers=2, num_heads=2, max_positions=128)
 
 
-def digit_rows(num_rows: int, seed: int = 0) -> list[Labelled]:
+def digit_rows(num_rows: int, seed: int = 0) -> list[LabelledAnswer]:
     """A response is right if it ends in the digit of the reference: easy for either kind."""
     rng, rows = Random(seed), []
     for _ in range(num_rows):
@@ -38,7 +38,7 @@ def digit_rows(num_rows: int, seed: int = 0) -> list[Labelled]:
         last = reference if correct else other
         reasoning = f"{last} {'is' if correct else 'not'} {reference}"
         response = f"{rng.randint(0, 9)} so {last}"
-        rows.append(Labelled(reference=reference, response=response, correct=correct, reasoning=reasoning))
+        rows.append(LabelledAnswer(reference=reference, response=response, correct=correct, reasoning=reasoning))
     return rows
 
 
@@ -139,7 +139,7 @@ def reads(policy: Policy, examples: list[Example]) -> tuple[float, float]:
 
 def test_a_judge_needs_reasoning_to_learn_from() -> None:
     with pytest.raises(InvalidInputError, match="labelled answer 2 has no `reasoning`"):
-        judge_examples([*digit_rows(1), Labelled(reference="1", response="1", correct=True)], "bare", 0)
+        judge_examples([*digit_rows(1), LabelledAnswer(reference="1", response="1", correct=True)], "bare", 0)
 
 
 def test_the_tokens_of_the_small_tokenizer_are_the_text() -> None:
@@ -158,7 +158,7 @@ def test_the_same_seed_makes_the_same_model_and_another_another() -> None:
 
 
 def test_all_answers_to_a_question_are_on_one_side() -> None:
-    rows = [Labelled(question=f"q{i // 4}", reference="1", response=str(i), correct=True) for i in range(400)]
+    rows = [LabelledAnswer(question=f"q{i // 4}", reference="1", response=str(i), correct=True) for i in range(400)]
     train, heldout = split(rows)
     assert len(train) + len(heldout) == 400
     assert 10 < len(heldout) < 80

@@ -1,0 +1,1 @@
+"""The Python half of the harness: it runs inside a job, and imports nothing but the standard library."""

@@ -1,7 +1,7 @@
-"""Runs the program under test, and calls it for whoever holds the other end of the channel.
+"""Runs the program under test, and calls it for the other end of the channel.
 
 The program can read all of this: there is no secret here, and none comes through the channel but the arguments of
-calls. What goes out is what the program says it returned, and whoever gets it decides.
+calls. What goes out is what the program says it returned, and the receiver decides.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from .wire import BINARY, COMPARING, IMMUTABLE, MUTABLE, TAG, UNARY, Channel, co
 
 
 def _defines(kind: type, name: str) -> bool:
-    """Whether a class of the program has such a method, other than what everything has."""
+    """True if a class of the program has such a method beyond what `object` gives it."""
     return any(name in vars(base) for base in kind.__mro__ if base is not object)
 
 
@@ -63,7 +63,7 @@ _MOST_PRINTED = 1 << 20  # characters
 
 
 class RemoteError(Exception):
-    """What a function of the tests raised when the program called it, where its class is none of ours."""
+    """Stands for an exception of the tests' own function whose class the program does not have."""
 
 
 class Given:
@@ -74,10 +74,11 @@ class Given:
         self.before: list[list[Any]] = []
 
     def take(self, values: list[Any]) -> None:
+        """Notes the arguments, and the containers in each."""
         self.values, self.before = values, [containers(value) for value in values]
 
     def origins(self, i: int) -> list[int]:
-        """Which of those before each one in argument `i` is now; -1 for a new one."""
+        """Finds for each container now in argument `i` which of those before it is; -1 for a new one."""
         places = {id(container): j for j, container in enumerate(self.before[i])}
         return [places.get(id(container), -1) for container in containers(self.values[i])]
 
@@ -105,8 +106,8 @@ class Candidate:
             if isinstance(value, types.ModuleType):
                 names[name] = {TAG: "module", "is": value.__name__}
             elif not name.startswith("__"):
-                names[name] = self.told(value)
-        return {"names": names, "module": self.hold(self.module)}
+                names[name] = self.encode_or_describe(value)
+        return {"names": names, "module": self.describe(self.module)}
 
     def serve(self) -> Any:
         """Answers requests until the reply to one of our own comes, and gives that."""
@@ -125,43 +126,45 @@ class Candidate:
             self.channel.send(self.with_printed(reply))
 
     def answer(self, message: Any) -> Any:
+        """Does what a message asks; what the program raises becomes part of the reply."""
         given = Given()
         try:
             reply = self.reply(message, given)
         except BaseException as error:  # noqa: BLE001 SystemExit too: a program that leaves has not returned
-            reply = {"raised": self.tell_error(error)}
+            reply = {"raised": self.describe_error(error)}
             if message["do"] != "get" or not isinstance(error, AttributeError):  # tests look for what may be there
                 self.show(error)
         coded = [*message.get("arguments", []), *message.get("keywords", {}).values()]
         return {**reply, "changed": self.changed(coded, given)} if given.values else reply
 
     def reply(self, message: Any, given: Given) -> Any:
+        """Does what a message asks, and gives the reply."""
         if message["do"] == "path":
-            function, arguments = self.find(message["name"]), decode(message["arguments"], self.held)
-            return {"value": encode(function(*arguments), self.hold)}
+            function, arguments = self.find(message["name"]), decode(message["arguments"], self.resolve)
+            return {"value": encode(function(*arguments), self.describe)}
         target = self.objects[message["on"]]
         if message["do"] == "get":
             return {"value": self.encode(getattr(target, message["name"]))}
         if message["do"] == "set":
-            setattr(target, message["name"], decode(message["value"], self.held))
+            setattr(target, message["name"], decode(message["value"], self.resolve))
             return {"value": None}
         if message["do"] == "delete":
             delattr(target, message["name"])
             return {"value": None}
-        arguments = decode(message["arguments"], self.held)
-        keywords = {name: decode(value, self.held) for name, value in message.get("keywords", {}).items()}
+        arguments = decode(message["arguments"], self.resolve)
+        keywords = {name: decode(value, self.resolve) for name, value in message.get("keywords", {}).items()}
         given.take([*arguments, *keywords.values()])
         function = _OPERATORS[message["name"]] if message["do"] == "operator" else target
         first = [target] if message["do"] == "operator" else []
         return self.result(function(*first, *arguments, **keywords), given.values)
 
     def result(self, value: Any, given: list[Any]) -> Any:
-        """What was returned, which may be the very thing that was given."""
+        """Encodes what was returned, which may be the very object that was given."""
         same = [i for i, item in enumerate(given) if item is value and type(value) in _CHANGEABLE]
         return {"value": None, "same": same[0]} if same else {"value": self.encode(value)}
 
     def changed(self, before: list[Any], given: Given) -> Any:
-        """Tests also look at a list that they gave, and that was changed in place."""
+        """Encodes the arguments that were changed in place, for tests that look at them."""
         found = {}
         for i, value in enumerate(given.values):
             if type(value) in _CHANGEABLE:
@@ -180,66 +183,80 @@ class Candidate:
     # --- Values ---
 
     def encode(self, value: Any) -> Any:
-        return encode(value, self.hold, self.inherit)
+        """Encodes a value; objects stay here and travel as numbers."""
+        return encode(value, self.describe, self.describe_derived)
 
-    def told(self, value: Any) -> Any:
+    def encode_or_describe(self, value: Any) -> Any:
+        """Encodes a value; if its own code fails when copied, only describes it."""
         try:
             return self.encode(value)
         except Exception:  # noqa: BLE001 whatever the program's own object raises when it is copied
-            return self.hold(value)
+            return self.describe(value)
 
-    def hold(self, value: Any) -> Any:
+    def describe(self, value: Any) -> Any:
+        """Describes an object that cannot be copied."""
         if type(value) in (Callback, CallbackIterator):
             return {TAG: "object", "is": value.number, "theirs": True}
         if isinstance(value, BaseException):
-            return {TAG: "error", "is": self.tell_error(value)}
+            return {TAG: "error", "is": self.describe_error(value)}
         if isinstance(value, type):
-            return self.hold_class(value)
-        told = {TAG: "object", "is": self.number_of(value), "type": type(value).__name__}
-        return told if type(value).__module__ == "builtins" else {**told, "of": self.hold_class(type(value))}
+            return self.describe_class(value)
+        description = {TAG: "object", "is": self.number_of(value), "type": type(value).__name__}
+        return (
+            description
+            if type(value).__module__ == "builtins"
+            else {**description, "of": self.describe_class(type(value))}
+        )
 
-    def hold_class(self, kind: type) -> Any:
+    def describe_class(self, kind: type) -> Any:
+        """Describes a class with its bases."""
         if kind.__module__ == "builtins" and getattr(builtins, kind.__name__, None) is kind:
             return {TAG: "standard", "is": ["builtins", kind.__name__]}
-        told = {TAG: "object", "is": self.number_of(kind), "type": kind.__name__, "module": str(kind.__module__)}
+        description = {TAG: "object", "is": self.number_of(kind), "type": kind.__name__, "module": str(kind.__module__)}
         own = [name for name in vars(kind) if not name.startswith("__")]
-        bases = [self.hold_class(base) for base in kind.__bases__]
+        bases = [self.describe_class(base) for base in kind.__bases__]
         doc = kind.__doc__ if isinstance(kind.__doc__, str) else None
-        return {**told, "doc": doc, "own": own, "bases": bases}
+        return {**description, "doc": doc, "own": own, "bases": bases}
 
-    def inherit(self, value: Any, coded: Any) -> Any:
-        """Of a class of the program that derives from a plain type: the object, and what it is by value if no operator
-        is its own."""
+    def describe_derived(self, value: Any, coded: Any) -> Any:
+        """Describes an object of a class that derives from a plain type; with its value if no operator is its own."""
         kind = type(value)
         bases = [base for base in kind.__mro__ if base.__module__ == self.module.__name__]
         if not bases:
             return coded
-        told = {TAG: "object", "is": self.number_of(value), "type": kind.__name__, "of": self.hold_class(kind)}
+        description = {
+            TAG: "object",
+            "is": self.number_of(value),
+            "type": kind.__name__,
+            "of": self.describe_class(kind),
+        }
         is_value = any(base in kind.__mro__ for base in IMMUTABLE) and not any(
             _OWN_MATTERS & set(vars(b)) for b in bases
         )
-        return {**told, "value": coded} if is_value else told
+        return {**description, "value": coded} if is_value else description
 
     def number_of(self, value: Any) -> int:
+        """Numbers an object, and keeps it; the same one keeps its number."""
         number = self.numbers.setdefault(id(value), len(self.objects))
         if number == len(self.objects):
             self.objects.append(value)
         return number
 
-    def held(self, told: Any) -> Any:
-        if told[TAG] == "standard":
-            found: Any = importlib.import_module(told["is"][0])
-            for name in told["is"][1].split("."):
+    def resolve(self, description: Any) -> Any:
+        """Finds or makes what a description stands for."""
+        if description[TAG] == "standard":
+            found: Any = importlib.import_module(description["is"][0])
+            for name in description["is"][1].split("."):
                 found = getattr(found, name)
             return found
-        if told[TAG] == "error":
-            return self.revived(told["is"])
-        if not told.get("theirs"):
-            return self.objects[told["is"]]
-        if told["is"] not in self.callbacks:
-            kind = CallbackIterator if told.get("iterates") else Callback
-            self.callbacks[told["is"]] = kind(self, told["is"], told.get("names", {}))
-        return self.callbacks[told["is"]]
+        if description[TAG] == "error":
+            return self.rebuild_error(description["is"])
+        if not description.get("theirs"):
+            return self.objects[description["is"]]
+        if description["is"] not in self.callbacks:
+            kind = CallbackIterator if description.get("iterates") else Callback
+            self.callbacks[description["is"]] = kind(self, description["is"], description.get("names", {}))
+        return self.callbacks[description["is"]]
 
     # --- Errors ---
 
@@ -251,43 +268,55 @@ class Candidate:
         with contextlib.suppress(Exception):  # the error's own __str__
             traceback.print_exception(type(error), error, frames)
 
-    def tell_error(self, error: BaseException, depth: int = 0) -> Any:
+    def describe_error(self, error: BaseException, depth: int = 0) -> Any:
+        """Describes an exception with its arguments, attributes and causes."""
         number = vars(error).get("_theirs")
         if number is not None:
             return {"theirs": number}
-        told = {"of": self.hold_class(type(error)), "is": self.number_of(error), "text": _text(error), "args": []}
+        description = {
+            "of": self.describe_class(type(error)),
+            "is": self.number_of(error),
+            "text": _text(error),
+            "args": [],
+        }
         with contextlib.suppress(Exception):  # whatever the program's own objects raise when they are copied
-            told["args"] = [self.encode(argument) for argument in error.args]
-            told["attributes"] = {name: self.encode(value) for name, value in vars(error).items()}
+            description["args"] = [self.encode(argument) for argument in error.args]
+            description["attributes"] = {name: self.encode(value) for name, value in vars(error).items()}
         if error.__cause__ is not None and depth < _MOST_CAUSES:
-            told["cause"] = self.tell_error(error.__cause__, depth + 1)
-        return told
+            description["cause"] = self.describe_error(error.__cause__, depth + 1)
+        return description
 
-    def revived(self, told: Any) -> BaseException:
+    def rebuild_error(self, description: Any) -> BaseException:
         """The exception that a function of the tests raised, or that they give."""
-        if "is" in told:
-            return self.objects[told["is"]]
-        arguments = decode(told["args"], self.held)
-        kind = self.objects[told["of"]] if "of" in told else getattr(builtins, told["bases"][0], RemoteError)
-        if "of" not in told and kind.__name__ != told["type"]:
-            kind = type(told["type"], (kind,), {})
+        if "is" in description:
+            return self.objects[description["is"]]
+        arguments = decode(description["args"], self.resolve)
+        kind = (
+            self.objects[description["of"]]
+            if "of" in description
+            else getattr(builtins, description["bases"][0], RemoteError)
+        )
+        if "of" not in description and kind.__name__ != description["type"]:
+            kind = type(description["type"], (kind,), {})
         try:
             error: Any = kind(*arguments)
         except Exception:  # noqa: BLE001 the program's own, or one that wants other arguments
-            error = RemoteError(told["text"])
-        error._theirs = told["theirs"]
+            error = RemoteError(description["text"])
+        error._theirs = description["theirs"]
         return error
 
     # --- What the program asks the tests ---
 
     def ask(self, message: Any) -> Any:
+        """Asks the tests, serves their calls meanwhile, and gives or raises their reply."""
         self.channel.send(self.with_printed(message))
         reply = self.serve()
         if "raised" in reply:
-            raise self.revived(reply["raised"])
-        return decode(reply["value"], self.held)
+            raise self.rebuild_error(reply["raised"])
+        return decode(reply["value"], self.resolve)
 
     def input(self, prompt: object = "", /) -> Any:
+        """Stands in for `input`: the tests' own answers."""
         return self.ask({"input": str(prompt)})
 
     def print(self, *values: Any, **how: Any) -> None:
@@ -298,6 +327,7 @@ class Candidate:
             self.ask({"print": self.encode(list(values))})
 
     def with_printed(self, message: Any) -> Any:
+        """Adds to a message what was printed since the last."""
         text = self.printed.getvalue()
         if not text:
             return message
@@ -325,6 +355,7 @@ class Callback:
         vars(self).update(names)
 
     def __call__(self, *arguments: Any, **keywords: Any) -> Any:
+        """Calls the function in the tests' job."""
         ours = self._candidate
         named = {name: ours.encode(value) for name, value in keywords.items()}
         return ours.ask({"call": self.number, "arguments": ours.encode(list(arguments)), "keywords": named})

@@ -130,6 +130,7 @@ def class_names(tree: ast.Module) -> frozenset[str]:
 
 
 def is_capitalised(name: str) -> bool:
+    """True if the first letter is a capital, as in names of classes."""
     return name.lstrip("_")[:1].isupper()
 
 

@@ -37,6 +37,7 @@ class Recorder:
         os.dup2(self._file, descriptor)
 
     def take(self) -> dict[str, Any]:
+        """Gives what was written since the last time, with its full size."""
         size = os.fstat(self._file).st_size
         content = os.pread(self._file, self._limit_bytes, 0)
         os.ftruncate(self._file, 0)
@@ -44,6 +45,8 @@ class Recorder:
 
 
 class Session:
+    """An interpreter whose names live from one execution to the next."""
+
     def __init__(self, channel: Channel, output_bytes: int) -> None:
         self.channel = channel
         self.module = types.ModuleType("__main__")
@@ -52,6 +55,7 @@ class Session:
         self.num_executed = 0
 
     def serve(self) -> None:
+        """Answers requests until the channel is closed."""
         while True:
             message = self.channel.receive()
             do: Any = {"execute": self.execute, "put": self.put, "get": self.get}[message.pop("do")]
@@ -76,6 +80,7 @@ class Session:
         return {"result": result, "error": error, "stdout": self.stdout.take(), "stderr": self.stderr.take()}
 
     def run(self, source: str, name: str) -> str:
+        """Executes the source; gives the last expression's value as text."""
         tree = ast.parse(source, name)
         last: ast.Expression | None = None
         if tree.body and isinstance(tree.body[-1], ast.Expr):
@@ -91,6 +96,7 @@ class Session:
         return repr(value)[:MAX_RESULT_CHARS]
 
     def put(self, files: list[tuple[str, str, bool]]) -> dict[str, Any]:
+        """Writes files, whose contents come in base64."""
         try:
             for path, content, executable in files:
                 os.makedirs(os.path.dirname(path) or ".", exist_ok=True)

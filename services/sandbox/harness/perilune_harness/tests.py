@@ -1,4 +1,4 @@
-"""Runs tests of a program that lies in another job, and reaches it by calls alone (`remote`).
+"""Runs tests of a program that lies in another job, and reaches it by calls alone (`program`).
 
 This side holds the expected values, and its word alone counts.
 """
@@ -15,8 +15,9 @@ import traceback
 import types
 from typing import Any
 
+from .program import TO_SANDBOX, BrokenTestError, Program, ProgramError
+from .proxies import RemoteClass, RemoteObject
 from .reading import MODULES, class_names, handles_objects, modules_in, needs_of, parse
-from .remote import TO_SANDBOX, BrokenTestError, Program, ProgramError, RemoteClass, RemoteObject
 from .wire import TAG, Channel
 
 SOURCE = "tests.py"
@@ -25,16 +26,17 @@ _LOOKS_AT_OUTPUT = ("capsys", "redirect_stdout", "stdout", "builtins.print")
 
 
 def read(source: str) -> Any:
+    """Parses the tests' source. BrokenTestError: it is no Python."""
     try:
         return parse(source)
     except ValueError as error:
         raise BrokenTestError(str(error)) from error
 
 
-def names_of(program: Program, told: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
+def names_of(program: Program, defined: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
     """What the tests find defined: what the program defines, but for the names that are to stay what they are."""
     names: dict[str, Any] = {}
-    for name, value in told.items():
+    for name, value in defined.items():
         if name.startswith("__") or name in hidden:
             continue
         if not isinstance(value, dict) or value[TAG] != "module":
@@ -51,7 +53,7 @@ def run_source(source: str, names: dict[str, Any], entry_point: str, modules: se
     namespace = module.__dict__
     namespace.update(names)
     for name in modules:
-        with contextlib.suppress(ImportError):  # what the tests import themselves is told then
+        with contextlib.suppress(ImportError):  # the tests fail at their own import of it
             namespace[name] = importlib.import_module(name)
     if entry_point:
         if entry_point not in names:
@@ -66,6 +68,7 @@ def run_source(source: str, names: dict[str, Any], entry_point: str, modules: se
 
 
 def run_unittest(namespace: dict[str, Any]) -> None:
+    """Runs the TestCases among these names. AssertionError for the first that fails."""
     import unittest
 
     cases = [case for case in namespace.values() if isinstance(case, type) and issubclass(case, unittest.TestCase)]
@@ -74,8 +77,8 @@ def run_unittest(namespace: dict[str, Any]) -> None:
     if not suite.countTestCases():
         return
     result = unittest.TextTestRunner(stream=sys.stderr).run(suite)
-    for test, told in [*result.errors, *result.failures]:
-        raise AssertionError(f"{test.id()}: {told.strip().splitlines()[-1]}")
+    for test, text in [*result.errors, *result.failures]:
+        raise AssertionError(f"{test.id()}: {text.strip().splitlines()[-1]}")
     if result.testsRun == len(result.skipped):
         raise BrokenTestError("every test was skipped")
 
@@ -112,6 +115,7 @@ class RemoteModule(types.ModuleType):
 
 
 def run_pytest(module: RemoteModule) -> None:
+    """Runs pytest on the tests' file; raises the first error of a test."""
     sys.modules[module.__name__] = module
     import pytest
 
@@ -182,6 +186,7 @@ def main(kind: str, name: str) -> None:
 
 
 def run(program: Program, kind: str, name: str, source: str, modules: set[str]) -> None:
+    """Receives what the program defines, and runs the tests against it."""
     hello = program.channel.receive()
     module = program.decode(hello["module"])
     _share_seed(program, module)

@@ -1,4 +1,4 @@
-"""What the program under test and its tests tell each other: one JSON value a line, and never code.
+"""The messages between the program under test and its tests: one JSON value a line, and never code.
 
 Plain values travel as tagged JSON, so that a tuple stays a tuple; objects stay where they are and travel as a number.
 """
@@ -15,9 +15,9 @@ from typing import Any
 
 TAG = "#"
 
-Hold = Callable[[Any], Any]  # gives what is told of an object that cannot be copied
-Inherit = Callable[[Any, Any], Any]  # gives what is told of an object that derives from a plain type, of its coded copy
-Held = Callable[[Any], Any]  # gives what stands for an object that was told of
+Describe = Callable[[Any], Any]  # describes an object that cannot be copied
+DescribeDerived = Callable[[Any, Any], Any]  # describes an object that derives from a plain type, given its coded copy
+Resolve = Callable[[Any], Any]  # finds or makes what a description stands for
 
 # Operators, as their special methods are called.
 UNARY = (
@@ -49,11 +49,13 @@ class Channel:
             sys.set_int_max_str_digits(0)
 
     def send(self, message: Any, prefix: bytes = b"") -> None:
+        """Writes one message as a line, behind the prefix."""
         line = prefix + json.dumps(message).encode() + b"\n"
         while line:
             line = line[os.write(self._out, line) :]
 
     def receive(self) -> Any:
+        """Waits for the next message; ends the process when the channel is closed."""
         while b"\n" not in self._rest:
             more = os.read(self._in, 1 << 16)
             if not more:
@@ -63,43 +65,50 @@ class Channel:
         return json.loads(line)
 
 
-def encode(value: Any, hold: Hold, inherit: Inherit | None = None) -> Any:
-    """A value as JSON. Of an object that derives from a plain type it is the plain copy, unless `inherit` says more."""
+def encode(value: Any, describe: Describe, describe_derived: DescribeDerived | None = None) -> Any:
+    """Encodes a value as JSON.
+
+    An object of a class that derives from a plain type becomes a plain copy, unless `describe_derived` is given.
+    """
     kind = type(value)
     if value is None or kind in (bool, int, str):
         return value
     if kind is list:
-        return [encode(item, hold, inherit) for item in value]
+        return [encode(item, describe, describe_derived) for item in value]
     mro = type.__getattribute__(kind, "__mro__")
     for base in (*IMMUTABLE, *MUTABLE):
         if base in mro:
-            coded = _encode_plain(value, base, lambda item: encode(item, hold, inherit))
+            coded = _encode_plain(value, base, lambda item: encode(item, describe, describe_derived))
             if kind is base:
                 return coded
             if (kind.__module__, kind.__name__) in _LIBRARY:
                 return _tagged(kind.__name__, coded)
-            return inherit(value, coded) if inherit else coded
+            return describe_derived(value, coded) if describe_derived else coded
     if kind is range:
         return _tagged("range", [value.start, value.stop, value.step])
     if kind is slice:
-        return _tagged("slice", [encode(part, hold, inherit) for part in (value.start, value.stop, value.step)])
+        return _tagged(
+            "slice", [encode(part, describe, describe_derived) for part in (value.start, value.stop, value.step)]
+        )
     if value is Ellipsis or value is NotImplemented:
         return _tagged("constant", repr(value))
     name = (kind.__module__, kind.__name__)
     if name == ("collections", "deque"):
-        return _tagged("deque", [[encode(item, hold, inherit) for item in value], value.maxlen])
+        return _tagged("deque", [[encode(item, describe, describe_derived) for item in value], value.maxlen])
     if name in _FIELDS:
-        return _tagged(kind.__name__, [encode(getattr(value, field), hold, inherit) for field in _FIELDS[name]])
+        return _tagged(
+            kind.__name__, [encode(getattr(value, field), describe, describe_derived) for field in _FIELDS[name]]
+        )
     if name == ("datetime", "timezone"):
-        return _tagged("timezone", [encode(value.utcoffset(None), hold, inherit), value.tzname(None)])
+        return _tagged("timezone", [encode(value.utcoffset(None), describe, describe_derived), value.tzname(None)])
     if name == ("zoneinfo", "ZoneInfo") and value.key:
         return _tagged("ZoneInfo", [value.key])
     if name == ("decimal", "Decimal"):
         return _tagged("Decimal", [str(value)])
     if kind.__module__ == "numpy" and hasattr(value, "tolist"):
-        inner = encode(value.tolist(), hold, inherit)
+        inner = encode(value.tolist(), describe, describe_derived)
         return _tagged("array", [str(value.dtype), inner]) if kind.__name__ == "ndarray" else inner
-    return hold(value)
+    return describe(value)
 
 
 def _encode_plain(value: Any, base: type, encoded: Callable[[Any], Any]) -> Any:
@@ -133,7 +142,7 @@ def containers(value: Any) -> list[Any]:
 
 
 def is_standard(value: Any) -> bool:
-    """Whether it is a type or function of the language or its library, which both sides have."""
+    """True for a type or function of the language or its library, which both sides have."""
     module, name = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
     if (
         not isinstance(module, str)
@@ -145,24 +154,24 @@ def is_standard(value: Any) -> bool:
     return known and module != "__main__" and getattr(sys.modules.get(module), name, None) is value
 
 
-def decode(value: Any, held: Held) -> Any:
-    """The value that `encode` took. ValueError, KeyError, TypeError for what `encode` never makes."""
+def decode(value: Any, resolve: Resolve) -> Any:
+    """Decodes what `encode` made. ValueError, KeyError, TypeError for what `encode` never makes."""
     if isinstance(value, list):
-        return [decode(item, held) for item in value]
+        return [decode(item, resolve) for item in value]
     if not isinstance(value, dict):
         return value
     kind: Any = value[TAG]
     inner: Any = value.get("is")
     if kind in ("object", "standard", "error"):
-        return held(value)
+        return resolve(value)
     if kind == "dict":
-        return {decode(key, held): decode(item, held) for key, item in inner}
+        return {decode(key, resolve): decode(item, resolve) for key, item in inner}
     if kind in _COLLECTIONS:
-        return _COLLECTIONS[kind](decode(item, held) for item in inner)
+        return _COLLECTIONS[kind](decode(item, resolve) for item in inner)
     if kind in ("deque", "Counter", "OrderedDict", "defaultdict"):
-        return _from_library(kind, decode(inner, held))
+        return _from_library(kind, decode(inner, resolve))
     if kind == "slice":
-        return slice(*decode(inner, held))
+        return slice(*decode(inner, resolve))
     if kind == "constant":
         return Ellipsis if inner == "Ellipsis" else NotImplemented
     if kind == "float":
@@ -179,10 +188,10 @@ def decode(value: Any, held: Held) -> Any:
             import numpy
         except ImportError as error:  # no fault of the reader, who has no use for it then
             raise ValueError("there is no numpy on this side") from error
-        return numpy.array(decode(inner[1], held), dtype=inner[0])
+        return numpy.array(decode(inner[1], resolve), dtype=inner[0])
     for module, name in [*_FIELDS, *_BY_ARGUMENTS]:
         if name == kind:
-            return getattr(__import__(module), name)(*decode(inner, held))
+            return getattr(__import__(module), name)(*decode(inner, resolve))
     raise ValueError(f"no value has the tag {kind!r}")
 
 

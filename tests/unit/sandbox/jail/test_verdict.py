@@ -82,7 +82,9 @@ def test_a_conversation_that_is_ended_is_ok_unless_the_program_had_ended_by_itse
     assert find(Report(wait_status=EXIT_1), charge(), asked) == Decision(Verdict.RUNTIME_ERROR, "exit code 1", 1, "")
 
 
-@pytest.mark.parametrize("stderr", [b"MemoryError\n", b"terminate called after throwing an instance of 'std::bad_alloc'"])
+@pytest.mark.parametrize(
+    "stderr", [b"MemoryError\n", b"terminate called after throwing an instance of 'std::bad_alloc'"]
+)
 def test_a_runtime_that_was_refused_memory_says_so(stderr: bytes) -> None:
     assert find(Report(wait_status=EXIT_1), charge(), stderr=b"...\n" + stderr).verdict is Verdict.MEMORY_LIMIT
     assert find(Report(), charge(), stderr=stderr).verdict is Verdict.OK  # it got over it

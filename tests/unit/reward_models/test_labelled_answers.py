@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perilune.errors import InvalidInputError, NotFoundError
-from perilune.grading.labelled import Labelled, agreement, read_labelled
+from perilune.grading.labelled_answers import LabelledAnswer, agreement, read_labelled_answers
 
 ROW = '{"question": "q", "reference": "1", "response": "one", "correct": true, "source": "me"}'
 
@@ -17,9 +17,9 @@ def test_rows_are_read_and_further_keys_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     # A line separator inside a text ends no line of the file.
     file.write_text(ROW + '\n\n{"reference": "2", "response": "a\u2028b", "correct": false}\n', encoding="utf-8")
-    assert read_labelled(file) == [
-        Labelled(question="q", reference="1", response="one", correct=True),
-        Labelled(reference="2", response="a\u2028b", correct=False),
+    assert read_labelled_answers(file) == [
+        LabelledAnswer(question="q", reference="1", response="one", correct=True),
+        LabelledAnswer(reference="2", response="a\u2028b", correct=False),
     ]
 
 
@@ -37,19 +37,19 @@ def test_a_wrong_row_is_named(tmp_path: Path, text: str, said: str) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text(text, encoding="utf-8")
     with pytest.raises(InvalidInputError) as raised:
-        read_labelled(file)
+        read_labelled_answers(file)
     assert said in str(raised.value)
 
 
 def test_a_mark_at_the_start_and_separators_in_texts_are_no_harm(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     file.write_text('\ufeff{"reference": "1", "response": "a\u2028b\x85c", "correct": true}\r\n', encoding="utf-8")
-    assert [row.response for row in read_labelled(file)] == ["a\u2028b\x85c"]
+    assert [row.response for row in read_labelled_answers(file)] == ["a\u2028b\x85c"]
 
 
 def test_no_file_is_said(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="cannot read the labelled answers"):
-        read_labelled(tmp_path / "none.jsonl")
+        read_labelled_answers(tmp_path / "none.jsonl")
 
 
 def test_agreement_by_hand() -> None:

@@ -1,4 +1,4 @@
-"""Answers of which it is known whether they are right: what reward models are trained on, and graders measured by."""
+"""Labelled answers: known to be right or wrong, for training reward models and for measuring graders."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from perilune.stats import wilson_interval
 NUM_BINS = 10  # of the calibration error
 
 
-class Labelled(BaseModel):
-    """One line of a JSONL file. Further keys are left alone."""
+class LabelledAnswer(BaseModel):
+    """One line of a JSONL file. Further keys are ignored."""
 
     model_config = ConfigDict(extra="ignore", frozen=True, strict=True)
 
@@ -27,17 +27,17 @@ class Labelled(BaseModel):
     reasoning: str = ""  # that leads to the verdict; for training a judge
 
 
-def read_labelled(path: Path) -> list[Labelled]:
-    """The rows of a JSONL file. NotFoundError: no such file. InvalidInputError: no rows, or a wrong one, and where."""
+def read_labelled_answers(path: Path) -> list[LabelledAnswer]:
+    """Reads a JSONL file. NotFoundError: no such file. InvalidInputError: no rows, or a wrong one, and where."""
     rows = [_read_row(line, f"{path}:{number}") for number, line in lines_of(path, "the labelled answers")]
     if not rows:
         raise InvalidInputError(f"{path} holds no labelled answers")
     return rows
 
 
-def _read_row(line: bytes, place: str) -> Labelled:
+def _read_row(line: bytes, place: str) -> LabelledAnswer:
     try:
-        row = Labelled.model_validate_json(line)
+        row = LabelledAnswer.model_validate_json(line)
     except ValidationError as error:
         wrong = error.errors()[0]
         where = ".".join(map(str, wrong["loc"])) or "the line"
@@ -51,7 +51,7 @@ def _read_row(line: bytes, place: str) -> Labelled:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How a grader's values agree with what is known. What got no value agrees with nothing, and is counted apart."""
+    """The agreement of a grader's values with labels. A row without a value counts as wrong, and apart."""
 
     num_rows: int
     num_right: int
@@ -63,11 +63,12 @@ class Agreement:
 
     @property
     def accuracy(self) -> float:
+        """The share of rows on the right side of 0.5; those without a value are wrong."""
         return self.num_right / self.num_rows
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % of the accuracy."""
+        """The 95 % confidence interval of the accuracy."""
         return wilson_interval(self.num_right, self.num_rows)
 
 
