@@ -271,7 +271,7 @@ def swap_while_decoding(recipe: Recipe, options: TorchEngineTable) -> list[tuple
         def watch(span: object, times: list[float] = times) -> None:
             times.append(time.perf_counter())
 
-        spec = EngineSpec(policy.small_files, version, tensors, lambda _: None, NUM_SAMPLES, 1 << 31, options)
+        spec = EngineSpec(policy.model_files, version, tensors, lambda _: None, NUM_SAMPLES, 1 << 31, options)
         engine = make_engine(spec)
         engine.submit(
             [

@@ -77,7 +77,7 @@ def sample(policy: Policy, version: int, prompts: Sequence[Prompt], group_size: 
     stamp = PolicyVersion(number=version, digest=published.policy.digest)
     engine = make_engine(
         EngineSpec(
-            model_files=policy.small_files,
+            model_files=policy.model_files,
             policy=stamp,
             tensors=published.state.tensors,
             deliver=delivered.put,

@@ -8,22 +8,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
+from perilune.dtypes import ITEM_TYPES
 from perilune.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# Numpy's names of the dtypes that it knows, and bytes an element.
-_NUMPY_OF_DTYPE = {
-    trajectory.DTYPE_BOOL: ("?", 1),
-    trajectory.DTYPE_UINT8: ("u1", 1),
-    trajectory.DTYPE_INT8: ("i1", 1),
-    trajectory.DTYPE_INT32: ("<i4", 4),
-    trajectory.DTYPE_INT64: ("<i8", 8),
-    trajectory.DTYPE_FLOAT16: ("<f2", 2),
-    trajectory.DTYPE_FLOAT32: ("<f4", 4),
-    trajectory.DTYPE_FLOAT64: ("<f8", 8),
-}
+# Of the dtypes that numpy knows: its names, and bytes an element.
+_NUMPY_OF_DTYPE = {code: (item.numpy, item.num_bytes) for code, item in ITEM_TYPES.items() if item.numpy}
 
 
 def pack(array: NDArray) -> trajectory.PackedArray:

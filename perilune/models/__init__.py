@@ -1,1 +1,1 @@
-"""What engines and trainer share of a model: its tokenizer and chat template, what it has to show."""
+"""What engines, trainer and reward models share of a model; in `perilune`, torch is imported only here."""

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 
 from perilune.api.weights.v1 import weights_pb2
 from perilune.api.weights.v1.weights_pb2 import Encoding, Manifest, TensorInfo
+from perilune.dtypes import ITEM_TYPES
 from perilune.errors import WeightStreamError
-from perilune.weights.tensors import ITEM_BYTES, RawTensor, State, digest_of
+from perilune.weights.tensors import RawTensor, State, digest_of
 
 ZSTD_LEVEL = 1  # higher ones find next to nothing in what is left
 SPARSE_BELOW, DENSE_ABOVE = 0.6, 0.3  # shares of changed elements between which both are tried
@@ -69,7 +70,7 @@ def make_delta(base: State, target: State) -> Delta | None:
         elif old_info.digest == info.digest:
             encoded = Encoded(weights_pb2.ENCODING_SAME, b"")
         else:
-            encoded = encode(old.data, new.data, ITEM_BYTES[info.dtype])
+            encoded = encode(old.data, new.data, ITEM_TYPES[info.dtype].num_bytes)
         info.encoding, info.num_changed = encoded.encoding, encoded.num_changed
         info.encoded_bytes = len(encoded.data)
         payload_bytes += len(encoded.data)
@@ -117,7 +118,7 @@ def decode(info: TensorInfo, old: memoryview | None, data: memoryview) -> memory
         return data
     if old is None or old.nbytes != info.num_bytes:
         raise WeightStreamError(f"the delta changes tensor {info.name}, which its base does not have")
-    item_bytes = ITEM_BYTES[info.dtype]
+    item_bytes = ITEM_TYPES[info.dtype].num_bytes
     old_N = _integers(old, item_bytes)
     if info.encoding == weights_pb2.ENCODING_SAME:
         _check(info, len(data) == 0)

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.api.weights.v1.weights_pb2 import Manifest, TensorInfo
+from perilune.dtypes import ITEM_TYPES
 from perilune.errors import WeightStreamError
 from perilune.weights.receiver import Receiver, StagedVersion
-from perilune.weights.tensors import ITEM_BYTES, RawTensor, State, manifest_of, state_digest
+from perilune.weights.tensors import RawTensor, State, manifest_of, state_digest
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def region(states: Sequence[State], name: str, start: Sequence[int], shape: Sequ
         for info, raw in zip(state.manifest.tensors, state.tensors, strict=True):
             if info.name != name:
                 continue
-            kind = f"<u{ITEM_BYTES[info.dtype]}"
+            kind = f"<u{ITEM_TYPES[info.dtype].num_bytes}"
             if box is None:
                 box, dtype = np.empty(tuple(shape), kind), info.dtype
             lows = [max(pair) for pair in zip(start, info.start, strict=True)]

@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.api.weights.v1.weights_pb2 import Commit, Manifest
+from perilune.dtypes import ITEM_TYPES
 from perilune.errors import NotFoundError, WeightStreamError
 from perilune.policies import own_name
 from perilune.weights.adapted import BASE_DIGEST, CONFIG_FILE
@@ -34,20 +34,6 @@ from perilune.weights.tensors import State, manifest_of
 
 SUFFIX, PIN_SUFFIX, FILES_FOLDER = ".frames", ".pin", "model_files"
 WEIGHTS_FILE, ADAPTER_FILE = "model.safetensors", "adapter_model.safetensors"
-
-_SAFETENSORS_DTYPE = {
-    trajectory.DTYPE_BOOL: "BOOL",
-    trajectory.DTYPE_UINT8: "U8",
-    trajectory.DTYPE_INT8: "I8",
-    trajectory.DTYPE_INT32: "I32",
-    trajectory.DTYPE_INT64: "I64",
-    trajectory.DTYPE_FLOAT16: "F16",
-    trajectory.DTYPE_BFLOAT16: "BF16",
-    trajectory.DTYPE_FLOAT32: "F32",
-    trajectory.DTYPE_FLOAT64: "F64",
-    trajectory.DTYPE_FLOAT8_E4M3: "F8_E4M3",
-    trajectory.DTYPE_FLOAT8_E5M2: "F8_E5M2",
-}
 
 
 @dataclass(frozen=True)
@@ -180,7 +166,7 @@ def write_safetensors(state: State, path: Path) -> None:
     for info in state.manifest.tensors:
         place = [info.offset, info.offset + info.num_bytes]
         header[info.name] = {
-            "dtype": _SAFETENSORS_DTYPE[info.dtype], "shape": list(info.shape), "data_offsets": place
+            "dtype": ITEM_TYPES[info.dtype].safetensors, "shape": list(info.shape), "data_offsets": place
         }  # fmt: skip
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)

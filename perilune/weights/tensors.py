@@ -12,26 +12,12 @@ from dataclasses import dataclass
 
 from blake3 import blake3
 
-from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import Dtype, PolicyVersion
 from perilune.api.weights.v1.weights_pb2 import Manifest, TensorInfo
+from perilune.dtypes import ITEM_TYPES
 from perilune.errors import WeightStreamError
 
 CHUNK_BYTES = 1 << 20  # 256 KiB to 4 MiB are alike over loopback; larger chunks stall the stream
-
-ITEM_BYTES = {
-    trajectory.DTYPE_BOOL: 1,
-    trajectory.DTYPE_UINT8: 1,
-    trajectory.DTYPE_INT8: 1,
-    trajectory.DTYPE_FLOAT8_E4M3: 1,
-    trajectory.DTYPE_FLOAT8_E5M2: 1,
-    trajectory.DTYPE_FLOAT16: 2,
-    trajectory.DTYPE_BFLOAT16: 2,
-    trajectory.DTYPE_INT32: 4,
-    trajectory.DTYPE_FLOAT32: 4,
-    trajectory.DTYPE_INT64: 8,
-    trajectory.DTYPE_FLOAT64: 8,
-}
 
 
 @dataclass(frozen=True)
@@ -108,7 +94,7 @@ def check_layout(manifest: Manifest) -> None:
             raise WeightStreamError(f"tensor {info.name} starts at byte {info.offset}, not at {offset}")
         if info.name in names:
             raise WeightStreamError(f"tensor {info.name} comes twice")
-        if info.num_bytes != math.prod(info.shape) * ITEM_BYTES.get(info.dtype, -1):
+        if info.dtype not in ITEM_TYPES or info.num_bytes != math.prod(info.shape) * ITEM_TYPES[info.dtype].num_bytes:
             raise WeightStreamError(
                 f"tensor {info.name} of shape {tuple(info.shape)} and dtype {info.dtype} cannot have "
                 f"{info.num_bytes} bytes"

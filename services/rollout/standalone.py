@@ -15,6 +15,8 @@ from safetensors import SafetensorError, safe_open
 
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import NotFoundError
+from perilune.models.files import build_tokenizer
+from perilune.models.tensors import raw_tensor
 from perilune.recipe import EngineTable, TorchEngineTable
 from perilune.runtime.http import serve_http
 from perilune.runtime.service import Service, main, until_stopping
@@ -22,13 +24,10 @@ from perilune.weights import RawTensor, manifest_of
 from services.rollout.config import RolloutSettings
 from services.rollout.engines import make_engine
 from services.rollout.engines.base import Engine, EngineSpec, Generated, Sample
-from services.rollout.engines.embedded.model import TORCH_DTYPE
 from services.rollout.openai.endpoint import Endpoint
-from services.rollout.tokenizer import build_tokenizer
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-_DTYPE = {dtype: code for code, dtype in TORCH_DTYPE.items()}
 
 
 class StandaloneSettings(RolloutSettings):
@@ -111,9 +110,7 @@ def _tensors(path: Path) -> list[RawTensor]:
     tensors = []
     with safe_open(path, "pt") as file:
         for name in file.keys():  # noqa: SIM118 it is no mapping
-            tensor = file.get_tensor(name)
-            octets = tensor.contiguous().reshape(-1).view(torch.uint8).numpy()
-            tensors.append(RawTensor(name, _DTYPE[tensor.dtype], tuple(tensor.shape), memoryview(octets)))
+            tensors.append(raw_tensor(name, file.get_tensor(name)))
     return tensors
 
 

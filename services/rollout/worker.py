@@ -21,6 +21,7 @@ from perilune.codec import unpack
 from perilune.errors import InvalidInputError, PeriluneError, UnavailableError, WeightStreamError
 from perilune.ids import SampleId, StageId
 from perilune.models.chat import check_ids
+from perilune.models.files import build_tokenizer, end_tokens, num_embeddings
 from perilune.recipe import RolloutTable
 from perilune.runtime import bus as buses
 from perilune.runtime import subjects
@@ -38,14 +39,13 @@ from services.rollout.config import RolloutSettings
 from services.rollout.door import Door
 from services.rollout.engines import make_engine
 from services.rollout.engines.base import Engine, EngineSpec, Generated, Sample
-from services.rollout.engines.embedded.model import end_tokens
 from services.rollout.engines.hybrid_engine import HybridEngine
 from services.rollout.environments import make_environment
 from services.rollout.response_text import ResponseText
 from services.rollout.rollout import Rollout
 from services.rollout.stall import StallDetector
 from services.rollout.tasks import MAX_SAMPLES, check_task
-from services.rollout.tokenizer import build_tokenizer, num_embeddings, prompt_tokens
+from services.rollout.tokenizer import prompt_tokens
 
 logger = logging.getLogger(__name__)
 

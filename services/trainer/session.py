@@ -134,16 +134,16 @@ class Session:
         start.state.published_digests[:] = digests.union(start.state.published_digests)
         if ranks:
             state = replace(start.state, optimizer=outline(start.state.optimizer))
-            ranks.order(FOLLOW, recipe, start.policy.small_files, state, start.is_new)
+            ranks.order(FOLLOW, recipe, start.policy.model_files, state, start.is_new)
         return cls(recipe, start, folder, should_stop, ranks)
 
     @classmethod
     def follow(
-        cls, ranks: Ranks, recipe: Recipe, small_files: Mapping[str, bytes], state: TrainerState, is_new: bool
+        cls, ranks: Ranks, recipe: Recipe, model_files: Mapping[str, bytes], state: TrainerState, is_new: bool
     ) -> Session:
         """The session of another rank, from what the first one ordered. It touches no disk."""
         use_threads(recipe.trainer.num_threads)
-        return cls(recipe, Start(hollow_policy(small_files), state, is_new), Path(), never, ranks)
+        return cls(recipe, Start(hollow_policy(model_files), state, is_new), Path(), never, ranks)
 
     @by_all_ranks
     def train(self, messages: Sequence[ScoredGroup]) -> PublishedVersion:

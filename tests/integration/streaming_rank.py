@@ -22,11 +22,11 @@ from torch.distributed.tensor import DTensor
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 
 from perilune.channel import GRPC_OPTIONS
+from perilune.models.tensors import raw_tensor
 from services.trainer.policy.model import Policy
 from services.trainer.ranks.group import Ranks
 from services.trainer.versions.publisher import Publisher
 from services.trainer.versions.rank_version import rank_snapshot
-from services.trainer.versions.snapshot import raw_tensor
 from tests.unit.trainer.models import tiny_policy
 
 LAYOUTS = ("fsdp", "tensor-parallel")

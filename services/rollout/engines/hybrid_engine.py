@@ -20,16 +20,15 @@ from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
 import numpy as np
-from transformers import AutoConfig
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import PeriluneError
+from perilune.models.files import read_config
 from perilune.runtime.device_lock import POLL_S, Device, give_memory_back
 from perilune.weights import RawTensor
 from services.rollout.engines import make_engine
 from services.rollout.engines.base import Capacity, Engine, EngineSpec, Generated, Sample, Span, promise
-from services.rollout.tokenizer import model_folder
 
 logger = logging.getLogger(__name__)
 
@@ -78,9 +77,7 @@ class HybridEngine:
         self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self.stopped = promise()
         gc.freeze()  # an engine is a web of objects, which only a collection ends: let it look at engines alone
-        with model_folder(spec.model_files) as folder:
-            config = AutoConfig.from_pretrained(folder)
-        self.max_context = int(config.get_text_config().max_position_embeddings)
+        self.max_context = int(read_config(spec.model_files).get_text_config().max_position_embeddings)
         self._thread = threading.Thread(target=self._run, name="turns", daemon=True)
         self._thread.start()
 

@@ -11,12 +11,11 @@ import numpy as np
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import Ending, PolicyVersion
+from perilune.models.files import build_tokenizer, end_tokens, num_embeddings
 from services.rollout.engines import sampling
 from services.rollout.engines.base import Generated, Sample, Span
-from services.rollout.engines.embedded.model import end_tokens
 from services.rollout.engines.stopping import StopTexts
 from services.rollout.repetition import Cycle, RepetitionDetector
-from services.rollout.tokenizer import build_tokenizer, num_embeddings
 
 
 class Endings:

@@ -10,12 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from perilune.errors import InvalidInputError
+from perilune.models.attention import causal_attention, use_attention
 from services.trainer.policy.packing import Block
 
 NAME = "perilune_packed"
@@ -26,13 +25,13 @@ def use_packed_attention(model: PreTrainedModel) -> None:
 
     InvalidInputError for a model whose layers would mix the sequences of a row in some other way.
     """
-    if not model._supports_attention_backend:
-        raise InvalidInputError(
-            f"{type(model).__name__} does not take an attention function, so several sequences cannot share a row; "
-            "choose a model with plain attention layers (Llama, Qwen, Mistral, Gemma, ...)"
-        )
-    ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
-    model.set_attn_implementation(NAME)
+    use_attention(
+        model,
+        NAME,
+        packed_attention,
+        "several sequences cannot share a row of it: choose a model with plain attention layers (Llama, Qwen, Mistral, "
+        "Gemma, ...)",
+    )
 
 
 def packed_attention(
@@ -63,16 +62,10 @@ def packed_attention(
     """
     if softcap is not None:
         raise InvalidInputError("this model caps its attention scores, which packed attention does not do")
-    grouped = query.shape[1] != key.shape[1]
     outputs = []
     for block in blocks:
         q, k, v = (_pad(tensor[0, :, block.begin : block.end].transpose(0, 1), block) for tensor in (query, key, value))
-        mask = _window_mask(block.length, sliding_window, query.device)
-        if s_aux is not None:
-            k, v, mask = _with_sink(k, v, mask, s_aux)
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-        )
+        out = causal_attention(q, k, v, scaling, sliding_window, s_aux)
         outputs.append(_unpad(out, block))
     return torch.cat(outputs)[None] if len(outputs) > 1 else outputs[0][None], None
 
@@ -88,22 +81,3 @@ def _pad(tokens_THD: Tensor, block: Block) -> Tensor:
 def _unpad(padded_NHLD: Tensor, block: Block) -> Tensor:
     tokens = padded_NHLD.transpose(1, 2).flatten(0, 1)
     return tokens if block.slots is None else tokens.index_select(0, block.slots)
-
-
-def _with_sink(key: Tensor, value: Tensor, mask: Tensor | None, sinks_H: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """A sink as one more key: zeros, which score 0 with every query, so that the mask there is the sink's score."""
-    length = key.shape[2]
-    if mask is None:
-        mask = torch.ones(length, length, dtype=torch.bool, device=key.device).tril()
-    hidden = torch.zeros(mask.shape, dtype=key.dtype, device=key.device).masked_fill(~mask, -torch.inf)
-    sinks = sinks_H.to(key.dtype)[:, None, None].expand(-1, length, 1)
-    scores = torch.cat([hidden.expand(len(sinks_H), -1, -1), sinks], -1)
-    return F.pad(key, (0, 0, 0, 1)), F.pad(value, (0, 0, 0, 1)), scores
-
-
-def _window_mask(length: int, window: int | None, device: torch.device) -> Tensor | None:
-    """The banded causal mask of a sliding window; None where the window is wider than the sequences."""
-    if window is None or length <= window:
-        return None
-    distance = torch.arange(length, device=device)[:, None] - torch.arange(length, device=device)
-    return (distance >= 0) & (distance < window)

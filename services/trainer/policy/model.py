@@ -43,11 +43,11 @@ class Policy:
     def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Writes a Hugging Face model folder, loadable by AutoModelForCausalLM; of these weights, if they are given."""
         self.model.save_pretrained(folder, state_dict=dict(state) if state else None)
-        for name, content in self.small_files.items():
+        for name, content in self.model_files.items():
             (folder / name).write_bytes(content)
 
     @cached_property
-    def small_files(self) -> dict[str, bytes]:
+    def model_files(self) -> dict[str, bytes]:
         """The files of the model's folder beside the weights: configuration and tokenizer. They never change."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import (
-    AutoConfig,
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
@@ -20,6 +18,7 @@ from transformers import (
 
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError
 from perilune.models.chat import set_template
+from perilune.models.files import blank_model, build_tokenizer
 from perilune.recipe import Recipe
 from perilune.recipe.files import chat_template_text
 from perilune.tasks import find_task
@@ -60,14 +59,9 @@ def _preparation(recipe: Recipe) -> Prepare:
     return lambda tokenizer: set_template(tokenizer, template, table.template_arguments)
 
 
-def hollow_policy(small_files: Mapping[str, bytes]) -> Policy:
+def hollow_policy(model_files: Mapping[str, bytes]) -> Policy:
     """The policy that has these files, with any values in its tensors: another rank has them."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in small_files.items():
-            (Path(folder) / name).write_bytes(content)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
-        policy = Policy(model, AutoTokenizer.from_pretrained(folder))
+    policy = Policy(blank_model(model_files, torch.float32, "meta"), build_tokenizer(model_files))
     policy.model.to_empty(device="cpu")
     policy.model.tie_weights()
     return policy

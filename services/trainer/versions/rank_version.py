@@ -11,12 +11,13 @@ from torch.distributed.checkpoint.default_planner import create_default_local_sa
 from torch.distributed.tensor import DTensor, Replicate
 
 from perilune.api.weights.v1.weights_pb2 import Manifest
+from perilune.models.tensors import raw_tensor
 from perilune.weights import State, make_delta
 from perilune.weights.shards import Part, part_state, seal
 from services.trainer.policy.model import Policy
 from services.trainer.ranks.group import Ranks
 from services.trainer.versions.quantize import Kind, quantized
-from services.trainer.versions.snapshot import PublishedVersion, raw_tensor
+from services.trainer.versions.snapshot import PublishedVersion
 
 
 def rank_snapshot(
@@ -31,7 +32,7 @@ def rank_snapshot(
     mine = part_state(number, ranks.rank, ranks.size, list(rank_parts(policy.model, dtype, quantize)))
     manifests = ranks.gathered(mine.manifest.SerializeToString())
     state: State = seal(mine, map(Manifest.FromString, manifests))
-    return PublishedVersion(state, make_delta(before.state, state) if before else None, policy.small_files)
+    return PublishedVersion(state, make_delta(before.state, state) if before else None, policy.model_files)
 
 
 def rank_parts(model: nn.Module, dtype: torch.dtype, quantize: Kind | None = None) -> Iterator[Part]:

@@ -16,6 +16,7 @@ from perilune.api.rollout.v1 import rollout_pb2
 from perilune.api.rollout.v1.rollout_pb2 import GetStatusRequest, GetStatusResponse
 from perilune.api.rollout.v1.rollout_pb2_grpc import RolloutServiceServicer
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.models.files import build_tokenizer
 from perilune.runtime.http import serve_http
 from perilune.runtime.service import Service
 from services.rollout.config import RolloutSettings
@@ -23,7 +24,6 @@ from services.rollout.engines import make_engine
 from services.rollout.engines.base import Engine, EngineSpec, Generated, Sample
 from services.rollout.openai.endpoint import Endpoint
 from services.rollout.stream_text import StreamText
-from services.rollout.tokenizer import build_tokenizer
 from tests.unit.rollout.tiny import WORDS, manifest_of, model_files, raw_tensors, recomputed, tiny_llama
 
 RUN = "run1"

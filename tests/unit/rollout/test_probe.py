@@ -8,7 +8,6 @@ import torch
 
 from perilune.errors import InvalidInputError
 from services.rollout.engines.embedded.model import build_model
-from services.rollout.engines.embedded.slots import ATTENTION
 from services.rollout.engines.probe import check_decoding
 from tests.unit.families import FAMILIES, tiny
 from tests.unit.rollout.tiny import Caller, logprobs, model_files, raw_tensors, recomputed, sample
@@ -40,7 +39,7 @@ def test_a_family_that_would_be_wrong_is_refused_by_name(family: str, std: float
 def test_a_family_with_plain_attention_is_taken(family: str) -> None:
     for std in (0.2, None):
         model = tiny(family, std)
-        check_decoding(build_model(model_files(model), raw_tensors(model), ATTENTION))
+        check_decoding(build_model(model_files(model), raw_tensors(model)))
 
 
 @pytest.mark.parametrize("family", KINDS)
@@ -56,7 +55,7 @@ def test_what_is_taken_is_right(family: str) -> None:
 
 def test_the_probe_of_a_model_in_half_precision_changes_nothing() -> None:
     model = tiny("llama").to(torch.bfloat16)
-    built = build_model(model_files(model), raw_tensors(model.float()), ATTENTION).to(torch.bfloat16)
+    built = build_model(model_files(model), raw_tensors(model.float())).to(torch.bfloat16)
     before = {name: tensor.clone() for name, tensor in built.state_dict().items()}
     check_decoding(built)
     assert all(torch.equal(tensor, before[name]) for name, tensor in built.state_dict().items())
@@ -66,4 +65,4 @@ def test_a_config_of_no_language_model_is_refused() -> None:
     model = tiny("llama")
     files = model_files(model) | {"config.json": b'{"model_type": "no-such-kind"}'}
     with pytest.raises(InvalidInputError, match="no-such-kind"):
-        build_model(files, raw_tensors(model), ATTENTION)
+        build_model(files, raw_tensors(model))

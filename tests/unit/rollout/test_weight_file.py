@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from perilune.models.tensors import WIRE_DTYPE
 from perilune.weights import RawTensor
-from services.rollout.engines.embedded.model import TORCH_DTYPE
 from services.rollout.engines.process import weight_file, wire
 from services.rollout.engines.process.weight_file import ALIGNMENT_BYTES
 
@@ -23,9 +23,8 @@ TENSORS = {
 
 
 def raw(name: str, tensor: Tensor) -> RawTensor:
-    dtype = next(proto for proto, dtype in TORCH_DTYPE.items() if dtype is tensor.dtype)
     octets = bytearray(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return RawTensor(name, dtype, tuple(tensor.shape), memoryview(octets))
+    return RawTensor(name, WIRE_DTYPE[tensor.dtype], tuple(tensor.shape), memoryview(octets))
 
 
 def test_tensors_come_out_as_they_went_in(tmp_path: Path) -> None:
@@ -51,8 +50,3 @@ def test_tensors_come_out_as_they_went_in(tmp_path: Path) -> None:
 )
 def test_a_version_of_another_model_is_described(given: dict[str, tuple[int, ...]], expected: str) -> None:
     assert weight_file.difference({"a": (2, 3), "b": (4,)}, given) == expected
-
-
-def test_what_to_compute_in_is_what_the_numbers_are_held_in() -> None:
-    assert weight_file.main_dtype([raw(name, TENSORS[name]) for name in ("odd", "half", "scalar")]) == "bfloat16"
-    assert weight_file.main_dtype([raw("odd", TENSORS["odd"])]) == "float32"

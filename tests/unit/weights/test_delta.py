@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.weights.v1 import weights_pb2
+from perilune.dtypes import ITEM_TYPES
 from perilune.errors import WeightStreamError
 from perilune.weights import Delta, RawTensor, State, make_delta
 from perilune.weights.delta import LONG_GAP, apply_delta, decode, encode
-from perilune.weights.tensors import ITEM_BYTES
 
 DTYPES = {
     "bf16": trajectory.DTYPE_BFLOAT16,
@@ -31,7 +31,7 @@ DTYPES = {
 
 
 def tensor(name: str, dtype: int, data: bytes) -> RawTensor:
-    return RawTensor(name, dtype, (len(data) // ITEM_BYTES[dtype],), memoryview(data))
+    return RawTensor(name, dtype, (len(data) // ITEM_TYPES[dtype].num_bytes,), memoryview(data))
 
 
 def contents(state: State) -> list[tuple[str, int, tuple[int, ...], bytes]]:
@@ -45,8 +45,8 @@ def payload(delta: Delta) -> memoryview:
 @st.composite
 def changes(draw: st.DrawFn) -> tuple[int, bytes, bytes]:
     """A dtype's tensor before and after: any bytes, so NaNs, infinities and signed zeros too."""
-    dtype = draw(st.sampled_from(sorted(ITEM_BYTES)))
-    size = ITEM_BYTES[dtype] * draw(st.integers(0, 300))
+    dtype = draw(st.sampled_from(sorted(ITEM_TYPES)))
+    size = ITEM_TYPES[dtype].num_bytes * draw(st.integers(0, 300))
     old = draw(st.binary(min_size=size, max_size=size))
     if draw(st.booleans()):
         return dtype, old, draw(st.binary(min_size=size, max_size=size))
@@ -74,7 +74,7 @@ def test_any_two_states_round_trip_to_the_bit(tensors: list[tuple[int, bytes, by
 @example((trajectory.DTYPE_UINT8, bytes(200_000), bytes(199_999) + b"\1"))
 def test_every_encoding_gives_the_tensor_back(change: tuple[int, bytes, bytes]) -> None:
     dtype, old, new = change
-    encoded = encode(memoryview(old), memoryview(new), ITEM_BYTES[dtype])
+    encoded = encode(memoryview(old), memoryview(new), ITEM_TYPES[dtype].num_bytes)
     assert len(encoded.data) <= len(new)
     info = weights_pb2.TensorInfo(
         dtype=dtype, num_bytes=len(new), encoding=encoded.encoding, num_changed=encoded.num_changed
@@ -96,7 +96,7 @@ def stepped(old: NDArray, share: float, seed: int = 0) -> NDArray:
     [(0, "SAME", 0), (0.01, "SPARSE", 0.13), (0.2, "SPARSE", 1.2), (0.95, "DENSE", 2)],
 )
 def test_the_share_of_changes_decides_the_encoding(dtype: str, share: float, encoding: str, bits: float) -> None:
-    old = np.random.default_rng(1).integers(0, 255, 40_000).astype(f"<u{ITEM_BYTES[DTYPES[dtype]]}")
+    old = np.random.default_rng(1).integers(0, 255, 40_000).astype(f"<u{ITEM_TYPES[DTYPES[dtype]].num_bytes}")
     new = stepped(old, share)
     encoded = encode(memoryview(old).cast("B"), memoryview(new).cast("B"), old.dtype.itemsize)
     assert weights_pb2.Encoding.Name(encoded.encoding) == f"ENCODING_{encoding}"

@@ -33,7 +33,7 @@ from perilune.weights import RawTensor
 from services.rollout.engines import sampling
 from services.rollout.engines.base import Capacity, EngineSpec, Sample, promise
 from services.rollout.engines.embedded.model import build_model, round_to_int8, stage_tensors, swap_tensors
-from services.rollout.engines.embedded.slots import ATTENTION, Slots, forward, num_read
+from services.rollout.engines.embedded.slots import Slots, forward, num_read
 from services.rollout.engines.probe import check_decoding
 from services.rollout.engines.running_sample import Endings, Running, admit
 
@@ -78,7 +78,7 @@ class TorchEngine:
     def __init__(self, spec: EngineSpec) -> None:
         assert isinstance(spec.options, TorchEngineTable)
         self._options = spec.options
-        self._model = build_model(spec.model_files, spec.tensors, ATTENTION)
+        self._model = build_model(spec.model_files, spec.tensors)
         token_bytes = check_decoding(self._model) * self._model.dtype.itemsize
         self._quantize()
         self._endings = Endings(spec.model_files)

@@ -7,66 +7,32 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
 
-from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.errors import InvalidInputError, WeightStreamError
+from perilune.models.attention import use_attention
+from perilune.models.files import blank_model
+from perilune.models.tensors import compute_dtype, torch_tensor
 from perilune.weights import RawTensor
-from services.rollout.tokenizer import model_folder
-
-TORCH_DTYPE = {
-    trajectory.DTYPE_BOOL: torch.bool,
-    trajectory.DTYPE_UINT8: torch.uint8,
-    trajectory.DTYPE_INT8: torch.int8,
-    trajectory.DTYPE_INT32: torch.int32,
-    trajectory.DTYPE_INT64: torch.int64,
-    trajectory.DTYPE_FLOAT16: torch.float16,
-    trajectory.DTYPE_BFLOAT16: torch.bfloat16,
-    trajectory.DTYPE_FLOAT32: torch.float32,
-    trajectory.DTYPE_FLOAT64: torch.float64,
-    trajectory.DTYPE_FLOAT8_E4M3: torch.float8_e4m3fn,
-    trajectory.DTYPE_FLOAT8_E5M2: torch.float8_e5m2,
-}
+from services.rollout.engines.embedded.slots import ATTENTION, attend
 
 
-def build_model(model_files: Mapping[str, bytes], tensors: Sequence[RawTensor], attention: str) -> Any:
+def build_model(model_files: Mapping[str, bytes], tensors: Sequence[RawTensor]) -> Any:
     """The model that `config.json` describes, in the tensors' own dtype, with the tensors loaded.
 
     Raises:
         InvalidInputError: the model does not use transformers' attention interface.
         WeightStreamError: the tensors are not this model's.
     """
-    dtype = next((TORCH_DTYPE[t.dtype] for t in tensors if TORCH_DTYPE[t.dtype].is_floating_point), torch.float32)
-    with model_folder(model_files) as folder:
-        try:
-            model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=dtype).eval()
-        # What transformers raises for a config.json that it does not know, or that is of no language model.
-        except (OSError, ValueError, KeyError) as error:
-            raise InvalidInputError(f"the model's config.json makes no causal language model: {error}") from error
-    if not model._supports_attention_backend:
-        raise InvalidInputError(
-            f"{type(model).__name__} has its own attention code, which the torch engine cannot give a key-value cache; "
-            "use another engine, or a model of an architecture that supports transformers' attention interface"
-        )
+    model = blank_model(model_files, compute_dtype(tensors))
+    use_attention(model, ATTENTION, attend, "use another engine, or a model of an architecture that takes one")
     if getattr(model.config.get_text_config(), "max_position_embeddings", None) is None:
         raise InvalidInputError(
             f"{type(model).__name__} does not say how long its context is; set max_position_embeddings in config.json"
         )
-    model.set_attn_implementation(attention)
     model.requires_grad_(False)
     swap_tensors(model, stage_tensors(model, tensors))
     _lay_out_for_decoding(model)
     return model
-
-
-def end_tokens(model_files: Mapping[str, bytes], tokenizer: Any) -> set[int]:
-    """The ids that end a response: those of generation_config.json, and the tokenizer's own end of sequence."""
-    ids = {tokenizer.eos_token_id}
-    if "generation_config.json" in model_files:
-        with model_folder(model_files) as folder:
-            configured = GenerationConfig.from_pretrained(folder).eos_token_id
-        ids |= set(configured) if isinstance(configured, list) else {configured}
-    return ids - {None}
 
 
 @torch.no_grad()
@@ -82,7 +48,7 @@ def stage_tensors(model: nn.Module, tensors: Iterable[RawTensor]) -> dict[str, T
         if raw.name not in state or tuple(state[raw.name].shape) != raw.shape:
             own = tuple(state[raw.name].shape) if raw.name in state else "none of that name"
             raise WeightStreamError(f"the tensor {raw.name} of shape {raw.shape} is not this model's, which has {own}")
-        given[raw.name] = _as_tensor(raw)
+        given[raw.name] = torch_tensor(raw)
     places = {state[name].data_ptr() for name in given}
     missing = [name for name, own in state.items() if own.data_ptr() not in places]
     if missing:
@@ -109,13 +75,6 @@ def round_to_int8(model: nn.Module) -> None:
         if isinstance(module, nn.Linear):
             scale = (module.weight.abs().amax(1, keepdim=True) / 127).clamp_min_(torch.finfo(module.weight.dtype).tiny)
             module.weight.copy_((module.weight / scale).round_().mul_(scale))
-
-
-def _as_tensor(raw: RawTensor) -> Tensor:
-    """A view of the raw bytes."""
-    if not raw.data.nbytes:
-        return torch.empty(raw.shape, dtype=TORCH_DTYPE[raw.dtype])
-    return torch.frombuffer(raw.data, dtype=TORCH_DTYPE[raw.dtype]).view(raw.shape)
 
 
 def _lay_out_for_decoding(model: nn.Module) -> None:

@@ -19,10 +19,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
-from transformers import AttentionInterface
 
 from perilune.errors import InvalidInputError
+from perilune.models.attention import causal_attention
 
 ATTENTION = "perilune_slots"
 BLOCK_ROWS = 32  # rows that attention takes at once; it reads them all as far as the longest
@@ -209,38 +208,13 @@ def attend(
         span, length = slice(prompt.start, prompt.end), prompt.end - prompt.start
         keys[prompt.rows, :, :, :length] = key[:, :, span].mT
         values[prompt.rows, :, :length] = value[:, :, span]
-        attended[span] = _attend_to_itself(
-            query[:, :, span], key[:, :, span], value[:, :, span], scaling, sliding_window, s_aux
-        )
+        own = causal_attention(query[:, :, span], key[:, :, span], value[:, :, span], scaling, sliding_window, s_aux)
+        attended[span] = own[0].transpose(0, 1)
     decoded = slice(num_tokens - len(step.positions_B), num_tokens)
     keys[step.rows_B, :, :, step.positions_B] = key[0, :, decoded].transpose(0, 1)
     values[step.rows_B, :, step.positions_B] = value[0, :, decoded].transpose(0, 1)
     _attend_to_slots(query[0, :, decoded], keys, values, step, scaling, sliding_window, s_aux, out=attended[decoded])
     return attended[None], None
-
-
-def _attend_to_itself(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    scaling: float | None,
-    window: int | None,
-    sinks_H: Tensor | None,
-) -> Tensor:
-    """Causal attention inside one prompt of length T: [T, H, D]."""
-    mask, length = None, query.shape[2]
-    if sinks_H is not None or (window is not None and length > window):
-        places = torch.arange(length)
-        mask = (places <= places[:, None]) & (places > places[:, None] - (window or length))
-    if mask is not None and sinks_H is not None:  # one more key, of zeros, which scores what the mask says
-        hidden = torch.zeros(length, length, dtype=query.dtype).masked_fill_(~mask, -torch.inf)
-        sinks = sinks_H.to(query.dtype)[:, None, None].expand(-1, length, 1)
-        mask = torch.cat([hidden.expand(len(sinks_H), -1, -1), sinks], -1)
-        key, value = (functional.pad(tensor, (0, 0, 0, 1)) for tensor in (key, value))
-    attended = functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
-    )
-    return attended[0].transpose(0, 1)
 
 
 def _attend_to_slots(
@@ -270,6 +244,3 @@ def _attend_to_slots(
             scores = torch.cat([scores, sinks], -1)
         weights = scores.softmax(-1)[..., : block.length]
         out[block.rows] = (weights @ values[block.rows, :, : block.length]).flatten(1, 2)
-
-
-AttentionInterface.register(ATTENTION, attend)

@@ -23,6 +23,7 @@ import numpy as np
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, UnavailableError, WeightStreamError
+from perilune.models.tensors import compute_dtype, dtype_name
 from perilune.weights import RawTensor
 from services.rollout.engines.base import Capacity, EngineSpec, Generated, Sample, Span, promise
 from services.rollout.engines.process import weight_file, wire
@@ -60,7 +61,7 @@ class ProcessEngine:
         self._start = wire.Start(
             engine=self._type,
             folder=self._folder.name,
-            dtype=weight_file.main_dtype(spec.tensors),
+            dtype=dtype_name(compute_dtype(spec.tensors)),
             max_running=spec.max_running,
             kv_cache_bytes=spec.kv_cache_bytes,
             end_tokens=sorted(self._endings.tokens),

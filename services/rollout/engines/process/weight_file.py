@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from perilune.dtypes import ITEM_TYPES
 from perilune.weights import RawTensor
-from services.rollout.engines.embedded.model import TORCH_DTYPE
 from services.rollout.engines.process import wire
 
 ALIGNMENT_BYTES = 64  # of a tensor in the file
@@ -34,18 +34,12 @@ def difference(own: Layout, given: Layout) -> str:
     return f"the version lacks {len(missing)} of the model's tensors, the first is {missing[0]}" if missing else ""
 
 
-def main_dtype(tensors: Sequence[RawTensor]) -> str:
-    """What to compute in, as torch names it: what the first tensor of numbers is held in."""
-    dtypes = [TORCH_DTYPE[tensor.dtype] for tensor in tensors]
-    return _name(next((dtype for dtype in dtypes if dtype.is_floating_point), torch.float32))
-
-
 def write_tensors(path: Path, tensors: Sequence[RawTensor]) -> list[wire.Place]:
     places = []
     with path.open("wb") as file:
         for tensor in tensors:
             file.seek(-file.tell() % ALIGNMENT_BYTES, os.SEEK_CUR)
-            places.append(wire.Place(tensor.name, _name(TORCH_DTYPE[tensor.dtype]), list(tensor.shape), file.tell()))
+            places.append(wire.Place(tensor.name, ITEM_TYPES[tensor.dtype].torch, list(tensor.shape), file.tell()))
             file.write(tensor.data)
     return places
 
@@ -61,7 +55,3 @@ def read_tensors(load: wire.Load) -> dict[str, Tensor]:
         flat = torch.frombuffer(octets, dtype=dtype, count=count, offset=place.offset) if count else torch.empty(0)
         tensors[place.name] = flat.to(dtype).view(place.shape)
     return tensors
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
