@@ -5,10 +5,12 @@ Needs no transformers of its own: it is handed the tokenizer.
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import jinja2
@@ -99,22 +101,65 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
     A last message of the assistant is a response begun: it is not closed, so that the model goes on with it.
     InvalidInputError if the template or the tokenizer refuses it.
     """
-    try:
+    with _refusals(messages):
         if tokenizer.chat_template:
-            is_begun = bool(messages) and messages[-1]["role"] == "assistant"
+            is_begun = _is_begun(messages)
             encoded = tokenizer.apply_chat_template(
                 list(messages), add_generation_prompt=not is_begun, continue_final_message=is_begun, return_dict=True
             )
         else:
             encoded = tokenizer("\n".join(message["content"] for message in messages))
-    except Exception as error:  # a template is a program, and a text may be any: what they raise is theirs
-        roles = ", ".join(message["role"] for message in messages)
+        ids: list[int] = encoded["input_ids"]
+        return ids
+
+
+def continuation_ids(
+    tokenizer: Any, messages: Sequence[Message], turn: str, answers: Sequence[Message], *, is_final: bool = False
+) -> list[int]:
+    """Token ids with which a conversation goes on behind a turn of the assistant, as the chat template has them.
+
+    They close the turn and say the answers; unless those are the last, they open the assistant's next turn.
+
+    Args:
+        messages: the prompt, as `prompt_ids` takes it.
+        turn: what the assistant said last, without the token that closes it.
+        answers: messages of other roles.
+
+    Raises:
+        InvalidInputError: there is no template, it refuses the messages, or it cannot be continued: in the longer
+            conversation it renders otherwise what came before, so no ids that are appended would be its own.
+    """
+    if not tokenizer.chat_template:
+        raise InvalidInputError("the model has no chat template that could render messages; set model.chat_template")
+    marker = _unused_in(" ".join(message["content"] for message in [*messages, *answers]))
+    opened = _text(tokenizer, messages, _is_begun(messages))
+    whole = _text(tokenizer, [*_with_turn(messages, marker), *answers], is_closed=is_final)
+    real = _text(tokenizer, [*_with_turn(messages, turn), *answers], is_closed=is_final)
+    head, found, tail = whole.partition(marker)
+    ids, before = _ids(tokenizer, whole), _ids(tokenizer, head + marker)
+    if not found or _ids(tokenizer, head) != _ids(tokenizer, opened) or ids[: len(before)] != before:
         raise InvalidInputError(
-            f"the model's chat template or tokenizer refuses the messages (roles: {roles}): "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    ids: list[int] = encoded["input_ids"]
-    return ids
+            f"the model's chat template cannot be continued (roles: {_roles(answers)}): behind a prompt it opens the "
+            "assistant's turn otherwise than it renders it in a conversation; set model.chat_template or "
+            "model.template_arguments"
+        )
+    if _without_space(real) != _without_space(head + turn + tail):
+        raise InvalidInputError(
+            f"the model's chat template cannot be continued (roles: {_roles(answers)}): it changes the assistant's "
+            f"earlier turn, which was {turn!r:.200}; set model.chat_template to one that keeps it"
+        )
+    return ids[len(before) :]
+
+
+def check_continuation(tokenizer: Any, end_tokens: Collection[int], roles: Sequence[str]) -> None:
+    """Checks that messages of these roles may answer the assistant. InvalidInputError says why a template is none."""
+    if roles and tokenizer.chat_template and closing_token(tokenizer, end_tokens) is None:
+        raise InvalidInputError(
+            "the model's chat template closes the assistant's turn with none of the tokens that end a response, so a "
+            "turn would never be over; set model.chat_template"
+        )
+    for role in roles:
+        continuation_ids(tokenizer, [{"role": "user", "content": "?"}], ANSWER, [{"role": role, "content": "?"}])
 
 
 def closing_token(tokenizer: Any, end_tokens: Collection[int]) -> int | None:
@@ -132,6 +177,61 @@ def closing_token(tokenizer: Any, end_tokens: Collection[int]) -> int | None:
     after = text.rpartition(ANSWER)[2] if ANSWER in text else ""
     ids = tokenizer(after, add_special_tokens=False)["input_ids"]
     return next((token for token in ids if token in end_tokens), None)
+
+
+@contextlib.contextmanager
+def _refusals(messages: Sequence[Message]) -> Iterator[None]:
+    """Turns what a template or a tokenizer raises into an InvalidInputError that says of which messages."""
+    try:
+        yield
+    except Exception as error:  # a template is a program, and a text may be any: what they raise is theirs
+        raise InvalidInputError(
+            f"the model's chat template or tokenizer refuses the messages (roles: {_roles(messages)}): "
+            f"{type(error).__name__}: {error}"
+        ) from error
+
+
+def _roles(messages: Sequence[Message]) -> str:
+    return ", ".join(message["role"] for message in messages)
+
+
+def _is_begun(messages: Sequence[Message]) -> bool:
+    """Whether the last message is a response begun."""
+    return bool(messages) and messages[-1]["role"] == "assistant"
+
+
+def _with_turn(messages: Sequence[Message], turn: str) -> list[Message]:
+    """The conversation with the assistant's turn, which may have been begun."""
+    if _is_begun(messages):
+        return [*messages[:-1], {"role": "assistant", "content": messages[-1]["content"] + turn}]
+    return [*messages, {"role": "assistant", "content": turn}]
+
+
+def _text(tokenizer: Any, messages: Sequence[Message], is_begun: bool = False, is_closed: bool = False) -> str:
+    """A conversation as text; the assistant's next turn is opened unless the last message is begun or all is said."""
+    with _refusals(messages):
+        text: str = tokenizer.apply_chat_template(
+            list(messages),
+            tokenize=False,
+            add_generation_prompt=not (is_begun or is_closed),
+            continue_final_message=is_begun,
+        )
+        return text
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    """The ids of a rendered text, which holds its special tokens itself."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def _unused_in(text: str) -> str:
+    """A word that does not occur in a text."""
+    return next(word for number in itertools.count() if (word := f"{ANSWER}{number or ''}") not in text)
+
+
+def _without_space(text: str) -> str:
+    return "".join(text.split())
 
 
 def _tokens_beyond(tokenizer: Any, num_embeddings: int) -> list[str]:

@@ -4,7 +4,7 @@ Every table is a class, every key a field, and the field's comment is its docume
 Unknown keys are errors: a misspelt option must not train silently.
 
     table       what tables are made of
-    model  stages  prompts  samplers  rollout  engines  reward  objectives  trainer      the tables
+    model  stages  prompts  samplers  rollout  engines  environments  reward  objectives  trainer      the tables
     recipe      all of them, and what must hold between them
     overrides   `--set key.path=value`
     reading     from a file, the wire, the database; `history` knows what keys were called before
@@ -15,6 +15,13 @@ Unknown keys are errors: a misspelt option must not train silently.
 """
 
 from perilune.recipe.engines import EngineBase, EngineTable, SglangEngineTable, TorchEngineTable, VllmEngineTable
+from perilune.recipe.environments import (
+    CalculatorEnvironment,
+    EnvironmentBase,
+    EnvironmentTable,
+    GuessEnvironment,
+    SandboxEnvironment,
+)
 from perilune.recipe.mistakes import Mistake, recipe_error
 from perilune.recipe.model import AdapterTable, CreateModel, ModelTable
 from perilune.recipe.objectives import Correction, GrpoTable, K15Table, ObjectiveTable, RlooTable
@@ -39,7 +46,7 @@ from perilune.recipe.reading import (
 )
 from perilune.recipe.recipe import MAX_PROBLEMS, EvaluationTable, Recipe, WeightsTable
 from perilune.recipe.reward import GraderTable, LengthRewardTable, RewardTable, option_text
-from perilune.recipe.rollout import EnvironmentTable, RepetitionTable, RolloutTable
+from perilune.recipe.rollout import RepetitionTable, RolloutTable
 from perilune.recipe.samplers import CurriculumSampler, PrioritizedSampler, SamplerBase, SamplerTable, UniformSampler
 from perilune.recipe.stages import WarmupTable
 from perilune.recipe.table import (
@@ -60,16 +67,19 @@ __all__ = [
     "MAX_PROBLEMS",
     "AdapterTable",
     "ArgumentName",
+    "CalculatorEnvironment",
     "Correction",
     "CreateModel",
     "CurriculumSampler",
     "EngineBase",
     "EngineTable",
+    "EnvironmentBase",
     "EnvironmentTable",
     "EvaluationTable",
     "FilePrompts",
     "GraderTable",
     "GrpoTable",
+    "GuessEnvironment",
     "HuggingFacePrompts",
     "JsonlPrompts",
     "K15Table",
@@ -97,6 +107,7 @@ __all__ = [
     "RowPrompts",
     "SamplerBase",
     "SamplerTable",
+    "SandboxEnvironment",
     "SglangEngineTable",
     "Share",
     "Table",

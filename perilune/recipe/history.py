@@ -14,6 +14,8 @@ _OBJECTIVE = ("tau", "baseline", "correction", "correction_limit", "effective_sh
 MOVED: dict[str, str] = {
     "sampling": "write [prompts.sampler], with `type` in place of `strategy` and only the keys of that type",
     **{f"rollout.{key}": f"write rollout.engine.{key}, in [rollout.engine]" for key in _ENGINE},
+    "rollout.environment.name": "write rollout.environment.type",
+    "rollout.environment.options": "write the options into [rollout.environment] itself, beside `type`",
     **{f"trainer.{key}": f"write trainer.objective.{key}, in [trainer.objective]" for key in _OBJECTIVE},
 }
 """What a file has to say in place of a key that it must not have any more."""
@@ -66,9 +68,21 @@ def _rollout_to_engine(document: Document) -> Document:
     return document | {"rollout": rest | {"engine": engine}}
 
 
+def _environment_to_kind(document: Document) -> Document:
+    """`[rollout.environment]` had a `name`, and the keys of its kind under `options`."""
+    rollout = document.get("rollout")
+    table = rollout.get("environment") if isinstance(rollout, dict) else None
+    if not isinstance(rollout, dict) or not isinstance(table, dict) or "name" not in table or "type" in table:
+        return document
+    options = table["options"] if isinstance(table.get("options"), dict) else {}
+    rest = {key: value for key, value in table.items() if key not in ("name", "options")}
+    return document | {"rollout": rollout | {"environment": {"type": table["name"]} | options | rest}}
+
+
 UPGRADES: tuple[Callable[[Document], Document], ...] = (
     _sampling_to_sampler,
     _trainer_to_objective,
     _rollout_to_engine,
+    _environment_to_kind,
 )
 """From the oldest keys to the newest; each is a pure function, and leaves a recipe of today as it is."""

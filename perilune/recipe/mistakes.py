@@ -88,6 +88,9 @@ def _explain(detail: ErrorDetails) -> str:
     if detail["type"] == "missing":
         return "is required and missing"
     if detail["type"] == "union_tag_not_found":
+        table = name_of(_location(detail))
+        if former := [key for key in detail["input"] if f"{table}.{key}" in MOVED]:
+            return f"the key {former[0]} has moved; {MOVED[f'{table}.{former[0]}']}"
         return f"the key {detail['ctx']['discriminator']} is required and missing"
     if detail["type"] == "union_tag_invalid":
         kind = detail["ctx"]

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from perilune.recipe import Recipe
+from perilune.recipe import EnvironmentBase, Recipe, RowPrompts
+from perilune.recipe.environments import KINDS
 
 _FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<function>[^\W\d]\w*)")
 _ADDRESS = re.compile(r"\S+:\d{1,5}")
@@ -20,12 +21,18 @@ class Needs:
     plugins: Mapping[str, str] = field(default_factory=dict)  # graders of one's own: HOST:PORT, or FILE.py:FUNCTION
 
 
+def environment_kinds(recipe: Recipe) -> set[type[EnvironmentBase]]:
+    """The kinds of environment that a run may use: the recipe's own, and those that its prompts may name."""
+    own = {type(recipe.rollout.environment)} if recipe.rollout.environment else set()
+    named = recipe.prompts.environments if isinstance(recipe.prompts, RowPrompts) else []
+    return own | {KINDS[name] for name in named}
+
+
 def needs(recipe: Recipe) -> Needs:
-    environment = recipe.rollout.environment
     graders = recipe.reward.graders
     return Needs(
         sandbox=any(grader.name == "code" for grader in graders)
-        or (environment is not None and environment.name == "sandbox"),
+        or any(kind.needs_sandbox for kind in environment_kinds(recipe)),
         plugins={grader.name: grader.plugin for grader in graders if grader.plugin is not None},
     )
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
+from perilune.recipe.environments import EnvironmentName
 from perilune.recipe.samplers import SamplerTable, UniformSampler
 from perilune.recipe.table import NumGenerated, Options, Paths, PositiveInt, Table
 
@@ -54,9 +55,22 @@ class RowPrompts(PromptsBase):
     question: str = "question"  # the key of the question: text, or a list of {role, content}
     answer: str = "answer"  # the key of the reference answer: text, or a number, which is taken as it is written
     labels: list[str] = []  # keys that are kept as labels, for curricula
+    # The key of what the policy talks to at this prompt: a kind's name, its table as [rollout.environment] has it, or
+    # "none"; null or empty: as the recipe says. Rows may name the kinds in `environments`.
+    environment: str | None = None
+    environments: list[EnvironmentName] = []
     template: QuestionTemplate = "{question}"  # around questions that are text
     system: str | None = None  # the first message, of conversations that have no system message of their own
     skip_invalid: bool = False  # leave rows out that cannot be used, count them and say why; else they are errors
+
+    @model_validator(mode="after")
+    def _names_environments(self) -> RowPrompts:
+        if (self.environment is None) != (not self.environments):
+            raise ValueError(
+                "prompts.environment is the key of a row's environment, and prompts.environments has the kinds that "
+                "rows may name: write both, or neither"
+            )
+        return self
 
 
 class JsonlPrompts(RowPrompts):

@@ -7,7 +7,8 @@ from typing import Annotated
 from pydantic import Field, PositiveFloat, model_validator
 
 from perilune.recipe.engines import EngineTable, TorchEngineTable
-from perilune.recipe.table import NonNegativeInt, Options, PositiveInt, Table
+from perilune.recipe.environments import EnvironmentTable
+from perilune.recipe.table import NonNegativeInt, PositiveInt, Table
 
 
 class RepetitionTable(Table):
@@ -16,14 +17,6 @@ class RepetitionTable(Table):
     min_tokens: PositiveInt = 384  # that were copied, less what did not fit
     min_repeats: PositiveInt = 6  # copies
     similarity: Annotated[float, Field(gt=0.5, le=1)] = 0.9  # of each copy to the one before; 1: exact
-
-
-class EnvironmentTable(Table):
-    """What a policy may talk to in the middle of a response: a row of services/rollout/environments."""
-
-    name: str
-    max_turns: PositiveInt = 8  # answers of the environment in one response
-    options: Options = {}
 
 
 class RolloutTable(Table):
@@ -49,6 +42,7 @@ class RolloutTable(Table):
     # Whether max_staleness is also how many iterations sampling may be ahead of training; if not, it waits.
     asynchronous: bool = False
     repetition: RepetitionTable | None = None
+    # The policy's counterpart, of prompts that name none of their own.
     environment: EnvironmentTable | None = None
 
     @model_validator(mode="after")

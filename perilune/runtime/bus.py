@@ -73,7 +73,7 @@ T = TypeVar("T")
 OUTAGES = (UnavailableError, OverloadedError, nats.errors.Error, APIError, ConnectionError, TimeoutError)
 
 
-def in_words(error: Exception) -> str:
+def in_words(error: BaseException) -> str:
     """The reason for a rejection: our own errors as they are, others with their kind."""
     text = str(error) if isinstance(error, PeriluneError) else f"{type(error).__name__}: {error}"
     return text[:MAX_REASON_CHARS]

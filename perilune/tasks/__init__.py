@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, Protocol
 
 from perilune.errors import NotFoundError
-from perilune.tasks import arithmetic, programs, search, sums
+from perilune.tasks import arithmetic, guess, programs, search, sums
 
 
 class Problem(Protocol):
@@ -36,7 +36,13 @@ class Task(Protocol):
         ...
 
 
-TASKS: dict[str, Task] = {"arithmetic": arithmetic, "programs": programs, "search": search, "sums": sums}
+TASKS: dict[str, Task] = {
+    "arithmetic": arithmetic,
+    "guess": guess,
+    "programs": programs,
+    "search": search,
+    "sums": sums,
+}
 
 
 def find_task(name: str) -> Task:

@@ -68,4 +68,11 @@ def read_deadline(request: Any, limits: Limits, remaining_s: float | None) -> fl
 
 def _sample(request: ScoreRequest) -> Sample:
     question = request.question or "\n".join(message.content for message in request.conversation)
-    return Sample(question, request.reference, request.response, tuple(request.conversation), tuple(request.images))
+    return Sample(
+        question,
+        request.reference,
+        request.response,
+        tuple(request.conversation),
+        tuple(request.images),
+        request.outcome if request.HasField("outcome") else None,
+    )

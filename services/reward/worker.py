@@ -94,5 +94,6 @@ async def _score_trajectory(trajectory: Trajectory, processes: Processes, deadli
         return scoring.failed_score(trajectory.graders, str(error))
     conversation = tuple(Message(role=message.role, content=message.content) for message in prompt.messages)
     images = tuple(Image(uri=image.uri, media_type=image.media_type) for image in prompt.images)
-    sample = Sample(question, prompt.reference, trajectory.response, conversation, images)
+    outcome = trajectory.outcome if trajectory.HasField("outcome") else None
+    sample = Sample(question, prompt.reference, trajectory.response, conversation, images, outcome)
     return await score_until(time.monotonic() + deadline_s, sample, choices, processes)

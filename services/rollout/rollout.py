@@ -12,14 +12,17 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
+from perilune.api.reward.v1.reward_pb2 import Outcome
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import Ending, Repetition, Segment, Trajectory
 from perilune.codec import pack, unpack
-from perilune.errors import OverloadedError, UnavailableError
+from perilune.errors import InvalidInputError, OverloadedError, UnavailableError
 from perilune.ids import SampleId
+from perilune.models.chat import continuation_ids
 from services.rollout.engines.base import Generated, Sample, Sampling, Span
-from services.rollout.environments.base import Environment
+from services.rollout.environments.answers import checked, outcome_message
+from services.rollout.environments.base import Environment, Judging, Observation
 from services.rollout.repetition import Rule
 from services.rollout.response_text import ResponseText
 from services.rollout.tokenizer import Tokenizer
@@ -38,12 +41,18 @@ class Rollout:
         tokenizer: Tokenizer,
         max_context: int,
         text_of: ResponseText | None = None,
+        closing_token: int | None = None,
     ) -> None:
-        """A new sample of the task, or its unfinished one. `max_context` is the model's, in tokens; `text_of` makes the
-        text that others read, by default without special tokens.
+        """A new sample of the task, or its unfinished one.
+
+        Args:
+            max_context: the model's, in tokens.
+            text_of: makes the text that others read, by default without special tokens.
+            closing_token: with which the model ends its turn in a chat.
         """
         self._task, self._index, self._prompt, self._tokenizer = task, index, prompt, tokenizer
         self._text_of = text_of or ResponseText(tokenizer)
+        self._closing_token = closing_token
         self._environment: Environment | None = None
         self._max_turns = 0
         self.segments: list[Segment] = list(task.unfinished.segments)
@@ -53,9 +62,15 @@ class Rollout:
         self._repetition: Repetition | None = None
         self._is_environment_ready = False
         self.ending: Ending.ValueType | None = None
+        self._outcome: Outcome | None = None
 
     def meet(self, environment: Environment, max_turns: int) -> None:
-        """Gives the policy a counterpart, which answers at most so often."""
+        """Gives the policy a counterpart, which answers at most so often.
+
+        InvalidInputError: it waits for the end of a turn, which the model never says.
+        """
+        if not environment.stop and self._closing_token is None:
+            raise InvalidInputError("the environment waits for the end of a turn, and the model has no token for that")
         self._environment, self._max_turns, self._is_environment_ready = environment, max_turns, False
 
     @property
@@ -99,7 +114,7 @@ class Rollout:
         ending = generated.ending
         if ending == trajectory.ENDING_LENGTH and self.num_response_tokens < self._limit:
             ending = trajectory.ENDING_BUDGET
-        if ending != trajectory.ENDING_STOP or not self._calls_environment():
+        if ending != trajectory.ENDING_STOP or not self._is_turn_over():
             self.ending = ending
 
     async def ask_environment(self) -> None:
@@ -108,24 +123,36 @@ class Rollout:
         Errors of the environment are raised: that its machinery failed says nothing about the response.
         """
         assert self._environment
-        *past, action = self._turns()
-        if not self._is_environment_ready:
-            await self._environment.reset(self._task.prompt, past)
-            self._is_environment_ready = True
-        observation = await self._environment.step(action)
-        said = self._tokenizer(observation.text, add_special_tokens=False)["input_ids"] if observation.text else []
+        await self._bring_up()
+        observation = checked(await self._environment.step(self._turns()[-1]))
+        if observation.outcome is not None:
+            self._outcome = outcome_message(observation.outcome)
+        is_final = observation.is_final or self._outcome is not None
+        said = self._said(observation, is_final)
         room = self._limit - self.num_response_tokens
-        if said:
-            self._append(Segment(environment=True, tokens=pack(np.array(said[:room], dtype=np.int32))))
-        if observation.is_final:
+        self._append(Segment(environment=True, tokens=pack(np.array(said[:room], dtype=np.int32))))
+        if is_final:
             self.ending = trajectory.ENDING_STOP
         elif len(said) >= room or len(self._turns()) > self._max_turns:
             self.ending = trajectory.ENDING_LENGTH
         elif self._budget_left <= 0:
             self.ending = trajectory.ENDING_BUDGET
 
+    @property
+    def wants_outcome(self) -> bool:
+        """Whether the response has ended and its environment has yet to judge it."""
+        return self._is_final and self._outcome is None and isinstance(self._environment, Judging)
+
+    async def ask_outcome(self) -> None:
+        """Has the environment judge a response that ended without it; errors as of `ask_environment`."""
+        assert isinstance(self._environment, Judging)
+        await self._bring_up()
+        outcome = await self._environment.conclude(self._turns()[-1])
+        if outcome is not None:
+            self._outcome = outcome_message(outcome)
+
     async def close(self) -> None:
-        """Ends the environment: whoever continues the sample opens one anew, and repeats the turns.
+        """Ends the environment: the worker that continues the sample opens another, and repeats the turns.
 
         One that cannot be reached any more is left to end by itself; what it said is here.
         """
@@ -141,9 +168,8 @@ class Rollout:
         """The sample as a message. The text of an unfinished one is left out: nobody grades it."""
         assert self.ending is not None
         task, response = self._task, self._tokens[len(self._prompt) :].tolist()
-        is_final = self.ending not in (trajectory.ENDING_BUDGET, trajectory.ENDING_ABORTED)
-        text = self._text_of(response) if is_final else ""
-        if is_final and len(self.segments) > 1:
+        text = self._text_of(response) if self._is_final else ""
+        if self._is_final and len(self.segments) > 1:
             self._count_characters(response, len(text))
         return Trajectory(
             id=str(self.sample_id),
@@ -160,6 +186,7 @@ class Rollout:
             graders=task.graders,
             round=task.unfinished.round,
             repetition=self._repetition,
+            outcome=self._outcome,
         )
 
     def _count_characters(self, response: list[int], num_characters: int) -> None:
@@ -178,18 +205,48 @@ class Rollout:
         self.segments.append(segment)
         self._tokens = np.concatenate([self._tokens, unpack(segment.tokens)])
 
-    def _calls_environment(self) -> bool:
-        return self._environment is not None and any(text in self._turns()[-1] for text in self._environment.stop)
+    @property
+    def _is_final(self) -> bool:
+        return self.ending not in (None, trajectory.ENDING_BUDGET, trajectory.ENDING_ABORTED)
+
+    def _is_turn_over(self) -> bool:
+        """Whether the policy has handed over to its environment."""
+        if self._environment is None:
+            return False
+        if self._environment.stop:
+            return any(text in self._turns()[-1] for text in self._environment.stop)
+        return int(self._tokens[-1]) == self._closing_token
+
+    async def _bring_up(self) -> None:
+        """Has the environment come to where the turns before the last one led."""
+        assert self._environment
+        if not self._is_environment_ready:
+            await self._environment.reset(self._task.prompt, self._turns()[:-1])
+            self._is_environment_ready = True
+
+    def _said(self, observation: Observation, is_final: bool) -> list[int]:
+        """The token ids of an answer: of raw text, or of messages as the chat template puts them behind the turn."""
+        if not observation.messages:
+            return self._tokenizer(observation.text, add_special_tokens=False)["input_ids"] if observation.text else []
+        turn = self._turn_tokens()[-1]
+        is_closed = bool(turn) and turn[-1] == self._closing_token
+        text = self._tokenizer.decode(turn[:-1] if is_closed else turn, skip_special_tokens=False)
+        prompt = [{"role": message.role, "content": message.content} for message in self._task.prompt.messages]
+        ids = continuation_ids(self._tokenizer, prompt, text, observation.messages, is_final=is_final)
+        return ids[ids.index(self._closing_token) + 1 :] if is_closed and self._closing_token in ids else ids
 
     def _turns(self) -> list[str]:
         """The policy's text between what the environment said; the last one is that after it, and may be empty."""
+        return [self._text_of(turn) for turn in self._turn_tokens()]
+
+    def _turn_tokens(self) -> list[list[int]]:
         turns: list[list[int]] = [[]]
         for segment in self.segments:
             if segment.environment:
                 turns.append([])
             else:
                 turns[-1] += unpack(segment.tokens).tolist()
-        return [self._text_of(turn) for turn in turns]
+        return turns
 
 
 def _segment(span: Span) -> Segment:

@@ -20,9 +20,9 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.codec import unpack
 from perilune.errors import InvalidInputError, PeriluneError, UnavailableError, WeightStreamError
 from perilune.ids import SampleId, StageId
-from perilune.models.chat import check_ids
+from perilune.models.chat import check_continuation, check_ids, closing_token
 from perilune.models.files import build_tokenizer, end_tokens, num_embeddings
-from perilune.recipe import RolloutTable
+from perilune.recipe import EnvironmentBase, RolloutTable
 from perilune.runtime import bus as buses
 from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery, in_words
@@ -40,7 +40,8 @@ from services.rollout.door import Door
 from services.rollout.engines import make_engine
 from services.rollout.engines.base import Engine, EngineSpec, Generated, Sample
 from services.rollout.engines.hybrid_engine import HybridEngine
-from services.rollout.environments import make_environment
+from services.rollout.environments import environment_of, make_environment
+from services.rollout.environments.asking import ask
 from services.rollout.response_text import ResponseText
 from services.rollout.rollout import Rollout
 from services.rollout.stall import StallDetector
@@ -53,8 +54,6 @@ generated_tokens = meter.create_counter("perilune.rollout.tokens", "{token}", "T
 running_samples = meter.create_up_down_counter("perilune.rollout.samples", "{sample}", "Samples in hand")
 
 UNFINISHED = (trajectory.ENDING_BUDGET, trajectory.ENDING_ABORTED)
-ENVIRONMENT_RETRIES_S = (2.0, 4.0, 8.0, 16.0)  # before an environment that is away is asked once more
-ENVIRONMENT_PATIENCE_S = 300.0  # for one answer of an environment
 HAND_OVER_S = 0.1  # before what a worker gives up is delivered again: not to its own last request
 LOOK_EVERY_S = 1.0  # at the engine's progress
 SHARES = 4  # a fetch takes at most this part of the engine's places, so that other workers get their share
@@ -87,6 +86,7 @@ class RunWorker:
         self._engine: Engine | None = None
         self._tokenizer: Any = None
         self._text_of: ResponseText | None = None
+        self._closing_token: int | None = None  # with which the model ends its turn in a chat
         self._num_embeddings = 0
         self._policy: PolicyVersion | None = None
         self._loads: PolicyVersion | None = None  # the version that the engine is being given
@@ -211,6 +211,9 @@ class RunWorker:
         self._tokenizer = build_tokenizer(files)
         ends = end_tokens(files, self._tokenizer)
         self._text_of = ResponseText(self._tokenizer, self._recipe.keep_special_tokens, ends)
+        self._closing_token = closing_token(self._tokenizer, ends)
+        if self._recipe.environment:
+            check_continuation(self._tokenizer, ends, self._recipe.environment.roles())
         self._num_embeddings = num_embeddings(json.loads(files["config.json"]))
         spec = EngineSpec(
             model_files=files,
@@ -305,8 +308,9 @@ class RunWorker:
         else:
             prompt = prompt_tokens(task.prompt, self._tokenizer, self._engine.max_context)
             check_ids(prompt.tolist(), self._num_embeddings, f"prompt {task.prompt.id}")
-        rollouts = [self._rollout(task, index, prompt) for index in task.sample_indices]
-        samples = (self._publish_sample(delivery, rollout) for rollout in rollouts)
+        table = environment_of(task.prompt, self._recipe.environment)
+        rollouts = [self._rollout(task, index, prompt, table) for index in task.sample_indices]
+        samples = (self._publish_sample(delivery, rollout, table) for rollout in rollouts)
         publishing = asyncio.gather(*samples)
         self._publishing.add(publishing)
         try:
@@ -314,10 +318,12 @@ class RunWorker:
         finally:
             self._publishing.discard(publishing)
 
-    async def _publish_sample(self, delivery: Delivery[RolloutTask], rollout: Rollout) -> None:
+    async def _publish_sample(
+        self, delivery: Delivery[RolloutTask], rollout: Rollout, table: EnvironmentBase | None
+    ) -> None:
         """At once when it ended: a long sample holds up no other of its group. Nor does one that fails."""
         try:
-            sample = await self._drawn(rollout)
+            sample = await self._drawn(rollout, table)
             is_partial = sample.ending in UNFINISHED
             subject = subjects.partial_subject(self.run_id) if is_partial else subjects.finished_subject(self.run_id)
             stage = "partial" if is_partial else "finished"
@@ -329,43 +335,23 @@ class RunWorker:
                 logger.warning("%s failed", rollout.sample_id, exc_info=True)
             await self._bus.bury(delivery.raw, in_words(error), self.run_id, [str(rollout.sample_id)])
 
-    async def _drawn(self, rollout: Rollout) -> trajectory.Trajectory:
-        """The sample, when it has ended or spent its budget."""
+    async def _drawn(self, rollout: Rollout, table: EnvironmentBase | None) -> trajectory.Trajectory:
+        """The sample, when it has ended or spent its budget; `table` is its environment's."""
         try:
             while rollout.ending is None:
                 generated = await self.generate(rollout.next_sample())
                 if generated.error:
                     raise InvalidInputError(generated.error)
                 rollout.take(generated)
-                if rollout.ending is None:
-                    await self._ask_environment(rollout)
+                if rollout.ending is None and table:
+                    await ask(rollout, rollout.ask_environment, table, self._settings)
                 if self._is_leaving and rollout.ending is None:
                     rollout.ending = trajectory.ENDING_ABORTED
+            if rollout.wants_outcome and table:
+                await ask(rollout, rollout.ask_outcome, table, self._settings)
         finally:
             await rollout.close()
         return rollout.trajectory()
-
-    async def _ask_environment(self, rollout: Rollout) -> None:
-        """One that is away is asked again, and comes to where it was by repeating the turns.
-
-        InvalidInputError if it fails at what it is asked, or is away each time.
-        """
-        assert self._recipe.environment
-        name = self._recipe.environment.name
-        for delay_s in (*ENVIRONMENT_RETRIES_S, None):
-            try:
-                async with asyncio.timeout(ENVIRONMENT_PATIENCE_S):
-                    return await rollout.ask_environment()
-            except (InvalidInputError, PeriluneError, TimeoutError) as error:
-                if isinstance(error, InvalidInputError) or delay_s is None:
-                    raise InvalidInputError(f"the environment {name!r}: {error or 'no answer'}") from error
-                logger.warning("the environment %r: %s; asking again", name, error or "no answer")
-            except Exception as error:  # an environment is a program of its own
-                raise InvalidInputError(f"the environment {name!r} failed: {in_words(error)}") from error
-            await asyncio.sleep(delay_s)
-            await rollout.close()
-            rollout.meet(make_environment(self._recipe.environment, self._settings), self._recipe.environment.max_turns)
-        raise AssertionError("the last try returns or raises")
 
     async def generate(self, sample: Sample) -> Generated:
         """Has a sample, of the bus or of another caller, drawn by the engine."""
@@ -391,10 +377,13 @@ class RunWorker:
             num_tokens = sum(len(span.tokens) for span in generated.spans)
             generated_tokens.add(num_tokens, {"run": self.run_id})
 
-    def _rollout(self, task: RolloutTask, index: int, prompt: NDArray[np.int32]) -> Rollout:
+    def _rollout(
+        self, task: RolloutTask, index: int, prompt: NDArray[np.int32], table: EnvironmentBase | None
+    ) -> Rollout:
         assert self._engine is not None
-        rollout = Rollout(task, index, prompt, self._tokenizer, self._engine.max_context, self._text_of)
-        if table := self._recipe.environment:
+        context = self._engine.max_context
+        rollout = Rollout(task, index, prompt, self._tokenizer, context, self._text_of, self._closing_token)
+        if table:
             rollout.meet(make_environment(table, self._settings), table.max_turns)
         return rollout
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import math
 import threading
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -42,7 +44,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 from perilune.api.weights.v1.weights_pb2 import SubscribeRequest, SubscribeResponse
 from perilune.api.weights.v1.weights_pb2_grpc import WeightServiceServicer, add_WeightServiceServicer_to_server
 from perilune.codec import pack, unpack
-from perilune.recipe import EnvironmentTable, check_recipe
+from perilune.recipe import CalculatorEnvironment, GuessEnvironment, check_recipe
 from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery
 from perilune.runtime.service import Service, open_channel
@@ -52,10 +54,11 @@ from services.rollout import door, server, stall, worker
 from services.rollout.config import RolloutSettings
 from services.rollout.door import MAX_TRIALS, TOGETHER
 from services.rollout.engines.embedded.engine import TorchEngine
-from services.rollout.environments import ENVIRONMENTS
-from services.rollout.environments.base import Observation
+from services.rollout.environments import ENVIRONMENTS, asking
+from services.rollout.environments.base import Observation, Outcome
 from services.rollout.environments.calculator import Calculator
-from tests.unit.rollout.tiny import EOS, WORDS, model_files, raw_tensors, tiny_llama
+from services.trainer.policy.created import CHAT_TEMPLATE as CREATED_TEMPLATE
+from tests.unit.rollout.tiny import EOS, WORDS, model_files, raw_tensors, tiny_llama, tiny_tokenizer
 
 RUN = "run1"
 RECIPE = check_recipe(
@@ -200,7 +203,7 @@ def task(group: str, text: str = "w5 w9", version: int = 0, num_samples: int = 4
         group_id=group,
         purpose=PURPOSE_TRAIN,
         iteration=3,
-        prompt=Prompt(id="p1", messages=[ChatMessage(role="user", content=text)], reference="w1"),
+        prompt=Prompt(id="p1", messages=[ChatMessage(role="user", content=text)], reference="1"),
         sample_indices=range(num_samples),
         sampling=SamplingParams(temperature=1, max_tokens=30, seed=5),
         policy=PolicyVersion(number=version),
@@ -452,23 +455,67 @@ async def test_no_group_ends_the_worker(world: World) -> None:
 
 
 class Broken(Calculator):
-    """Fails at what it is asked, in a way of its own."""
+    """Fails in the way that its option `call` names."""
 
-    async def step(self, action: str) -> Observation:
-        raise KeyError("no such tool")
+    async def step(self, action: str) -> Any:
+        match self._call:
+            case "raises":
+                raise KeyError("no such tool")
+            case "exits":
+                raise SystemExit(1)
+            case "hangs":
+                await asyncio.sleep(60)
+            case "nonsense":
+                return {"text": "hello"}
+            case "role":
+                return Observation(messages=[{"role": "wizard", "content": "w1"}])
+        return Observation(outcome=Outcome(math.nan))
 
 
-async def test_what_an_environment_raises_is_the_failure_of_its_sample(
+FAILURES = {
+    "raises": "the environment 'calculator' failed: KeyError: 'no such tool'",
+    "exits": "the environment 'calculator' failed: SystemExit: 1",
+    "hangs": "the environment 'calculator': no answer in 0.3 s",
+    "nonsense": "the environment 'calculator': answered with {'text': 'hello'} (dict), and not with an Observation",
+    "role": "the environment 'calculator': answered with a message of the role 'wizard'; it may be system, developer, "
+    "user, tool",
+    "nan": "the environment 'calculator': gave an outcome of nan; its value must be a finite number",
+}
+
+
+def at(group: str, environment: str) -> RolloutTask:
+    """A group whose prompt names its environment."""
+    made = task(group, num_samples=1)
+    made.prompt.environment_json = environment
+    return made
+
+
+async def test_what_an_environment_does_wrong_is_the_failure_of_its_sample(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(ENVIRONMENTS, "broken", f"{__name__}:Broken")
+    monkeypatch.setitem(ENVIRONMENTS, CalculatorEnvironment, f"{__name__}:Broken")
+    monkeypatch.setattr(asking, "PATIENCE_S", 0.3)
     await world.trainer.publish(0)
-    await world.assign(environment=EnvironmentTable(name="broken", options={"end": "w"}))
-    await send(world.bus, task("g", num_samples=2))
-    found = await received(world.bus, subjects.DEAD_CONSUMER, DeadLetter, 2)
-    assert {"".join(each.trajectory_ids) for each in found} == {"g/0", "g/1"}
-    assert {each.reason for each in found} == {"the environment 'broken' failed: KeyError: 'no such tool'"}
+    await world.assign(environment=CalculatorEnvironment(type="calculator", end="w"))
+    wrong = [at(how, json.dumps({"type": "calculator", "call": how, "end": "w", "hue": 1})) for how in FAILURES]
+    await send(world.bus, *wrong, at("unknown", '{"type": "chess"}'), at("without", ""))
+    found = await received(world.bus, subjects.DEAD_CONSUMER, DeadLetter, len(wrong) + 1)
+    reasons = {"".join(each.trajectory_ids).removesuffix("/0"): each.reason for each in found}
+    assert reasons.pop("unknown").startswith("the environment of prompt p1: ")
+    assert reasons == FAILURES
+    assert (await trajectories(world.bus, 1)).keys() == {"without/0"}
     assert (await left_over(world.bus)) == 0
+
+
+async def test_a_game_by_chat_messages_ends_with_an_outcome(world: World) -> None:
+    tokenizer = tiny_tokenizer(CREATED_TEMPLATE)
+    world.trainer.files = {name: file for name, file in model_files(tiny_llama(), tokenizer).items() if "chat" in name}
+    await world.trainer.publish(0)
+    await world.assign(environment=GuessEnvironment(type="guess", guesses=2))
+    await send(world.bus, task("g", num_samples=8))
+    for each in (await trajectories(world.bus, 8)).values():
+        assert each.HasField("outcome")
+        assert (each.outcome.value, each.outcome.reason[:17]) == (0, "1 was not found i")
 
 
 async def die_with_what_is_there(nats_url: str, count: int, times: int) -> None:

@@ -6,14 +6,14 @@ import pytest
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from perilune.errors import UnavailableError
-from perilune.recipe import EnvironmentTable
+from perilune.recipe import SandboxEnvironment
 from services.rollout.config import RolloutSettings
 from services.rollout.environments import make_environment
 from tests.integration.test_sandbox_service import address, service
 
 __all__ = ["address", "service"]  # fixtures
 
-TABLE = EnvironmentTable(name="sandbox", options={"answer": "[{output}]"})
+TABLE = SandboxEnvironment(type="sandbox", answer="[{output}]")
 
 
 def code(program: str) -> str:

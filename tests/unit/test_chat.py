@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import copy
+from contextlib import nullcontext
+from typing import Any
+
 import pytest
-from tokenizers import AddedToken
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast
 
 from perilune.errors import InvalidInputError
-from perilune.models.chat import check_ids, check_tokenizer, closing_token, prompt_ids, set_template
+from perilune.models.chat import (
+    check_continuation,
+    check_ids,
+    check_tokenizer,
+    closing_token,
+    continuation_ids,
+    prompt_ids,
+    set_template,
+)
 from tests.unit.rollout.tiny import TEMPLATE, WORDS, tiny_tokenizer
 
 CHATML = (
@@ -107,3 +120,98 @@ def test_a_template_that_cannot_be_used_is_named(
 ) -> None:
     with pytest.raises(InvalidInputError, match=expected):
         set_template(tiny_tokenizer(own), template, arguments)
+
+
+CHAT = (
+    "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.fixture(scope="module")
+def chatml() -> PreTrainedTokenizerFast:
+    """A tokenizer as models have them: pieces of words, and turns between special tokens."""
+    pieces = Tokenizer(models.BPE())
+    pieces.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    pieces.decoder = decoders.ByteLevel()
+    special = ["<|im_start|>", "<|im_end|>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    pieces.train_from_iterator(["user assistant tool higher number", "could be brief maybe"] * 9, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=pieces, eos_token="<|im_end|>", chat_template=CHAT)
+
+
+SYSTEM = {"role": "system", "content": "Be brief."}
+ASKED = {"role": "user", "content": "Which number?"}
+
+
+@pytest.mark.parametrize(
+    "messages", [[SYSTEM, ASKED], [SYSTEM, ASKED, {"role": "assistant", "content": "It could be "}]]
+)
+def test_a_continued_conversation_has_the_ids_that_its_template_gives(
+    chatml: Any, messages: list[dict[str, str]]
+) -> None:
+    turns = ["7\n\n  maybe", "no, 9 perilune"]
+    answers = [[{"role": "tool", "content": "12"}, {"role": "user", "content": "Higher!"}], [ASKED]]
+    so_far = prompt_ids(chatml, messages)
+    for turn, said in zip(turns, answers, strict=True):
+        so_far += chatml(turn, add_special_tokens=False)["input_ids"]
+        so_far += continuation_ids(chatml, messages, turn, said)
+    begun = messages[-1]["content"] if messages[-1]["role"] == "assistant" else ""
+    whole = [
+        SYSTEM,
+        ASKED,
+        {"role": "assistant", "content": begun + turns[0]},
+        *answers[0],
+        {"role": "assistant", "content": turns[1]},
+        *answers[1],
+    ]
+    assert chatml.decode(so_far) == chatml.apply_chat_template(whole, tokenize=False, add_generation_prompt=True)
+    if not begun:  # else the border lies within what the template would cut into pieces itself
+        assert so_far == prompt_ids(chatml, whole)
+
+
+def test_behind_the_last_answer_no_turn_is_opened(chatml: Any) -> None:
+    ids = continuation_ids(chatml, [ASKED], "7", [{"role": "user", "content": "Right."}], is_final=True)
+    assert chatml.decode(ids) == "<|im_end|>\n<|im_start|>user\nRight.<|im_end|>\n"
+
+
+ONE = "{% for m in messages %}{{ '<|im_start|>' + m.role + ' ' + REPLACED + '<|im_end|>' }}{% endfor %}"
+OPENS = "{% if add_generation_prompt %}{{ '<|im_start|>assistant ' }}{% endif %}"
+
+
+@pytest.mark.parametrize(
+    ("content", "opens", "said"),
+    [
+        ("m.content", OPENS, None),
+        (
+            "m.content",
+            OPENS + "{% if add_generation_prompt %}{{ '<think>' }}{% endif %}",
+            "it opens the assistant's turn",
+        ),
+        ("(m.content if loop.last else '')", OPENS, "it opens the assistant's turn otherwise"),
+        ("m.content.split('</think>')[-1]", OPENS, "it changes the assistant's earlier turn, which was 'a</think>b'"),
+        ("m.content.strip()", OPENS, None),  # spaces may be its own
+        ("(raise_exception('No tools.') if m.role == 'tool' else m.content)", OPENS, "No tools."),
+    ],
+)
+def test_a_template_that_cannot_be_continued_is_refused_in_words(
+    chatml: Any, content: str, opens: str, said: str | None
+) -> None:
+    tokenizer = copy.deepcopy(chatml)
+    tokenizer.chat_template = ONE.replace("REPLACED", content) + opens
+    turn = "a</think>b" if "think" in content else " a "
+    with pytest.raises(InvalidInputError, match=said) if said else nullcontext():
+        continuation_ids(tokenizer, [ASKED], turn, [{"role": "tool", "content": "12"}])
+
+
+def test_whether_a_model_can_be_answered_is_known_when_it_is_loaded(chatml: Any) -> None:
+    end = chatml.convert_tokens_to_ids("<|im_end|>")
+    check_continuation(chatml, [end], ["user", "tool"])
+    check_continuation(tiny_tokenizer(None), [], [])  # raw text needs no template
+    with pytest.raises(InvalidInputError, match="none of the tokens that end a response"):
+        check_continuation(chatml, [0], ["user"])
+    with pytest.raises(InvalidInputError, match="has no chat template that could render"):
+        check_continuation(tiny_tokenizer(None), [2], ["user"])

@@ -13,7 +13,7 @@ from perilune.local.cluster import plugins_of_user
 from perilune.recipe import check_recipe
 from perilune.recipe.needs import Needs, needs
 from tests.unit.test_preflight import graders, mistakes
-from tests.unit.test_recipe import minimal
+from tests.unit.test_recipe import JSONL, minimal
 
 
 @pytest.mark.parametrize(
@@ -21,8 +21,10 @@ from tests.unit.test_recipe import minimal
     [
         ({}, Needs()),
         ({"reward": graders({"name": "exact"}, {"name": "code"})}, Needs(sandbox=True)),
-        ({"rollout": {"environment": {"name": "sandbox"}}}, Needs(sandbox=True)),
-        ({"rollout": {"environment": {"name": "calculator"}}}, Needs()),
+        ({"rollout": {"environment": {"type": "sandbox"}}}, Needs(sandbox=True)),
+        ({"rollout": {"environment": {"type": "calculator"}}}, Needs()),
+        ({"prompts": JSONL | {"environment": "env", "environments": ["guess", "sandbox"]}}, Needs(sandbox=True)),
+        ({"prompts": JSONL | {"environment": "env", "environments": ["guess"]}}, Needs()),
         ({"reward": graders({"name": "mine", "plugin": "h:1"})}, Needs(plugins={"mine": "h:1"})),
     ],
 )

@@ -116,8 +116,8 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
         ),
         ({"rollout": {"max_tokens": 72, "stop": [""]}}, "rollout.stop.0: string should have at least 1 character"),
         (
-            {"rollout": {"max_tokens": 72, "environment": {"name": "calculator", "options": {"end": ""}}}},
-            "rollout.environment.options.end: is empty, and every text would end a turn",
+            {"rollout": {"max_tokens": 72, "environment": {"type": "calculator", "end": ""}}},
+            "rollout.environment.end: string should have at least 1 character",
         ),
         (
             {"prompts": {"source": "task", "name": "search", "sampler": {"type": "curriculum"}}},
@@ -142,16 +142,16 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
         ),
         ({"evaluation": {"modes": ["greedy", "greedy"]}}, "evaluation.modes: names a mode twice"),
         (
-            {"rollout": {"max_tokens": 72, "environment": {"name": "calculater"}}},
-            "rollout.environment.name: there is no environment 'calculater'; did you mean 'calculator'?",
+            {"rollout": {"max_tokens": 72, "environment": {"type": "calculater"}}},
+            "rollout.environment: the key 'type' says 'calculater'; known are 'calculator', 'sandbox', 'guess'",
         ),
         (
-            {"rollout": {"max_tokens": 72, "environment": {"name": "calculator", "options": {"cal": "x"}}}},
-            "rollout.environment.options.cal: calculator has no such option; did you mean 'call'?",
+            {"rollout": {"max_tokens": 72, "environment": {"type": "calculator", "cal": "x"}}},
+            "rollout.environment.cal: no such key; did you mean 'call'?",
         ),
         (
-            {"rollout": {"max_tokens": 72, "environment": {"name": "sandbox", "options": {"max_chars": "many"}}}},
-            "rollout.environment.options.max_chars: input should be a valid integer",
+            {"rollout": {"max_tokens": 72, "environment": {"type": "sandbox", "max_chars": "many"}}},
+            "rollout.environment.max_chars: input should be a valid integer",
         ),
         (
             {"trainer": {"num_iterations": 1, "adapter": {"targets": ["q_proj", "lm_head"]}}},
@@ -176,14 +176,14 @@ def test_all_mistakes_are_named_at_once_those_of_the_file_too(tmp_path: Path) ->
     found = mistakes(
         tmp_path,
         reward=graders({"name": "exakt", "wait": 2}, {"name": "numeric", "options": {"tol": 1, "tolerance": "x"}}),
-        rollout={"max_tokens": "many", "environment": {"name": "no"}},
+        rollout={"max_tokens": "many", "environment": {"type": "no"}},
         trainer={"num_iterations": 1, "objective": {"tua": 1}},
     )
     assert [line.partition(": ")[0] for line in found] == [
         "rollout.max_tokens",
+        "rollout.environment",
         "reward.graders.0.wait",
         "trainer.objective.tua",
-        "rollout.environment.name",
         "reward.graders.0.name",
         "reward.graders.1.options.tol",
         "reward.graders.1.options.tolerance",

@@ -11,6 +11,7 @@ import pytest
 
 from perilune.errors import RecipeError
 from perilune.recipe import (
+    CalculatorEnvironment,
     EngineBase,
     GrpoTable,
     K15Table,
@@ -478,3 +479,31 @@ def test_the_default_objective_needs_no_type(tmp_path: Path) -> None:
     path.write_text(Path("recipes/own_prompts.toml").read_text())
     assert load_recipe(path, ["trainer.objective.tau=0.2"]).trainer.objective == K15Table(tau=0.2)
     assert load_recipe(path, ["trainer.objective.type=grpo"]).trainer.objective == GrpoTable(type="grpo")
+
+
+def test_a_former_environment_means_what_it_meant_and_is_refused_in_a_file() -> None:
+    former = {"name": "calculator", "max_turns": 4, "options": {"call": "sum"}}
+    stored = json.dumps(minimal(rollout={"environment": former}))
+    for read in (read_stored_recipe, recipe_from_json):
+        found = read(stored).rollout.environment
+        assert found == CalculatorEnvironment(type="calculator", max_turns=4, call="sum")
+        assert read(read(stored).model_dump_json()).rollout.environment == found
+    (said,) = mistakes(minimal(rollout={"environment": former}))
+    assert said == "  rollout.environment: the key name has moved; write rollout.environment.type"
+    (said,) = mistakes(minimal(rollout={"environment": {"type": "guess", "options": {}}}))
+    assert said.startswith(
+        "  rollout.environment.options: has moved; write the options into [rollout.environment] itself"
+    )
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        ({"environment": "env"}, "write both, or neither"),
+        ({"environments": ["guess"]}, "write both, or neither"),
+        ({"environment": "env", "environments": ["gues"]}, "there is no such environment; known are calculator"),
+    ],
+)
+def test_the_environments_that_rows_may_name_are_those_there_are(keys: dict[str, Any], said: str) -> None:
+    (line,) = mistakes(minimal(prompts=JSONL | keys))
+    assert said in line

@@ -20,6 +20,7 @@ def make_prompt(
     template: str = "{question}",
     system: str | None = None,
     labels: Mapping[str, str] | None = None,
+    environment_json: str | None = None,
 ) -> Prompt:
     """A prompt from a question's text (put into the template) or from a whole conversation (taken as it is).
 
@@ -31,7 +32,7 @@ def make_prompt(
         messages = [ChatMessage(role=turn["role"], content=turn["content"]) for turn in question]
     if system is not None and not any(message.role == "system" for message in messages):
         messages.insert(0, ChatMessage(role="system", content=system))
-    prompt = Prompt(messages=messages, reference=reference, labels=labels)
+    prompt = Prompt(messages=messages, reference=reference, labels=labels, environment_json=environment_json)
     prompt.id = blake3(prompt.SerializeToString(deterministic=True)).hexdigest(8)
     return prompt
 
@@ -48,7 +49,7 @@ def conversation_key(turns: Iterable[tuple[str, str]]) -> QuestionKey:
 
 
 def digest_of(prompts: Iterable[Prompt]) -> str:
-    """A digest of prompts in their order, with their references and labels: their ids are digests of all these."""
+    """A digest of prompts in their order, with all that they hold: their ids are digests of that."""
     return blake3("\n".join(prompt.id for prompt in prompts).encode()).hexdigest(16)
 
 

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
+from perilune.data.jsonlines import Number, parse_object
 from perilune.data.rows import kind_of, label_of, messages_of, plain_text, text_of, value_at
 from perilune.errors import InvalidInputError
-from perilune.recipe import RowPrompts
+from perilune.recipe import EnvironmentBase, EnvironmentTable, RowPrompts
+from perilune.recipe.environments import KINDS
 from services.master.prompts.prompt import make_prompt
+
+NO_ENVIRONMENT = "none"  # as a row writes it
+
+_ENVIRONMENT: TypeAdapter[EnvironmentBase] = TypeAdapter(EnvironmentTable)
 
 Row = Mapping[str, Any] | InvalidInputError  # or why it could not be read
 
@@ -45,6 +54,7 @@ def prompt_of_row(row: Row, table: RowPrompts, where: str) -> Prompt:
         template=table.template,
         system=table.system,
         labels={key: label_of(_value(row, key, where, "labels"), where, key) for key in table.labels},
+        environment_json=_environment(row, table, where),
     )
 
 
@@ -53,6 +63,44 @@ def _value(row: Mapping[str, Any], key: str, where: str, setting: str) -> Any:
         return value_at(row, key, where)
     except InvalidInputError as error:
         raise InvalidInputError(f"{error}: set prompts.{setting} to the right key") from error
+
+
+def _environment(row: Mapping[str, Any], table: RowPrompts, where: str) -> str | None:
+    """A row's environment as JSON; empty if it is to have none, None if it says nothing."""
+    key = table.environment
+    value = None if key is None else _value(row, key, where, "environment")
+    if key is None or value is None or value == "":
+        return None
+    if value == NO_ENVIRONMENT:
+        return ""
+    given = _environment_table(value, where, key)
+    if given.get("type") not in table.environments:
+        raise InvalidInputError(
+            f"{where}: {key!r} is of the type {given.get('type')!r:.80}, which is none of prompts.environments: "
+            f"{', '.join(table.environments)}"
+        )
+    try:
+        return _ENVIRONMENT.validate_python(given).model_dump_json()
+    except ValidationError as error:
+        detail = error.errors()[0]
+        path = ".".join([key, *map(str, detail["loc"][1:])])  # behind the kind
+        said = f"{detail['msg']} (got {detail['input']!r:.80})"
+        if detail["type"] == "extra_forbidden":
+            said = f"no such key; known are {', '.join(KINDS[given['type']].model_fields)}"
+        raise InvalidInputError(f"{where}: {path!r}: {said}") from error
+
+
+def _environment_table(value: Any, where: str, key: str) -> dict[str, Any]:
+    """What a row says: a kind's name, or a table; in CSV and the like a table is JSON."""
+    if isinstance(value, str):
+        if not value.lstrip().startswith("{"):
+            return {"type": value.strip()}
+        value = parse_object(value.encode(), f"{where}: {key!r}")
+    if not isinstance(value, Mapping):
+        raise InvalidInputError(f"{where}: {key!r} is neither an environment's name nor its table: {kind_of(value)}")
+    # Parquet gives every table the keys of all of them: what is null was not said.
+    said = {name: each for name, each in value.items() if each is not None}
+    return {name: json.loads(each.text) if isinstance(each, Number) else each for name, each in said.items()}
 
 
 def _question(value: Any, table: RowPrompts, where: str) -> str | list[dict[str, str]]:

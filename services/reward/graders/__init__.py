@@ -16,6 +16,7 @@ from services.reward.graders import (
     length,
     math,
     numeric,
+    outcome,
     regex,
     repetition,
 )
@@ -36,6 +37,7 @@ GRADERS: dict[str, Grader[Any]] = {
         length.GRADER,
         repetition.GRADER,
         judge.GRADER,
+        outcome.GRADER,
     )
 }
 

@@ -9,7 +9,7 @@ from typing import Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from perilune.api.reward.v1.reward_pb2 import GraderInfo, Image, Message
+from perilune.api.reward.v1.reward_pb2 import GraderInfo, Image, Message, Outcome
 from perilune.errors import InvalidInputError
 from services.reward.remembered import remembered
 
@@ -23,6 +23,7 @@ class Sample:
     response: str
     conversation: tuple[Message, ...] = ()
     images: tuple[Image, ...] = ()
+    outcome: Outcome | None = None  # of the environment that the policy talked to, where it gave one
 
 
 @dataclass(frozen=True)

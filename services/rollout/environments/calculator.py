@@ -7,6 +7,7 @@ import operator
 from collections.abc import Callable, Sequence
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
+from perilune.recipe import CalculatorEnvironment
 from services.rollout.config import RolloutSettings
 from services.rollout.environments.base import Observation
 
@@ -21,9 +22,8 @@ OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
 class Calculator:
     """See `services.rollout.environments.base.Environment`."""
 
-    def __init__(self, settings: RolloutSettings, call: str = "calc", end: str = "=", error: str = "error") -> None:
-        """`call` begins an expression and `end` asks for its value; `error` is said to what is none."""
-        self._call, self._end, self._error = call, end, error
+    def __init__(self, settings: RolloutSettings, table: CalculatorEnvironment) -> None:
+        self._call, self._end, self._error = table.call, table.end, table.error
 
     @property
     def stop(self) -> tuple[str, ...]:

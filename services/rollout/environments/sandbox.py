@@ -13,6 +13,7 @@ from perilune.api.sandbox.v1.sandbox_pb2 import ExecuteResponse
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from perilune.client.sandbox import AsyncSandboxClient, AsyncSandboxSession
 from perilune.errors import NotFoundError
+from perilune.recipe import SandboxEnvironment
 from services.rollout.config import RolloutSettings
 from services.rollout.environments.base import Observation
 
@@ -20,34 +21,23 @@ from services.rollout.environments.base import Observation
 class SandboxTool:
     """See `services.rollout.environments.base.Environment`."""
 
-    def __init__(
-        self,
-        settings: RolloutSettings,
-        language: str = "python",
-        begin: str = "<code>",
-        end: str = "</code>",
-        answer: str = "\n<output>\n{output}\n</output>\n",
-        max_chars: int = 2000,
-        wall_s: float = 10.0,
-    ) -> None:
-        """`answer` is what is said, with the output in it, of which at most `max_chars` are shown."""
+    def __init__(self, settings: RolloutSettings, table: SandboxEnvironment) -> None:
         self._client = AsyncSandboxClient(settings.sandbox_address)
-        self._language, self._begin, self._end = language, begin, end
-        self._answer, self._max_chars, self._wall_s = answer, max_chars, wall_s
+        self._table = table
         self._session: AsyncSandboxSession | None = None
 
     @property
     def stop(self) -> tuple[str, ...]:
-        return (self._end,)
+        return (self._table.end,)
 
     async def reset(self, prompt: Prompt, turns: Sequence[str]) -> None:
-        self._session = await self._client.session(self._language)
+        self._session = await self._client.session(self._table.language)
         for turn in turns:
             await self._execute(turn)
 
     async def step(self, action: str) -> Observation:
         answer = await self._execute(action)
-        return Observation(self._answer.format(output=_shown(answer)[: self._max_chars]))
+        return Observation(self._table.answer.format(output=_shown(answer)[: self._table.max_chars]))
 
     async def close(self) -> None:
         if self._session:
@@ -57,11 +47,11 @@ class SandboxTool:
 
     async def _execute(self, turn: str) -> ExecuteResponse:
         """Runs what stands between the last two marks; in a new interpreter if the program before killed the last."""
-        program = turn.rpartition(self._end)[0].rpartition(self._begin)[2]
+        program = turn.rpartition(self._table.end)[0].rpartition(self._table.begin)[2]
         assert self._session  # reset came first
-        answer = await self._session.execute(program, self._wall_s)
+        answer = await self._session.execute(program, self._table.wall_s)
         if not answer.alive:
-            self._session = await self._client.session(self._language)
+            self._session = await self._client.session(self._table.language)
         return answer
 
 

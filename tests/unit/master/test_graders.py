@@ -39,11 +39,10 @@ async def test_without_a_fleet_what_is_installed_is_asked_but_not_for_what_anoth
     recipe = check_recipe(
         minimal(
             reward=graders({"name": "exakt"}, {"name": "numeric", "options": {"tolerance": "x"}}, {"name": "judge"}),
-            rollout={"engine": "sglang", "environment": {"name": "calc"}},
+            rollout={"engine": "sglang", "environment": {"type": "guess"}},
         )
     )
     assert [mistake.key for mistake in await grader_mistakes(recipe, [])] == [
         "reward.graders.0.name",
         "reward.graders.1.options.tolerance",
-        "rollout.environment.name",
     ]

@@ -9,9 +9,20 @@ import pyarrow.parquet
 import pytest
 
 from perilune.errors import InvalidInputError
-from perilune.recipe import FilePrompts, HuggingFacePrompts, JsonlPrompts, ReasoningGymPrompts, TaskPrompts, WarmupTable
+from perilune.recipe import (
+    CalculatorEnvironment,
+    FilePrompts,
+    GuessEnvironment,
+    HuggingFacePrompts,
+    JsonlPrompts,
+    ReasoningGymPrompts,
+    TaskPrompts,
+    WarmupTable,
+)
 from services.master.prompts import PromptSet, open_prompts
+from services.master.prompts.prompt import make_prompt
 from services.master.prompts.warmup import warmup_notes
+from services.rollout.environments import environment_of
 
 LAST = '{"question": "the last", "answer": "1"}'
 
@@ -121,6 +132,57 @@ def test_what_is_no_prompt_is_named_or_skipped_and_counted(tmp_path: Path, line:
     prompts = opened(tmp_path, f'{line}\n{{"question": "good", "answer": "1"}}\n{LAST}', skip_invalid=True)
     assert questions(prompts) == ["good"]
     assert "1 of 3 rows skipped" in prompts.notes[0]
+
+
+NAMED = {"environment": "env", "environments": ["guess", "calculator"]}
+
+
+@pytest.mark.parametrize(
+    ("value", "environment"),
+    [
+        ("null", None),
+        ('""', None),
+        ('"none"', ""),
+        ('"guess"', GuessEnvironment(type="guess")),
+        ('{"type": "guess", "guesses": 5, "role": null}', GuessEnvironment(type="guess", guesses=5)),
+        ('"{\\"type\\": \\"guess\\", \\"max_turns\\": 2}"', GuessEnvironment(type="guess", max_turns=2)),
+    ],
+)
+def test_a_row_names_its_environment(tmp_path: Path, value: str, environment: Any) -> None:
+    line = f'{{"question": "a", "answer": "1", "env": {value}}}'
+    prompt = opened(tmp_path, f'{line}\n{LAST[:-1]}, "env": null}}', **NAMED).train(0)
+    default = CalculatorEnvironment(type="calculator")
+    assert environment_of(prompt, default) == {None: default, "": None}.get(environment, environment)
+    assert prompt.id != make_prompt("a", "1").id or not prompt.HasField("environment_json")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ('"gues"', "line 1: 'env' is of the type 'gues', which is none of prompts.environments: guess, calculator"),
+        ('"sandbox"', "line 1: 'env' is of the type 'sandbox', which is none of"),
+        ("{}", "line 1: 'env' is of the type None, which is none of"),
+        ("7", "line 1: 'env' is neither an environment's name nor its table: the number 7"),
+        ("[1]", "line 1: 'env' is neither an environment's name"),
+        (
+            '{"type": "guess", "gueses": 5}',
+            r"line 1: 'env.gueses': no such key; known are type, max_turns, guesses, role",
+        ),
+        ('{"type": "guess", "guesses": -5}', r"line 1: 'env.guesses': Input should be greater than 0 \(got -5\)"),
+        ('"{nonsense"', "line 1: 'env' is no JSON"),
+    ],
+)
+def test_an_environment_that_a_row_may_not_name_is_named_with_its_row(
+    tmp_path: Path, value: str, expected: str
+) -> None:
+    line = f'{{"question": "a", "answer": "b", "env": {value}}}'
+    with pytest.raises(InvalidInputError, match=rf"p\.jsonl.*{expected}"):
+        of_line(tmp_path, line, **NAMED)
+
+
+def test_a_row_without_the_key_of_its_environment_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"line 1 has no key 'env'; .* set prompts.environment to"):
+        of_line(tmp_path, '{"question": "a", "answer": "b"}', **NAMED)
 
 
 def test_a_template_is_for_text(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from perilune.api.reward.v1.reward_pb2 import Outcome
 from perilune.errors import InvalidInputError
 from services.reward.answer_extraction import boxed, committed, without_thinking
 from services.reward.equality.notation import normalise
@@ -185,3 +186,37 @@ def test_a_language_that_cannot_be_told_is_named() -> None:
     }
     with pytest.raises(InvalidInputError, match="language 'xx' cannot be told"):
         value_of("instructions", case)
+
+
+@pytest.mark.parametrize(
+    ("outcome", "take", "value"),
+    [
+        (Outcome(value=0.5), "value", 0.5),
+        (Outcome(value=-2, correct=True), "value", -2),
+        (Outcome(value=0.5, correct=True), "correct", 1),
+        (Outcome(value=1), "correct", 1),
+        (Outcome(value=0.9), "correct", 0),
+        (Outcome(value=1, correct=False), "correct", 0),
+    ],
+)
+def test_an_outcome_is_a_value(outcome: Outcome, take: str, value: float) -> None:
+    grader = find_grader("outcome")
+    verdict = grader.grade(Sample("", "", "", outcome=outcome), grader.read_options({"take": take}))
+    assert verdict
+    assert verdict.value == value
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (None, "no environment gave this response an outcome"),
+        (Outcome(error="the board is gone"), "the environment failed: the board is gone"),
+        (Outcome(value=1, error="the board is gone"), "the environment failed"),
+        (Outcome(), "without a finite value"),
+        (Outcome(value=float("nan")), "without a finite value"),
+    ],
+)
+def test_without_an_outcome_there_is_no_value(outcome: Outcome | None, said: str) -> None:
+    grader = find_grader("outcome")
+    with pytest.raises(InvalidInputError, match=said):
+        grader.grade(Sample("", "", "", outcome=outcome), grader.read_options({}))

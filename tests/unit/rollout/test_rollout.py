@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
@@ -10,9 +12,14 @@ from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, SamplingParams
 from perilune.codec import unpack
+from perilune.errors import InvalidInputError
+from perilune.recipe import CalculatorEnvironment, GuessEnvironment
 from services.rollout.config import RolloutSettings
 from services.rollout.engines.base import Generated, Sample, Span
+from services.rollout.environments.answers import checked, outcome_message
+from services.rollout.environments.base import Observation, Outcome
 from services.rollout.environments.calculator import Calculator, evaluate
+from services.rollout.environments.guess import Guess
 from services.rollout.response_text import ResponseText
 from services.rollout.rollout import Rollout
 from tests.unit.rollout.tiny import EOS, WORDS, tiny_tokenizer
@@ -109,8 +116,6 @@ class Echo:
         self.repeated = list(turns)
 
     async def step(self, action: str):
-        from services.rollout.environments.base import Observation
-
         self.turns.append(action)
         return Observation(f"w30 {action.split(maxsplit=1)[0]}", is_final=len(self.turns) + len(self.repeated) == 3)
 
@@ -176,8 +181,111 @@ async def test_what_an_environment_says_is_cut_at_the_limit() -> None:
     assert (one.num_response_tokens, one.ending) == (3, trajectory.ENDING_LENGTH)
 
 
+TURNS = (
+    "{% for m in messages %}{{ ('w1' if m.role == 'assistant' else 'w2') + ' ' + m.content + ' <eos> ' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ 'w1 ' }}{% endif %}"
+)
+
+
+def game(secret: str = "9", unfinished: trajectory.Trajectory | None = None, **options: Any) -> Rollout:
+    """A rollout against the game, with a template that opens and closes turns; the prompt is `w2 w8 <eos> w1`."""
+    a_task = task(budget=8, unfinished=unfinished)
+    a_task.prompt.CopyFrom(trajectory.Prompt(reference=secret, messages=[{"role": "user", "content": "w8"}]))
+    prompt = np.array([6, 12, EOS, 5], np.int32)
+    made = Rollout(a_task, 0, prompt, tiny_tokenizer(TURNS), 64, None, EOS)  # type: ignore[arg-type]
+    table = GuessEnvironment(type="guess", **options)
+    made.meet(Guess(RolloutSettings(), table), table.max_turns)
+    return made
+
+
+async def say(one: Rollout, *words: str, ending: int = trajectory.ENDING_STOP) -> None:
+    """The policy writes, and the environment answers."""
+    one.take(wrote(one.next_sample(), [WORDS.index(word) for word in words], ending))
+    if one.ending is None:
+        await one.ask_environment()
+
+
+def spoken(one: Rollout) -> list[str]:
+    """What each segment says; the environment's in brackets."""
+    words = [" ".join(WORDS[token] for token in unpack(segment.tokens)) for segment in one.segments]
+    return [f"[{said}]" if segment.environment else said for said, segment in zip(words, one.segments, strict=True)]
+
+
+async def test_chat_messages_close_the_turn_and_open_the_next_and_the_outcome_ends_the_response() -> None:
+    one = game(guesses=2)
+    await say(one, "w4", "<eos>")  # closed: `4` is lower than 9
+    assert one.ending is None
+    await say(one, "w9", "<eos>")
+    # `higher` and `right` are no words of this tokenizer.
+    assert spoken(one) == ["w4 <eos>", "[w2 <unk> <eos> w1]", "w9 <eos>", "[w2 <unk> <eos>]"]
+    done = one.trajectory()
+    assert (done.ending, done.outcome.value, done.outcome.reason) == (trajectory.ENDING_STOP, 1, "found in 2 guesses")
+    assert not one.wants_outcome
+
+
+async def test_a_game_that_is_lost_or_not_played_to_its_end_has_an_outcome_too() -> None:
+    lost = game(guesses=1)
+    await say(lost, "w4", "<eos>")
+    assert lost.trajectory().outcome.reason == "9 was not found in 1 guesses"
+    for words, ending in ((("w4",), trajectory.ENDING_REPETITION), (("w4", "w9"), trajectory.ENDING_STOP)):
+        left = game()
+        await say(left, *words, ending=ending)  # the second ends by a stop text of the recipe, within a turn
+        assert left.wants_outcome
+        await left.ask_outcome()
+        assert (left.trajectory().ending, left.trajectory().outcome.value) == (ending, 0)
+        assert not left.wants_outcome
+
+
+async def test_a_game_goes_on_elsewhere_and_is_judged_once() -> None:
+    one = game(guesses=2)
+    await say(one, "w4", "<eos>")
+    await say(one, *["w9"] * 6, ending=trajectory.ENDING_LENGTH)
+    assert one.ending == trajectory.ENDING_BUDGET
+    assert not one.wants_outcome
+    saved = one.trajectory()
+    assert not saved.HasField("outcome")
+    two = game(guesses=2, unfinished=saved)
+    await say(two, "<eos>")
+    assert two.trajectory().outcome.reason == "found in 2 guesses"
+
+
+async def test_an_environment_that_waits_for_the_end_of_a_turn_needs_a_model_that_says_it() -> None:
+    with pytest.raises(InvalidInputError, match="has no token for that"):
+        rollout(task()).meet(Guess(RolloutSettings(), GuessEnvironment(type="guess")), 8)
+    with pytest.raises(InvalidInputError, match="'nine' is no whole number"):
+        await say(game(secret="nine"), "w4", "<eos>")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (None, "answered with None (NoneType), and not with an Observation"),
+        (Observation(text=3), "answered with a text that is 3 (int)"),  # type: ignore[arg-type]
+        (Observation(messages="hi"), "answered with messages that are 'hi' (str), and no list of them"),  # type: ignore[arg-type]
+        (Observation(text="a", messages=[{"role": "user", "content": "b"}]), "answered with text and with messages"),
+        (Observation(messages=[{"role": "user"}]), "answered with a message that is no {role, content}"),
+        (
+            Observation(messages=[{"role": "assistant", "content": "b"}]),
+            "answered with a message of the role 'assistant'",
+        ),
+        (Observation(messages=[{"role": "user", "content": 3}]), "answered with a message whose content is 3 (int)"),  # type: ignore[dict-item]
+    ],
+)
+def test_an_answer_that_is_none_is_named(answer: Any, said: str) -> None:
+    with pytest.raises(InvalidInputError) as error:
+        checked(answer)
+    assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize("outcome", [1.0, Outcome(), Outcome(float("inf")), Outcome("1"), Outcome(1, correct=1)])  # type: ignore[arg-type]
+def test_an_outcome_that_is_none_is_named(outcome: Any) -> None:
+    with pytest.raises(InvalidInputError, match="gave an outcome"):
+        outcome_message(outcome)
+    assert not outcome_message(Outcome(0.0, error="the board is gone")).HasField("value")
+
+
 async def test_the_calculator_knows_sums_and_products_and_nothing_else() -> None:
-    calculator = Calculator(RolloutSettings())
+    calculator = Calculator(RolloutSettings(), CalculatorEnvironment(type="calculator"))
     for asked, said in [
         ("calc 7 * 8 =", " 56"),
         ("calc 1 = 1 calc 2 - 5 * 3 =", " -13"),

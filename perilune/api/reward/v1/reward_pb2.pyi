@@ -275,6 +275,49 @@ class Image(_message.Message):
 Global___Image: _TypeAlias = Image  # noqa: Y015
 
 @_typing.final
+class Outcome(_message.Message):
+    """How a response went, as the environment saw it that the policy talked to. A failure has an error and no value: it is
+    never a zero.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUE_FIELD_NUMBER: _builtins.int
+    CORRECT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    value: _builtins.float
+    """Must be finite."""
+    correct: _builtins.bool
+    """Whether the response reached what was asked for; unset: if value is at least 1."""
+    reason: _builtins.str
+    """Why, in words."""
+    error: _builtins.str
+    """How the environment failed, in words."""
+    def __init__(
+        self,
+        *,
+        value: _builtins.float | None = ...,
+        correct: _builtins.bool | None = ...,
+        reason: _builtins.str = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_correct", b"_correct", "_value", b"_value", "correct", b"correct", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_correct", b"_correct", "_value", b"_value", "correct", b"correct", "error", b"error", "reason", b"reason", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__correct: _TypeAlias = _typing.Literal["correct"]  # noqa: Y015
+    _WhichOneofArgType__correct: _TypeAlias = _typing.Literal["_correct", b"_correct"]  # noqa: Y015
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__correct) -> _WhichOneofReturnType__correct | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
+
+@_typing.final
 class ScoreRequest(_message.Message):
     """What is scored, and by which graders.
 
@@ -292,6 +335,7 @@ class ScoreRequest(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     DEADLINE_S_FIELD_NUMBER: _builtins.int
     IDEMPOTENCY_KEY_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     question: _builtins.str
     reference: _builtins.str
     """What the graders compare with."""
@@ -316,6 +360,10 @@ class ScoreRequest(_message.Message):
 
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]: ...
+    @_builtins.property
+    def outcome(self) -> Global___Outcome:
+        """How an environment says that it went, for the grader `outcome`."""
+
     def __init__(
         self,
         *,
@@ -327,10 +375,11 @@ class ScoreRequest(_message.Message):
         images: _abc.Iterable[Global___Image] | None = ...,
         deadline_s: _builtins.float | None = ...,
         idempotency_key: _builtins.str = ...,
+        outcome: Global___Outcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "deadline_s", b"deadline_s"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "deadline_s", b"deadline_s", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "conversation", b"conversation", "deadline_s", b"deadline_s", "graders", b"graders", "idempotency_key", b"idempotency_key", "images", b"images", "question", b"question", "reference", b"reference", "response", b"response"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s", "conversation", b"conversation", "deadline_s", b"deadline_s", "graders", b"graders", "idempotency_key", b"idempotency_key", "images", b"images", "outcome", b"outcome", "question", b"question", "reference", b"reference", "response", b"response"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__deadline_s: _TypeAlias = _typing.Literal["deadline_s"]  # noqa: Y015
     _WhichOneofArgType__deadline_s: _TypeAlias = _typing.Literal["_deadline_s", b"_deadline_s"]  # noqa: Y015

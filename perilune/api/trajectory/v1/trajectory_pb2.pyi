@@ -245,10 +245,15 @@ class Prompt(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
+    ENVIRONMENT_JSON_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Stable for the same prompt in the same prompt set."""
     reference: _builtins.str
     """The reference answer that graders compare with."""
+    environment_json: _builtins.str
+    """What the policy talks to at this prompt, in place of the recipe's: a table such as [rollout.environment], as JSON.
+    Empty: nothing. Unset: what the recipe says.
+    """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]: ...
     @_builtins.property
@@ -265,12 +270,15 @@ class Prompt(_message.Message):
         reference: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         images: _abc.Iterable[Global___ImageRef] | None = ...,
+        environment_json: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_environment_json", b"_environment_json", "environment_json", b"environment_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "images", b"images", "labels", b"labels", "messages", b"messages", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_environment_json", b"_environment_json", "environment_json", b"environment_json", "id", b"id", "images", b"images", "labels", b"labels", "messages", b"messages", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__environment_json: _TypeAlias = _typing.Literal["environment_json"]  # noqa: Y015
+    _WhichOneofArgType__environment_json: _TypeAlias = _typing.Literal["_environment_json", b"_environment_json"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__environment_json) -> _WhichOneofReturnType__environment_json | None: ...
 
 Global___Prompt: _TypeAlias = Prompt  # noqa: Y015
 
@@ -457,6 +465,7 @@ class Trajectory(_message.Message):
     GRADERS_FIELD_NUMBER: _builtins.int
     ROUND_FIELD_NUMBER: _builtins.int
     REPETITION_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`<group_id>/<sample_index>`; one trajectory is one sample of the ledger."""
     run_id: _builtins.str
@@ -486,6 +495,10 @@ class Trajectory(_message.Message):
     def repetition(self) -> Global___Repetition:
         """Set where it ended because it repeated itself."""
 
+    @_builtins.property
+    def outcome(self) -> _reward_pb2.Outcome:
+        """What an environment said of it; unset while it is unfinished, and of environments that say nothing."""
+
     def __init__(
         self,
         *,
@@ -503,10 +516,11 @@ class Trajectory(_message.Message):
         graders: _abc.Iterable[_reward_pb2.GraderChoice] | None = ...,
         round: _builtins.int = ...,
         repetition: Global___Repetition | None = ...,
+        outcome: _reward_pb2.Outcome | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "repetition", b"repetition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "repetition", b"repetition"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ending", b"ending", "graders", b"graders", "group_id", b"group_id", "id", b"id", "iteration", b"iteration", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "purpose", b"purpose", "repetition", b"repetition", "response", b"response", "round", b"round", "run_id", b"run_id", "sample_index", b"sample_index", "segments", b"segments"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ending", b"ending", "graders", b"graders", "group_id", b"group_id", "id", b"id", "iteration", b"iteration", "outcome", b"outcome", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "purpose", b"purpose", "repetition", b"repetition", "response", b"response", "round", b"round", "run_id", b"run_id", "sample_index", b"sample_index", "segments", b"segments"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
