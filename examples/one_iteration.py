@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, Prompt
+from perilune.objectives import k15
 from perilune.recipe import Recipe, check_recipe
 from services.master.prompts import PromptSet, open_prompts
 from services.master.samplers.uniform import epochs
@@ -29,7 +30,6 @@ from services.rollout.engines import make_engine
 from services.rollout.engines.base import EngineSpec, Generated, Sample, Sampling
 from services.rollout.tokenizer import prompt_tokens
 from services.trainer import optimization
-from services.trainer.objectives import k15
 from services.trainer.policy.logprobs import sequence_logprobs, token_logprobs
 from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import pack_rows

@@ -3,8 +3,8 @@
 Every table is a class, every key a field, and the field's comment is its documentation (docs/recipes.md is the tour).
 Unknown keys are errors: a misspelt option must not train silently.
 
-    table       what tables are made of
-    model  stages  prompts  samplers  rollout  engines  environments  reward  objectives  trainer      the tables
+    model  stages  prompts  samplers  rollout  engines  environments  reward  trainer      the tables, made of
+                `perilune.table`
     recipe      all of them, and what must hold between them
     overrides   `--set key.path=value`
     reading     from a file, the wire, the database; `history` knows what keys were called before
@@ -24,7 +24,6 @@ from perilune.recipe.environments import (
 )
 from perilune.recipe.mistakes import Mistake, recipe_error
 from perilune.recipe.model import AdapterTable, CreateModel, ModelTable
-from perilune.recipe.objectives import Correction, GrpoTable, K15Table, ObjectiveTable, RlooTable
 from perilune.recipe.prompts import (
     FilePrompts,
     HuggingFacePrompts,
@@ -49,7 +48,8 @@ from perilune.recipe.reward import GraderTable, LengthRewardTable, RewardTable, 
 from perilune.recipe.rollout import RepetitionTable, RolloutTable
 from perilune.recipe.samplers import CurriculumSampler, PrioritizedSampler, SamplerBase, SamplerTable, UniformSampler
 from perilune.recipe.stages import WarmupTable
-from perilune.recipe.table import (
+from perilune.recipe.trainer import TrainerTable
+from perilune.table import (
     ArgumentName,
     NonNegativeFloat,
     NonNegativeInt,
@@ -61,14 +61,12 @@ from perilune.recipe.table import (
     Share,
     Table,
 )
-from perilune.recipe.trainer import TrainerTable
 
 __all__ = [
     "MAX_PROBLEMS",
     "AdapterTable",
     "ArgumentName",
     "CalculatorEnvironment",
-    "Correction",
     "CreateModel",
     "CurriculumSampler",
     "EngineBase",
@@ -78,18 +76,15 @@ __all__ = [
     "EvaluationTable",
     "FilePrompts",
     "GraderTable",
-    "GrpoTable",
     "GuessEnvironment",
     "HuggingFacePrompts",
     "JsonlPrompts",
-    "K15Table",
     "LengthRewardTable",
     "Mistake",
     "ModelTable",
     "NonNegativeFloat",
     "NonNegativeInt",
     "NumGenerated",
-    "ObjectiveTable",
     "Options",
     "Paths",
     "PositiveFloat",
@@ -102,7 +97,6 @@ __all__ = [
     "Recipe",
     "RepetitionTable",
     "RewardTable",
-    "RlooTable",
     "RolloutTable",
     "RowPrompts",
     "SamplerBase",

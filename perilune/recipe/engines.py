@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from perilune.recipe.table import Table
+from perilune.table import Table
 
 # When weights change under a running sample, its context is read again by the new version, so that a token's
 # log-probability is of one version on all that came before; or it is kept as the version before had read it, which

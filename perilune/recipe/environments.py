@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field, PositiveFloat
 
-from perilune.recipe.table import NonNegativeInt, PositiveInt, Table
+from perilune.table import NonNegativeInt, PositiveInt, Table
 
 StopText = Annotated[str, Field(min_length=1)]  # an empty one would end every turn
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from perilune.data.jsonlines import read_bytes
 from perilune.errors import InvalidInputError, NotFoundError
+from perilune.objectives.objective import Objective
 from perilune.recipe import FilePrompts, GraderTable, HuggingFacePrompts, JsonlPrompts, ModelTable, PromptsTable, Recipe
 from perilune.recipe.needs import function_of
 
@@ -23,6 +24,7 @@ def settled(recipe: Recipe, folder: Path) -> Recipe:
         "prompts": _of_prompts(recipe.prompts, folder),
         "model": _of_model(recipe.model, folder),
         "reward": recipe.reward.model_copy(update={"graders": [_of_grader(t, folder) for t in recipe.reward.graders]}),
+        "trainer": recipe.trainer.model_copy(update={"objective": _of_objective(recipe.trainer.objective, folder)}),
         "warmup": recipe.warmup and recipe.warmup.model_copy(update={"path": _if_there(recipe.warmup.path, folder)}),
     }
     return recipe.model_copy(update=changes)
@@ -59,6 +61,11 @@ def _of_prompts(table: PromptsTable, folder: Path) -> PromptsTable:
 def _of_model(table: ModelTable, folder: Path) -> ModelTable:
     template = table.chat_template and chat_template_text(table.chat_template, folder)
     return table.model_copy(update={"path": _if_there(table.path, folder), "chat_template": template})
+
+
+def _of_objective(table: Objective, folder: Path) -> Objective:
+    path = _if_there(table.frozen_path, folder)
+    return table if path is None else table.model_copy(update={"frozen_model": path})
 
 
 def _of_grader(table: GraderTable, folder: Path) -> GraderTable:

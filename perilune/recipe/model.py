@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, PositiveFloat, model_validator
 
-from perilune.recipe.table import ArgumentName, PositiveInt, Table
+from perilune.table import ArgumentName, PositiveInt, Table
 
 
 class CreateModel(Table):

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from perilune.recipe.environments import EnvironmentName
 from perilune.recipe.samplers import SamplerTable, UniformSampler
-from perilune.recipe.table import NumGenerated, Options, Paths, PositiveInt, Table
+from perilune.table import NumGenerated, Options, Paths, PositiveInt, Table
 
 
 def _with_question(template: str) -> str:

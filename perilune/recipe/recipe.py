@@ -11,8 +11,8 @@ from perilune.recipe.prompts import PromptsTable, RowPrompts
 from perilune.recipe.reward import RewardTable
 from perilune.recipe.rollout import RolloutTable
 from perilune.recipe.stages import WarmupTable
-from perilune.recipe.table import PositiveInt, Table
 from perilune.recipe.trainer import TrainerTable
+from perilune.table import PositiveInt, Table
 
 
 class WeightsTable(Table):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, NonNegativeFloat
 
-from perilune.recipe.table import NonNegativeInt, Options, Table
+from perilune.table import NonNegativeInt, Options, Table
 
 
 class GraderTable(Table):

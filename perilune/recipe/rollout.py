@@ -8,7 +8,7 @@ from pydantic import Field, PositiveFloat, model_validator
 
 from perilune.recipe.engines import EngineTable, TorchEngineTable
 from perilune.recipe.environments import EnvironmentTable
-from perilune.recipe.table import NonNegativeInt, PositiveInt, Table
+from perilune.table import NonNegativeInt, PositiveInt, Table
 
 
 class RepetitionTable(Table):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from perilune.recipe.table import NonNegativeInt, Table
+from perilune.table import NonNegativeInt, Table
 
 
 class SamplerBase(Table):

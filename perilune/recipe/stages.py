@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import PositiveFloat, model_validator
 
-from perilune.recipe.table import Options, PositiveInt, Table
+from perilune.table import Options, PositiveInt, Table
 
 
 class WarmupTable(Table):

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, NonNegativeFloat, PositiveFloat
 
+from perilune.objectives import ObjectiveTable
+from perilune.objectives.k15 import K15
 from perilune.recipe.model import AdapterTable
-from perilune.recipe.objectives import K15Table, ObjectiveTable
-from perilune.recipe.table import NonNegativeInt, PositiveInt, Share, Table
+from perilune.table import NonNegativeInt, PositiveInt, Share, Table
 
 
 def _known_segments(value: object) -> object:
@@ -21,7 +22,7 @@ class TrainerTable(Table):
     """The objective, the optimiser and what of a batch they see."""
 
     num_iterations: NonNegativeInt  # 0: evaluate the model and end
-    objective: ObjectiveTable = K15Table()
+    objective: ObjectiveTable = K15()
     steps_per_iteration: PositiveInt = 1  # optimiser steps, each on its share of the iteration's groups
     epochs_per_iteration: PositiveInt = 1
     # Which tokens enter the loss: `current`, those at most rollout.max_staleness versions old (k1.5 §2.6.2: only what

@@ -15,8 +15,8 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_REPETITION, PolicyVersion, Trajectory
 from perilune.errors import InvalidInputError, StateError
 from perilune.ids import MessageId, RestId, SampleId, TaskId
-from perilune.recipe import Recipe, RewardTable
-from perilune.rewards import group_rewards
+from perilune.objectives.shaping import Response
+from perilune.recipe import Recipe
 from perilune.runtime.bus import Bus
 from perilune.runtime.subjects import (
     MASTER_CONSUMER,
@@ -273,9 +273,7 @@ class Controller:
     def _why_left_out(self, group: Group, samples: list[Graded], version: int) -> SampleState | None:
         if schedule.is_stale(self._recipe, group.iteration, version):
             return SampleState.STALE
-        rewards = rewards_of(samples, self._recipe.reward, version)
-        drop_uniform = self._recipe.trainer.drop_uniform_groups
-        return None if is_trainable(rewards, drop_uniform=drop_uniform) else SampleState.FILTERED
+        return None if is_trainable(samples, self._recipe, version) else SampleState.FILTERED
 
     async def _commit_after(self, policy: PolicyVersion) -> PolicyVersion:
         """Waits for a newer version, and gives it."""
@@ -308,20 +306,17 @@ def new_trace(group_id: str) -> dict[str, str]:
         return headers_of()
 
 
-def rewards_of(samples: list[Graded], table: RewardTable, version: int) -> list[float]:
-    """The rewards of a group's samples, as the trainer will have them at this version."""
-    if not samples:
-        return []
-    return group_rewards(
-        [sample.value for sample in samples],
-        [sample.num_tokens for sample in samples],
-        [sample.correct for sample in samples],
-        [sample.ending == ENDING_REPETITION for sample in samples],
-        table,
-        version,
-    )
+def rewards_of(samples: Sequence[Graded], recipe: Recipe, version: int) -> list[float]:
+    """The rewards of a group's samples, as the recipe's objective has them at this version."""
+    responses = [
+        Response(sample.value, sample.num_tokens, sample.correct, repeated=sample.ending == ENDING_REPETITION)
+        for sample in samples
+    ]
+    return recipe.trainer.objective.rewards(responses, recipe.reward, version)
 
 
-def is_trainable(rewards: list[float], *, drop_uniform: bool) -> bool:
-    """A group of one has nothing to be compared with; one of equal rewards prefers none of its samples."""
-    return len(rewards) > 1 and not (drop_uniform and max(rewards) == min(rewards))
+def is_trainable(samples: Sequence[Graded], recipe: Recipe, version: int) -> bool:
+    """Whether a group is trained on: a group of one has nothing to be compared with, a uniform one may be left out."""
+    if len(samples) < 2 or not recipe.trainer.drop_uniform_groups:
+        return len(samples) > 1
+    return recipe.trainer.objective.prefers(rewards_of(samples, recipe, version))

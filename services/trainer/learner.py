@@ -8,27 +8,25 @@ randomness  none: the same weights, optimiser state and groups give the same res
 from __future__ import annotations
 
 import contextlib
+import copy
 import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
-from perilune.errors import InvalidInputError
+from perilune.objectives.objective import Objective
 from perilune.recipe import Recipe
-from perilune.rewards import group_rewards
 from services.trainer import optimization
-from services.trainer.batch import Group, Sample
-from services.trainer.objectives import make_objective
-from services.trainer.objectives.objective import LossRow, Objective
+from services.trainer.batch import Group
+from services.trainer.minibatch import Minibatch, make_minibatch, rewards_of
+from services.trainer.policy.adapter import UnadaptedLogprobs
 from services.trainer.policy.logprobs import TokenLogprobs
 from services.trainer.policy.model import Policy
-from services.trainer.policy.packing import PackedRow, pack_rows
+from services.trainer.policy.packing import PackedRow
 from services.trainer.ranks.group import Ranks
 from services.trainer.ranks.sharding import shard
 from services.trainer.tally import Tally, summary
@@ -39,36 +37,15 @@ class InterruptedTraining(Exception):
 
 
 def never() -> bool:
+    """The answer of training that nothing stops."""
     return False
 
 
-@dataclass(frozen=True)
-class Minibatch:
-    """The samples of one optimiser step, packed, with what the loss needs of each."""
+class References(NamedTuple):
+    """The log-probabilities of a minibatch's scored tokens under other policies, by row, shape (S,), once known."""
 
-    samples: list[Sample]  # those with tokens in the loss
-    advantages: list[Tensor]  # of each sample's tokens in the loss
-    weights_N: Tensor  # 1 / (groups in the step × samples in the group): the loss is the weighted sum
-    rows: list[PackedRow]  # this rank's
-    behaviour: list[Tensor]  # for each row what its scored tokens were drawn with, shape (S,); where that is needed
-    idle: PackedRow | None = None  # passed through for nothing, where other ranks have a row more
-
-    def engine_logprobs(self, row: PackedRow) -> NDArray[np.float32]:
-        """What the engine says of a row's scored tokens, shape (S,); NaN where it says nothing."""
-        samples = [self.samples[index] for index in row.indices]
-        return np.concatenate([sample.engine_logprobs[sample.in_loss] for sample in samples])
-
-    def loss_row(self, number: int, policy_S: Tensor, reference_S: Tensor | None) -> LossRow:
-        """A row as the objective takes it."""
-        row = self.rows[number]
-        return LossRow(
-            policy_S,
-            reference_S,
-            self.behaviour[number] if self.behaviour else None,
-            torch.cat([self.advantages[index] for index in row.indices]),
-            row.sequence_S,
-            self.weights_N[row.indices],
-        )
+    iteration: list[Tensor] | None = None
+    frozen: list[Tensor] | None = None
 
 
 class Learner:
@@ -78,17 +55,42 @@ class Learner:
     ranks, and the step is that of all rows.
     """
 
-    def __init__(self, policy: Policy, recipe: Recipe, ranks: Ranks | None = None) -> None:
-        """`policy`: with several ranks, it is the first one's that is dealt out to all."""
-        self.policy = policy
+    def __init__(
+        self, policy: Policy, recipe: Recipe, ranks: Ranks | None = None, frozen: Policy | None = None
+    ) -> None:
+        """With several ranks, it is the first one's policies that are dealt out to all.
+
+        Args:
+            frozen: the policy that the objective compares with and that stays as it is. If it is not given, that is
+                `policy` as it is now; where adapters are trained, as it is without them, and no copy is made.
+        """
+        self.policy, self._recipe = policy, recipe
         self._ranks = ranks or Ranks()
+        self._table, self._objective = recipe.trainer, recipe.trainer.objective
         self._logprobs = TokenLogprobs(policy.model, recipe.rollout.temperature)
+        self._frozen = self._frozen_logprobs(frozen) if "frozen" in self._objective.needs else None
         if self._ranks.size > 1:
             shard(self._logprobs, self._ranks)
-        self._table = recipe.trainer
-        self._reward = recipe.reward
-        self._objective = make_objective(recipe.trainer.objective)
         self.optimizer = optimization.make_optimizer(policy.model.parameters(), recipe.trainer)
+
+    def _frozen_logprobs(self, frozen: Policy | None) -> nn.Module:
+        temperature = self._recipe.rollout.temperature
+        if frozen is None and self._table.adapter:
+            return UnadaptedLogprobs(self.policy.model, temperature)
+        model = frozen.model if frozen else copy.deepcopy(self.policy.model)
+        logprobs = TokenLogprobs(model.requires_grad_(False), temperature)
+        if self._ranks.size > 1:
+            shard(logprobs, self._ranks)
+        return logprobs
+
+    def tensors(self) -> list[Tensor]:
+        """All that training keeps on the device between two batches: weights, and the optimiser's state."""
+        models = [self.policy.model, *([self._frozen] if isinstance(self._frozen, TokenLogprobs) else [])]
+        moments = [value for state in self.optimizer.state.values() for value in state.values()]
+        return [
+            *(tensor for model in models for tensor in (*model.parameters(), *model.buffers())),
+            *(value for value in moments if isinstance(value, Tensor)),
+        ]
 
     def train(
         self, iteration: int, groups: Sequence[Group], should_stop: Callable[[], bool] = never
@@ -115,12 +117,21 @@ class Learner:
         if self._table.reset_optimizer:
             self.optimizer = optimization.make_optimizer(self.policy.model.parameters(), self._table)
         rate = optimization.learning_rate(self._table, iteration)
-        minibatches = [self._minibatch(part, iteration) for part in _shares(groups, self._table.steps_per_iteration)]
+        minibatches = [
+            make_minibatch(part, self._recipe, iteration, self._ranks)
+            for part in _shares(groups, self._table.steps_per_iteration)
+        ]
         tally = Tally()
         # Under π_i no step was taken yet, so the first step's own forward pass is its reference.
-        references: list[list[Tensor] | None] = [None] * len(minibatches)
-        if self._needs_reference:
-            references[1:] = [self._reference(minibatch, tally, all_should_stop) for minibatch in minibatches[1:]]
+        iteration_logprobs = [
+            self._reference(minibatch, tally, all_should_stop) if number and self._needs_iteration else None
+            for number, minibatch in enumerate(minibatches)
+        ]
+        frozen_logprobs = [
+            self._by_row(self._frozen, minibatch, all_should_stop) if self._frozen else None
+            for minibatch in minibatches
+        ]
+        references = list(map(References, iteration_logprobs, frozen_logprobs))
         for _ in range(self._table.epochs_per_iteration):
             for number, minibatch in enumerate(minibatches):
                 if all_should_stop():
@@ -129,97 +140,67 @@ class Learner:
                 norm = optimization.step(self.optimizer, rate, self._table.max_grad_norm)
                 tally.grad_norms.append(norm.item())
         tally = Tally.of_all(self._ranks.gathered(tally))
-        num_mixed = sum(len(set(self._rewards(group, iteration))) > 1 for group in groups)
+        num_mixed = sum(self._objective.prefers(rewards_of(group, self._recipe, iteration)) for group in groups)
         metrics = summary(
             groups, num_mixed, tally, rate, self._table.epochs_per_iteration, time.perf_counter() - started
         )
         metrics |= self._objective.metrics(tally.all_observed())
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
-    def _minibatch(self, groups: Sequence[Group], iteration: int) -> Minibatch:
-        samples = [sample for group in groups for sample in group.samples]
-        advantages = [part for group in groups for part in self._advantages(group, iteration)]
-        weights = [1 / (len(groups) * len(group.samples)) for group in groups for _ in group.samples]
-        # A sample none of whose tokens is trained on was only there to be compared with.
-        used = [number for number, sample in enumerate(samples) if sample.in_loss.any()]
-        samples = [samples[number] for number in used]
-        rows = pack_rows(
-            [sample.tokens for sample in samples], [sample.in_loss for sample in samples], self._table.microbatch_tokens
-        )
-        behaviour = [_behaviour(samples, row) for row in rows] if self._objective.needs_behaviour else []
-        mine = self._ranks.share(rows)
-        is_short = len(mine) * self._ranks.size < len(rows)
-        return Minibatch(
-            samples=samples,
-            advantages=[advantages[number] for number in used],
-            weights_N=torch.tensor(weights, dtype=torch.float32)[used],
-            rows=mine,
-            behaviour=self._ranks.share(behaviour),
-            idle=rows[-1] if is_short else None,  # the last one has the fewest tokens
-        )
-
-    def _advantages(self, group: Group, iteration: int) -> list[Tensor]:
-        num_tokens = [int(sample.in_loss.sum()) for sample in group.samples]
-        return self._objective.advantages(self._rewards(group, iteration), num_tokens)
-
-    def _rewards(self, group: Group, iteration: int) -> list[float]:
-        """What the objective compares."""
-        return group_rewards(
-            [sample.score for sample in group.samples],
-            [sample.num_response_tokens for sample in group.samples],
-            [sample.correct for sample in group.samples],
-            [sample.repeated for sample in group.samples],
-            self._reward,
-            iteration,
-        )
-
-    @torch.no_grad()
     def _reference(self, minibatch: Minibatch, tally: Tally, should_stop: Callable[[], bool]) -> list[Tensor]:
         """log π_i of each scored token, by row, shape (S,)."""
-        reference = []
-        for row in minibatch.rows:
-            if should_stop():
-                raise InterruptedTraining
-            reference.append(self._token_logprobs(row))
-            tally.compare(minibatch.engine_logprobs(row), reference[-1])
-        if minibatch.idle:
-            if should_stop():
-                raise InterruptedTraining
-            self._token_logprobs(minibatch.idle)
+        reference = self._by_row(self._logprobs, minibatch, should_stop)
+        for row, logprobs_S in zip(minibatch.rows, reference, strict=True):
+            tally.compare(minibatch.engine_logprobs(row), logprobs_S)
         return reference
 
-    def _accumulate(self, minibatch: Minibatch, reference: list[Tensor] | None, tally: Tally) -> list[Tensor] | None:
+    @torch.no_grad()
+    def _by_row(self, logprobs: nn.Module, minibatch: Minibatch, should_stop: Callable[[], bool]) -> list[Tensor]:
+        """The log-probabilities of each scored token under a policy as it is, by row, shape (S,)."""
+        found = []
+        for row in [*minibatch.rows, *([minibatch.idle] if minibatch.idle else [])]:
+            if should_stop():
+                raise InterruptedTraining
+            found.append(self._token_logprobs(logprobs, row))
+        return found[: len(minibatch.rows)]
+
+    def _accumulate(self, minibatch: Minibatch, known: References, tally: Tally) -> References:
         """Adds the minibatch's gradient row by row, so that its size does not depend on how rows were cut.
 
-        Before the iteration's first step the policy is π_i, and its own passes are the reference. The reference is
-        returned, for the next epoch; None where the objective needs none.
+        Before the iteration's first step the policy is π_i, and its own passes are the reference. What is known
+        afterwards is returned, for the next epoch.
         """
-        is_open = not tally.grad_norms and reference is None
+        reference, is_open = known.iteration, not tally.grad_norms and known.iteration is None
         if is_open and self._objective.looks_at_step:
             reference, is_open = self._reference(minibatch, tally, never), False
         used = reference or []
         objective = self._for_step(minibatch, used)
         loss, tally.half_squares = 0.0, []
         for number, row in enumerate(minibatch.rows):
-            logprobs_S = self._token_logprobs(row)
+            logprobs_S = self._token_logprobs(self._logprobs, row)
             if is_open:
                 used.append(logprobs_S.detach())
                 tally.compare(minibatch.engine_logprobs(row), used[number])
-            loss_row = minibatch.loss_row(number, logprobs_S, used[number] if self._needs_reference else None)
+            loss_row = minibatch.loss_row(
+                number,
+                logprobs_S,
+                used[number] if self._needs_iteration else None,
+                known.frozen[number] if known.frozen is not None else None,
+            )
             row_loss, observed = objective.loss(loss_row)
             row_loss.backward()
             loss += row_loss.item()
             tally.observe(observed)
-            if self._needs_reference:
+            if self._needs_iteration:
                 tally.half_squares += (0.5 * loss_row.sums(loss_row.log_ratio_S.detach()) ** 2).tolist()
         if minibatch.idle:
-            (0.0 * self._token_logprobs(minibatch.idle).sum()).backward()
+            (0.0 * self._token_logprobs(self._logprobs, minibatch.idle).sum()).backward()
         tally.losses.append(loss)
-        return used if self._needs_reference else None
+        return References(used if self._needs_iteration else None, known.frozen)
 
     @property
-    def _needs_reference(self) -> bool:
-        return self._objective.reference == "iteration"
+    def _needs_iteration(self) -> bool:
+        return "iteration" in self._objective.needs
 
     def _for_step(self, minibatch: Minibatch, reference: list[Tensor]) -> Objective:
         """The objective of this step, after a look at the tokens of all ranks where it wants one."""
@@ -230,13 +211,14 @@ class Learner:
         reference_S, behaviour_S = (torch.cat([torch.empty(0), *(pair[place] for pair in pairs)]) for place in (0, 1))
         return self._objective.for_step(reference_S, behaviour_S)
 
-    def _token_logprobs(self, row: PackedRow) -> Tensor:
+    def _token_logprobs(self, logprobs: nn.Module, row: PackedRow) -> Tensor:
         device = self.policy.model.device.type
         autocast = (
             torch.autocast(device, torch.bfloat16) if self._table.precision == "bf16" else contextlib.nullcontext()
         )
         with autocast:
-            return self._logprobs(row).cpu()  # what comes after is little, and on the CPU
+            values_S: Tensor = logprobs(row)
+        return values_S.cpu()  # what comes after is little, and on the CPU
 
 
 def _shares(groups: Sequence[Group], num_shares: int) -> list[Sequence[Group]]:
@@ -244,18 +226,3 @@ def _shares(groups: Sequence[Group], num_shares: int) -> list[Sequence[Group]]:
     num_groups, num_shares = len(groups), min(len(groups), num_shares)
     ends = [num_groups * number // num_shares for number in range(num_shares + 1)] if num_shares else []
     return [groups[start:end] for start, end in itertools.pairwise(ends)]
-
-
-def _behaviour(samples: Sequence[Sample], row: PackedRow) -> Tensor:
-    """What a row's scored tokens were drawn with. InvalidInputError where an engine did not say."""
-    parts = []
-    for index in row.indices:
-        sample = samples[index]
-        known = None if sample.behaviour_logprobs is None else sample.behaviour_logprobs[sample.in_loss]
-        if known is None or np.isnan(known).any():
-            raise InvalidInputError(
-                f"sample {sample.id} has tokens without log-probabilities, and trainer.objective.correction needs "
-                "them; use an engine that gives them"
-            )
-        parts.append(known)
-    return torch.from_numpy(np.concatenate(parts))

@@ -30,7 +30,7 @@ CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"
 
 def mistakes(recipe: Recipe) -> list[Mistake]:
     """A model that is not there, a context that is too short, adapters for no layer, and examples that are none."""
-    return [*_of_model(recipe), *_of_warmup(recipe)]
+    return [*_of_model(recipe), *_of_frozen(recipe), *_of_warmup(recipe)]
 
 
 def _of_model(recipe: Recipe) -> Iterator[Mistake]:
@@ -50,6 +50,15 @@ def _of_model(recipe: Recipe) -> Iterator[Mistake]:
         yield from absent_targets(recipe, layers)
 
 
+def _of_frozen(recipe: Recipe) -> Iterator[Mistake]:
+    path = recipe.trainer.objective.frozen_path
+    if path is not None:
+        try:
+            _context_of_path(path)
+        except NotFoundError as error:
+            yield Mistake("trainer.objective.frozen_model", str(error))
+
+
 def _of_template(template: str, arguments: Mapping[str, Any]) -> Iterator[Mistake]:
     try:
         with_defaults(chat_template_text(template), arguments)
@@ -64,6 +73,10 @@ def context_of(recipe: Recipe) -> int | None:
         return recipe.model.create.max_positions
     path = recipe.model.path
     assert path is not None  # the recipe's check: one of both
+    return _context_of_path(path)
+
+
+def _context_of_path(path: str) -> int | None:
     if not path.startswith(PACKAGE_PREFIX):
         return _context_of_config(_config(path))
     file = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))

@@ -26,6 +26,7 @@ from perilune.weights.store import VersionStore
 from services.trainer.batch import Ages, Refused, read_group
 from services.trainer.learner import Learner, never
 from services.trainer.policy.adapter import adapt, check_targets, factors, merged_state, set_factors
+from services.trainer.policy.frozen import frozen_policy
 from services.trainer.policy.model import Policy
 from services.trainer.policy.sources import hollow_policy, make_policy
 from services.trainer.policy.threads import use_threads
@@ -49,6 +50,7 @@ class Start:
     policy: Policy
     state: TrainerState
     is_new: bool  # there is no checkpoint of it yet
+    frozen: Policy | None = None  # that the objective compares with, where that is another model
 
 
 class Session:
@@ -77,7 +79,7 @@ class Session:
         if self._adapter is not None:  # what is trained from now on: that, or all of the policy
             self.base = self._plain_snapshot(policy, 0, before=None)
             adapt(policy.model, self._adapter, recipe.seed)
-        self._learner = Learner(policy, recipe, self.ranks)
+        self._learner = Learner(policy, recipe, self.ranks, start.frozen)
         if start.is_new:
             self._save()
         else:
@@ -134,16 +136,24 @@ class Session:
         start.state.published_digests[:] = digests.union(start.state.published_digests)
         if ranks:
             state = replace(start.state, optimizer=outline(start.state.optimizer))
-            ranks.order(FOLLOW, recipe, start.policy.model_files, state, start.is_new)
+            frozen_files = start.frozen.model_files if start.frozen else None
+            ranks.order(FOLLOW, recipe, start.policy.model_files, state, start.is_new, frozen_files)
         return cls(recipe, start, folder, should_stop, ranks)
 
     @classmethod
     def follow(
-        cls, ranks: Ranks, recipe: Recipe, model_files: Mapping[str, bytes], state: TrainerState, is_new: bool
+        cls,
+        ranks: Ranks,
+        recipe: Recipe,
+        model_files: Mapping[str, bytes],
+        state: TrainerState,
+        is_new: bool,
+        frozen_files: Mapping[str, bytes] | None = None,
     ) -> Session:
         """The session of another rank, from what the first one ordered. It touches no disk."""
         use_threads(recipe.trainer.num_threads)
-        return cls(recipe, Start(hollow_policy(model_files), state, is_new), Path(), never, ranks)
+        frozen = hollow_policy(frozen_files) if frozen_files else None
+        return cls(recipe, Start(hollow_policy(model_files), state, is_new, frozen), Path(), never, ranks)
 
     @by_all_ranks
     def train(self, messages: Sequence[ScoredGroup]) -> PublishedVersion:
@@ -185,10 +195,8 @@ class Session:
             raise InvalidInputError(f"every sample of iteration {self.number} was refused; most often: {reason}")
 
     def tensors(self) -> list[Tensor]:
-        """What training keeps on the device between two batches: weights and the optimiser's state."""
-        model, states = self._learner.policy.model, self._learner.optimizer.state.values()
-        moments = [value for state in states for value in state.values() if isinstance(value, Tensor)]
-        return [*model.parameters(), *model.buffers(), *moments]
+        """All that training keeps on the device between two batches: weights and the optimiser's state."""
+        return self._learner.tensors()
 
     @property
     def is_last(self) -> bool:
@@ -246,6 +254,7 @@ def _made(recipe: Recipe, should_stop: Callable[[], bool], on_warmup_step: Calla
     policy = make_policy(recipe)
     if recipe.trainer.adapter:
         check_targets(policy.model, recipe.trainer.adapter)  # before the time that a warm-up takes
+    frozen = frozen_policy(recipe, policy, version_0=None)
     loss = warm_up(policy, recipe, should_stop, on_warmup_step)
     metrics = {
         "num_parameters": float(policy.model.num_parameters()),
@@ -256,13 +265,13 @@ def _made(recipe: Recipe, should_stop: Callable[[], bool], on_warmup_step: Calla
     state = TrainerState(
         number=0, origin=origin_of(recipe), metrics=metrics, published_digests=[], optimizer={"state": {}}
     )
-    return Start(policy, state, is_new=True)
+    return Start(policy, state, is_new=True, frozen=frozen)
 
 
 def _found(recipe: Recipe, checkpoints: Checkpoints, number: int) -> Start:
     logger.info("resuming from %s", checkpoints.path_of(number))
     policy, state = checkpoints.load(number, origin_of(recipe), is_adapted=recipe.trainer.adapter is not None)
-    return Start(policy, state, is_new=False)
+    return Start(policy, state, is_new=False, frozen=frozen_policy(recipe, policy, checkpoints.path_of(0)))
 
 
 def _checkpoints_of(folder: Path) -> Checkpoints:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from perilune.errors import RecipeError
+from perilune.objectives.grpo import Grpo
+from perilune.objectives.k15 import K15
 from perilune.recipe import (
     CalculatorEnvironment,
     EngineBase,
-    GrpoTable,
-    K15Table,
     Recipe,
     SglangEngineTable,
     TorchEngineTable,
@@ -198,7 +198,7 @@ def test_overrides_are_toml_and_apply_after_the_file(file: Path) -> None:
         "description=a bare text",
     ]
     recipe = load_recipe(file, overrides)
-    assert (recipe.trainer.num_iterations, recipe.trainer.objective) == (5, K15Table(tau=0.25))
+    assert (recipe.trainer.num_iterations, recipe.trainer.objective) == (5, K15(tau=0.25))
     assert recipe.rollout.stop == ["x", "y"]
     assert recipe.description == "a bare text"
 
@@ -444,7 +444,7 @@ def test_a_stored_recipe_with_former_keys_is_the_same_run(
     stored = minimal(rollout={"max_staleness": 1}, trainer=FORMER | trainer)
     read = read_stored_recipe(json.dumps(stored)).trainer
     assert (read.num_iterations, read.segments) == (3, segments)
-    assert read.objective == K15Table(
+    assert read.objective == K15(
         tau=0.3, baseline="log_z", correction_limit=3, effective_share=0.5, correction=correction
     )
     assert not caplog.messages  # nothing was ignored
@@ -458,7 +458,11 @@ def test_a_stored_recipe_of_now_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("objective", "said"),
     [
-        ({"type": "grpo", "tau": 0.1}, "  trainer.objective.tau: no such key; known here are clip, clip_high, type"),
+        (
+            {"type": "grpo", "tau": 0.1},
+            "  trainer.objective.tau: no such key; known here are clip, clip_high, frozen_model, kl_estimator, "
+            "kl_weight, type",
+        ),
         ({"type": "grpo", "clipp": 0.1}, "  trainer.objective.clipp: no such key; did you mean 'clip'?"),
         ({"type": "grpo", "clip": 1.5}, "  trainer.objective.clip: input should be less than 1 (got 1.5)"),
         ({"type": "rloo", "tau": 0.1}, "  trainer.objective.tau: no such key; known here are type"),
@@ -477,8 +481,8 @@ def test_an_unknown_objective_is_told_those_there_are() -> None:
 def test_the_default_objective_needs_no_type(tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(Path("recipes/own_prompts.toml").read_text())
-    assert load_recipe(path, ["trainer.objective.tau=0.2"]).trainer.objective == K15Table(tau=0.2)
-    assert load_recipe(path, ["trainer.objective.type=grpo"]).trainer.objective == GrpoTable(type="grpo")
+    assert load_recipe(path, ["trainer.objective.tau=0.2"]).trainer.objective == K15(tau=0.2)
+    assert load_recipe(path, ["trainer.objective.type=grpo"]).trainer.objective == Grpo(type="grpo")
 
 
 def test_a_former_environment_means_what_it_meant_and_is_refused_in_a_file() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from perilune.recipe import LengthRewardTable
-from perilune.rewards import length_rewards, shaped_rewards
+from perilune.objectives.shaping import Response, length_rewards, shaped_rewards
+from perilune.recipe import RewardTable
 
 
 def test_short_right_answers_gain_and_short_wrong_ones_do_not() -> None:
@@ -21,7 +21,9 @@ def test_equal_lengths_earn_nothing() -> None:
 
 
 def test_the_warm_up_leaves_scores_alone() -> None:
-    table = LengthRewardTable(weight=0.2, warmup_iterations=5)
-    scores, lengths, correct = [1.0, 1.0, 0.0], [10, 30, 20], [True, True, False]
-    assert shaped_rewards(scores, lengths, correct, table, iteration=4) == scores
-    assert shaped_rewards(scores, lengths, correct, table, iteration=5) == pytest.approx([1.1, 0.9, 0.0])
+    table = RewardTable.model_validate(
+        {"graders": [{"name": "exact"}], "length": {"weight": 0.2, "warmup_iterations": 5}}
+    )
+    responses = [Response(1.0, 10, True, False), Response(1.0, 30, True, False), Response(0.0, 20, True, False)]
+    assert shaped_rewards(responses, table, iteration=4) == [1.0, 1.0, 0.0]
+    assert shaped_rewards(responses, table, iteration=5) == pytest.approx([1.1, 0.9, 0.0])

@@ -8,17 +8,21 @@ Left out: dropout (the trainer's log-probabilities must be those of the engines)
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers import PreTrainedModel
 
 from perilune.errors import InvalidInputError
 from perilune.recipe import AdapterTable
 from perilune.weights.adapted import A_SUFFIX, B_SUFFIX, PREFIX
+from services.trainer.policy.logprobs import token_logprobs
+from services.trainer.policy.packing import PackedRow
 
 
 class AdaptedLinear(nn.Linear):
@@ -30,10 +34,12 @@ class AdaptedLinear(nn.Linear):
         self.scale = table.alpha / table.rank
         self.lora_A = nn.Parameter(base.weight.new_empty(table.rank, base.in_features))
         self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, table.rank))
+        self.is_adapted = True  # off only while `unadapted` asks for the base
         nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
+        base = super().forward(x)
+        return base if not self.is_adapted else base + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
 
     def merged(self) -> Tensor:
         """The weight that computes the same without an adapter, to rounding."""
@@ -72,6 +78,33 @@ def check_targets(model: nn.Module, table: AdapterTable) -> None:
 
 def _linear(model: nn.Module) -> dict[str, nn.Linear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+
+
+@contextlib.contextmanager
+def unadapted(model: nn.Module) -> Iterator[None]:
+    """Within, the model computes as if it had no adapters: the base that they change."""
+    layers = [module for module in model.modules() if isinstance(module, AdaptedLinear)]
+    for layer in layers:
+        layer.is_adapted = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.is_adapted = True
+
+
+class UnadaptedLogprobs(nn.Module):
+    """`token_logprobs` of the base that a model's adapters change: a frozen policy without a copy of the weights."""
+
+    def __init__(self, model: PreTrainedModel, temperature: float = 1.0) -> None:
+        super().__init__()
+        self._model = [model]  # not as a submodule: its tensors are the policy's
+        self._temperature = temperature
+
+    def forward(self, row: PackedRow) -> Tensor:
+        (model,) = self._model
+        with unadapted(model):
+            return token_logprobs(model, row, self._temperature)
 
 
 def factors(model: nn.Module) -> dict[str, Tensor]:

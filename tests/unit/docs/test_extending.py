@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import shutil
+import subprocess
 import sys
 import tomllib
 import types
@@ -26,11 +28,10 @@ from services.rollout.engines import ENGINES
 from services.rollout.environments import ENVIRONMENTS
 from services.sandbox.languages import LANGUAGES, Absent, _look
 from services.sandbox.languages.language import SELF_TEST_STDIN, SELF_TEST_STDOUT
-from services.trainer.objectives import OBJECTIVES
 from tests.unit.docs.pages import ROOT, Block, blocks_of, rows_of, sections_of
 
 MARK = "__is_an_example_of_the_docs__"
-TABLES: tuple[Any, ...] = (TASKS, SOURCES, SAMPLERS, GRADERS, ENGINES, ENVIRONMENTS, OBJECTIVES, LANGUAGES, FORMATS)
+TABLES: tuple[Any, ...] = (TASKS, SOURCES, SAMPLERS, GRADERS, ENGINES, ENVIRONMENTS, LANGUAGES, FORMATS)
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = {title: text for title, text in sections_of(PAGE).items() if "```" in text}
 
@@ -43,7 +44,7 @@ def as_before() -> Iterator[None]:
     for table, before in zip(TABLES, rows, strict=True):
         table.clear()
         table.update(before)
-    made = [name for name in sys.modules.keys() - modules if hasattr(sys.modules[name], MARK)]
+    made = [name for name in sys.modules.keys() - modules if vars(sys.modules[name]).get(MARK)]
     for name in made:
         parent, _, child = name.rpartition(".")
         del sys.modules[name]
@@ -99,6 +100,36 @@ def test_every_table_of_extensions_has_its_section_and_names_real_places() -> No
         if table != "none":
             assert (ROOT / table.strip("`")).is_file(), table
             assert (ROOT / file.strip("`")).parent.is_dir(), file
+
+
+def test_an_objective_is_one_file_and_one_row(tmp_path: Path) -> None:
+    """In a copy of the package that clients install: its recipe is read, and its groups are judged, without torch."""
+    shutil.copytree(ROOT / "perilune", tmp_path / "perilune", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    file, row, *_ = blocks_of(SECTIONS["An objective"])
+    (tmp_path / "perilune" / "objectives" / "sign.py").write_text(file.text)
+    table = tmp_path / "perilune" / "objectives" / "__init__.py"
+    imported, last, *added = [line[1:] for line in row.text.splitlines()]
+    text = table.read_text().replace("\n\n\ndef", f"\n{imported}\n\n\ndef", 1)
+    assert text.count(last) == 1
+    table.write_text(text.replace(last, "\n".join(added)))
+    told = subprocess.run(
+        [sys.executable, "-c", READ_WITHOUT_TORCH], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["sign", "3.0", "[0.5,", "1.5]", "True"]
+
+
+READ_WITHOUT_TORCH = """
+import sys
+from perilune.objectives.shaping import Response
+from perilune.recipe import load_recipe
+sets = ["trainer.objective=", "trainer.objective.type=sign", "trainer.objective.scale=3", "reward.length.weight=1"]
+recipe = load_recipe("recipes/rloo.toml", sets)
+objective = recipe.trainer.objective
+rewards = objective.rewards([Response(1, 9, True, False), Response(1, 4, True, False)], recipe.reward, 0)
+print(objective.type, objective.scale, rewards, objective.prefers(rewards))
+assert not sys.modules.keys() & {"torch", "numpy", "services"}
+"""
 
 
 async def test_the_grader_of_ones_own_is_served_and_asked(tmp_path: Path) -> None:

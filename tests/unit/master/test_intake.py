@@ -14,7 +14,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     ScoredTrajectory,
     Trajectory,
 )
-from perilune.recipe import RewardTable
+from perilune.recipe import Recipe, check_recipe
 from services.master.controller import is_trainable, rewards_of
 from services.master.intake import lost_by, scored_of, while_database_fails
 from services.master.records import Graded
@@ -64,11 +64,26 @@ def test_a_dead_letter_says_which_samples_end(letter: DeadLetter, expected: tupl
     assert lost_by(letter) == expected
 
 
+def run_recipe(reward: dict[str, object] | None = None, **trainer: object) -> Recipe:
+    return check_recipe(
+        {
+            "name": "tiny",
+            "model": {"path": "somewhere"},
+            "prompts": {"source": "task", "name": "search"},
+            "reward": {"graders": [{"name": "exact"}], **(reward or {})},
+            "trainer": {"num_iterations": 1, **trainer},
+        }
+    )
+
+
 def test_what_can_be_trained_on() -> None:
-    assert not is_trainable([1.0], drop_uniform=False)
-    assert is_trainable([1.0, 1.0], drop_uniform=False)
-    assert not is_trainable([1.0, 1.0], drop_uniform=True)
-    assert is_trainable([1.0, 0.0], drop_uniform=True)
+    right, wrong = Graded(1.0, True, 10, ENDING_STOP), Graded(0.0, False, 10, ENDING_STOP)
+    whole, without_uniform = run_recipe(), run_recipe(drop_uniform_groups=True)
+    assert not is_trainable([], whole, 0)
+    assert not is_trainable([right], whole, 0)
+    assert is_trainable([right, right], whole, 0)
+    assert not is_trainable([right, right], without_uniform, 0)
+    assert is_trainable([right, wrong], without_uniform, 0)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -83,18 +98,18 @@ def test_a_score_that_is_no_number_is_dead(value: float) -> None:
 
 def test_what_is_uniform_is_judged_on_the_rewards_of_the_objective() -> None:
     """Two right answers of 10 and 30 tokens: equal scores, rewards 1 + 0.5 and 1 - 0.5 from iteration 2 on."""
-    table = RewardTable.model_validate(
-        {"graders": [{"name": "exact"}], "length": {"weight": 1.0, "warmup_iterations": 2}, "repetition_penalty": 0.25}
-    )
+    shaping = {"length": {"weight": 1.0, "warmup_iterations": 2}, "repetition_penalty": 0.25}
+    recipe = run_recipe(shaping, drop_uniform_groups=True)
     pair = [Graded(1.0, True, 10, ENDING_STOP), Graded(1.0, True, 30, ENDING_STOP)]
-    assert rewards_of(pair, table, 1) == [1.0, 1.0]
-    assert rewards_of(pair, table, 2) == [1.5, 0.5]
-    assert rewards_of([pair[0], replace(pair[0], ending=ENDING_REPETITION)], table, 2) == [1.0, 0.75]
+    assert rewards_of(pair, recipe, 1) == [1.0, 1.0]
+    assert rewards_of(pair, recipe, 2) == [1.5, 0.5]
+    assert [is_trainable(pair, recipe, version) for version in (1, 2)] == [False, True]
+    assert rewards_of([pair[0], replace(pair[0], ending=ENDING_REPETITION)], recipe, 2) == [1.0, 0.75]
     # A penalty may make unlike scores alike: there is nothing left to prefer.
-    assert (
-        rewards_of([replace(pair[0], value=0.75), replace(pair[0], ending=ENDING_REPETITION)], table, 0) == [0.75] * 2
-    )
-    assert rewards_of([], table, 0) == []
+    alike = [replace(pair[0], value=0.75), replace(pair[0], ending=ENDING_REPETITION)]
+    assert rewards_of(alike, recipe, 0) == [0.75] * 2
+    assert not is_trainable(alike, recipe, 0)
+    assert rewards_of([], recipe, 0) == []
 
 
 async def test_while_the_database_fails_a_change_is_tried_again(tmp_path: Path) -> None:

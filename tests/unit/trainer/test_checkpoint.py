@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.errors import InvalidInputError, NotFoundError, StateError
+from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, StateError
 from perilune.recipe import Recipe
 from services.trainer.learner import never
 from services.trainer.policy.sources import load_policy
@@ -33,9 +34,12 @@ def _train(session: Session, num_iterations: int) -> None:
         session.checkpoint()
 
 
-@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
-def test_two_iterations_are_one_and_one(tmp_path: Path, optimizer: str) -> None:
-    table = recipe(optimizer=optimizer, steps_per_iteration=2, num_threads=1)
+HELD = {"objective": {"type": "grpo", "kl_weight": 0.5}}  # to version 0
+
+
+@pytest.mark.parametrize("keys", [{}, {"optimizer": "sgd"}, HELD])
+def test_two_iterations_are_one_and_one(tmp_path: Path, keys: dict[str, Any]) -> None:
+    table = recipe(steps_per_iteration=2, num_threads=1, **keys)
     straight = _session(tmp_path / "a", table)
     _train(straight, 2)
 
@@ -47,6 +51,37 @@ def test_two_iterations_are_one_and_one(tmp_path: Path, optimizer: str) -> None:
 
     assert again.published.policy == straight.published.policy
     assert same_bits(state(again._learner.policy), state(straight._learner.policy))
+
+
+def test_an_adapter_is_held_to_its_base_after_a_restart_too(tmp_path: Path) -> None:
+    adapter = {"rank": 2, "targets": ["q_proj"]}
+    table = recipe(adapter=adapter, learning_rate=0.01, num_threads=1, **HELD)
+    straight = _session(tmp_path / "a", table)
+    _train(straight, 2)
+    first = _session(tmp_path / "b", table)
+    _train(first, 1)
+    again = _session(tmp_path / "b", table, committed=first.published.policy)
+    _train(again, 1)
+    assert again.metrics["frozen_kl"] == straight.metrics["frozen_kl"] > 0
+
+
+def test_the_frozen_policy_may_be_a_model_of_the_same_tokenizer(tmp_path: Path) -> None:
+    tiny_policy(seed=5, hidden_size=16).save(tmp_path / "other")
+    held = {"type": "grpo", "kl_weight": 0.5, "frozen_model": str(tmp_path / "other")}
+    session = _session(tmp_path / "run", recipe(num_threads=1, objective=held))
+    _train(session, 1)
+    assert session.metrics["frozen_kl"] > 0.01  # another policy than version 0
+    again = _session(tmp_path / "run", recipe(num_threads=1, objective=held), committed=session.published.policy)
+    assert again._learner._frozen is not None
+
+
+def test_a_frozen_policy_that_cannot_be_compared_with_is_refused(tmp_path: Path) -> None:
+    tiny_policy(task="arithmetic").save(tmp_path / "arithmetic")
+    tiny_policy(max_positions=64).save(tmp_path / "short")
+    for name, said in (("arithmetic", "another tokenizer"), ("short", "fewer tokens"), ("absent", "cannot load")):
+        held = {"type": "grpo", "kl_weight": 0.5, "frozen_model": str(tmp_path / name)}
+        with pytest.raises(PeriluneError, match=f"trainer.objective.frozen_model: .*{said}"):
+            _session(tmp_path / "run", recipe(objective=held))
 
 
 def test_a_version_whose_commit_was_lost_is_taken_up(tmp_path: Path) -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from perilune.objectives import k15
+from perilune.objectives.correction import adaptive_exponent, effective_share, importance_weights
 from services.trainer.batch import Group
 from services.trainer.learner import Learner
-from services.trainer.objectives import k15
-from services.trainer.objectives.correction import adaptive_exponent, effective_share, importance_weights
 from tests.unit.trainer.models import plain_logprobs, recipe, sample, tiny_policy
 
 # Two sequences: tokens 0 and 1, token 2.

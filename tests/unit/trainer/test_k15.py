@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from services.trainer.objectives.k15 import advantages, log_z, policy_loss
+from perilune.objectives.k15 import advantages, log_z, policy_loss
 
 
 def test_log_z_of_one_success_in_two() -> None:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from perilune.objectives import k15
 from perilune.recipe import LengthRewardTable
 from services.trainer.batch import Group, Sample
 from services.trainer.learner import InterruptedTraining, Learner, _shares
-from services.trainer.objectives import k15
 from services.trainer.optimization import DivergedError
 from tests.unit.trainer.models import groups, plain_logprobs, recipe, same_bits, sample, state, tiny_policy
 

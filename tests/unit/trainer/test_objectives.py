@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, get_args
 
 import numpy as np
 import pytest
 import torch
 
-from perilune.recipe import GrpoTable, K15Table, RlooTable
+from perilune.errors import RecipeError
+from perilune.objectives import ObjectiveTable
+from perilune.objectives.grpo import Grpo, normalized
+from perilune.objectives.k15 import K15
+from perilune.objectives.kl import KlEstimator, kl_estimate
+from perilune.objectives.objective import LossRow
+from perilune.objectives.rloo import Rloo, left_one_out
 from services.trainer.batch import Group
 from services.trainer.learner import Learner
-from services.trainer.objectives import OBJECTIVES, make_objective
-from services.trainer.objectives.grpo import Grpo, normalized
-from services.trainer.objectives.k15 import K15
-from services.trainer.objectives.objective import LossRow
-from services.trainer.objectives.rloo import Rloo, left_one_out
+from services.trainer.policy.adapter import adapt
 from tests.unit.trainer.models import groups, plain_logprobs, recipe, same_bits, sample, state, tiny_policy
 
-KINDS = [{"type": "k15"}, {"type": "k15", "baseline": "log_z"}, {"type": "grpo"}, {"type": "rloo"}]
+KINDS = [
+    {"type": "k15"},
+    {"type": "k15", "baseline": "log_z"},
+    {"type": "grpo"},
+    {"type": "grpo", "kl_weight": 0.1},
+    {"type": "rloo"},
+]
 
 # Two sequences of weights 1/2 and 1/4: tokens 0 and 1 have ratios 1.5 and 0.5 to the reference, token 2 has 1.1.
 REFERENCE = torch.log(torch.tensor([0.4, 0.4, 0.8]))
@@ -42,12 +51,12 @@ def test_a_row_is_summed_and_averaged_by_sequence() -> None:
 def test_k15_sums_each_sequence() -> None:
     first, second = math.log(1.5 * 0.5), math.log(1.1)
     expected = 0.5 * (-2 * first + 0.05 * first**2) + 0.25 * (second + 0.05 * second**2)
-    assert K15(K15Table(tau=0.1)).loss(row(POLICY, [2.0, -1.0])).total.item() == pytest.approx(expected, rel=1e-5)
+    assert K15(tau=0.1).loss(row(POLICY, [2.0, -1.0])).total.item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_grpo_clips_token_by_token() -> None:
     policy_S = POLICY.clone().requires_grad_()
-    total, observed = Grpo(GrpoTable(type="grpo", clip=0.2)).loss(row(policy_S, [2.0, -1.0]))
+    total, observed = Grpo(type="grpo", clip=0.2).loss(row(policy_S, [2.0, -1.0]))
     # -(mean of min(1.5·2, 1.2·2) and min(0.5·2, 0.8·2)) / 2 - (1.1·-1) / 4
     assert total.item() == pytest.approx(-0.5 * (2.4 + 1.0) / 2 + 0.25 * 1.1, rel=1e-5)
     assert observed["clipped"].tolist() == [1.0, 0.0, 0.0]
@@ -58,19 +67,83 @@ def test_grpo_clips_token_by_token() -> None:
 
 
 def test_grpo_clips_a_negative_advantage_from_below() -> None:
-    _, observed = Grpo(GrpoTable(type="grpo", clip=0.2)).loss(row(POLICY, [-1.0, 1.0]))
+    _, observed = Grpo(type="grpo", clip=0.2).loss(row(POLICY, [-1.0, 1.0]))
     assert observed["clipped"].tolist() == [0.0, 1.0, 0.0]  # at 0.5, below 0.8; 1.1 is within
-    assert Grpo(GrpoTable(type="grpo")).metrics(observed) == {"clipped": pytest.approx(1 / 3)}
+    assert Grpo(type="grpo").metrics(observed) == {"clipped": pytest.approx(1 / 3)}
 
 
 def test_the_upper_clip_may_be_another_one() -> None:
-    higher = Grpo(GrpoTable(type="grpo", clip=0.2, clip_high=0.4)).loss(row(POLICY, [2.0, -1.0]))
+    higher = Grpo(type="grpo", clip=0.2, clip_high=0.4).loss(row(POLICY, [2.0, -1.0]))
     assert higher.total.item() == pytest.approx(-0.5 * (2.8 + 1.0) / 2 + 0.25 * 1.1, rel=1e-5)
+
+
+# d = log π_θ - log π_ref is log 2, log 1/2 and 0: k1 is d, k2 is d²/2, k3 is exp(-d) - 1 + d.
+FROZEN = torch.log(torch.tensor([0.3, 0.4, 0.88]))
+LOG_2 = math.log(2)
+ESTIMATES = {
+    "k1": [LOG_2, -LOG_2, 0.0],
+    "k2": [LOG_2**2 / 2, LOG_2**2 / 2, 0.0],
+    "k3": [LOG_2 - 0.5, 1 - LOG_2, 0.0],
+}
+
+
+@pytest.mark.parametrize("kind", ESTIMATES)
+def test_kl_by_hand(kind: KlEstimator) -> None:
+    assert kl_estimate(kind, POLICY, FROZEN).tolist() == pytest.approx(ESTIMATES[kind], abs=1e-6)
+    objective = Grpo(type="grpo", clip=0.2, kl_weight=0.3, kl_estimator=kind)
+    assert objective.needs == {"iteration", "frozen"}
+    total, observed = objective.loss(replace(row(POLICY, [2.0, -1.0]), frozen_S=FROZEN))
+    without = -0.5 * (2.4 + 1.0) / 2 + 0.25 * 1.1
+    first, second, third = ESTIMATES[kind]
+    penalty = 0.3 * (0.5 * (first + second) / 2 + 0.25 * third)
+    assert total.item() == pytest.approx(without + penalty, rel=1e-5)
+    assert objective.metrics(observed) == {
+        "clipped": pytest.approx(1 / 3),
+        "frozen_kl": pytest.approx((first + second + third) / 3, rel=1e-5),
+    }
+
+
+@pytest.mark.parametrize("kind", ESTIMATES)
+def test_the_gradient_with_a_penalty_is_the_slope_of_the_loss(kind: KlEstimator) -> None:
+    """Central differences in double precision, away from the clip's edges."""
+    objective = Grpo(type="grpo", clip=0.2, kl_weight=0.3, kl_estimator=kind)
+
+    def loss(policy_S: torch.Tensor) -> torch.Tensor:
+        doubled = {name: value.double() for name, value in vars(row(POLICY, [2.0, -1.0])).items() if name in FLOATS}
+        return objective.loss(replace(row(policy_S, [0.0, 0.0]), **doubled | {"policy_S": policy_S})).total
+
+    assert torch.autograd.gradcheck(loss, POLICY.double().requires_grad_())
+
+
+FLOATS = {"reference_S", "advantage_S", "weight_n"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("k1", [0.0, 0.0, 0.0]),
+        # Of KL(π ‖ ref) by the logits: π_j·(d_j - KL), with d = log(π/ref) = log 2, log 1/2, 0 and KL = log 2 / 4.
+        ("k2", [0.5 * 0.75 * LOG_2, -0.25 * 1.25 * LOG_2, -0.25 * 0.25 * LOG_2]),
+        ("k3", [0.5 - 0.25, 0.25 - 0.5, 0.25 - 0.25]),  # of KL(ref ‖ π): π - ref
+    ],
+)
+def test_the_mean_gradient_of_an_estimate_is_what_its_docstring_says(kind: KlEstimator, expected: list[float]) -> None:
+    logits = torch.log(torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)).requires_grad_()
+    reference = torch.log(torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64))
+    policy = logits.log_softmax(-1)
+    (policy.detach().exp() * kl_estimate(kind, policy, reference)).sum().backward()
+    assert logits.grad is not None
+    assert logits.grad.tolist() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_model_without_a_penalty_is_refused() -> None:
+    with pytest.raises(RecipeError, match=r"trainer\.objective\.frozen_model.*kl_weight"):
+        recipe(objective={"type": "grpo", "frozen_model": "somewhere"})
 
 
 def test_rloo_is_the_weighted_log_probability() -> None:
     policy_S = POLICY.clone().requires_grad_()
-    total, _ = Rloo(RlooTable(type="rloo")).loss(row(policy_S, [2.0, -1.0]))
+    total, _ = Rloo(type="rloo").loss(row(policy_S, [2.0, -1.0]))
     assert total.item() == pytest.approx(-0.5 * 2 * math.log(0.6 * 0.2) + 0.25 * math.log(0.88), rel=1e-5)
     total.backward()
     assert policy_S.grad is not None
@@ -90,14 +163,17 @@ def test_rewards_that_differ_by_rounding_prefer_nothing() -> None:
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_a_uniform_group_has_no_advantage_to_the_last_bit(kind: dict[str, Any]) -> None:
     """By which the master leaves such groups out, whatever the objective."""
-    objective = make_objective(recipe(objective=kind).trainer.objective)
+    objective = recipe(objective=kind).trainer.objective
     for rewards in ([0.1] * 3, [-0.7] * 7, [1.3]):
         advantages = objective.advantages(rewards, list(range(len(rewards))))
-        assert [part.tolist() for part in advantages] == [[0.0] * count for count in range(len(rewards))]
+        assert list(advantages) == [0.0] * len(rewards)
+        assert not objective.prefers(rewards)
 
 
 def test_every_kind_of_the_table_is_tested() -> None:
-    assert {type(recipe(objective=kind).trainer.objective) for kind in KINDS} == set(OBJECTIVES)
+    assert {type(recipe(objective=kind).trainer.objective) for kind in KINDS} == set(
+        get_args(get_args(ObjectiveTable)[0])
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=str)
@@ -152,3 +228,53 @@ def test_grpo_and_rloo_step_nowhere_for_a_uniform_group() -> None:
         before = state(policy)
         Learner(policy, recipe(optimizer="sgd", learning_rate=0.5, objective=kind)).train(0, uniform)
         assert same_bits(before, state(policy))
+
+
+def test_the_penalty_holds_the_policy_to_version_0_in_later_iterations_too() -> None:
+    """With no advantage there is only the penalty: none at version 0, and a way back to it from elsewhere."""
+    rng = np.random.default_rng(0)
+    uniform = [Group("u", [sample(rng, 1.0) for _ in range(4)])]
+    mixed = [Group("m", [sample(rng, float(number % 2)) for number in range(4)])]
+    policy = tiny_policy()
+    held = {"type": "grpo", "kl_weight": 1.0}
+    learner = Learner(policy, recipe(optimizer="sgd", learning_rate=0.05, objective=held))
+    first = learner.train(0, uniform)
+    assert (first["frozen_kl"], first["grad_norm"]) == (0.0, 0.0)
+    learner.train(1, mixed)
+    away = learner.train(2, uniform)
+    assert away["frozen_kl"] > 0
+    assert learner.train(3, uniform)["frozen_kl"] < away["frozen_kl"]
+
+
+def test_the_frozen_policy_is_the_one_given() -> None:
+    other, rng = tiny_policy(seed=7), np.random.default_rng(0)
+    batch = [Group("u", [sample(rng, 1.0) for _ in range(2)])]
+    policy = tiny_policy()
+    table = recipe(learning_rate=1e-3, objective={"type": "grpo", "kl_weight": 1.0, "kl_estimator": "k1"})
+    found = Learner(policy, table, frozen=other).train(0, batch)["frozen_kl"]
+    scored = [torch.from_numpy(one.in_loss[1:]) for one in batch[0].samples]
+    sequences = [one.tokens for one in batch[0].samples]
+    mine, others = plain_logprobs(tiny_policy(), sequences), plain_logprobs(other, sequences)
+    gaps = torch.cat([(a - b)[mask] for a, b, mask in zip(mine, others, scored, strict=True)])
+    assert found == pytest.approx(gaps.mean().item(), abs=1e-5)
+
+
+def test_with_adapters_the_frozen_policy_is_the_base_and_no_copy() -> None:
+    rng = np.random.default_rng(0)
+    batch = [Group("m", [sample(rng, float(number % 2)) for number in range(4)])]
+    policy, base = tiny_policy(), tiny_policy()
+    adapter = {"rank": 2, "targets": ["q_proj", "v_proj"]}
+    held = {"type": "grpo", "kl_weight": 0.1, "kl_estimator": "k1"}
+    table = recipe(learning_rate=0.01, adapter=adapter, objective=held)
+    assert table.trainer.adapter is not None
+    adapt(policy.model, table.trainer.adapter, 0)
+    learner = Learner(policy, table)
+    own = {id(tensor) for tensor in (*policy.model.parameters(), *policy.model.buffers())}
+    moments = {id(each) for state in learner.optimizer.state.values() for each in state.values()}
+    assert {id(tensor) for tensor in learner.tensors()} == own | moments
+    assert learner.train(0, batch)["frozen_kl"] == 0.0
+    sequences, scored = [one.tokens for one in batch[0].samples], [one.in_loss[1:] for one in batch[0].samples]
+    gaps = [a - b for a, b in zip(plain_logprobs(policy, sequences), plain_logprobs(base, sequences), strict=True)]
+    expected = torch.cat([gap[torch.from_numpy(mask)] for gap, mask in zip(gaps, scored, strict=True)]).mean().item()
+    assert learner.train(1, batch)["frozen_kl"] == pytest.approx(expected, abs=1e-5)
+    assert expected != pytest.approx(0, abs=1e-4)

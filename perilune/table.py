@@ -23,4 +23,6 @@ ArgumentName = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
 class Table(BaseModel):
+    """Base of a recipe's tables: unknown keys, infinities and NaN are refused."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)

@@ -16,11 +16,12 @@ by what they cost in variance, measured by Kish's effective sample size (Σw)²/
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Literal
 
-from perilune.recipe import Correction
+if TYPE_CHECKING:
+    from torch import Tensor
 
+Correction = Literal["truncated", "masked", "sequence", "decoupled", "adaptive"]
 NUM_HALVINGS = 12  # of the interval that holds the exponent
 
 
@@ -48,7 +49,7 @@ def importance_weights(
         return (exponent * (reference_S - behaviour_S)).exp()
     ratio_S = ((reference_S if kind == "decoupled" else policy_S) - behaviour_S).exp()
     if kind == "masked":
-        return torch.where((ratio_S <= limit) & (ratio_S >= 1 / limit), ratio_S, 0.0)
+        return ratio_S.where((ratio_S <= limit) & (ratio_S >= 1 / limit), 0.0)
     return ratio_S.clamp_max(limit)
 
 

@@ -18,63 +18,78 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from torch import Tensor
+from pydantic import Field, NonNegativeFloat, PrivateAttr
 
-from perilune.recipe import K15Table
-from services.trainer.objectives.correction import adaptive_exponent, effective_share, importance_weights
-from services.trainer.objectives.objective import Loss, LossRow, Objective, spread
+from perilune.objectives.correction import Correction, adaptive_exponent, effective_share, importance_weights
+from perilune.objectives.objective import ITERATION, Loss, LossRow, Need, Objective
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Baseline = Literal["mean", "log_z"]
 
 
-@dataclass(frozen=True)
 class K15(Objective):
-    table: K15Table
-    exponent: float = 1.0  # of the correction `adaptive`, for the step at hand
+    """The objective of k1.5 (§2.3.1-2.3.2), summed over each response."""
+
+    type: Literal["k15"] = "k15"
+    tau: NonNegativeFloat = 0.1
+    # What a reward is compared with: the group's mean, or tau * log((1/k) sum exp(r/tau)).
+    baseline: Baseline = "mean"
+    # Importance weights for tokens that another distribution wrote than the one that is trained; none, if not given.
+    correction: Correction | None = None
+    correction_limit: Annotated[float, Field(gt=1)] = 2.0  # on an importance weight, or on its inverse
+    effective_share: Annotated[float, Field(gt=0, lt=1)] = 0.9  # adaptive: of a batch's tokens, after weighting
+    _exponent: float = PrivateAttr(1.0)  # of the correction `adaptive`, for the step at hand
 
     @property
-    def needs_behaviour(self) -> bool:
-        return self.table.correction is not None
+    def needs(self) -> frozenset[Need]:
+        """The iteration's policy, and with a correction what tokens were drawn with."""
+        return ITERATION | {"behaviour"} if self.correction else ITERATION
 
     @property
     def looks_at_step(self) -> bool:
-        return self.table.correction == "adaptive"
+        """True for the correction `adaptive`, whose exponent depends on all of a step's tokens."""
+        return self.correction == "adaptive"
 
-    def advantages(self, rewards: Sequence[float], num_tokens: Sequence[int]) -> list[Tensor]:
-        return spread(advantages(rewards, self.table.baseline, self.table.tau), num_tokens)
+    def advantages(self, rewards: Sequence[float], num_tokens: Sequence[int]) -> list[float]:
+        """r - b of its response."""
+        return advantages(rewards, self.baseline, self.tau)
 
     def for_step(self, reference_S: Tensor, behaviour_S: Tensor) -> K15:
-        return replace(self, exponent=adaptive_exponent(reference_S - behaviour_S, self.table.effective_share))
+        """The objective with the exponent that leaves `effective_share` of the step's tokens effective."""
+        step = self.model_copy()
+        step._exponent = adaptive_exponent(reference_S - behaviour_S, self.effective_share)
+        return step
 
     def loss(self, row: LossRow) -> Loss:
+        """`policy_loss` of each sequence, with its tokens' importance weights where they are corrected."""
         log_ratio_S, advantages_n = row.log_ratio_S, row.of_sequences(row.advantage_S)
         log_ratio_n, weighted_n, observed = row.sums(log_ratio_S), None, {}
-        if self.table.correction is not None:
-            observed["importance"] = self._importance(row)
+        if self.correction is not None:
+            observed["importance"] = self._importance(row, self.correction)
             weighted_n = row.sums(observed["importance"] * log_ratio_S)
-        losses_n = policy_loss(advantages_n, log_ratio_n, self.table.tau, weighted_n)
+        losses_n = policy_loss(advantages_n, log_ratio_n, self.tau, weighted_n)
         return Loss((row.weight_n * losses_n).sum(), observed)
 
-    def _importance(self, row: LossRow) -> Tensor:
+    def _importance(self, row: LossRow, correction: Correction) -> Tensor:
         """The importance weight of each token, shape (S,), with no gradient."""
-        assert self.table.correction
         assert row.reference_S is not None
         assert row.behaviour_S is not None
         return importance_weights(
-            self.table.correction,
+            correction,
             row.policy_S,
             row.reference_S,
             row.behaviour_S,
             row.sequence_S,
-            self.table.correction_limit,
-            self.exponent,
+            self.correction_limit,
+            self._exponent,
         )
 
     def metrics(self, observed: Mapping[str, Tensor]) -> dict[str, float]:
-        """Of the importance weights: mean, largest, and the share of the tokens that they leave effective."""
+        """The importance weights' mean, the largest, and the share of the tokens that they leave effective."""
         if (importance_S := observed.get("importance")) is None:
             return {}
         return {
@@ -104,7 +119,7 @@ def advantages(rewards: Sequence[float], baseline: Baseline, tau: float) -> list
 def policy_loss(
     advantages_N: Tensor, log_ratio_N: Tensor, tau: float, weighted_log_ratio_N: Tensor | None = None
 ) -> Tensor:
-    """What is descended: surrogate / (2τ) without its constant, of each response, shape (N,).
+    """The loss of each response: surrogate / (2τ) without its constant, shape (N,).
 
     `weighted_log_ratio_N`: ρ with each token's importance weight, for tokens that another policy wrote. The weights
     are for what is expected of the policy, the reward; the pull back to π_i holds for the response as it is.

@@ -12,23 +12,30 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from torch import Tensor
+from perilune.objectives.objective import Loss, LossRow, Need, Objective
 
-from perilune.recipe import RlooTable
-from services.trainer.objectives.objective import Loss, LossRow, Objective, Reference, spread
+if TYPE_CHECKING:
+    pass
 
 
-@dataclass(frozen=True)
 class Rloo(Objective):
-    table: RlooTable
-    reference: Reference = "none"
+    """REINFORCE with a leave-one-out baseline; it has no keys."""
 
-    def advantages(self, rewards: Sequence[float], num_tokens: Sequence[int]) -> list[Tensor]:
-        return spread(left_one_out(rewards), num_tokens)
+    type: Literal["rloo"]
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        """None: the baseline is the group's."""
+        return frozenset()
+
+    def advantages(self, rewards: Sequence[float], num_tokens: Sequence[int]) -> list[float]:
+        """r less the mean of the group's others."""
+        return left_one_out(rewards)
 
     def loss(self, row: LossRow) -> Loss:
+        """-A·log π_θ, summed over each sequence's tokens."""
         return Loss(-(row.weight_n * row.sums(row.advantage_S * row.policy_S)).sum())
 
 
