@@ -5,7 +5,8 @@ because of them: the same thing has the same id whenever and wherever it is name
 
     group       <run>.<draw>.<position>, <run>.<iteration>.<mode>.<position> where it is held out
     sample      <group>/<index>
-    message     <group>/<dispatch>, <sample>/round-<round>-<dispatch>, <sample>/<stage>-<round>
+    message     <group>/<dispatch>, <sample>/round-<round>-<dispatch>, <sample>/<stage>-<round>,
+                <sample>/whole-<round>-<digest>
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _GROUP = re.compile(rf"([^./]+)\.{_NUMBER}(?:\.([^./]+))?\.{_NUMBER}", re.ASCII)
 _SAMPLE = re.compile(rf"([^/]+)/{_NUMBER}", re.ASCII)
 _TASK = re.compile(rf"([^/]+)/{_NUMBER}", re.ASCII)
 _REST = re.compile(rf"round-{_NUMBER}-{_NUMBER}", re.ASCII)
+_WHOLE = re.compile(rf"whole-{_NUMBER}-([0-9a-f]+)", re.ASCII)
 _STAGE = re.compile(rf"([a-z]+)(?:-{_NUMBER})?", re.ASCII)  # the first versions wrote no round
 
 
@@ -80,7 +82,19 @@ class StageId(NamedTuple):
         return f"{self.sample}/{self.stage}-{self.round}"
 
 
-MessageId = TaskId | RestId | StageId
+class WholeId(NamedTuple):
+    """The message that holds a finished sample whole. A group that is sampled twice may come out differently, and
+    neither must hide the other."""
+
+    sample: SampleId
+    round: int
+    digest: str  # of its bytes, in hex
+
+    def __str__(self) -> str:
+        return f"{self.sample}/whole-{self.round}-{self.digest}"
+
+
+MessageId = TaskId | RestId | StageId | WholeId
 
 
 def parse_group(text: str) -> GroupId:
@@ -105,6 +119,8 @@ def parse_message(text: str) -> MessageId:
     head, _, tail = text.rpartition("/")
     if found := _REST.fullmatch(tail):
         return RestId(parse_sample(head), int(found[1]), int(found[2]))
+    if found := _WHOLE.fullmatch(tail):
+        return WholeId(parse_sample(head), int(found[1]), found[2])
     if found := _STAGE.fullmatch(tail):
         return StageId(parse_sample(head), found[1], int(found[2] or 0))
     raise _error(text, "a message", "<group>/<dispatch> or <group>/<index>/<stage>-<round>")

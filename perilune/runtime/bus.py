@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import ssl
@@ -32,10 +33,10 @@ from nats.js.errors import APIError
 from nats.js.errors import NotFoundError as StreamNotFoundError
 from opentelemetry.context import Context
 
-from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter
+from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter, StoredMessage, Trajectory
 from perilune.channel import Credentials, read_pem, read_secret
 from perilune.errors import InvalidInputError, OverloadedError, PeriluneError, TooLargeError, UnavailableError
-from perilune.ids import dead_letter_id
+from perilune.ids import SampleId, WholeId, dead_letter_id
 from perilune.runtime import telemetry
 from perilune.runtime.subjects import (
     DEAD,
@@ -43,6 +44,7 @@ from perilune.runtime.subjects import (
     EVENTS,
     MAX_NAME_BYTES,
     PROMPTS,
+    SAMPLES,
     STANDING_CONSUMERS,
     STREAMS,
     TRAJECTORIES,
@@ -51,6 +53,7 @@ from perilune.runtime.subjects import (
     check_subject,
     run_of,
     safe_id,
+    sample_subject,
     trial_subject,
 )
 
@@ -296,6 +299,11 @@ class Bus:
         info = await _answered(self._jetstream.stream_info(DEAD), "say how many dead letters there are")
         return info.state.messages
 
+    @property
+    def traffic(self) -> dict[str, int]:
+        """Messages and bytes of payloads so far: `in_msgs`, `out_msgs`, `in_bytes`, `out_bytes`."""
+        return self._client.stats
+
     async def answers(self, patience_s: float = 2.0) -> bool:
         """Whether the server answers now."""
         try:  # not by a ping: the client's reader dies of an answer to one that was given up
@@ -315,29 +323,84 @@ class Bus:
 
     async def publish(
         self, subject: str, message: Message, message_id: str, headers: dict[str, str] | None = None
-    ) -> None:
-        """Publishes, and returns when the server has stored it. The same id twice is stored once.
+    ) -> int:
+        """Publishes, and returns when the server has stored it, with its number. The same id twice is stored once.
 
         Retries with the same id through a server restart; UnavailableError after a minute of trying. InvalidInputError
         if it can never be published: the subject is none, or (TooLargeError) the message is over the limit. `headers`
         are those of the trace to go on with, the current one if not given.
         """
+        return await self._publish(subject, message.SerializeToString(), message_id, headers)
+
+    async def _publish(
+        self, subject: str, payload: bytes, message_id: str, headers: dict[str, str] | None = None
+    ) -> int:
         check_subject(subject)
         headers = (telemetry.headers_of() if headers is None else headers) | {"Nats-Msg-Id": safe_id(message_id)}
-        payload = message.SerializeToString()
         room = min(MAX_PAYLOAD_BYTES, self._client.max_payload - _num_header_bytes(headers))
         if len(payload) > room:
             raise TooLargeError(f"{message_id[:200]!r} has {len(payload):,} bytes; the bus takes {room:,}")
         deadline = asyncio.get_running_loop().time() + PUBLISH_PATIENCE_S
         while True:
             try:
-                await self._jetstream.publish(subject, payload, timeout=5, headers=headers)
+                stored = await self._jetstream.publish(subject, payload, timeout=5, headers=headers)
                 break
             except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
                 if asyncio.get_running_loop().time() > deadline:
                     raise UnavailableError(f"could not publish {message_id} on {subject}: {error!r}") from error
                 await asyncio.sleep(0.5)
         _heed_cancellation()
+        return stored.seq
+
+    # Finished trajectories, whole (`wholes.py`).
+
+    async def keep_whole(self, sample: Trajectory) -> StoredMessage:
+        """Stores a finished trajectory until `forget_whole`. Errors are those of `publish`."""
+        payload = sample.SerializeToString(deterministic=True)  # the same sample twice is one message
+        digest = hashlib.sha256(payload).hexdigest()
+        message_id = WholeId(SampleId(sample.group_id, sample.sample_index), sample.round, digest)
+        sequence = await self._publish(sample_subject(sample.run_id), payload, str(message_id))
+        return StoredMessage(sequence=sequence, digest=digest, num_bytes=len(payload))
+
+    async def whole_of(self, sample: Trajectory) -> Trajectory | None:
+        """All of a trajectory that was sent without its tokens; none if it lies on the bus no more.
+
+        Raises:
+            InvalidInputError: what lies there is not what was stored.
+            UnavailableError: the server does not answer.
+        """
+        if not sample.HasField("whole"):
+            return sample
+        raw = await self._read(SAMPLES, sample.whole.sequence)
+        if raw is None:
+            return None
+        if hashlib.sha256(raw.data).hexdigest() != sample.whole.digest:
+            raise InvalidInputError(
+                f"message {sample.whole.sequence} of {SAMPLES} is not the trajectory {sample.id[:200]!r}, by its digest"
+            )
+        try:
+            return Trajectory.FromString(raw.data)
+        except DecodeError as error:
+            raise InvalidInputError(f"what was stored of {sample.id[:200]!r} is no trajectory: {error}") from error
+
+    async def forget_whole(self, whole: StoredMessage) -> None:
+        """Deletes a trajectory that was dealt with. If the server does not answer, it lies there for a week."""
+        request = {"seq": whole.sequence, "no_erase": True}
+        with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
+            await self._client.request(f"$JS.API.STREAM.MSG.DELETE.{SAMPLES}", json.dumps(request).encode(), timeout=5)
+
+    async def _read(self, stream: str, sequence: int) -> Msg | None:
+        """A message of a stream that answers directly, as it was published; none if it is not there."""
+        try:
+            request = json.dumps({"seq": max(1, sequence)}).encode()
+            raw = await self._client.request(f"$JS.API.DIRECT.GET.{stream}", request, timeout=5)
+        except (nats.errors.Error, TimeoutError, OSError) as error:
+            raise UnavailableError(f"the bus does not give message {sequence} of {stream}: {error!r}") from error
+        _heed_cancellation()
+        status = (raw.headers or {}).get("Status")
+        if status not in (None, "404"):
+            raise UnavailableError(f"the bus does not give message {sequence} of {stream}: status {status}")
+        return None if status else raw
 
     async def deliveries(
         self,

@@ -13,7 +13,7 @@ from perilune.policies import own_name
 
 MAX_NAME_BYTES = 512  # of a subject, and of a message's id
 PROMPTS, TRAJECTORIES, EVENTS, DEAD, ADVISORIES = "PROMPTS", "TRAJECTORIES", "EVENTS", "DEAD", "ADVISORIES"
-TRIALS = "TRIALS"
+TRIALS, SAMPLES = "TRIALS", "SAMPLES"
 DEAD_SUBJECT = "perilune.dead"
 MAX_DELIVERIES_ADVISORY = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 
@@ -34,6 +34,11 @@ def is_prompt_subject(subject: str) -> bool:
 
 def finished_subject(run_id: str) -> str:
     return f"perilune.{run_id}.trajectory.finished"
+
+
+def sample_subject(run_id: str) -> str:
+    """Where finished trajectories lie whole, until the master has stored them with their scores."""
+    return f"perilune.{run_id}.sample"
 
 
 def partial_subject(run_id: str) -> str:
@@ -112,6 +117,8 @@ STREAMS = [
         PROMPTS, subjects=["perilune.*.prompt", "perilune.*.prompt.*"], retention=api.RetentionPolicy.WORK_QUEUE
     ),
     api.StreamConfig(TRAJECTORIES, subjects=["perilune.*.trajectory.*"], retention=api.RetentionPolicy.WORK_QUEUE),
+    # Read and deleted by number. The age is for what was sampled twice, or whose text was given up.
+    api.StreamConfig(SAMPLES, subjects=["perilune.*.sample"], max_age=7 * 24 * 3600, allow_direct=True),
     api.StreamConfig(EVENTS, subjects=["perilune.*.event"], max_age=24 * 3600, max_bytes=256 << 20),
     api.StreamConfig(DEAD, subjects=[DEAD_SUBJECT], max_age=30 * 24 * 3600),
     # How often a message was tried alone and ended the worker that tried it, by its number: the last count of each.

@@ -26,9 +26,9 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     Trajectory,
 )
 from perilune.codec import check_arrays, num_response_tokens
-from perilune.errors import InvalidInputError
+from perilune.errors import InvalidInputError, UnavailableError
 from perilune.ids import SampleId, TaskId, belongs, parse_message, parse_sample
-from perilune.runtime.bus import MAX_REASON_CHARS, Bus, Delivery, in_words, settled
+from perilune.runtime.bus import MAX_BATCH_BYTES, MAX_REASON_CHARS, Bus, Delivery, in_words, settled
 from perilune.runtime.subjects import (
     ADVISORY_CONSUMER,
     DEAD_CONSUMER,
@@ -54,11 +54,66 @@ Notify = Callable[[str], None]  # told the id of a run that something came for
 
 
 async def take_scores(bus: Bus, store: Store, notify: Notify) -> None:
+    """Stores scored trajectories. Their tokens may be long, so that they are fetched a part at a time."""
     async for deliveries in bus.deliveries(MASTER_CONSUMER, ScoredTrajectory, max_batch=256):
-        samples = [(delivery, delivery.message.trajectory) for delivery in deliveries]
-        await _keep(samples, lambda d: scored_of(d.message, d.raw.data), store.record_scores, store)
-        for run_id in {sample.run_id for _, sample in samples}:
+        for part in parts_by_size(deliveries, lambda d: d.message.trajectory.whole.num_bytes, MAX_BATCH_BYTES):
+            await _take_scores(bus, store, part)
+        for run_id in {delivery.message.trajectory.run_id for delivery in deliveries}:
             notify(run_id)
+
+
+async def _take_scores(bus: Bus, store: Store, deliveries: Sequence[Delivery[ScoredTrajectory]]) -> None:
+    stored = [delivery.message.trajectory.whole for delivery in deliveries]
+    there = await asyncio.gather(*(_complete(bus, delivery) for delivery in deliveries))
+    samples = [(d, d.message.trajectory) for d, is_there in zip(deliveries, there, strict=True) if is_there]
+    await _keep(samples, lambda d: scored_of(d.message, d.message.SerializeToString()), store.record_scores, store)
+    done = [whole for d, whole in zip(deliveries, stored, strict=True) if d.is_over and whole.sequence]
+    await asyncio.gather(*map(bus.forget_whole, done))
+
+
+async def _complete(bus: Bus, delivery: Delivery[ScoredTrajectory]) -> bool:
+    """Fetches the trajectory that a score came for; false, and the delivery is settled, if it cannot be had.
+
+    One that is gone was stored before, or was lost: the controller asks again for what is awaited and on no queue.
+    """
+    named = delivery.message.trajectory
+    try:
+        whole = await bus.whole_of(named)
+        if whole is not None:
+            check_same(named, whole)
+    except InvalidInputError as error:
+        await delivery.reject(str(error), *_ends_with(delivery, named))
+        return False
+    except UnavailableError as error:
+        logger.warning("%s; its score will be delivered again", error)
+        await delivery.retry()
+        return False
+    if whole is None:
+        logger.info("%s lies on the bus no more: it is stored, or will be asked for again", named.id[:200])
+        await delivery.ack()
+        return False
+    named.CopyFrom(whole)
+    return True
+
+
+def check_same(named: Trajectory, whole: Trajectory) -> None:
+    """InvalidInputError if a trajectory is not the one that its score names."""
+    keys = [(each.run_id, each.group_id, each.sample_index, each.round) for each in (named, whole)]
+    if keys[0] != keys[1]:
+        raise InvalidInputError(f"a score of {named.id[:200]!r} refers to the trajectory {whole.id[:200]!r}")
+
+
+def parts_by_size(items: Sequence[R], size_of: Callable[[R], int], limit: int) -> list[list[R]]:
+    """Cuts a list into parts of at most this size in all; what is larger is a part of its own."""
+    parts: list[list[R]] = []
+    room = 0
+    for item in items:
+        if not parts or size_of(item) > room:
+            parts.append([])
+            room = limit
+        parts[-1].append(item)
+        room -= size_of(item)
+    return parts
 
 
 async def take_partials(bus: Bus, store: Store, notify: Notify) -> None:

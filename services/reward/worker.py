@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_UNAVAILABLE, Image, Message, Score
-from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory, Trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import Trajectory
 from perilune.errors import InvalidInputError, UnavailableError
 from perilune.ids import SampleId, StageId
 from perilune.runtime import bus as buses
 from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery
 from perilune.runtime.telemetry import tracer
+from perilune.runtime.wholes import with_score
 from services.reward import scoring
 from services.reward.deadlines import score_until
 from services.reward.graders.grader import Sample
@@ -75,7 +76,7 @@ class _Worker:
             raise UnavailableError(f"a grader of {trajectory.id} is away")
         await self.bus.publish(
             subjects.scored_subject(trajectory.run_id),
-            ScoredTrajectory(trajectory=trajectory, score=score),
+            with_score(trajectory, score),
             str(StageId(sample_id(trajectory), "scored", trajectory.round)),
         )
 

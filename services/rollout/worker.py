@@ -30,6 +30,7 @@ from perilune.runtime.device_lock import Device
 from perilune.runtime.fleet import report_serving
 from perilune.runtime.service import Service
 from perilune.runtime.telemetry import meter, tracer
+from perilune.runtime.wholes import text_of
 from perilune.weights.adapted import AdaptedReceiver
 from perilune.weights.quantized import dequantized
 from perilune.weights.receiver import StagedVersion
@@ -324,9 +325,11 @@ class RunWorker:
         """At once when it ended: a long sample holds up no other of its group. Nor does one that fails."""
         try:
             sample = await self._drawn(rollout, table)
-            is_partial = sample.ending in UNFINISHED
-            subject = subjects.partial_subject(self.run_id) if is_partial else subjects.finished_subject(self.run_id)
-            stage = "partial" if is_partial else "finished"
+            if sample.ending in UNFINISHED:
+                stage, subject = "partial", subjects.partial_subject(self.run_id)
+            else:
+                stage, subject = "finished", subjects.finished_subject(self.run_id)
+                sample = text_of(sample, await self._bus.keep_whole(sample))
             await self._bus.publish(subject, sample, str(StageId(rollout.sample_id, stage, sample.round)))
         except UnavailableError:
             raise

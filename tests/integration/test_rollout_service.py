@@ -232,7 +232,11 @@ async def received(bus: Bus, consumer: Consumer, kind: Any, count: int) -> list[
 
 
 async def trajectories(bus: Bus, count: int) -> dict[str, Trajectory]:
-    return {each.id: each for each in await received(bus, subjects.REWARD_CONSUMER, Trajectory, count)}
+    """Those that have ended, whole, by id."""
+    texts = await received(bus, subjects.REWARD_CONSUMER, Trajectory, count)
+    assert not any(text.segments or text.prompt_tokens.data for text in texts)  # no grader reads them
+    found = [whole for text in texts if (whole := await bus.whole_of(text))]
+    return {each.id: each for each in found}
 
 
 async def test_groups_become_trajectories_with_everything_that_scoring_and_training_need(world: World) -> None:

@@ -466,6 +466,7 @@ class Trajectory(_message.Message):
     ROUND_FIELD_NUMBER: _builtins.int
     REPETITION_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    WHOLE_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`<group_id>/<sample_index>`; one trajectory is one sample of the ledger."""
     run_id: _builtins.str
@@ -499,6 +500,10 @@ class Trajectory(_message.Message):
     def outcome(self) -> _reward_pb2.Outcome:
         """What an environment said of it; unset while it is unfinished, and of environments that say nothing."""
 
+    @_builtins.property
+    def whole(self) -> Global___StoredMessage:
+        """Set where tokens and log-probabilities are left out: where the trajectory lies whole."""
+
     def __init__(
         self,
         *,
@@ -517,17 +522,51 @@ class Trajectory(_message.Message):
         round: _builtins.int = ...,
         repetition: Global___Repetition | None = ...,
         outcome: _reward_pb2.Outcome | None = ...,
+        whole: Global___StoredMessage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "repetition", b"repetition"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "repetition", b"repetition", "whole", b"whole"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ending", b"ending", "graders", b"graders", "group_id", b"group_id", "id", b"id", "iteration", b"iteration", "outcome", b"outcome", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "purpose", b"purpose", "repetition", b"repetition", "response", b"response", "round", b"round", "run_id", b"run_id", "sample_index", b"sample_index", "segments", b"segments"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ending", b"ending", "graders", b"graders", "group_id", b"group_id", "id", b"id", "iteration", b"iteration", "outcome", b"outcome", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "purpose", b"purpose", "repetition", b"repetition", "response", b"response", "round", b"round", "run_id", b"run_id", "sample_index", b"sample_index", "segments", b"segments", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Trajectory: _TypeAlias = Trajectory  # noqa: Y015
 
 @_typing.final
+class StoredMessage(_message.Message):
+    """A message that lies in the stream SAMPLES of the bus until what refers to it was dealt with."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    NUM_BYTES_FIELD_NUMBER: _builtins.int
+    sequence: _builtins.int
+    """Its number in the stream."""
+    digest: _builtins.str
+    """SHA-256 of its bytes, in hex."""
+    num_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        sequence: _builtins.int = ...,
+        digest: _builtins.str = ...,
+        num_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "num_bytes", b"num_bytes", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StoredMessage: _TypeAlias = StoredMessage  # noqa: Y015
+
+@_typing.final
 class ScoredTrajectory(_message.Message):
+    """On the bus: the score alone, and of the trajectory only which it is and where it lies whole. From workers of a version
+    before, and where one is read back: all of it.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TRAJECTORY_FIELD_NUMBER: _builtins.int

@@ -1,0 +1,47 @@
+"""A finished trajectory on its way in two messages: whole to the master, its text to the graders.
+
+Tokens and log-probabilities are most of a trajectory, and no grader reads them. A rollout worker stores the trajectory
+whole on the bus, then sends its text, with where the whole lies; the score comes back alone, and the master fetches the
+whole that it belongs to. So a whole is there before its score can be, and a score can be joined with no other.
+
+Workers of a version before send all in one message, and are understood.
+"""
+
+from __future__ import annotations
+
+from perilune.api.reward.v1.reward_pb2 import Score
+from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory, StoredMessage, Trajectory
+
+
+def text_of(sample: Trajectory, whole: StoredMessage) -> Trajectory:
+    """The part that graders read of a trajectory that was stored whole."""
+    return Trajectory(
+        id=sample.id,
+        run_id=sample.run_id,
+        group_id=sample.group_id,
+        sample_index=sample.sample_index,
+        purpose=sample.purpose,
+        iteration=sample.iteration,
+        prompt=sample.prompt,
+        ending=sample.ending,
+        response=sample.response,
+        graders=sample.graders,
+        round=sample.round,
+        repetition=sample.repetition if sample.HasField("repetition") else None,
+        whole=whole,
+    )
+
+
+def with_score(sample: Trajectory, score: Score) -> ScoredTrajectory:
+    """The message about a trajectory that was scored: score and name, or all of it where it lies nowhere else."""
+    if not sample.HasField("whole"):
+        return ScoredTrajectory(trajectory=sample, score=score)
+    named = Trajectory(
+        id=sample.id,
+        run_id=sample.run_id,
+        group_id=sample.group_id,
+        sample_index=sample.sample_index,
+        round=sample.round,
+        whole=sample.whole,
+    )
+    return ScoredTrajectory(trajectory=named, score=score)
