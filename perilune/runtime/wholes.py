@@ -15,21 +15,11 @@ from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory, StoredMe
 
 def text_of(sample: Trajectory, whole: StoredMessage) -> Trajectory:
     """The part that graders read of a trajectory that was stored whole."""
-    return Trajectory(
-        id=sample.id,
-        run_id=sample.run_id,
-        group_id=sample.group_id,
-        sample_index=sample.sample_index,
-        purpose=sample.purpose,
-        iteration=sample.iteration,
-        prompt=sample.prompt,
-        ending=sample.ending,
-        response=sample.response,
-        graders=sample.graders,
-        round=sample.round,
-        repetition=sample.repetition if sample.HasField("repetition") else None,
-        whole=whole,
-    )
+    text = Trajectory(whole=whole)
+    text.MergeFrom(sample)
+    for tokens in ("prompt_tokens", "segments"):
+        text.ClearField(tokens)
+    return text
 
 
 def with_score(sample: Trajectory, score: Score) -> ScoredTrajectory:
