@@ -129,7 +129,7 @@ class Role:
         return json.loads(line)
 
     def megabytes(self) -> float:
-        """Of memory that is its own."""
+        """Memory of the process alone."""
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("RssAnon"))
 

@@ -144,7 +144,7 @@ def leave_attention_out(model: PreTrainedModel) -> None:
 
 
 def max_memory() -> int:
-    """Of this process so far, in bytes."""
+    """The process's peak memory so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

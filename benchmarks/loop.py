@@ -35,7 +35,7 @@ TARGET = 0.8
 
 @dataclass(frozen=True)
 class Poll:
-    """What the engines said at one moment between the first commit and the last."""
+    """The engines' figures at one moment between the first commit and the last."""
 
     time_unix_ns: int
     busy_seconds: dict[str, float]  # by worker
@@ -43,7 +43,7 @@ class Poll:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run left."""
+    """The result of one run."""
 
     run: Run
     versions: list[Version]

@@ -1,4 +1,4 @@
-"""What every benchmark says at its end: a table for people and, with --json FILE, the same figures for programs."""
+"""The report at a benchmark's end: a table for people and, with --json FILE, the same figures for programs."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Figure:
 
 
 def machine() -> dict[str, str | int]:
-    """What the figures were measured on."""
+    """The machine that the figures were measured on."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count() or 1,

@@ -83,7 +83,7 @@ def same_string(reference: str, response: str) -> bool:
 
 
 def math_verify() -> Contestant:
-    """As verl's `reward_score/math_verify.py` calls it: the reference boxed, all of the response parsed."""
+    """Scores as verl's `reward_score/math_verify.py` calls it: the reference boxed, all of the response parsed."""
     from math_verify.metric import math_metric
     from math_verify.parser import ExprExtractionConfig, LatexExtractionConfig
 
@@ -120,7 +120,7 @@ def contestants() -> dict[str, Callable[[], Contestant]]:
 
 
 class Runner:
-    """One contestant in a process of its own, which is killed and started anew when a pair takes too long."""
+    """One contestant in a process of its own, which is killed and restarted when a pair takes too long."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -206,7 +206,7 @@ async def ours_unanswered(responses: Sequence[str]) -> tuple[int, int, float]:
 
 
 def peer_unanswered(name: str, responses: Sequence[str]) -> int:
-    """How many hold a peer's process beyond the deadline, or kill it."""
+    """Counts the pairs that hold a peer's process beyond the deadline, or kill it."""
     with Runner(name) as runner:
         return sum(runner.compare(HOSTILE_REFERENCE, response)[0] == "hung" for response in responses)
 

@@ -8,7 +8,7 @@ throughput  A model is taught to write responses of which nine in ten are short 
             rollouts, and asynchrony on top of them, with the same bound on age.
 pause       The torch engine while it decodes: the time without a token when a version is swapped in, and what
             generation loses by it, as shares of the time between versions of `recipes/asynchronous.toml`; with contexts
-            read anew, and with contexts kept.
+            recomputed, and with contexts kept.
 context     See `benchmarks/long_context.py`: one trajectory of 131,072 tokens.
 learning    The same model learns to search in the three ways, and in the third with contexts kept at a swap, from the
             same seeds and on as many samples: sampled held-out accuracy in the end (the peer: waiting for all), and the
@@ -243,7 +243,7 @@ def measure_pause(folder: Path, arguments: argparse.Namespace) -> dict[str, Figu
     figures = {"time between versions": Figure(between_s, "s")}
     # The watched samples must not end: their contexts may be longer than the recipe's.
     recipe = load_recipe(path, ["model.create.max_positions=4096"])
-    contestants = {"contexts read anew": TorchEngineTable(), "contexts kept": TorchEngineTable(context_at_swap="keep")}
+    contestants = {"contexts recomputed": TorchEngineTable(), "contexts kept": TorchEngineTable(context_at_swap="keep")}
     for name, options in contestants.items():
         steps, silences, losses = zip(*swap_while_decoding(recipe, options), strict=True)
         figures |= {
@@ -255,7 +255,7 @@ def measure_pause(folder: Path, arguments: argparse.Namespace) -> dict[str, Figu
 
 
 def swap_while_decoding(recipe: Recipe, options: TorchEngineTable) -> list[tuple[float, float, float]]:
-    """Of each swap, in seconds: a usual step, the time without any token, and what was lost until all samples went on.
+    """Each swap, in seconds: a usual step, the time without any token, and what was lost until all samples went on.
 
     As many samples as one engine of the default recipe has, their contexts half as long as they get there.
     """

@@ -234,8 +234,7 @@ async def judged(sandbox: AsyncSandboxClient, peers: Mapping[str, Peer], rounds:
 
 
 async def overload() -> dict[str, Figure]:
-    """Many more jobs at once than a service with a short queue takes: each is answered rightly, or told when to come
-    again."""
+    """Submits many more jobs at once than a short queue holds: each is answered, or rejected with a time to retry."""
     with tempfile.TemporaryDirectory() as folder:
         async with running_service(Path(folder), PERILUNE_SANDBOX_MAX_WAITING=str(OVERLOAD_WAITING)) as address:
             found: Counter[str] = Counter()
@@ -243,10 +242,10 @@ async def overload() -> dict[str, Figure]:
                 stub = SandboxServiceStub(channel)
                 kinds = await asyncio.gather(*(overloading(stub, number) for number in range(OVERLOAD_JOBS)))
                 found.update(kinds)
-            # The client, which comes again when it was told to.
+            # The client, which retries when it was asked to.
             async with AsyncSandboxClient(address) as sandbox:
                 await asyncio.gather(*(run_ours(sandbox, PROGRAM) for _ in range(2 * OVERLOAD_WAITING)))
-    kinds = ["answered rightly", "told when to come again", "anything else"]
+    kinds = ["answered rightly", "rejected with a time to retry after", "anything else"]
     return {f"overload: {kind}": Figure(found[kind], f"of {OVERLOAD_JOBS} jobs") for kind in kinds}
 
 
@@ -255,8 +254,8 @@ async def overloading(stub: SandboxServiceStub, number: int) -> str:
         answer: api.RunResponse = await stub.Run(run_request("python", f"print({number} ** 2)"))  # type: ignore[misc]
     except grpc.aio.AioRpcError as error:
         found = error_from_rpc(error)
-        told = isinstance(found, OverloadedError) and found.retry_after_s
-        return "told when to come again" if told else "anything else"
+        rejected = isinstance(found, OverloadedError) and found.retry_after_s
+        return "rejected with a time to retry after" if rejected else "anything else"
     right = answer.verdict == api.VERDICT_OK and answer.execution.stdout.content == b"%d\n" % number**2
     return "answered rightly" if right else "anything else"
 
@@ -268,7 +267,7 @@ async def seconds(start: Start) -> float:
 
 
 async def rate(start: Start, jobs: int) -> float:
-    """Of `jobs` starts, by twice as many callers as there are cores."""
+    """The rate of `jobs` starts, by twice as many callers as there are cores."""
     left = iter(range(jobs))
 
     async def caller() -> None:

@@ -51,7 +51,7 @@ _ATTEMPTS = 3  # a failure of the sandbox itself says nothing about a program
 
 @dataclass(frozen=True)
 class Remains:
-    """What is there of a service that is idle. Memory in MiB: the service's own, and all of its keepers' together."""
+    """Resources of an idle service. Memory in MiB: the service's own, and all of its keepers' together."""
 
     processes: int
     mounts: int
@@ -169,7 +169,7 @@ def _num_mounts(pid: int) -> int:
 
 
 def _num_files() -> int:
-    """In the places that everybody may write to, of the uids that jobs run under."""
+    """Files in the folders that every user may write to, of the uids that jobs run under."""
     first = JailSettings().first_uid
     paths = [*Path("/tmp").iterdir(), *Path("/dev/shm").iterdir(), *Path("/var/tmp").iterdir()]
     return sum(first <= _owner(path) < first + 1000 for path in paths)

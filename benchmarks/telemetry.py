@@ -1,4 +1,4 @@
-"""What traces and metrics cost an iteration: the same run with and without an endpoint to send them to, in turns.
+"""The cost of traces and metrics for an iteration: the same run with and without an endpoint to send them to, in turns.
 
     python benchmarks/deploy.py --part telemetry
 
@@ -58,7 +58,7 @@ def sink() -> Iterator[tuple[Sink, str]]:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one iteration, on average."""
+    """The cost of one iteration, on average."""
 
     cpu_s: float
     clock_s: float
@@ -66,16 +66,16 @@ class Cost:
 
 def measure(num_iterations: int) -> dict[str, Figure]:
     """Medians over runs, with and without in turns."""
-    silent, told = [], []
+    disabled, exporting = [], []
     with sink() as (taken, endpoint):
         for number in range(NUM_PAIRS):
-            order = [("", silent), (endpoint, told)]
+            order = [("", disabled), (endpoint, exporting)]
             for where, costs in order if number % 2 == 0 else reversed(order):
                 costs.append(asyncio.run(_run(num_iterations, where)))
         exported = taken.num_bytes / NUM_PAIRS / num_iterations
 
     def compare(field: str) -> Figure:
-        off, on = (statistics.median(getattr(cost, field) for cost in costs) for costs in (silent, told))
+        off, on = (statistics.median(getattr(cost, field) for cost in costs) for costs in (disabled, exporting))
         return Figure.against(off, on, "s")
 
     return {

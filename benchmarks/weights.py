@@ -10,7 +10,7 @@ deltas  optimiser steps of SmolLM2-135M by this project's learner, at 1e-6 and 1
 fleet   8 receivers directly; 1, 8 and 64 through the tree that the master makes: bytes that the trainer sends, and
         when the first and the last receiver have verified the version
 swap    SmolLM2-135M in bfloat16, four samples running, on the torch engine and, with --vllm-python, on vLLM: the
-        longest gap between two tokens of a sample at a swap, where its context is read anew by the new version, and
+        longest gap between two tokens of a sample at a swap, where its context is recomputed by the new version, and
         where it is kept; and how long the torch engine stands still for the weights themselves
 
 Trainer and receivers are processes; a receiver is what a rollout worker has, without its engine.
@@ -177,7 +177,7 @@ def receiver_process(pipe: Connection) -> None:
 
 
 async def _receiver(pipe: Connection) -> None:
-    """Follows the addresses it is told once, and says the time at which it holds each version, verified."""
+    """Follows the addresses it is given once, and reports the time at which it holds each version, verified."""
     relay = Relay()
     pipe.send(await _serve(relay))
     receiver = relay.receiver(RUN, f"receiver-{os.getpid()}")
@@ -242,7 +242,7 @@ def pushes(receive: Callable[[Connection], None]) -> list[Cost]:
 
 
 def grpc_alone() -> list[Cost]:
-    """What the transport costs without this project: the same bytes as messages of the same size, made beforehand."""
+    """The transport's cost without this project: the same bytes as messages of the same size, made beforehand."""
     sender = start(lambda pipe: asyncio.run(_send_alone(pipe)))
     receiver = start(lambda pipe: asyncio.run(_receive_alone(pipe)))
     receiver.pipe.send(sender.pipe.recv())
@@ -286,7 +286,7 @@ async def _receive_alone(pipe: Connection) -> None:
 
 
 def verifying_receiver_process(pipe: Connection) -> None:
-    """What a rollout worker has: tells when each version is verified, and its processor's seconds so far."""
+    """A rollout worker's receiver: reports when each version is verified, and its processor's seconds so far."""
 
     async def receive() -> None:
         receiver = Receiver(RUN, "receiver")
@@ -298,7 +298,7 @@ def verifying_receiver_process(pipe: Connection) -> None:
 
 
 def bare_receiver_process(pipe: Connection) -> None:
-    """The same frames into memory, without looking at them; tells when the last is there."""
+    """Receives the same frames into memory, without looking at them; reports when the last is there."""
 
     async def receive() -> None:
         target = memoryview(bytearray(SMOLLM2_BYTES))
@@ -318,7 +318,7 @@ def bare_receiver_process(pipe: Connection) -> None:
 
 
 def plain_socket(with_digest: bool = False) -> Cost:
-    """The same bytes through a socket of the loopback interface, into memory that was there before."""
+    """Sends the same bytes through a socket of the loopback interface, into memory that was there before."""
     from blake3 import blake3
 
     with socket.socket() as listening:
@@ -566,7 +566,7 @@ def _stalls(options: TorchEngineTable | VllmEngineTable, versions: Sequence[Publ
         stalls.append(max(gap for at, gap in gaps if at + gap > asked))
         usual.append(float(np.median([gap for at, gap in gaps if at + gap < asked][-8:])))
     engine.close()
-    name = f"{options.type}, contexts {'kept' if options.context_at_swap == 'keep' else 'read anew'}"
+    name = f"{options.type}, contexts {'kept' if options.context_at_swap == 'keep' else 'recomputed'}"
     stall_ms, usual_ms, wait_ms = (1e3 * float(np.median(each)) for each in (stalls, usual, waits))
     return {
         f"{name}: longest gap between two tokens at a swap": Figure.against(usual_ms, stall_ms, "ms"),

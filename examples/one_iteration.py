@@ -101,7 +101,7 @@ def sample(policy: Policy, version: int, prompts: Sequence[Prompt], group_size: 
 
 
 def grade(policy: Policy, recipe: Recipe, prompts: Sequence[Prompt], generated: Sequence[Generated]) -> list[Scored]:
-    """What each response is worth: 1 if its last answer is the reference, else 0."""
+    """The reward of each response: 1 if its last answer is the reference, else 0."""
     table = recipe.reward.graders[0]
     grader = find_grader(table.name)
     options = grader.read_options({key: str(value).lower() for key, value in table.options.items()})
@@ -119,7 +119,7 @@ def grade(policy: Policy, recipe: Recipe, prompts: Sequence[Prompt], generated: 
 
 
 def advantages_of(scored: Sequence[Scored], group_size: int) -> list[float]:
-    """How much better each response is than the mean of its group."""
+    """Each response's reward, less the mean of its group."""
     groups = [scored[start : start + group_size] for start in range(0, len(scored), group_size)]
     return [value for group in groups for value in k15.advantages([each.reward for each in group], "mean", TAU)]
 

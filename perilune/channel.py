@@ -26,7 +26,7 @@ GRPC_OPTIONS: list[tuple[str, Any]] = [
     ("grpc.http2.max_ping_strikes", 0),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.max_reconnect_backoff_ms", 2_000),
-    ("grpc.dns_min_time_between_resolutions_ms", 1_000),  # a service that is started anew may have another address
+    ("grpc.dns_min_time_between_resolutions_ms", 1_000),  # a restarted service may have another address
     # Weights come in chunks of a MiB: the default frames of 16 KiB cost a fifth more of both sides' processors.
     ("grpc.http2.max_frame_size", 4 << 20),
     ("grpc.http2.lookahead_bytes", 16 << 20),
@@ -62,7 +62,7 @@ RETRYING_OPTIONS = [
 
 
 class Credentials(Settings):
-    """Who this process is, and whom it trusts; from PERILUNE_TOKEN, PERILUNE_TLS_CA and so on where not given."""
+    """This process's credentials and trust anchors; from PERILUNE_TOKEN, PERILUNE_TLS_CA and so on where not given."""
 
     model_config = SettingsConfigDict(env_prefix="PERILUNE_")
 
@@ -90,7 +90,7 @@ class Credentials(Settings):
 
 
 def read_secret(path: Path, setting: str) -> str:
-    """What stands in a file of one secret. InvalidInputError, with the setting's name, if there is nothing to read."""
+    """Reads a file of one secret. InvalidInputError, with the setting's name, if there is nothing to read."""
     try:
         secret = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -101,10 +101,12 @@ def read_secret(path: Path, setting: str) -> str:
 
 
 def refusal(error: grpc.RpcError, address: str) -> InvalidInputError | None:
-    """Which of our settings a service turns us away for, if it does: trying again would not help."""
+    """The setting for which a service rejects this client, if it does; a retry would not help."""
     details = error.details() or ""
     if error.code() in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-        return InvalidInputError(f"{address} turns us away: {details}; look at PERILUNE_TOKEN_FILE or PERILUNE_TOKEN")
+        return InvalidInputError(
+            f"{address} rejects the call: {details}; look at PERILUNE_TOKEN_FILE or PERILUNE_TOKEN"
+        )
     if "CERTIFICATE_VERIFY_FAILED" in details:
         return InvalidInputError(
             f"the certificate of {address} is not of an authority, or not for a name, that we trust: {details}; "
@@ -149,10 +151,10 @@ def _token_senders(authorization: str) -> list[grpc.aio.ClientInterceptor]:
     ) -> Any:
         metadata = details.metadata or grpc.aio.Metadata()
         metadata.add("authorization", authorization)
-        told = grpc.aio.ClientCallDetails(
+        authorized = grpc.aio.ClientCallDetails(
             details.method, details.timeout, metadata, details.credentials, details.wait_for_ready
         )
-        return await proceed(told, request)
+        return await proceed(authorized, request)
 
     kinds = {
         grpc.aio.UnaryUnaryClientInterceptor: "intercept_unary_unary",

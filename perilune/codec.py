@@ -38,7 +38,7 @@ def unpack(packed: trajectory.PackedArray) -> NDArray:
 
 
 def num_elements(packed: trajectory.PackedArray) -> int:
-    """How many elements were packed. InvalidInputError if the bytes are no whole number of them."""
+    """The number of elements that were packed. InvalidInputError if the bytes are no whole number of them."""
     if packed.dtype not in _NUMPY_OF_DTYPE:
         raise InvalidInputError(f"cannot read an array of dtype {packed.dtype}; known are {sorted(_NUMPY_OF_DTYPE)}")
     name, size = _NUMPY_OF_DTYPE[packed.dtype]

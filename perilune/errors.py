@@ -18,7 +18,7 @@ class PeriluneError(Exception):
 
 
 class InvalidInputError(PeriluneError):
-    """What the caller gave is wrong; trying again without a change cannot help."""
+    """The input is wrong; a retry without a change cannot help."""
 
 
 class TooLargeError(InvalidInputError, ValueError):
@@ -30,7 +30,7 @@ class RecipeError(InvalidInputError):
 
 
 class SettingsError(InvalidInputError):
-    """What a program was given to work with cannot be used, and a restart would not help: exit status 2."""
+    """A program's settings cannot be used, and a restart would not help: exit status 2."""
 
 
 RECIPE_IS_KEPT = (
@@ -39,7 +39,7 @@ RECIPE_IS_KEPT = (
 
 
 def verdict(error: PeriluneError) -> str:
-    """Why a run failed, as its reason says it: of what the recipe asks for, that resuming would not help."""
+    """A failed run's reason; for an error of the recipe it adds that resuming would not help."""
     is_of_recipe = isinstance(error, InvalidInputError) and not isinstance(error, SettingsError)
     return f"{error}; {RECIPE_IS_KEPT}" if is_of_recipe else str(error)
 
@@ -73,7 +73,7 @@ class OverloadedError(PeriluneError):
 
 
 class UnauthenticatedError(PeriluneError):
-    """The service asks who calls, and was not told, or does not know the token."""
+    """The call has no token, or one that the service does not know."""
 
 
 class PermissionDeniedError(PeriluneError):
@@ -117,7 +117,7 @@ _ERROR_OF_STATUS: dict[grpc.StatusCode, type[PeriluneError]] = {
     grpc.StatusCode.DATA_LOSS: WeightStreamError,
 }
 
-# Trailers of a refusal that says when to come again, in milliseconds: for readers, and for gRPC's own retries.
+# Trailers of a rejection that says when to retry, in milliseconds: for readers, and for gRPC's own retries.
 RETRY_AFTER = "retry-after-ms"
 _RETRY_PUSHBACK = "grpc-retry-pushback-ms"
 # gRPC's own refusal of a message has the status of a full queue; but it would be refused again.

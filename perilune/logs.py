@@ -1,4 +1,4 @@
-"""How a service writes its log."""
+"""A service's log: its format, and a limit on repetitions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Sparing(logging.Filter):
         self._said: dict[tuple[str, str], tuple[float, int]] = {}  # when last, and how often since
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether to write a record. All are of one kind whose message begins with the same line."""
+        """Decides whether to write a record. All are of one kind whose message begins with the same line."""
         kind, now = (record.name, str(record.msg).partition("\n")[0]), self._clock()
         said_at, num_since = self._said.get(kind, (-REPEAT_S, 0))
         if now - said_at < REPEAT_S:

@@ -9,7 +9,7 @@ Z_95 = 1.959963984540054  # two-sided 95 % quantile of the normal distribution
 
 
 def finite(value: Any) -> Any:
-    """The same document with None for every number that JSON cannot write: NaN and the infinities.
+    """Copies a document with None for every number that JSON cannot write: NaN and the infinities.
 
     >>> finite({"loss": float("nan"), "reward": [0.5]})
     {'loss': None, 'reward': [0.5]}

@@ -1,6 +1,6 @@
 """A run's curves in other tools: TensorBoard's event files, Weights & Biases.
 
-They are written from what the master knows, by whoever asks for them, while the run goes on or long after: neither the
+They are written from what the master knows, on request, while the run goes on or long after: neither the
 master nor the trainer knows these tools.
 """
 
@@ -32,7 +32,7 @@ class Point:
 
 
 class Writer(Protocol):
-    """Where points go."""
+    """A destination of points."""
 
     def write(self, point: Point) -> None:
         """Adds a version's values."""
@@ -102,7 +102,7 @@ class WandbWriter:
 
 @dataclass
 class News:
-    """What has been written of a run, so that each point is written once."""
+    """The points that were written of a run, so that each is written once."""
 
     _versions: set[int] = field(default_factory=set)
     _evaluations: set[tuple[int, str]] = field(default_factory=set)

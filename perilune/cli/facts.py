@@ -1,4 +1,4 @@
-"""What commands say of a run: states, figures, durations and ledgers in words."""
+"""Facts of a run as commands print them: states, figures, durations and ledgers in words."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def state_name(state: RunState.ValueType) -> str:
 
 
 def reason_of(run: Run) -> str:
-    """Why the run is in its state, where that says more than the state itself."""
+    """The reason for the run's state, where it says more than the state itself."""
     reason = "" if run.reason == state_name(run.state) else run.reason
     return "; ".join(filter(None, (reason, run.problem)))
 

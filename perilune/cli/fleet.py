@@ -35,7 +35,7 @@ class Member:
 
 
 def members(workers: Sequence[Worker]) -> list[Member]:
-    """Who got the weights from whom, each below its source; trainers first, then who has no version or source."""
+    """The fleet as a tree, each member below its source of weights; trainers first, then those without a version."""
     by_address = {worker.address: worker for worker in workers if worker.address}
     newest: dict[str, int] = {}
     for worker in workers:
@@ -71,7 +71,8 @@ def show(home: Path, master: str | None, as_json: bool) -> None:
         print_unbroken(console, _table(found))
     else:
         console.print(
-            "nobody has joined the fleet; `perilune serve rollout --master HOST:PORT` starts a worker", soft_wrap=True
+            "no worker has joined the fleet; `perilune serve rollout --master HOST:PORT` starts a worker",
+            soft_wrap=True,
         )
 
 
@@ -204,7 +205,7 @@ def _trouble(worker: Worker) -> str:
 
 
 def _place(worker: Worker) -> str:
-    """As `docker ps` and `ps` name it."""
+    """The process as `docker ps` and `ps` name it."""
     process = f"{worker.host} process {worker.pid}" if worker.pid else ""
     return ", ".join(filter(None, [process, worker.address]))
 

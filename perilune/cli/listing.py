@@ -57,7 +57,7 @@ def _asked(home: Path, master: str | None) -> list[Run]:
 
 
 def _note(run: Run) -> str:
-    """What a reader of the list has to know of a run beside its line."""
+    """A note that a reader of the list needs beside the run's line."""
     return facts.reason_of(run) if run.problem or run.state == RunState.RUN_STATE_INTERRUPTED else ""
 
 

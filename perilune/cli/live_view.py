@@ -72,7 +72,7 @@ DETAILS = (  # a metric of a version, how it is called here, its unit
 
 @dataclass
 class RunView:
-    """What is known of a run so far. Times are seconds of one monotonic clock."""
+    """The state of a run as known so far. Times are seconds of one monotonic clock."""
 
     run: Run = field(default_factory=Run)
     versions: dict[int, Version] = field(default_factory=dict)
@@ -254,7 +254,7 @@ def _fleet(fleet: Iterable[Worker]) -> Text:
         line.append(" · " if line else "", style="dim")
         line.append(worker.id, style="bold yellow" if worker.trouble else "")
         line.append(f" {shown_version(worker.policy)}" if worker.HasField("policy") else "", style="dim")
-    return line or Text("nobody has joined yet", style="dim")
+    return line or Text("no worker has joined yet", style="dim")
 
 
 # --- In plain lines -----------------------------------------------------------------------------------------------
@@ -275,7 +275,7 @@ class News:
     clock_s: float = 0.0  # of the line before: a snapshot that was long on its way sets no line's time back
 
     def lines(self, view: RunView, now: float) -> list[str]:
-        """What is new since the last call."""
+        """Lines for what is new since the last call."""
         found = [*self._state(view), *self._warmup(view), *self._evaluations(view), *self._iteration(view)]
         found += view.notices[self.num_notices :]
         self.num_notices = len(view.notices)
@@ -329,7 +329,7 @@ class News:
 
 
 def _whereabouts(view: RunView) -> str:
-    """Where the run is, in a line."""
+    """The run's progress, in a line."""
     run, ledger = view.run, view.run.ledger
     if not run.id:
         return "waiting for the master"
@@ -361,7 +361,7 @@ async def follow(client: AsyncRunClient, run_id: str, console: Console, *, live:
 
     Args:
         live: draw over the terminal; otherwise a line now and then.
-        view: filled while the run goes on; whoever holds it may set `notice`.
+        view: filled while the run goes on; its holder may set `notice`.
 
     Raises:
         UnavailableError: the master did not come back within a minute.

@@ -93,7 +93,7 @@ def _shown(number: int, prompt: Prompt, ids: list[int], tokenizer: Any) -> Itera
 
 
 async def _graded(recipe: Recipe, prompt: Prompt) -> list[str]:
-    """How each grader takes the reference answer; a warning where the first does not find it right."""
+    """Each grader's score of the reference answer; a warning where the first does not find it right."""
     from services.reward import scoring
     from services.reward.graders.grader import Sample
     from services.reward.processes import Processes

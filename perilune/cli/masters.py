@@ -1,4 +1,4 @@
-"""How the command line finds a master: told, running on this home, or started for a moment to read."""
+"""The command line's master: the one named, the one that runs on this home, or one started for a moment to read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run did, for people and for programs: accuracy before and after, curves, samples, weights, ledger."""
+"""A run's report, for people and for programs: accuracy before and after, curves, samples, weights, ledger."""
 
 from __future__ import annotations
 
@@ -176,7 +176,7 @@ def print_report(console: Console, report: Report) -> None:
 
 
 def render(report: Report) -> RenderableType:
-    """What is drawn of the report, section by section; what there is nothing to say about is left out."""
+    """Renders the report, section by section; empty sections are left out."""
     parts = [
         _headline(report.run),
         _accuracy(report.run),
@@ -290,7 +290,7 @@ def _samples(pairs: Sequence[Pair]) -> RenderableType | None:
 
 
 def _question(sample: ScoredTrajectory) -> str:
-    """What was asked last; a response begun is no question."""
+    """The last question; a response begun is none."""
     asked = [turn.content for turn in sample.trajectory.prompt.messages if turn.role != "assistant"]
     return _shortened(asked[-1] if asked else "")
 
@@ -309,7 +309,7 @@ def _verdict(score: Score) -> Text:
 
 
 def places(report: Report) -> list[Text]:
-    """Where the run's files lie, and how its weights are loaded: a line each."""
+    """Lists the run's files, and how its weights are loaded: a line each."""
     path = report.run.model_path
     load = f'AutoModelForCausalLM.from_pretrained("{path}")' if path else None
     rows = [("weights", path), ("", load), ("curves", report.curves), ("logs", report.log_dir)]

@@ -26,8 +26,8 @@ def evaluate(
     without = Counter(_status(score) for score in scores if score.status != SCORE_STATUS_OK)
     print(json.dumps(finite(asdict(found) | {"accuracy": found.accuracy})) if as_json else _as_text(found))
     if without:
-        told = ", ".join(f"{count} {status}" for status, count in without.items())
-        print(f"without a score: {told}", file=sys.stderr)
+        statuses = ", ".join(f"{count} {status}" for status, count in without.items())
+        print(f"without a score: {statuses}", file=sys.stderr)
     return 1 if without else 0
 
 

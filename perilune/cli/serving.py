@@ -23,7 +23,7 @@ def exec_nats() -> NoReturn:
     """Becomes a NATS server that stores in the home, and keeps the home's lock for as long as it runs.
 
     Raises:
-        InvalidInputError: it would be open to others with nobody asking who calls.
+        InvalidInputError: it would be open to others without authentication.
         StateError: a cluster of this home runs its own.
         MissingDependencyError: there is no nats-server.
     """

@@ -41,7 +41,7 @@ DEFAULT_HOME = Path("runs")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run is worked on: a home of this machine, or the services of a master."""
+    """The services that a run is submitted to: a home of this machine, or the services of a master."""
 
     home: Path
     master: str | None
@@ -53,7 +53,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Screen:
-    """How a run is shown: drawn or in lines, and whether stdout is kept for JSON."""
+    """The display of a run: drawn or in lines, and whether stdout is kept for JSON."""
 
     draw: bool
     as_json: bool

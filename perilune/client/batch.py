@@ -1,4 +1,4 @@
-"""What is still to be scored of many requests: shared by both reward clients."""
+"""The requests of a batch that are still to be scored: shared by both reward clients."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Batch:
         self._pause_s = _FIRST_PAUSE_S
 
     def calls(self) -> list[tuple[list[int], ScoreBatchRequest]]:
-        """What is to be asked now: the indexes of the requests, and the message that holds them."""
+        """The next calls: the indexes of the requests, and the message that holds them."""
         calls: list[tuple[list[int], ScoreBatchRequest]] = []
         num_bytes = 0
         for index, request in self._waiting.items():
@@ -46,12 +46,12 @@ class Batch:
         return calls
 
     def asked_s(self) -> float:
-        """What the service is given: a busy one takes up a batch late, and its scores have a way to go."""
+        """The deadline that the service is given: a busy one takes up a batch late, and its scores have a way to go."""
         remaining_s = self._until - time.monotonic()
         return max(0.001, remaining_s - min(1.0, 0.15 * remaining_s))
 
     def patience_s(self) -> float:
-        """When a call is given up: the service ends it by itself, and so this is only for one that does not."""
+        """The timeout of a call, for a service that does not end it by itself at the deadline."""
         return max(0.0, self._until - time.monotonic()) + PATIENCE_S
 
     def is_final(self, index: int, score: Score) -> bool:
@@ -62,7 +62,7 @@ class Batch:
         return True
 
     def pause_s(self, failure: PeriluneError | None) -> float | None:
-        """How long to wait before the next calls; None if nothing is waiting. Raises the failure if there is no time
+        """The pause before the next calls; None if nothing is waiting. Raises the failure if there is no time
         left, or trying again cannot help."""
         if failure and not isinstance(failure, UnavailableError | OverloadedError):
             raise failure

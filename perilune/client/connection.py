@@ -1,4 +1,4 @@
-"""What the clients share: a channel that tries again, who calls, a deadline for every call, Perilune's own errors."""
+"""Shared by the clients: a channel that retries, credentials, a deadline for every call, Perilune's own errors."""
 
 from __future__ import annotations
 

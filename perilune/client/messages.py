@@ -56,7 +56,7 @@ def _problem(value: Any, field: Any) -> str:
 
 
 def _half_character(value: Any) -> str:
-    """Where a text has half a character, in whatever holds it; empty if nowhere."""
+    """Finds the first text with half a character (a lone surrogate), in any container; empty if there is none."""
     if isinstance(value, str):
         places = (place for place, character in enumerate(value) if "\ud800" <= character <= "\udfff")
         place = next(places, None)
@@ -67,7 +67,7 @@ def _half_character(value: Any) -> str:
 
 
 def _wanted(field: Any) -> str:
-    """What a field takes, in words."""
+    """The values that a field takes, in words."""
     if field.message_type and field.message_type.GetOptions().map_entry:
         return f"a table of {_wanted(field.message_type.fields_by_name['value']).partition(' ')[2]}s by name"
     kinds = {

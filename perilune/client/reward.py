@@ -34,7 +34,7 @@ Grader = str | Mapping[str, Any] | GraderChoice  # a name, {"name": …, "weight
 
 
 class ScoreOptions(TypedDict, total=False):
-    """What a request may say, beside what every one does."""
+    """Optional arguments of a request."""
 
     conversation: Iterable[Message]  # the turns before the response, where the question was more than one message
     images: Iterable[Image]  # of the question

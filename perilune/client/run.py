@@ -95,11 +95,11 @@ class RunClient(Connection):
         return self._call(self._stub.ResumeRun, request).run
 
     def ledger(self, run_id: str) -> Ledger:
-        """Where every sample of the run went."""
+        """The ledger: what became of every sample of the run."""
         return self._call(self._stub.GetLedger, message(GetLedgerRequest, run_id=run_id)).ledger
 
     def fleet(self) -> GetFleetResponse:
-        """Who is in the fleet and which version each serves, and the work that waits for whom."""
+        """The fleet's members with the version that each serves, and the queues of work."""
         return self._call(self._stub.GetFleet, GetFleetRequest())
 
     def samples(

@@ -42,7 +42,7 @@ Files = Mapping[str, Content]
 
 
 class RunOptions(TypedDict, total=False):
-    """What a program may be given, beside its source."""
+    """Optional arguments of a program."""
 
     stdin: Content  # what it reads
     arguments: Sequence[str]  # of its command line
@@ -54,7 +54,7 @@ class RunOptions(TypedDict, total=False):
 
 
 class SessionOptions(TypedDict, total=False):
-    """What an interpreter may be given."""
+    """Optional arguments of an interpreter."""
 
     files: Files | None  # what lies in its work folder
     limits: Limits | None  # unset ones are the service's defaults
@@ -108,7 +108,7 @@ class SandboxClient(Connection):
         return self._call(self._stub.ListImages, ListImagesRequest()).images
 
     def status(self) -> GetStatusResponse:
-        """What isolation is in force, the limits, and how busy the service is."""
+        """The isolation in force, the limits, and the service's load."""
         return self._call(self._stub.GetStatus, GetStatusRequest())
 
 
@@ -231,7 +231,7 @@ def run_request(
     return_files: Sequence[str] = (),
     image: str = "",
 ) -> RunRequest:
-    """What `run` sends."""
+    """The request that `run` sends."""
     return message(
         RunRequest,
         program=message(Program, language=language, source=source, files=write_files(files or {}), image=image),
@@ -250,13 +250,13 @@ def session_request(
     idle_s: float | None = None,
     image: str = "",
 ) -> CreateSessionRequest:
-    """What `session` sends."""
+    """The request that `session` sends."""
     given = write_files(files or {})
     return message(CreateSessionRequest, language=language, files=given, limits=limits, idle_s=idle_s, image=image)
 
 
 def execute_request(session_id: str, source: str, wall_s: float | None) -> ExecuteRequest:
-    """What `execute` sends."""
+    """The request that `execute` sends."""
     return message(ExecuteRequest, session_id=session_id, source=source, wall_s=wall_s)
 
 
@@ -266,7 +266,7 @@ def write_files(files: Files) -> list[File]:
 
 
 def text(output: Output) -> str:
-    """What a stream said, as text: `text(answer.execution.stdout)`. Bytes that are no UTF-8 become U+FFFD."""
+    """Decodes a stream as text: `text(answer.execution.stdout)`. Bytes that are no UTF-8 become U+FFFD."""
     return output.content.decode("utf-8", "replace")
 
 

@@ -12,7 +12,7 @@ from perilune.api.reward.v1.reward_pb2 import Component, Score
 
 
 class ScoreStatus(IntEnum):
-    """What became of a score; equal to the number that the message has."""
+    """The status of a score; equal to the number that the message has."""
 
     SCORE_STATUS_UNSPECIFIED = reward_pb2.SCORE_STATUS_UNSPECIFIED
     SCORE_STATUS_OK = reward_pb2.SCORE_STATUS_OK

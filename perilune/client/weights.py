@@ -29,7 +29,7 @@ class WeightsClient(Connection):
         self._stub = WeightServiceStub(self._channel)
 
     def versions(self, run_id: str) -> ListVersionsResponse:
-        """What is kept, and which of it is served."""
+        """The versions that are kept, and the one that is served."""
         return self._call(self._stub.ListVersions, message(ListVersionsRequest, run_id=run_id))
 
     def pin(self, run_id: str, number: int, pinned: bool = True) -> None:

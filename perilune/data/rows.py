@@ -1,4 +1,4 @@
-"""What a row of data says: texts, numbers and conversations under keys, taken as they are or refused by name."""
+"""Fields of a row of data: texts, numbers and conversations under keys, taken as they are or refused by name."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What an author of graders shares with the reward service: plug-ins, labelled answers, judges' prompts, code tests."""
+"""Shared by authors of graders and the reward service: plug-ins, labelled answers, judges' prompts, code tests."""

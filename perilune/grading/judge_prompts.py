@@ -1,10 +1,10 @@
-"""How a generative judge is asked, and when what it says is a verdict (k1.5 §2.3.5: the chain-of-thought reward model).
+"""The prompts of a generative judge, and the form of its verdict (k1.5 §2.3.5: the chain-of-thought reward model).
 
 The judge reasons, then ends with one JSON object that carries the id it was given:
 
     {"id": "284650193377", "verdict": "correct"}
 
-The id is random, new for every question, and marks where each quoted text begins and ends. Whoever wrote the answer
+The id is random, new for every question, and marks where each quoted text begins and ends. The answer's author
 could not know it: a verdict that the answer holds has no id or a wrong one, and a fence that it closes is not ours.
 Anything but one such object at the very end, of exactly this form, is no verdict, which is neither right nor wrong.
 
@@ -114,12 +114,12 @@ def judge_prompt(
 
 
 def write_verdict(prompt_id: str, correct: bool) -> str:
-    """What a judge's reply ends with."""
+    """The end of a judge's reply."""
     return _Verdict(id=prompt_id, verdict="correct" if correct else "incorrect").as_text()
 
 
 def read_verdict(reply: str, prompt_id: str) -> bool | None:
-    """Whether the judge calls the answer right. None: it does not say, or not in the only form that counts.
+    """Reads the verdict: True for right. None: there is none in the only form that counts.
 
     The object has to be the reply's end. Every other object with the right id must say the same.
     """
@@ -173,7 +173,7 @@ _PLAIN = str.maketrans({"’": "'", "：": ":"})
 
 
 def is_hollow(answer: str) -> bool:
-    """Whether a text is no answer at all: nothing, punctuation, a heading, or the words that only open an answer."""
+    """True for a text that is no answer: nothing, punctuation, a heading, or the words that only open an answer."""
     text = re.sub(r"\s+", " ", answer.translate(_PLAIN)).strip().casefold()
     if not any(unicodedata.category(char)[0] in "LNS" or char in "({[" for char in text):  # letters, numbers, symbols
         return True

@@ -1,4 +1,4 @@
-"""A grader of one's own as a plug-in: one function, served to the reward service from a process of its own.
+"""A custom grader as a plug-in: one function, served to the reward service from a process of its own.
 
     from perilune.grading.plugin import serve_grader
 

@@ -1,8 +1,8 @@
-"""OpenRLHF: what `--reward.remote_url` posts, and what it wants back. Follows OpenRLHF 0.11.
+"""OpenRLHF: the request that `--reward.remote_url` posts, and its response. Follows OpenRLHF 0.11.
 
     --reward.remote_url 'http://127.0.0.1:7042/openrlhf?grader=math'
 
-With a token: `http://perilune:TOKEN@host:7042/…`, for OpenRLHF sends no headers of one's own.
+With a token: `http://perilune:TOKEN@host:7042/…`, for OpenRLHF sends no custom headers.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def read(body: Any) -> list[ScoreRequest]:
 
 
 def answer(values: Sequence[float]) -> dict[str, Any]:
-    """What OpenRLHF reads."""
+    """The response that OpenRLHF reads."""
     return {"rewards": list(values), "scores": list(values), "extra_logs": {}}
 
 

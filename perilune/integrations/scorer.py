@@ -1,4 +1,4 @@
-"""What the adapters share: graders and an address, as plain values that can be pickled and sent to any process."""
+"""Shared by the adapters: graders and an address, as plain values that can be pickled and sent to any process."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Scorer:
     token: str = ""  # PERILUNE_TOKEN if not given
 
     def scores(self, requests: Sequence[ScoreRequest]) -> list[Score]:
-        """Of all requests, in their order. UnavailableError if the service does not answer."""
+        """Scores all requests, in their order. UnavailableError if the service does not answer."""
         client = _client(os.getpid(), self._where(), self.token)
         return client.score_all(requests, self._choices(), self.deadline_s)
 
     def value(self, request: ScoreRequest) -> float:
-        """Of one request. UnscoredError if there is none."""
+        """Scores one request. UnscoredError if there is no value."""
         return self._value(self.scores([request])[0])
 
     async def value_async(self, request: ScoreRequest) -> float:
@@ -85,7 +85,7 @@ class Scorer:
 
 
 def explain(score: Score) -> str:
-    """Why there is no value, in a line."""
+    """The reason for a missing value, in a line."""
     reasons = [
         f"{part.grader}: {part.evidence.get('error', ScoreStatus.Name(part.status))}"
         for part in score.components

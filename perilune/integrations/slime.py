@@ -1,8 +1,8 @@
-"""slime: what `--rm-type remote_rm --rm-url` posts, and what it wants back. Follows slime's rm_hub of 2026.
+"""slime: the request that `--rm-type remote_rm --rm-url` posts, and its response. Follows slime's rm_hub of 2026.
 
     --rm-type remote_rm --rm-url 'http://127.0.0.1:7042/slime?grader=math'
 
-With a token: `http://perilune:TOKEN@host:7042/…`, for slime sends no headers of one's own.
+With a token: `http://perilune:TOKEN@host:7042/…`, for slime sends no custom headers.
 """
 
 from __future__ import annotations
@@ -28,5 +28,5 @@ def read(body: Any) -> list[ScoreRequest]:
 
 
 def answer(values: Sequence[float]) -> float:
-    """What slime reads: the reward is the whole body."""
+    """The response that slime reads: the reward is the whole body."""
     return values[0]

@@ -31,7 +31,7 @@ def reward_function(
     """A rubric's reward function; for the arguments see perilune.integrations.trl.RewardFunction.
 
     A rubric turns an exception of its functions into 0.0. So this one raises none: where there is no score it puts the
-    reason into `state["error"]`, by which a rollout counts as failed, and returns NaN, which nobody can take for a
+    reason into `state["error"]`, by which a rollout counts as failed, and returns NaN, which cannot be taken for a
     reward.
     """
     scorer = Scorer(graders, address, deadline_s, undecided, token)

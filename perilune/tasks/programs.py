@@ -4,9 +4,9 @@
     response   <think> 16 - 7 = 9 , 5 - 2 = 3 , 9 / 3 = 3 , 3 * 2 = 6 , 7 - 6 = 1 </think>
                def f ( x ) : return 3 * x + 1
 
-The reference is a row of the APPS format, whose cases the question does not show: whoever only fits the examples by
-rote fails them. Warm-up traces often guess instead of working it out, as a model does that knows the language and is in
-a hurry; a guess is nearly always wrong, so that under RL only the working pays.
+The reference is a row of the APPS format, whose cases the question does not show: a program that only fits the
+examples fails them. Warm-up traces often guess instead of working it out, as a model does that knows the language and
+is in a hurry; a guess is nearly always wrong, so that under RL only the working pays.
 
 Texts are words separated by single spaces, every one of them in `VOCABULARY`; joined by spaces they are Python.
 """

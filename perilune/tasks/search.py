@@ -53,7 +53,7 @@ class Problem:
 
     @property
     def held_out(self) -> bool:
-        """Whether it is kept for evaluation; the order of the numbers makes no difference."""
+        """True if the problem is kept for evaluation; the order of the numbers makes no difference."""
         content = f"{sorted(self.numbers)} {self.target}"
         return zlib.crc32(content.encode()) % HELD_OUT_IN == 0
 

@@ -1,12 +1,12 @@
-"""The weight stream: how a policy's versions travel from the trainer to a fleet. No torch: bytes and digests.
+"""The weight stream: a policy's versions on their way from the trainer to a fleet. No torch: bytes and digests.
 
 Follows the data:
 
     tensors   a version as tensors of bytes, its layout and its digests
     delta     what changed between two versions, lossless to the bit
     frames    a version as frames, and the stage in which frames become a verified version again
-    server    versions to whoever subscribes: whole, as a delta, or as a chain of them
-    receiver  versions from whoever serves them, verified, for as long as the run lives
+    server    versions to subscribers: whole, as a delta, or as a chain of them
+    receiver  versions from any server of them, verified, for as long as the run lives
     relay     a receiver whose versions are served on while they arrive
     quantized what came in one byte an element, as engines hold it
     adapted   a base and its low-rank adapter, as one policy

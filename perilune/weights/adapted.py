@@ -29,7 +29,7 @@ PREFIX, A_SUFFIX, B_SUFFIX = "base_model.model.", ".lora_A.weight", ".lora_B.wei
 
 
 class AdaptedReceiver:
-    """What `Receiver` is to a policy that is sent as a whole."""
+    """A `Receiver` of a base and its adapter, for a policy that is sent so."""
 
     def __init__(self, base: Receiver, adapter: Receiver) -> None:
         self._base, self._adapter = base, adapter
@@ -40,7 +40,7 @@ class AdaptedReceiver:
         return self._adapter.source
 
     def move(self, addresses: Sequence[str], rank_addresses: Sequence[str] = ()) -> None:
-        """As `Receiver.move`; an adapter is trained on one rank."""
+        """Sets the sources, as `Receiver.move`; an adapter is trained on one rank."""
         for receiver in (self._base, self._adapter):
             receiver.move(addresses)
 
@@ -73,7 +73,7 @@ class AdaptedReceiver:
 
 
 def base_digest(tensors: Sequence[RawTensor]) -> str:
-    """What an adapter's version says of its base. WeightStreamError if it says nothing."""
+    """The digest of the base that an adapter's version names. WeightStreamError if it names none."""
     found = [bytes(raw.data).hex() for raw in tensors if raw.name == BASE_DIGEST]
     if not found:
         raise WeightStreamError("an adapter's version does not name its base")

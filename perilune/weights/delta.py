@@ -1,4 +1,4 @@
-"""What changed between two versions, lossless to the bit.
+"""The difference of two versions, lossless to the bit.
 
 A tensor's elements are taken as unsigned integers of their size, whatever they mean: float, quantised or counter. What
 is written of an element is the difference of the two integers, modulo their range, folded so that small steps up and
@@ -258,7 +258,7 @@ def _compress(content: NDArray[np.uint8]) -> bytes:
 
 
 def _decompress(info: TensorInfo, data: memoryview, most_bytes: int) -> NDArray[np.uint8]:
-    """What was compressed, if it has at most so many bytes: a forged frame must not fill the memory."""
+    """Decompresses at most so many bytes: a forged frame must not fill the memory."""
     try:
         num_bytes = zstandard.frame_content_size(data)
         _check(info, 0 <= num_bytes <= most_bytes)

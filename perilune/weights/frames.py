@@ -83,7 +83,7 @@ def commit_frame(version: PolicyVersion) -> bytes:
 
 
 def read_frame(frame: bytes) -> RawChunk | Manifest | Commit:
-    """What a serialised frame holds. WeightStreamError if it is none."""
+    """Decodes a serialised frame. WeightStreamError if it is none."""
     if chunk := _read_chunk(frame):
         return chunk
     try:

@@ -1,4 +1,4 @@
-"""What the trainer quantised on the way, as the floating-point tensors that an engine holds. No torch.
+"""Dequantises what the trainer quantised for the wire, into an engine's floating-point tensors. No torch.
 
 A matrix W comes as `W`, of one byte an element, and `W.scale`, float32, one a row: W = bytes · scale. The version's
 digest is that of what came, so it names what is served, and not what was trained.

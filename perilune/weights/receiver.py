@@ -1,4 +1,4 @@
-"""The receiving side of the weight stream: verified versions, from whoever serves them, for as long as the run lives.
+"""The receiving side of the weight stream: verified versions, from any server of them, for as long as the run lives.
 
 consumes       frames, from the first of several addresses that answers: a relay, those above it, the trainer
 produces       versions that arrived whole and have their digests
@@ -44,7 +44,7 @@ class StagedVersion:
 
 
 class _Moved(Exception):
-    """The receiver was told of another address, and stands between two versions."""
+    """The receiver was given another address, and stands between two versions."""
 
 
 class Receiver:
@@ -73,7 +73,7 @@ class Receiver:
         return StagedVersion(self.state.manifest, self.state.tensors, self._model_files) if self.state else None
 
     def move(self, addresses: Sequence[str]) -> None:
-        """Where to ask: the nearest first, then those above it, the trainer last. A version on its way may end."""
+        """Sets the sources: the nearest first, then those above it, the trainer last. A version on its way may end."""
         known = tuple(address for address in addresses if address)
         self._has_moved = self._has_moved or (known != self._addresses and known[:1] != (self._address,))
         self._addresses = known

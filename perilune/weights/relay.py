@@ -20,7 +20,7 @@ class Relay(WeightServer):
         return Receiver(run_id, worker_id, adapter, self.stream_of(run_id, adapter, rank), rank)
 
     def policy_receiver(self, run_id: str, worker_id: str, is_adapted: bool) -> ShardedReceiver | AdaptedReceiver:
-        """The same for whoever samples: base and adapter, or the parts of a trainer's ranks, as one policy."""
+        """Makes a receiver for a sampler: base and adapter, or the parts of a trainer's ranks, as one policy."""
         if is_adapted:
             return AdaptedReceiver(self.receiver(run_id, worker_id), self.receiver(run_id, worker_id, STREAM))
         return ShardedReceiver(lambda rank: self.receiver(run_id, worker_id, rank=rank))

@@ -1,10 +1,10 @@
-"""The serving side of the weight stream: a run's newest version to whoever subscribes, from the trainer or a relay.
+"""The serving side of the weight stream: a run's newest version to every subscriber, from the trainer or a relay.
 
     version ─▶ Stream ─▶ plan: whole │ one delta │ a chain of deltas │ what is just arriving ─▶ frames to a subscriber
 
 A payload's frames are made once and sent to all. Nothing is queued for anyone: a subscriber is sent what is newest when
 it is ready for more, so a slow one skips versions. A version that was overtaken while it is being sent may end, but of
-such at most MAX_OVERTAKEN stay in memory; whoever is sent another begins anew with the newest.
+such at most MAX_OVERTAKEN stay in memory; a subscriber of any other starts again with the newest.
 """
 
 from __future__ import annotations
@@ -58,13 +58,13 @@ class Payload:
         self._tell()
 
     def give_up(self) -> None:
-        """No more frames: who is sent this payload begins anew with another one."""
+        """Ends the frames: subscribers of this payload start again with another."""
         self.given_up = True
         self._tell()
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """Who will be sent this payload holds it, from before its first frame on."""
+        """Holds the payload for a subscriber, from before its first frame on."""
         self.num_sending += 1
         try:
             yield
@@ -115,7 +115,7 @@ class Offer:
 
 @dataclass
 class Subscriber:
-    """What a subscriber has; it changes as versions are sent."""
+    """The version that a subscriber has; it changes as versions are sent."""
 
     have: PolicyVersion | None
     sequence: int
@@ -126,7 +126,7 @@ class Subscriber:
 
 
 class Stream:
-    """The versions of one policy that can be had here. Belongs to the event loop's thread."""
+    """The versions of one policy that are served here. Belongs to the event loop's thread."""
 
     def __init__(self, leads: bool) -> None:
         """`leads`: versions are published here, and not relayed from elsewhere."""
@@ -174,7 +174,7 @@ class Stream:
         self._take(state, link, max(self._sequence, manifest.sequence))
 
     def failed(self, payload: Payload) -> None:
-        """What began to arrive will not go on, or was not what it said."""
+        """Gives up the version that began to arrive: it broke off, or failed its check."""
         payload.give_up()
         self._arriving = None
 
@@ -208,7 +208,7 @@ class Stream:
                 await changed.wait()
 
     def _plan(self, subscriber: Subscriber) -> list[Offer]:
-        """What to send next, in order; the last one is the newest version that the subscriber can be brought to."""
+        """Plans the next offers, in order; the last one is the newest version that the subscriber can be brought to."""
         arriving = self._arriving
         if arriving and subscriber.lacks(arriving.manifest.version, arriving.manifest.sequence):
             base = arriving.manifest.base if arriving.manifest.HasField("base") else None
@@ -217,7 +217,7 @@ class Stream:
         whole = self._whole
         if whole is None or whole.manifest.version == subscriber.have:
             return []
-        if self._leads:  # what is published here is the truth, whatever the subscriber was told before
+        if self._leads:  # what is published here is the truth, whatever the subscriber was sent before
             self._sequence = max(self._sequence, subscriber.sequence + 1)
         if not subscriber.lacks(whole.manifest.version, self._sequence):
             return []
@@ -230,7 +230,7 @@ class Stream:
         head = Manifest()
         head.CopyFrom(offer.manifest)
         if offer is not self._arriving:
-            # Half a chain is no publication: whoever breaks off there must still be told of the newest.
+            # Half a chain is no publication: a subscriber that breaks off there must still be offered the newest.
             head.sequence = self._sequence if is_last else subscriber.sequence
             head.more_follows = not is_last
         if subscriber.have is None:
@@ -255,7 +255,7 @@ class Stream:
         self._tell()
 
     def _limit_overtaken(self, dropped: list[Payload]) -> None:
-        """The oldest may end, so that the slowest subscriber gets on too; those after them are given up."""
+        """Lets the oldest end, so that the slowest subscriber makes progress; those after them are given up."""
         self._overtaken = [payload for payload in [*self._overtaken, *dropped] if payload.num_sending]
         for payload in self._overtaken[MAX_OVERTAKEN:]:
             payload.give_up()
@@ -282,7 +282,7 @@ class WeightServer:
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE.full_name, self._handlers()),))
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
-        """By the method's name. What Subscribe responds with is bytes already."""
+        """RPC handlers by the method's name. Subscribe responds with bytes, serialised already."""
         subscribe: grpc.RpcMethodHandler[SubscribeRequest, bytes] = grpc.unary_stream_rpc_method_handler(
             self._subscribe, request_deserializer=SubscribeRequest.FromString, response_serializer=None
         )

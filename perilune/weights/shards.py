@@ -26,7 +26,7 @@ from perilune.weights.tensors import RawTensor, State, manifest_of, state_digest
 
 @dataclass(frozen=True)
 class Part:
-    """What one rank has of a tensor."""
+    """The part of a tensor that one rank holds."""
 
     tensor: RawTensor
     whole_shape: tuple[int, ...]
@@ -106,7 +106,7 @@ def region(states: Sequence[State], name: str, start: Sequence[int], shape: Sequ
 
 
 class ShardedReceiver:
-    """What `Receiver` is to a trainer of one rank, for one of any number, which may change when it starts again."""
+    """A `Receiver` for a trainer of any number of ranks, which may change when it starts again."""
 
     def __init__(self, receiver_of: Callable[[int], Receiver]) -> None:
         """`receiver_of`: makes the receiver of a rank's part, or of the whole where rank 0 is the only one."""
@@ -120,7 +120,7 @@ class ShardedReceiver:
         return self._receivers[0].source
 
     def move(self, addresses: Sequence[str], rank_addresses: Sequence[str] = ()) -> None:
-        """As `Receiver.move`; `rank_addresses`: of all the trainer's ranks, where there are several."""
+        """Sets the sources, as `Receiver.move`; `rank_addresses`: of all the trainer's ranks, if several."""
         num_ranks = max(1, len(rank_addresses))
         if num_ranks != len(self._receivers):
             more = map(self._receiver_of, range(len(self._receivers), num_ranks))
@@ -144,7 +144,7 @@ class ShardedReceiver:
 
 
 def rank_sources(addresses: Sequence[str], rank_addresses: Sequence[str], rank: int) -> list[str]:
-    """Where a rank's part is to be had, of where the run is: the same, but for the trainer, which is the last.
+    """Addresses of a rank's part, from those of the run: the same, but for the trainer, which is the last.
 
     >>> rank_sources(["relay", "trainer"], ["trainer", "trainer-1"], 1)
     ['relay', 'trainer-1']

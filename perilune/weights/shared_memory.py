@@ -52,7 +52,7 @@ class SharedVersions:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with data.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, max(1, manifest.num_bytes))  # or be told now that there is no room
+                os.posix_fallocate(file.fileno(), 0, max(1, manifest.num_bytes))  # or fail now if there is no room
                 for tensor in state.tensors:
                     file.write(tensor.data)
             (self.folder / "writing").write_bytes(manifest.SerializeToString())
@@ -109,7 +109,7 @@ def _mapped(path: Path, manifest: Manifest) -> list[RawTensor]:
 
 
 class SharedReceiver:
-    """In place of `perilune.weights.receiver.Receiver`: versions come through shared memory; nobody need be asked."""
+    """A `Receiver` whose versions come through shared memory, with no connection."""
 
     source = SOURCE
 
@@ -117,10 +117,10 @@ class SharedReceiver:
         self._versions = versions
 
     def move(self, addresses: Sequence[str], rank_addresses: Sequence[str] = ()) -> None:
-        """The trainer is in the same pod, wherever else it can be reached."""
+        """Does nothing: the trainer is in the same pod."""
 
     def expect(self, version: PolicyVersion) -> None:
-        """It is looked for all the time."""
+        """Does nothing: versions are polled all the time."""
 
     async def versions(self) -> AsyncGenerator[StagedVersion]:
         """Every version that is there when it is looked for, for ever. WeightStreamError for one that is damaged."""

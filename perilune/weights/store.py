@@ -1,8 +1,8 @@
 """Versions on disk: the newest few, those that are pinned, and what they are changes of.
 
 A kept version is a file of the stream's own frames, whole or as the change that was sent, so what is read back passes
-the same checks as what arrives. A pin is an empty file beside it: whoever can write to the folder may set one, also
-while a trainer works there.
+the same checks as what arrives. A pin is an empty file beside it, made by any process that can write to the folder,
+also while a trainer works there.
 """
 
 from __future__ import annotations
@@ -56,12 +56,12 @@ class VersionStore:
         self._num_kept = num_kept
 
     def versions(self) -> list[KeptVersion]:
-        """What is there, in the order of writing; half-written files are none."""
+        """Lists the versions in the order of writing, without half-written ones."""
         paths = self.folder.glob(f"*{SUFFIX}") if self.folder.is_dir() else []
         return [_describe(path) for path in sorted(paths, key=_order)]
 
     def add(self, state: State, delta: Delta | None, model_files: Mapping[str, bytes]) -> None:
-        """Writes a version, and removes what nobody needs any more. A version that is there already stays."""
+        """Writes a version, and removes those no longer needed. A version that is there already stays."""
         there = self.versions()
         if any(kept.version == state.version for kept in there):
             return

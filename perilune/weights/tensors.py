@@ -39,7 +39,7 @@ class State:
 
     @staticmethod
     def of(number: int, tensors: Sequence[RawTensor]) -> State:
-        """Takes tensors, which nobody changes any more, as a version."""
+        """Takes tensors, which must not change any more, as a version."""
         return State(manifest_of(number, tensors), tensors)
 
     @property
@@ -109,5 +109,5 @@ def check_layout(manifest: Manifest) -> None:
 
 
 def payload_bytes_of(manifest: Manifest) -> int:
-    """Of the chunks that follow a manifest, together."""
+    """The size of the chunks that follow a manifest, together."""
     return manifest.payload_bytes if manifest.HasField("base") else manifest.num_bytes

@@ -1,4 +1,4 @@
-"""Whether what a program said is what was expected. Pure functions; the kind of comparison is always named.
+"""Comparison of a program's output with what was expected. Pure functions; the kind of comparison is always named.
 
 Everything here reads what a hostile program wrote: time is linear in the text (unordered lines: n log n), and nothing
 is evaluated.
@@ -131,7 +131,7 @@ def _clean_lines(text: bytes) -> list[bytes]:
 
 
 def _close(comparison: Comparison, expected: bytes, actual: bytes) -> bool:
-    """In decimal, so that large integers are not rounded into each other."""
+    """Compares in decimal, so that large integers are not rounded into each other."""
     relative, absolute = _tolerances(comparison)
     try:
         a, b = Decimal(expected.decode()), Decimal(actual.decode())
@@ -175,7 +175,7 @@ def _same_number(comparison: Comparison, expected: float, actual: float) -> bool
 
 
 def _is_whole(number: float) -> bool:
-    """Whether it counts something: an integer, or a float that is one and holds its every digit."""
+    """True for a whole number: an integer, or a float that is one and holds its every digit."""
     return isinstance(number, int) or (abs(number) < _EXACT_FLOATS and number.is_integer())
 
 

@@ -22,7 +22,7 @@ class JailSettings(Settings):
     model_config = SettingsConfigDict(env_prefix="PERILUNE_SANDBOX_")
 
     # The isolation levels that are accepted, by name; the strongest that the host allows is taken, and the service
-    # does not start where none can be had. The weaker ones (landlock, rlimits) must be asked for in words; so must
+    # does not start where none is available. The weaker ones (landlock, rlimits) must be asked for by name; so must
     # gvisor, for it is slower.
     levels: Annotated[frozenset[Level], NoDecode] = frozenset(("namespaces", "user-namespaces"))
     num_slots: PositiveInt = os.cpu_count() or 1  # jobs that run at a time
@@ -40,7 +40,7 @@ class JailSettings(Settings):
 
 
 def _shared_data() -> Path:
-    """Where a machine's own data lie, or a user's: every slot's uid must be able to come here."""
+    """The folder of a machine's own data, or a user's: every slot's uid must be able to enter it."""
     return Path("/var/lib") if os.getuid() == 0 else Path.home() / ".local" / "share"
 
 

@@ -17,7 +17,7 @@ from perilune.api.sandbox.v1 import sandbox_pb2 as api
 
 
 class Verdict(IntEnum):
-    """What became of a program; the numbers are those of the API."""
+    """The verdict on a program; the numbers are those of the API."""
 
     OK = api.VERDICT_OK
     WRONG_ANSWER = api.VERDICT_WRONG_ANSWER
@@ -33,13 +33,13 @@ class Verdict(IntEnum):
 
     @property
     def is_the_sandboxs_fault(self) -> bool:
-        """Whether this says nothing about the program, and a retry may help."""
+        """True if this says nothing about the program, and a retry may help."""
         return self in (Verdict.INFRASTRUCTURE_ERROR, Verdict.CANCELLED)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one job, its whole process tree together."""
+    """The limits of one job, for its whole process tree together."""
 
     cpu_s: float = 10.0
     wall_s: float = 30.0
@@ -96,7 +96,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Output:
-    """What a stream said; `content` is cut at the limit, `num_bytes` is the full length."""
+    """The output of a stream; `content` is cut at the limit, `num_bytes` is the full length."""
 
     content: bytes = b""
     num_bytes: int = 0
@@ -109,7 +109,7 @@ class Output:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job. CPU time and memory are those of the whole process tree."""
+    """The outcome of a job. CPU time and memory are those of the whole process tree."""
 
     verdict: Verdict
     reason: str = ""
@@ -156,7 +156,7 @@ class Conversation(Protocol):
 
 
 class Jail(Protocol):
-    """Where jobs run: a pool of slots under one isolation level."""
+    """A place to run jobs: a pool of slots under one isolation level."""
 
     @property
     def isolation(self) -> Isolation:

@@ -139,7 +139,7 @@ class _Case:
             self._harness = None
 
     async def compile(self) -> Outcome | None:
-        """What the compiler says of the program, where there is one."""
+        """Compiles the program, where its language has a compiler, and gives the outcome."""
         async with self._builds.ready(self._runs(), self._compile_limits) as runnable:
             return runnable.compilation
 
@@ -184,7 +184,7 @@ class _Case:
         return self._program
 
     def _name(self) -> str:
-        """What the program is asked for: a function, or the module that the tests import it as."""
+        """The name that the tests use: a function, or the module that the tests import it as."""
         case = self._case
         return {
             "call": case.call.function,
@@ -333,7 +333,7 @@ async def _join(program: Conversation, tests: Conversation) -> dict[str, str] | 
 
 
 async def _end(program: Conversation) -> Outcome:
-    """What became of the program; that we ended it ourselves is no news."""
+    """Waits for the program's outcome; that we ended it ourselves is not part of it."""
     outcome = await program.end()
     return replace(outcome, reason="") if outcome.verdict == Verdict.OK else outcome
 
@@ -388,7 +388,7 @@ def _entry_point(case: api.TestCase) -> str:
 
 
 def _harness(program: api.Program, kind: str) -> Harness | None:
-    """What calls the program, for a test of this kind; None where it is simply run. InvalidInputError if neither."""
+    """The harness that calls the program for a test of this kind; None if it is simply run. InvalidInputError."""
     if kind == "stdio":
         return None
     language = language_named(program.language)

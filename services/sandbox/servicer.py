@@ -227,7 +227,7 @@ def _largest(settings: SandboxSettings) -> Limits:
 
 
 def _check_strings(request: api.RunRequest) -> None:
-    """What becomes arguments and environment of a process."""
+    """Checks the arguments and environment of a process. InvalidInputError."""
     for text in (*request.arguments, *request.environment, *request.environment.values()):
         if "\0" in text:
             raise InvalidInputError("arguments and environment cannot hold a NUL character")

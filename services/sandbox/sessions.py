@@ -32,7 +32,7 @@ OpenJail = Callable[[], AbstractAsyncContextManager[Jail]]
 
 @dataclass(frozen=True)
 class Execution:
-    """What an execution said; `alive` is false where the interpreter ended with it."""
+    """The result of an execution; `alive` is false where the interpreter ended with it."""
 
     outcome: Outcome
     result: str = ""
@@ -182,7 +182,7 @@ class Sessions:
         return answer
 
     async def _bury(self, session: _Session, in_time: bool) -> Outcome:
-        """What an interpreter died of; a death without a limit is the work of what it executed."""
+        """The outcome of an interpreter that died; a death without a limit is the work of what it executed."""
         outcome = await session.program.end()
         await self.close(session.id)
         if not in_time:

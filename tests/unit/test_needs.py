@@ -1,4 +1,4 @@
-"""What a run needs is asked of its recipe; a grader of one's own is a function of a file, or answers somewhere."""
+"""What a run needs is asked of its recipe; a custom grader is a function of a file, or an address."""
 
 from __future__ import annotations
 

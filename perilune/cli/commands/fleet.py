@@ -42,7 +42,7 @@ def fleet_serve(
     home: Home = DEFAULT_HOME,
     master: Master = None,
 ) -> None:
-    """Have the fleet serve an older version, and hold back newer ones until told otherwise."""
+    """Have the fleet serve an older version, and hold back newer ones until `perilune fleet serve RUN` ends it."""
     from perilune.cli import fleet as fleets
 
     fleets.serve(run, version, home, master)

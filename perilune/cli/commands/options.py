@@ -1,4 +1,4 @@
-"""What several commands take, and how each ends."""
+"""Options of several commands, and how each command ends."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the formats share: reading a dataset's row with errors that say what is wrong with it."""
+"""Shared by the formats: reading a dataset's row with errors that say what is wrong with it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def request(
 
 
 def method_of(source: str, function: str, language: str = "python") -> str:
-    """Where a program keeps a function that was asked for: in a class Solution, as LeetCode has it, or bare."""
+    """The path of the function in a program: in a class Solution, as LeetCode has it, or bare."""
     if language_called(language) != "python":
         return f"Solution.{function}" if _SOLUTION.search(source) else function
     names, methods = _defined(source)

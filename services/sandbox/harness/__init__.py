@@ -1,4 +1,4 @@
-"""How a program is called from outside its process: by its own tests, or with JSON arguments.
+"""Calls of a program from outside its process: by its own tests, or with JSON arguments.
 
 A harness turns the program, and its tests, into two programs that talk: `candidate` waits for calls, `tests` makes
 them. They run in two jobs, and the judge passes their lines on. What the tests expect stays in the tests' job; only

@@ -37,7 +37,7 @@ class DamagedImageError(InvalidInputError):
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer: where it lies, and the digests of it as it lies there (where it is told) and unpacked."""
+    """One layer: its path, and its digests as packed (where the archive states it) and unpacked."""
 
     path: str
     digest: str
@@ -46,7 +46,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an image is made of, its lowest layer first."""
+    """The layers of an image, the lowest first."""
 
     digest: str  # of the configuration: what Docker calls the image's id
     environment: Mapping[str, str]
@@ -54,7 +54,7 @@ class Manifest:
 
 
 class Archive(Protocol):
-    """Where an image's files come from."""
+    """The source of an image's files."""
 
     def open(self, path: str) -> IO[bytes]:
         """A file by its path in the archive. DamagedImageError: there is none."""

@@ -1,7 +1,7 @@
 """Unpacks layers into a folder, one upon the other, whatever they hold: nothing is ever written outside the folder.
 
 Every path is resolved by the kernel beneath the folder, with the folder as its root, so that links that lower layers
-made lead within it. Owners become ours, and nobody's rights are more than to read and to run: no set-user-id, no
+made lead within it. Owners become ours, and no one has rights beyond reading and running: no set-user-id, no
 device, no pipe, no socket, no extended attribute. Whiteouts remove what lower layers had. (OCI image specification,
 "Image Layer Filesystem Changeset".)
 """

@@ -23,7 +23,7 @@ _UNFINISHED = ".unfinished-"
 
 
 class Store:
-    """The images of a folder. Whoever uses one holds it (a shared lock), and it is not removed meanwhile."""
+    """The images of a folder. An image in use is held by a shared lock, and not removed meanwhile."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -1,4 +1,4 @@
-"""Which languages an image has: their programs are looked for in it, and asked for their versions in a jail."""
+"""The languages of an image: their programs are looked for in it, and asked for their versions in a jail."""
 
 from __future__ import annotations
 

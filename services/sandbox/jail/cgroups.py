@@ -23,7 +23,7 @@ _STARVED_TIMES = 500  # that the limit was met; in 50 ms a starved group meets i
 
 @dataclass(frozen=True)
 class Charge:
-    """What a job has used since its group was armed."""
+    """The resources that a job has used since its group was armed."""
 
     cpu_s: float
     peak_memory_bytes: int
@@ -44,7 +44,7 @@ class Cgroup(Protocol):
         """Reads what the group has used since it was armed."""
 
     def is_starved(self) -> bool:
-        """Whether, since this was last asked, the kernel made room over and over in a group full of what must stay.
+        """True if, since the last call, the kernel kept reclaiming memory in a group full of what must stay.
 
         Such a job gets no further, and the kernel can leave it so for long before it kills: each time it finds a page
         of the program's code to drop, which is read in again at once.
@@ -116,7 +116,7 @@ class _Peak(Protocol):
 
 
 class _Group:
-    """What both versions do alike with files of their own names."""
+    """The operations that both versions share, with files of their own names."""
 
     _limit: _File
     _usage: _File
@@ -331,7 +331,7 @@ def _own_groups() -> dict[str, str]:
 
 
 def _mounts(kind: str) -> dict[str, tuple[str, Path]]:
-    """Where a kind of cgroup file system is mounted: its root within the hierarchy and the folder, by controller."""
+    """Mount points of a kind of cgroup file system: its root within the hierarchy and the folder, by controller."""
     mounts = {}
     for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         left, _, right = line.partition(" - ")

@@ -97,7 +97,7 @@ def _wanted(root: int, patterns: Sequence[str]) -> set[str]:
 
 
 def _matches(path: str, glob: str) -> bool:
-    """Whether a path matches: `**` stands for any folders, `*` stays within one."""
+    """True if a path matches: `**` stands for any folders, `*` stays within one."""
     return _parts_match(path.split("/"), glob.split("/"))
 
 

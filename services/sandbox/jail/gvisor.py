@@ -142,7 +142,7 @@ def read_log(report: Report, log: int) -> Report:
 
 @dataclass
 class Overhead:
-    """What a job takes in which the program does nothing."""
+    """The resources of a job whose program does nothing."""
 
     cpu_s: float = 0.0
     memory_bytes: int = 0

@@ -54,7 +54,7 @@ def remember_names() -> None:
 
 
 def runs_warm(argv: Sequence[str], variables: Mapping[str, str]) -> bool:
-    """Whether the warm interpreter can stand in: for a script, -c or -m, and variables that it was started with."""
+    """True if the warm interpreter can be used: for a script, -c or -m, and variables that it was started with."""
     if any(name.startswith("PYTHON") and _STARTED_WITH.get(name) != value for name, value in variables.items()):
         return False
     arguments = _without_flags(argv)
@@ -98,7 +98,7 @@ def _renew(argv: Sequence[str], variables: Mapping[str, str]) -> None:
 def _stream(
     descriptor: int, mode: str, name: str, errors: str, unbuffered: bool, line_buffering: bool = False
 ) -> io.TextIOWrapper:
-    """As `create_stdio` makes it: lines end with "\\n" alone, and unbuffered output has no buffer at all."""
+    """Makes a stream as `create_stdio` does: lines end with "\\n" alone, and unbuffered output has no buffer at all."""
     raw = io.FileIO(descriptor, mode, closefd=False)
     raw.name = name
     through = unbuffered and mode == "w"
@@ -181,7 +181,7 @@ def _tell(error: BaseException) -> int:
 
 
 def _caught(call: Callable[[], object]) -> BaseException | None:
-    """What the call raised, if anything: it runs the program's own code."""
+    """Catches what the call raises, if anything: it runs the program's own code."""
     try:
         call()
     except BaseException as error:  # noqa: BLE001 - it is the program's, and is reported as the interpreter reports it
@@ -226,7 +226,7 @@ def _end_threads() -> None:
 
 
 def _try(what: object, call: Callable[[], object]) -> bool:
-    """Whether it went well; if not, what went wrong is said, and nothing else comes of it."""
+    """Calls, and prints an exception as ignored; True if there was none."""
     error = _caught(call)
     if error is not None:
         _show("Exception ignored in:", error, what)
@@ -234,7 +234,7 @@ def _try(what: object, call: Callable[[], object]) -> bool:
 
 
 def _flush_streams() -> bool:
-    """Whether all that the program said on its streams, which may be objects of its own, has been written."""
+    """Flushes the streams, which may be the program's own objects; True if everything was written."""
     flushed = True
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name, None)

@@ -163,7 +163,7 @@ def _serve_jobs(
 
 
 def _may_share(config: SlotConfig, terms: Terms) -> bool:
-    """Whether jobs can share a room: gVisor's sentry takes no entered root, and an image is written over."""
+    """True if jobs can share a room: gVisor's sentry takes no entered root, and an image is written over."""
     return config.level in (program.NAMESPACES, program.USER_NAMESPACES) and not terms.root.image
 
 

@@ -39,13 +39,13 @@ _NEEDS_ROOT = (GVISOR, NAMESPACES, LANDLOCK)
 
 
 class LevelUnavailableError(Exception):
-    """A level cannot be had here; the message says what is missing."""
+    """A level is not available here; the message says what is missing."""
 
 
 async def open_pool(settings: JailSettings) -> Pool:
     """Slots under the strongest accepted level that this host allows.
 
-    MissingDependencyError: none of the accepted levels can be had; the message says why, level by level.
+    MissingDependencyError: none of the accepted levels is available; the message says why, level by level.
     """
     unavailable: dict[str, str] = {}
     for level in LEVELS:
@@ -58,8 +58,8 @@ async def open_pool(settings: JailSettings) -> Pool:
             unavailable[level] = str(error)
     reasons = "; ".join(f"{level}: {reason}" for level, reason in unavailable.items())
     raise MissingDependencyError(
-        f"no accepted isolation can be had here. {reasons}. Give the service the rights that docs/sandbox.md names, or "
-        "accept a weaker level by its name in PERILUNE_SANDBOX_LEVELS"
+        f"no accepted isolation is available here. {reasons}. Give the service the rights that docs/sandbox.md names, "
+        "or accept a weaker level by its name in PERILUNE_SANDBOX_LEVELS"
     )
 
 
@@ -135,7 +135,7 @@ async def _try(slot: Slot, python: Path) -> None:
 
 
 async def _weigh(slot: Slot) -> gvisor.Overhead:
-    """What a job takes whose program does nothing."""
+    """Measures a job whose program does nothing."""
     outcome = await _carry_out(slot, Job(["true"], readable=SYSTEM))
     if outcome.verdict is not Verdict.OK:
         raise LevelUnavailableError(f"a program that does nothing came out as {outcome}")

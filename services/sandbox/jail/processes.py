@@ -14,7 +14,7 @@ _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 @dataclass(frozen=True)
 class Usage:
-    """What the living processes of a job use together."""
+    """The resources that a job's living processes use together."""
 
     num_threads: int
     cpu_s: float

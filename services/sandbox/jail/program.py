@@ -1,4 +1,4 @@
-"""What a forked child does to become the program: bounded, stripped of every right, and then either a fresh
+"""A forked child's way to become the program: bounded, stripped of every right, and then either a fresh
 executable or the warm interpreter that it already is (`interpreter`).
 """
 

@@ -1,4 +1,4 @@
-"""What gVisor's kernel refused: it bounds processes and threads itself, and only the program hears of it.
+"""Processes that gVisor's kernel refused: it bounds processes and threads itself, and only the program hears of it.
 
 Its runtime monitoring tells us of every process that was asked for: it connects to a socket of ours and sends a message
 for each, of which the call's error is looked at. (gVisor, pkg/sentry/seccheck: sinks/remote/wire and points/syscall.)
@@ -67,7 +67,7 @@ def wait(server: socket.socket) -> bool:
 
 
 def _has_ended() -> bool:
-    """Whether the child has; helpers that pass signals on are children too, and do not count while it lives."""
+    """True if the child has ended; helpers that pass signals on are children too, and do not count while it lives."""
     try:
         while True:
             pid, _ = os.waitpid(-1, os.WNOHANG)
@@ -85,7 +85,7 @@ def _shake_hands(server: socket.socket) -> socket.socket:
 
 
 def is_refusal(message: bytes) -> bool:
-    """Whether a message is of a call that failed with EAGAIN: its header's first two bytes are the header's length."""
+    """True for a message of a call that failed with EAGAIN: its header's first two bytes are the header's length."""
     body = message[int.from_bytes(message[:2], "little") :]
     ending = _field(body, _EXIT)
     return isinstance(ending, bytes) and _field(ending, _ERROR) == errno.EAGAIN

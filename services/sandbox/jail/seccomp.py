@@ -1,4 +1,4 @@
-"""Which system calls a program may make: an allow-list, as a classic BPF program that needs no library.
+"""The system calls that a program may make: an allow-list, as a classic BPF program that needs no library.
 
 What is not on the list fails with EPERM, as it would for lack of rights; what is younger than the list, and what
 programs only try to see whether it is there, fails with ENOSYS, so that they take their older way.

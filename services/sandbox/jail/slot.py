@@ -152,7 +152,7 @@ class Slot:
             await asyncio.get_running_loop().sock_sendall(self._requests, NEXT)
             await self._answer(_GRACE_S)
         except (OSError, KeeperError):
-            logger.warning("a slot's keeper is gone or hangs; it is started afresh")
+            logger.warning("a slot's keeper is gone or hangs; it is restarted")
             await self._restart()
 
     def _kill(self) -> None:

@@ -74,7 +74,7 @@ class Room:
             os.waitpid(pid, 0)
 
     def enter(self, config: SlotConfig, terms: Terms) -> None:
-        """In a program's process."""
+        """Enters a copy of the room, in a program's process, with a place to write."""
         system.setns(self._namespace, system.CLONE_NEWNS)
         system.unshare(system.CLONE_NEWNS)
         furnish_room(terms.disk_bytes, terms.num_files, config.uid, config.gid)

@@ -126,7 +126,7 @@ class _Watch:
                     self._status = status
 
     def report(self, start: ProgramStart) -> Report:
-        """To be called when everything has been ended and reaped."""
+        """Makes the report, when everything has been ended and reaped."""
         return Report(
             failure=start.failure,
             wait_status=signal.SIGKILL if self._status is None else self._status,

@@ -119,7 +119,7 @@ def die_with_parent(signum: int) -> None:
 
 
 def set_dumpable(dumpable: bool) -> None:
-    """Whether others of the same uid may look into this process (ptrace, /proc/PID/mem)."""
+    """Sets whether others of the same uid may look into this process (ptrace, /proc/PID/mem)."""
     _prctl("dumpable", _PR_SET_DUMPABLE, int(dumpable))
 
 

@@ -65,7 +65,7 @@ Found = Toolchain | Absent
 
 
 class Toolchains:
-    """What this machine has."""
+    """The toolchains that this machine has."""
 
     def __init__(self, found: Mapping[str, Found]) -> None:
         self.found = found
@@ -139,7 +139,7 @@ def _look(language: Language, configured: Mapping[str, str], known: Mapping[str,
 
 
 def _roots(language: Language, tools: Mapping[str, Path]) -> list[Path]:
-    """What the language names, and the installation of each tool that lies elsewhere, such as /opt/node."""
+    """The folders that the language names, and the installation of each tool that lies elsewhere, such as /opt/node."""
     roots = list(dict.fromkeys(language.roots(tools)))
     for path in (path for tool in tools.values() for path in (tool, tool.resolve())):
         if not any(path.is_relative_to(root) for root in roots):
@@ -149,7 +149,7 @@ def _roots(language: Language, tools: Mapping[str, Path]) -> list[Path]:
 
 
 def _fingerprint(tools: Mapping[str, Path]) -> list[list[object]]:
-    """Of the programs, and of what every language is shown: either may be another after an upgrade."""
+    """Fingerprint of the programs, and of the folders shown to every language: an upgrade may change either."""
     programs = [[tool, str(path), os.stat(path).st_mtime_ns] for tool, path in sorted(tools.items())]
     return [*programs, list(map(str, SYSTEM))]
 

@@ -1,4 +1,4 @@
-"""What a language is: what it needs of the machine, how it builds and runs a program, and a program to test it by."""
+"""A language: its needs of the machine, how it builds and runs a program, and a program to test it by."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ WithTests = Callable[[str, str, str], str]
 
 
 def last_line(line: str) -> WithTests:
-    """For tests that run from top to bottom: the word, in place of `WORD`, is said by a line below them."""
+    """Appends a line that prints the word (`WORD`) below tests that run from top to bottom."""
     return lambda program, tests, word: f"{program}\n{tests}\n{line.replace('WORD', word)}\n"
 
 
@@ -46,7 +46,7 @@ SELF_TEST_STDOUT = b"25\n"
 
 
 def zones() -> Mapping[str, Path]:
-    """Where programs find time zones, and what lies there where the host has none: those of the package tzdata."""
+    """The folder of time zones, and what is shown there if the host has none: those of the package tzdata."""
     if (ZONES / "UTC").exists():
         return {}
     package = importlib.util.find_spec("tzdata")
@@ -131,7 +131,7 @@ class Toolchain:
 
     @property
     def is_warm(self) -> bool:
-        """Whether the jail's warm interpreter is this very one."""
+        """True if the jail's warm interpreter is this very one."""
         if not self.language.warm or self.image:
             return False
         own = Path(getattr(sys, "_base_executable", sys.executable)).resolve()

@@ -41,7 +41,7 @@ def test_the_warm_up_shows_its_steps_and_loss() -> None:
     assert "150/600" in text
     assert "loss 1.23" in text
     assert "0/4" in text
-    assert "nobody has joined yet" in text
+    assert "no worker has joined yet" in text
 
 
 def test_a_running_run_shows_everything_that_is_known() -> None:

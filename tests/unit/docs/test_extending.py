@@ -134,7 +134,7 @@ assert not sys.modules.keys() & {"torch", "numpy", "services"}
 
 async def test_the_grader_of_ones_own_is_served_and_asked(tmp_path: Path) -> None:
     file = tmp_path / "polite.py"
-    file.write_text(blocks_of(SECTIONS["A grader of one's own"])[0].text)
+    file.write_text(blocks_of(SECTIONS["A custom grader"])[0].text)
     function, version = load_function(f"{file}:polite")
     server, address = await start_grader(function, version)
     async with plugged_in({"polite": address}):

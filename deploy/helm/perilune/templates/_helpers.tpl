@@ -27,7 +27,7 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- get (dict "master" 7040 "trainer" 7042 "rollout" 7043 "reward" 7041 "sandbox" 7050) .service -}}
 {{- end }}
 
-{{/* What the services' processes are told, all of them; the sandbox is told of nobody. */}}
+{{/* The environment that all services share; the sandbox gets no address of another. */}}
 {{- define "perilune.environment" -}}
 {{- $values := .root.Values }}
 - {name: PERILUNE_METRICS_PORT, value: "9464"}

@@ -244,7 +244,7 @@ def _operator(value: Any, name: str, *arguments: Any) -> Any:
 
 
 def _compare(value: Any, name: str, other: Any) -> Any:
-    """Whether two are equal, or unequal. Between two objects of the program it is the program's to say."""
+    """Compares for equality, or inequality. Between two objects of the program it is the program's to say."""
     if value is other:
         return name == "eq"
     if number_of(other) is not None:

@@ -66,7 +66,7 @@ def modules_in(tree: ast.Module) -> set[str]:
 
 
 def needs_of(tree: ast.Module, module_name: str) -> str:
-    """What the tests use that cannot be carried; empty if there is nothing."""
+    """Names what the tests use that cannot be carried; empty if there is nothing."""
     parents = {child: parent for parent in ast.walk(tree) for child in ast.iter_child_nodes(parent)}
     own = {alias.asname or alias.name for alias in _imported(tree, module_name)}
     for node in ast.walk(tree):
@@ -80,7 +80,7 @@ def needs_of(tree: ast.Module, module_name: str) -> str:
 
 
 def _need(node: ast.AST, own: set[str]) -> str:
-    """What is needed by the name that this node holds, if it is not the program's own name or attribute."""
+    """The need behind the name that this node holds, if it is not the program's own name or attribute."""
     if isinstance(node, ast.Attribute):
         name = node.attr if _root(node) in _OWNERS else ""
     else:
@@ -101,7 +101,7 @@ def _imported(tree: ast.Module, module_name: str) -> Iterator[ast.alias]:
 
 
 def _is_carried(node: ast.AST, parents: dict[ast.AST, ast.AST], module_name: str) -> bool:
-    """Whether this is part of a call such as `monkeypatch.setattr("builtins.input", …)` or `patch("sys.stdout", …)`."""
+    """True for a part of a call such as `monkeypatch.setattr("builtins.input", …)` or `patch("sys.stdout", …)`."""
     while isinstance(node, (ast.Name, ast.Attribute)):
         node = parents[node]
     if not isinstance(node, ast.Call) or not node.args:
@@ -135,7 +135,7 @@ def is_capitalised(name: str) -> bool:
 
 
 def handles_objects(tree: ast.Module) -> bool:
-    """Whether the tests work with objects of the program's own classes, and not only with plain values.
+    """True if the tests work with objects of the program's own classes, and not only with plain values.
 
     They do if they make one of a class, or use an attribute that no plain value has of what the program gave. A class
     Solution is only where a task wants its function.

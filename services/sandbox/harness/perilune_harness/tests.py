@@ -34,7 +34,7 @@ def read(source: str) -> Any:
 
 
 def names_of(program: Program, defined: dict[str, Any], hidden: set[str]) -> dict[str, Any]:
-    """What the tests find defined: what the program defines, but for the names that are to stay what they are."""
+    """Names that the tests find defined: the program's, but for those that must keep their meaning."""
     names: dict[str, Any] = {}
     for name, value in defined.items():
         if name.startswith("__") or name in hidden:
@@ -140,7 +140,7 @@ def run_pytest(module: RemoteModule) -> None:
 
 
 def verdict(error: BaseException | None, module_name: str, needs: str = "") -> dict[str, str]:
-    """What the tests found. Only this process says it, and never the program."""
+    """The tests' verdict. Only this process gives it, and never the program."""
     if needs:
         return {"verdict": "broken", "why": f"the tests need what cannot be carried to the program: {needs}"}
     if error is None:

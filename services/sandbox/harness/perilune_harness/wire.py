@@ -112,7 +112,7 @@ def encode(value: Any, describe: Describe, describe_derived: DescribeDerived | N
 
 
 def _encode_plain(value: Any, base: type, encoded: Callable[[Any], Any]) -> Any:
-    """By the plain type's own methods, and not by those of the class that derives from it."""
+    """Encodes by the plain type's own methods, and not by those of the class that derives from it."""
     if base is float:
         number = float.__float__(value)
         return number if number - number == 0.0 else _tagged("float", repr(number))
