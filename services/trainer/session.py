@@ -124,7 +124,7 @@ class Session:
         checkpoints = _checkpoints_of(folder)
         newest = checkpoints.newest(at_most=committed.number + 1 if committed else 0)
         if newest is not None:
-            start = _found(recipe, checkpoints, newest)
+            start = _found(recipe, checkpoints, newest, {version.digest for version in versions})
         elif committed is None:
             start = _made(recipe, should_stop, on_warmup_step)
         else:
@@ -268,9 +268,10 @@ def _made(recipe: Recipe, should_stop: Callable[[], bool], on_warmup_step: Calla
     return Start(policy, state, is_new=True, frozen=frozen)
 
 
-def _found(recipe: Recipe, checkpoints: Checkpoints, number: int) -> Start:
+def _found(recipe: Recipe, checkpoints: Checkpoints, number: int, committed_digests: Collection[str]) -> Start:
     logger.info("resuming from %s", checkpoints.path_of(number))
-    policy, state = checkpoints.load(number, origin_of(recipe), is_adapted=recipe.trainer.adapter is not None)
+    is_adapted = recipe.trainer.adapter is not None
+    policy, state = checkpoints.load(number, origin_of(recipe), is_adapted, committed_digests)
     return Start(policy, state, is_new=False, frozen=frozen_policy(recipe, policy, checkpoints.path_of(0)))
 
 
@@ -284,6 +285,9 @@ def versions_of(recipe: Recipe, folder: Path, ranks: Ranks) -> VersionStore | No
 
 
 def origin_of(recipe: Recipe) -> str:
-    """A digest of what version 0 is made from: two recipes with the same one start alike."""
-    parts = recipe.model_dump_json(include={"model", "warmup", "seed"})
+    """A digest of what version 0 is made from: two recipes with the same one start alike.
+
+    Keys at their defaults are left out, so that a key that is new changes no run's.
+    """
+    parts = recipe.model_dump_json(include={"model", "warmup", "seed"}, exclude_defaults=True)
     return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()

@@ -10,7 +10,7 @@ import os
 import pickle
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,8 +86,13 @@ class Checkpoints:
         temporary.rename(target)
         _flush(self.folder)
 
-    def load(self, number: int, origin: str, is_adapted: bool = False) -> tuple[Policy, TrainerState]:
+    def load(
+        self, number: int, origin: str, is_adapted: bool = False, committed_digests: Collection[str] = ()
+    ) -> tuple[Policy, TrainerState]:
         """A version with its state; of a run that trains an adapter, its base, which is version 0.
+
+        A checkpoint that descends from a version that the run has committed is the run's own, whatever its origin says:
+        older versions of Perilune digested other keys.
 
         Raises:
             InvalidInputError: it belongs to a run that started from something else.
@@ -95,7 +100,7 @@ class Checkpoints:
         """
         path = self.path_of(number)
         state = _read_state(path / STATE_FILE)
-        if state.origin != origin:
+        if state.origin != origin and set(committed_digests).isdisjoint(state.published_digests):
             raise InvalidInputError(
                 f"{path} comes from a recipe with another model, warm-up or seed; move {self.folder} away, or take "
                 "another run id"
