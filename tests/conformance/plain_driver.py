@@ -37,7 +37,7 @@ class PlainEngineTable(EngineBase):
 class PlainDriver:
     """See `services.rollout.engines.process.child.Driver`."""
 
-    def __init__(self, start: wire.Start) -> None:
+    def __init__(self, start: wire.StartEngine) -> None:
         torch.set_num_threads(1)
         config = AutoConfig.from_pretrained(start.folder)
         self._start = start

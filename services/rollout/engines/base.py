@@ -1,4 +1,4 @@
-"""What an inference engine is to the rollout worker: five calls and one callback.
+"""The protocol of an inference engine: five calls and one callback.
 
 An engine owns its threads or processes. Its calls may come from any thread and return at once; what was generated is
 handed to `deliver` in batches, from the engine's own thread.
@@ -53,7 +53,7 @@ class Sample:
     seed: int = 0
     index: int = 0
     response_start: int | None = None  # where in `tokens` the response begins, if it is continued; else after them
-    # Told of new tokens while the sample runs, on the engine's thread: for who shows them as they come.
+    # Called with new tokens while the sample runs, on the engine's thread: to show them as they come.
     watch: Callable[[Span], None] | None = None
 
 
@@ -132,7 +132,8 @@ class Engine(Protocol):
         model's; the version before then still serves.
         """
 
-    def capacity(self) -> Capacity: ...
+    def capacity(self) -> Capacity:
+        """Says how busy it is."""
 
     def close(self) -> None:
         """Stops at once. What still ran is not delivered."""

@@ -4,18 +4,17 @@
             make an engine, swap the version in,           interrupt, keep what was written,
             go on with what was interrupted                end the engine, leave the device
 
-Any engine of the table can be taken in turns: this one makes it anew each time, from the model's small files and the
-newest version, which lies in shared memory. What is not delivered yet is kept here with every token.
+Any engine of the table can share its device so: it is made each time again, from its specification with the newest
+version, which lies in shared memory. What is not delivered yet is kept here with every token.
 """
 
 from __future__ import annotations
 
 import gc
 import logging
-import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 
@@ -29,6 +28,7 @@ from perilune.runtime.device_lock import POLL_S, Device, give_memory_back
 from perilune.weights import RawTensor
 from services.rollout.engines import make_engine
 from services.rollout.engines.base import Capacity, Engine, EngineSpec, Generated, Sample, Span, promise
+from services.rollout.engines.calls import Calls
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ class _Held:
     is_unwanted: bool = False  # its caller interrupted it
 
     def rest(self) -> Sample:
-        """What is left to do of it."""
+        """The sample with what is left of it to do."""
         written = [span.tokens for span in self.spans]
         start = self.sample.response_start
         return replace(
@@ -74,27 +74,31 @@ class HybridEngine:
         self._engine: Engine | None = None
         self._before = Capacity(0, 0, spec.max_running, 0, 0.0)  # what earlier turns' engines did
         self._closing = False
-        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._calls = Calls()
         self.stopped = promise()
         gc.freeze()  # an engine is a web of objects, which only a collection ends: let it look at engines alone
         self.max_context = int(read_config(spec.model_files).get_text_config().max_position_embeddings)
-        self._thread = threading.Thread(target=self._run, name="turns", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="hybrid-engine", daemon=True)
         self._thread.start()
 
     # What others call, from any thread.
 
     def submit(self, samples: Sequence[Sample]) -> None:
-        self._orders.put(lambda: self._submit(samples))
+        """Queues samples; they wait while the engine is away."""
+        self._calls.put(self._submit, samples)
 
     def interrupt(self, sample_ids: Sequence[str]) -> None:
-        self._orders.put(lambda: self._interrupt(sample_ids))
+        """Ends samples where they are, also while the engine is away."""
+        self._calls.put(self._interrupt, sample_ids)
 
     def load(self, policy: PolicyVersion, tensors: Sequence[RawTensor]) -> Future[None]:
+        """Has the engine swap a version in; where it is away, its next turn begins with it."""
         loading = _Loading(policy, tensors, promise())
-        self._orders.put(lambda: self._load(loading))
+        self._calls.put(self._load, loading)
         return loading.done
 
     def capacity(self) -> Capacity:
+        """Sums over all turns; while the engine is away, all samples wait."""
         engine, before = self._engine, self._before
         if engine is None:
             return replace(before, num_waiting=len(self._held))
@@ -106,11 +110,12 @@ class HybridEngine:
         )
 
     def close(self) -> None:
+        """Ends the engine, and leaves the device."""
         self._closing = True
-        self._orders.put(lambda: None)
+        self._calls.wake()
         self._thread.join()
 
-    # The turns' own thread.
+    # On a thread of its own.
 
     def _run(self) -> None:
         try:
@@ -127,21 +132,14 @@ class HybridEngine:
                 self.stopped.set_result(None)
 
     def _turn(self) -> None:
-        """One order, and the device's coming and going."""
+        """Makes one call; takes the device for work, and leaves it where the trainer wants it."""
         if self._engine is None and self._held and self._device.try_take():
             self._start()
-        self._next_order(wait_s=POLL_S if self._engine or self._held else None)
+        self._calls.make_next(wait_s=POLL_S if self._engine or self._held else None)
         if self._engine and self._engine.stopped.done():
             self._engine.stopped.result()
         elif self._engine and not self._closing and self._device.is_wanted():
             self._leave(self._engine)
-
-    def _next_order(self, wait_s: float | None) -> None:
-        try:
-            order = self._orders.get(timeout=wait_s)
-        except queue.Empty:
-            return
-        order()
 
     def _start(self) -> None:
         started = time.perf_counter()
@@ -157,7 +155,7 @@ class HybridEngine:
         self._engine = None
         engine.interrupt(list(self._running))
         while self._running and not engine.stopped.done():
-            self._next_order(wait_s=POLL_S)
+            self._calls.make_next(wait_s=POLL_S)
         self._before = replace(did, num_running=0, num_waiting=0)
         engine.close()
         if self._loading:
@@ -171,7 +169,7 @@ class HybridEngine:
 
     def _arrived(self, batch: Sequence[Generated]) -> None:
         """On the inner engine's thread."""
-        self._orders.put(lambda: self._take_results(batch))
+        self._calls.put(self._take_results, batch)
 
     def _take_results(self, batch: Sequence[Generated]) -> None:
         ended = []
@@ -212,7 +210,7 @@ class HybridEngine:
         self._loading = loading
         if self._engine:
             swapped = self._engine.load(loading.policy, loading.tensors)
-            swapped.add_done_callback(lambda swapped: self._orders.put(lambda: self._loaded(loading, swapped)))
+            swapped.add_done_callback(lambda swapped: self._calls.put(self._loaded, loading, swapped))
         else:
             self._served()
 

@@ -19,7 +19,7 @@ from services.rollout.repetition import Cycle, RepetitionDetector
 
 
 class Endings:
-    """What ends the responses of one model, besides their limit and their repeating themselves."""
+    """The end tokens and stop texts of one model's responses."""
 
     def __init__(self, model_files: Mapping[str, bytes]) -> None:
         self._vocab_size = num_embeddings(json.loads(model_files["config.json"]))
@@ -28,6 +28,7 @@ class Endings:
         self.tokens = end_tokens(model_files, self._tokenizer)
 
     def texts(self, stop: tuple[str, ...]) -> StopTexts | None:
+        """Looks for these stop texts; None if there are none."""
         if stop and stop not in self._stop_texts:
             self._stop_texts[stop] = StopTexts(self._tokenizer, self._vocab_size, stop)
         return self._stop_texts.get(stop)
@@ -51,7 +52,7 @@ class _Piece:
         )
 
 
-class Running:
+class RunningSample:
     """A sample that is not yet delivered, and every token of it."""
 
     def __init__(self, sample: Sample, endings: Endings, max_context: int) -> None:
@@ -92,15 +93,16 @@ class Running:
         return trajectory.ENDING_LENGTH if len(self.tokens) >= self.limit else None
 
     def newest(self) -> Span:
-        """The last token, for who watches."""
+        """The last token, for a watcher."""
         piece = self._pieces[-1]
         return _Piece(piece.policy, piece.tokens[-1:], piece.logprobs[-1:], piece.full_logprobs[-1:]).span()
 
     def generated(self, ending: Ending.ValueType) -> Generated:
+        """The sample as it is delivered, with this ending."""
         return Generated(self.sample, tuple(piece.span() for piece in self._pieces), ending, self._cycle)
 
 
-R = TypeVar("R", bound=Running)
+R = TypeVar("R", bound=RunningSample)
 
 
 def admit(samples: Iterable[Sample], make: Callable[[Sample], R]) -> tuple[list[R], list[Generated]]:

@@ -21,7 +21,7 @@ from perilune.errors import PeriluneError, UnavailableError
 from perilune.policies import version_as_json
 from services.rollout.engines.base import Engine, Generated, Sample, Sampling, Span
 from services.rollout.openai.formats import Choice, Format, Part, error_body, segments
-from services.rollout.openai.request import Asked
+from services.rollout.openai.request import BaseRequest
 from services.rollout.stream_text import StreamText
 
 FINISH_REASONS = {
@@ -38,15 +38,19 @@ class Served(Protocol):
     run_id: str
 
     @property
-    def engine(self) -> Engine | None: ...
+    def engine(self) -> Engine | None:
+        """The engine that draws its samples."""
 
     @property
-    def tokenizer(self) -> Any: ...
+    def tokenizer(self) -> Any:
+        """The policy's tokenizer."""
 
     @property
-    def policy(self) -> PolicyVersion | None: ...
+    def policy(self) -> PolicyVersion | None:
+        """The version that is served."""
 
-    async def generate(self, sample: Sample) -> Generated: ...
+    async def generate(self, sample: Sample) -> Generated:
+        """Has the engine draw a sample."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +58,7 @@ class Answer:
     """A request on its way: its samples in the engine, and the answer's form."""
 
     served: Served
-    asked: Asked
+    request: BaseRequest
     form: Format
     prompt: NDArray[np.int32]
     max_tokens: int
@@ -62,12 +66,14 @@ class Answer:
     created: int = field(default_factory=lambda: int(time.time()))
 
     async def parts(self) -> AsyncGenerator[Part]:
-        """What is drawn, as it comes; the last part of each choice has its finish reason.
+        """Gives what is drawn as it comes; the last part of each choice has its finish reason.
 
-        The samples end where they are when nobody listens any more. UnavailableError if the engine breaks.
+        The samples end where they are when the caller has gone. UnavailableError if the engine breaks.
         """
         arrived: asyncio.Queue[tuple[Choice, Span | Generated]] = asyncio.Queue()
-        choices = [Choice(index, StreamText(self.served.tokenizer, self.asked.stops)) for index in range(self.asked.n)]
+        choices = [
+            Choice(index, StreamText(self.served.tokenizer, self.request.stops)) for index in range(self.request.n)
+        ]
         samples = list(self._samples(choices, arrived))
         engine = self.served.engine
         assert engine is not None
@@ -89,9 +95,9 @@ class Answer:
     def _samples(
         self, choices: Sequence[Choice], arrived: asyncio.Queue[tuple[Choice, Span | Generated]]
     ) -> Iterator[Sample]:
-        loop, asked = asyncio.get_running_loop(), self.asked
-        sampling = Sampling(asked.temperature, asked.top_p, asked.top_k, asked.stops)
-        seed = secrets.randbits(63) if asked.seed is None else asked.seed
+        loop, request = asyncio.get_running_loop(), self.request
+        sampling = Sampling(request.temperature, request.top_p, request.top_k, request.stops)
+        seed = secrets.randbits(63) if request.seed is None else request.seed
         for choice in choices:
 
             def watch(span: Span, choice: Choice = choice) -> None:
@@ -109,6 +115,7 @@ class Answer:
     # As JSON.
 
     async def whole(self) -> dict[str, Any]:
+        """The answer as one object, when all choices have ended."""
         texts: dict[int, str] = {}
         ended: dict[int, Choice] = {}
         async with aclosing(self.parts()) as parts:
@@ -129,13 +136,13 @@ class Answer:
                     if part.choice.finish_reason:
                         ended.append(part.choice)
                         yield _event(self._frame(self.form.chunk_kind, [self._ended(part.choice) | chunk]))
-                    elif part.text or self.asked.return_token_ids or chunk["logprobs"]:
+                    elif part.text or self.request.return_token_ids or chunk["logprobs"]:
                         running = {"index": part.choice.index, "finish_reason": None}
                         yield _event(self._frame(self.form.chunk_kind, [running | chunk]))
         except PeriluneError as error:
             yield _event(error_body(error))
             return
-        if self.asked.stream_options and self.asked.stream_options.include_usage:
+        if self.request.stream_options and self.request.stream_options.include_usage:
             yield _event(self._frame(self.form.chunk_kind, []) | {"usage": self._usage(ended)})
         yield "data: [DONE]\n\n"
 

@@ -1,4 +1,4 @@
-"""The routes: finds the run that is meant, and who may ask."""
+"""The routes: finds the run that is meant, and checks who calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.requests import Request
+from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
@@ -24,7 +24,7 @@ from perilune.runtime.http.problems import HTTP_STATUS, RpcAborted
 from services.rollout.engines.base import Engine
 from services.rollout.openai.answer import Answer, Served
 from services.rollout.openai.formats import ChatFormat, CompletionFormat, error_body, status_of
-from services.rollout.openai.request import ChatAsked, CompletionAsked, read
+from services.rollout.openai.request import ChatRequest, CompletionRequest, read
 from services.rollout.tokenizer import prompt_tokens
 
 SERVICE = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name  # whose callers may call this too
@@ -38,20 +38,23 @@ class Endpoint:
     gate: Gate | None
 
     def routes(self) -> list[BaseRoute]:
+        """The paths that it answers."""
         return [
             Route("/v1/models", self._guarded(self._models), methods=["GET"]),
             Route("/v1/completions", self._guarded(self._completions), methods=["POST"]),
             Route("/v1/chat/completions", self._guarded(self._chat_completions), methods=["POST"]),
         ]
 
-    def _guarded(self, answer: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
-        """Asks who calls, and puts failures into OpenAI's form."""
+    def _guarded(
+        self, answer: Callable[[HttpRequest], Awaitable[Response]]
+    ) -> Callable[[HttpRequest], Awaitable[Response]]:
+        """Checks the caller, and puts failures into OpenAI's form."""
 
-        async def guarded(request: Request) -> Response:
+        async def guarded(http: HttpRequest) -> Response:
             try:
                 with ExitStack() as stack:
-                    stack.enter_context(identify(request, self.gate).call(SERVICE))
-                    response = await answer(request)
+                    stack.enter_context(identify(http, self.gate).call(SERVICE))
+                    response = await answer(http)
                     if isinstance(response, StreamingResponse):
                         response.body_iterator = _held(stack.pop_all(), response.body_iterator)
                     return response
@@ -62,28 +65,28 @@ class Endpoint:
 
         return guarded
 
-    async def _models(self, request: Request) -> Response:
+    async def _models(self, http: HttpRequest) -> Response:
         models = [
             {"id": run.run_id, "object": "model", "created": 0, "owned_by": "perilune"} | _version(run)
             for run in self.runs()
         ]
         return JSONResponse({"object": "list", "data": models})
 
-    async def _completions(self, request: Request) -> Response:
-        asked = read(CompletionAsked, await read_body(request))
-        served, engine = self._run(asked.model)
-        ids = asked.prompt if isinstance(asked.prompt, list) else served.tokenizer(asked.prompt)["input_ids"]
+    async def _completions(self, http: HttpRequest) -> Response:
+        request = read(CompletionRequest, await read_body(http))
+        served, engine = self._run(request.model)
+        ids = request.prompt if isinstance(request.prompt, list) else served.tokenizer(request.prompt)["input_ids"]
         prompt = _checked(ids, engine.max_context, len(served.tokenizer))
-        form = CompletionFormat(asked, served.tokenizer)
-        return await _respond(request, Answer(served, asked, form, prompt, asked.max_tokens))
+        form = CompletionFormat(request, served.tokenizer)
+        return await _respond(http, Answer(served, request, form, prompt, request.max_tokens))
 
-    async def _chat_completions(self, request: Request) -> Response:
-        asked = read(ChatAsked, await read_body(request))
-        served, engine = self._run(asked.model)
-        messages = [ChatMessage(role=message.role, content=message.text) for message in asked.messages]
+    async def _chat_completions(self, http: HttpRequest) -> Response:
+        request = read(ChatRequest, await read_body(http))
+        served, engine = self._run(request.model)
+        messages = [ChatMessage(role=message.role, content=message.text) for message in request.messages]
         prompt = prompt_tokens(Prompt(id="of this request", messages=messages), served.tokenizer, engine.max_context)
-        limit = asked.max_completion_tokens or asked.max_tokens or engine.max_context - len(prompt)
-        return await _respond(request, Answer(served, asked, ChatFormat(asked, served.tokenizer), prompt, limit))
+        limit = request.max_completion_tokens or request.max_tokens or engine.max_context - len(prompt)
+        return await _respond(http, Answer(served, request, ChatFormat(request, served.tokenizer), prompt, limit))
 
     def _run(self, model: str) -> tuple[Served, Engine]:
         """NotFoundError for a run that is not served here; UnavailableError before its first version is."""
@@ -103,10 +106,10 @@ async def _held(stack: ExitStack, body: AsyncIterable[Any]) -> AsyncGenerator[An
             yield piece
 
 
-async def _respond(request: Request, answer: Answer) -> Response:
-    if answer.asked.stream:
+async def _respond(http: HttpRequest, answer: Answer) -> Response:
+    if answer.request.stream:
         return StreamingResponse(answer.events(), media_type="text/event-stream")
-    whole, leaving = asyncio.create_task(answer.whole()), asyncio.create_task(_left(request))
+    whole, leaving = asyncio.create_task(answer.whole()), asyncio.create_task(_left(http))
     try:
         await asyncio.wait([whole, leaving], return_when=asyncio.FIRST_COMPLETED)
         return JSONResponse(whole.result()) if whole.done() else Response(status_code=499)
@@ -116,9 +119,9 @@ async def _respond(request: Request, answer: Answer) -> Response:
         await asyncio.gather(whole, leaving, return_exceptions=True)
 
 
-async def _left(request: Request) -> None:
+async def _left(http: HttpRequest) -> None:
     """Returns when the caller has gone away."""
-    while (await request.receive())["type"] != "http.disconnect":
+    while (await http.receive())["type"] != "http.disconnect":
         pass
 
 

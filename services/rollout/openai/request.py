@@ -1,4 +1,4 @@
-"""What is asked of the endpoint."""
+"""Requests of the endpoint, as OpenAI writes them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,15 @@ StopText = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class StreamOptions(BaseModel):
+    """Options of a streamed answer."""
+
     model_config = ConfigDict(extra="forbid")
 
     include_usage: bool = False
 
 
-class Asked(BaseModel):
-    """What the two kinds of request have in common; a field that is not here is refused."""
+class BaseRequest(BaseModel):
+    """Fields that the two kinds of request have in common; one that is in neither is refused."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,10 +42,13 @@ class Asked(BaseModel):
 
     @property
     def stops(self) -> tuple[str, ...]:
+        """The stop texts, of which there may be none."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
 
-class CompletionAsked(Asked):
+class CompletionRequest(BaseRequest):
+    """A request to continue a text, or token ids."""
+
     prompt: str | list[int]
     max_tokens: PositiveInt = DEFAULT_COMPLETION_TOKENS
     logprobs: Annotated[int, Field(ge=0, le=0)] | None = None  # 0: of the tokens that were drawn, and no others
@@ -51,6 +56,8 @@ class CompletionAsked(Asked):
 
 
 class ContentPart(BaseModel):
+    """A part of a message; text is the only kind that the engines read."""
+
     model_config = ConfigDict(extra="forbid")
 
     type: Literal["text"]
@@ -58,6 +65,8 @@ class ContentPart(BaseModel):
 
 
 class Message(BaseModel):
+    """A message of a conversation."""
+
     model_config = ConfigDict(extra="forbid")
 
     role: str
@@ -65,10 +74,13 @@ class Message(BaseModel):
 
     @property
     def text(self) -> str:
+        """The message's text, its parts joined."""
         return self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
 
 
-class ChatAsked(Asked):
+class ChatRequest(BaseRequest):
+    """A request to answer messages."""
+
     messages: Annotated[list[Message], Field(min_length=1)]
     max_tokens: PositiveInt | None = None
     max_completion_tokens: PositiveInt | None = None
@@ -76,11 +88,11 @@ class ChatAsked(Asked):
     top_logprobs: Annotated[int, Field(ge=0, le=0)] | None = None
 
 
-Kind = TypeVar("Kind", bound=Asked)
+Kind = TypeVar("Kind", bound=BaseRequest)
 
 
 def read(kind: type[Kind], body: bytes) -> Kind:
-    """InvalidInputError names every field that is wrong."""
+    """Reads a request. InvalidInputError names every field that is wrong."""
     try:
         return kind.model_validate_json(body or b"{}")
     except ValidationError as error:

@@ -12,11 +12,10 @@ Left out: several devices, chunked prefill (a prompt is read in one pass), prefi
 from __future__ import annotations
 
 import logging
-import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -32,10 +31,11 @@ from perilune.recipe import TorchEngineTable
 from perilune.weights import RawTensor
 from services.rollout.engines import sampling
 from services.rollout.engines.base import Capacity, EngineSpec, Sample, promise
+from services.rollout.engines.calls import Calls
 from services.rollout.engines.embedded.model import build_model, round_to_int8, stage_tensors, swap_tensors
 from services.rollout.engines.embedded.slots import Slots, forward, num_read
 from services.rollout.engines.probe import check_decoding
-from services.rollout.engines.running_sample import Endings, Running, admit
+from services.rollout.engines.running_sample import Endings, RunningSample, admit
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ SORT_COST = 3  # of copying a stored position, in those that attention reads
 PREFILL_TOKENS = 512
 
 
-class _Row(Running):
+class _Row(RunningSample):
     """A sample on its way: waiting, or in a row."""
 
     prefix = b""  # with what its slot began, if this version read it
@@ -53,8 +53,8 @@ class _Row(Running):
 
 
 @dataclass(frozen=True)
-class _Wanted:
-    """How each row is to be sampled, as the sampler takes it."""
+class _RowSampling:
+    """How each row is to be sampled, in the arrays that the sampler takes."""
 
     streams: NDArray[np.uint64]
     temperature_B: Tensor
@@ -62,10 +62,10 @@ class _Wanted:
     top_k_B: Tensor
 
     @staticmethod
-    def of(rows: Sequence[_Row]) -> _Wanted:
-        wanted = [running.sample.sampling for running in rows]
-        return _Wanted(
-            np.array([running.stream for running in rows], dtype=np.uint64),
+    def of(rows: Sequence[_Row]) -> _RowSampling:
+        wanted = [row.sample.sampling for row in rows]
+        return _RowSampling(
+            np.array([row.stream for row in rows], dtype=np.uint64),
             torch.tensor([each.temperature for each in wanted], dtype=torch.float32),
             torch.tensor([each.top_p for each in wanted], dtype=torch.float32),
             torch.tensor([each.top_k for each in wanted], dtype=torch.int64),
@@ -88,13 +88,13 @@ class TorchEngine:
         self._max_cached_tokens = spec.kv_cache_bytes // token_bytes
         self._slots = Slots(spec.max_running, self._max_cached_tokens)
         self._rows: list[_Row] = []
-        self._wanted = _Wanted.of([])
+        self._row_sampling = _RowSampling.of([])
         self._num_wasted = 0  # positions that attention read for nothing, since rows were last put in order
         self._waiting: deque[_Row] = deque()
         self._num_generated_tokens = 0
         self._busy_s = 0.0
         self._closing = False
-        self._orders: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._calls = Calls()
         self.stopped = promise()
         self._staging = ThreadPoolExecutor(1, "torch-engine-staging")
         self._thread = threading.Thread(target=self._run, name="torch-engine", daemon=True)
@@ -104,27 +104,33 @@ class TorchEngine:
 
     @property
     def max_context(self) -> int:
+        """Tokens that the model's positions reach."""
         return int(self._model.config.get_text_config().max_position_embeddings)
 
     def submit(self, samples: Sequence[Sample]) -> None:
-        self._orders.put(lambda: self._enqueue(samples))
+        """Queues samples."""
+        self._calls.put(self._enqueue, samples)
 
     def interrupt(self, sample_ids: Sequence[str]) -> None:
-        self._orders.put(lambda: self._end_early(set(sample_ids)))
+        """Ends samples where they are."""
+        self._calls.put(self._end_early, set(sample_ids))
 
     def load(self, policy: PolicyVersion, tensors: Sequence[RawTensor]) -> Future[None]:
+        """Stages a version beside the one that serves, then swaps it in between two passes."""
         done = promise()
         self._staging.submit(self._stage, policy, tensors, done)
         return done
 
     def capacity(self) -> Capacity:
+        """Counts rows and waiting samples."""
         return Capacity(
             len(self._rows), len(self._waiting), self._max_running, self._num_generated_tokens, self._busy_s
         )
 
     def close(self) -> None:
+        """Ends the thread after its pass."""
         self._closing = True
-        self._orders.put(lambda: None)
+        self._calls.wake()
         self._thread.join()
         self._staging.shutdown()
 
@@ -136,7 +142,7 @@ class TorchEngine:
         except (WeightStreamError, RuntimeError) as error:  # RuntimeError: torch has no memory for it
             done.set_exception(error)
             return
-        self._orders.put(lambda: self._swap(policy, staged, done))
+        self._calls.put(self._swap, policy, staged, done)
 
     # The loop, on the engine's thread.
 
@@ -144,22 +150,18 @@ class TorchEngine:
         try:
             with torch.inference_mode():
                 while not self._closing:
-                    self._take_orders(wait=not self._rows and not self._waiting)
+                    if not self._rows and not self._waiting:
+                        self._calls.make_next()
+                    self._calls.make_all()
                     started = time.perf_counter()
                     prefills = self._admit()
                     if self._rows:
                         self._step(prefills)
                         self._busy_s += time.perf_counter() - started
-        except BaseException as error:  # whoever waits for this thread must learn why it ended
+        except BaseException as error:  # those that wait for this thread must learn why it ended
             self.stopped.set_exception(error)
             raise
         self.stopped.set_result(None)
-
-    def _take_orders(self, wait: bool) -> None:
-        if wait:
-            self._orders.get()()
-        while not self._orders.empty():
-            self._orders.get()()
 
     def _enqueue(self, samples: Sequence[Sample]) -> None:
         rows, over = admit(samples, lambda sample: _Row(sample, self._endings, self.max_context))
@@ -176,7 +178,7 @@ class TorchEngine:
         self._deliver([running.generated(trajectory.ENDING_ABORTED) for running in found])
 
     def _swap(self, policy: PolicyVersion, staged: Mapping[str, Tensor], done: Future[None]) -> None:
-        """What the slots hold was read by the version before: everybody is read again, or nobody may copy from it."""
+        """Puts a version in place. Slots hold what the one before read: rows are read again, or are not copied from."""
         swap_tensors(self._model, staged)
         self._quantize()
         self._policy = policy
@@ -225,7 +227,7 @@ class TorchEngine:
         self._slots.reserve(len(self._rows), longest)
         self._slots.copy(copies, max((len(self._rows[row].tokens) for _, row in copies), default=0))
         self._close_gaps(holes)
-        self._wanted = _Wanted.of(self._rows)
+        self._row_sampling = _RowSampling.of(self._rows)
         return prefills
 
     def _close_gaps(self, holes: deque[int]) -> None:
@@ -253,7 +255,7 @@ class TorchEngine:
         self._put_in_order()
 
     def _draw(self, logits_BV: Tensor, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
-        wanted = self._wanted
+        wanted = self._row_sampling
         uniform_B = torch.from_numpy(sampling.uniforms(wanted.streams, positions))
         return sampling.draw(logits_BV, wanted.temperature_B, wanted.top_p_B, wanted.top_k_B, uniform_B)
 

@@ -38,7 +38,7 @@ class Prefill:
 
 
 class Step:
-    """What one forward pass does. Running samples have rows 0 to B - 1."""
+    """The plan of one forward pass. Running samples have rows 0 to B - 1."""
 
     def __init__(self, slots: Slots, prefills: list[Prefill], positions: NDArray[np.int64]) -> None:
         """positions: where each running sample's token goes, [B]."""
@@ -66,7 +66,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Block:
-    """Neighbouring rows, and the longest sample among them: nobody there attends further."""
+    """Neighbouring rows, and the longest sample among them: none of them attends further."""
 
     rows: slice
     length: int
@@ -118,12 +118,13 @@ class Slots:
 
     @property
     def elements_per_token(self) -> int:
-        """Of the keys and values of all layers that wrote so far."""
+        """Numbers that a token's keys and values have in all layers that wrote so far."""
         return sum(
             keys.shape[1] * keys.shape[2] + values.shape[1] * values.shape[3] for keys, values in self._layers.values()
         )
 
     def layer(self, index: int, key_like: Tensor, value_like: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's keys and values; made like these when it first writes."""
         if index not in self._layers:
             (rows, positions), (_, heads, _, size) = self._shape, key_like.shape
             # Zeros: what the mask hides is still multiplied by 0, and may hold anything but NaN.

@@ -1,8 +1,8 @@
 """`python -m services.rollout.engines.process.child DRIVER DESCRIPTOR`: an engine's process.
 
-It takes orders between two steps, never during one: that is what makes a version's boundary a token boundary. A driver
-is what one engine library needs to be steered so, named as module:class. It ends when its worker does, and an error
-ends it: the worker starts another.
+It takes commands between two steps, never during one: that is what makes a version's boundary a token boundary. A
+driver, named as module:class, is what one engine library needs to be steered so. The process ends when its worker does,
+and an error ends it: the worker starts another.
 """
 
 from __future__ import annotations
@@ -46,18 +46,21 @@ class Token:
 
 
 class Driver(Protocol):
-    """An engine library under orders. Made from `wire.Start`; its weights are whatever until the first `load`."""
+    """An engine library that is steered. Made from `wire.StartEngine`; its first weights come by `load`."""
 
     @property
-    def max_context(self) -> int: ...
+    def max_context(self) -> int:
+        """Tokens of prompt and response together that the engine can read."""
 
     @property
     def has_work(self) -> bool:
         """Whether `step` has something to do."""
 
-    def add(self, request: Request) -> None: ...
+    def add(self, request: Request) -> None:
+        """Queues a request."""
 
-    def abort(self, refs: Sequence[int]) -> None: ...
+    def abort(self, refs: Sequence[int]) -> None:
+        """Ends requests where they are. Unknown ones are ignored."""
 
     def load(self, tensors: dict[str, Tensor]) -> list[Token]:
         """Puts a version in place. Later requests find nothing of the old one in caches, and running ones are read
@@ -73,7 +76,7 @@ class Driver(Protocol):
 def serve(driver_place: str, connection: Connection) -> None:
     """Serves until the other side is gone. `driver_place` is module:class."""
     start = wire.receive(connection)
-    assert isinstance(start, wire.Start)
+    assert isinstance(start, wire.StartEngine)
     module, _, attribute = driver_place.partition(":")
     driver: Driver = getattr(import_module(module), attribute)(start)
     wire.send(connection, wire.Ready(driver.max_context))
@@ -82,7 +85,7 @@ def serve(driver_place: str, connection: Connection) -> None:
         while connection.poll(0 if driver.has_work else None):
             match wire.receive(connection):
                 case wire.Load() as load:
-                    _tell(connection, serial, driver.load(read_tensors(load)))
+                    _send_drawn(connection, serial, driver.load(read_tensors(load)))
                     serial = load.serial
                     wire.send(connection, wire.Loaded(serial))
                 case wire.Submit() as submit:
@@ -90,10 +93,10 @@ def serve(driver_place: str, connection: Connection) -> None:
                         driver.add(request)
                 case wire.Abort() as abort:
                     driver.abort(abort.refs)
-        _tell(connection, serial, driver.step())
+        _send_drawn(connection, serial, driver.step())
 
 
-def _tell(connection: Connection, serial: int, drawn: Sequence[Token]) -> None:
+def _send_drawn(connection: Connection, serial: int, drawn: Sequence[Token]) -> None:
     if drawn:
         arrays = (
             np.array([each.ref for each in drawn], dtype=np.int32),
@@ -105,6 +108,7 @@ def _tell(connection: Connection, serial: int, drawn: Sequence[Token]) -> None:
 
 
 def requests(submit: wire.Submit) -> list[Request]:
+    """The requests of a frame, one by one."""
     ends = np.cumsum(submit.num_tokens)
     tokens: list[NDArray[np.int32]] = np.split(submit.tokens, ends[:-1])
     rows = zip(
@@ -121,6 +125,7 @@ def requests(submit: wire.Submit) -> list[Request]:
 
 
 def main() -> None:
+    """Serves the worker whose connection the second argument is, with the driver that the first one names."""
     connection = Connection(int(sys.argv[2]))
     try:
         serve(sys.argv[1], connection)

@@ -28,7 +28,7 @@ from perilune.weights import RawTensor
 from services.rollout.engines.base import Capacity, EngineSpec, Generated, Sample, Span, promise
 from services.rollout.engines.process import weight_file, wire
 from services.rollout.engines.process.start import EngineProcess
-from services.rollout.engines.running_sample import Endings, Running, admit
+from services.rollout.engines.running_sample import Endings, RunningSample, admit
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +39,10 @@ MAX_DEATHS = 3  # of the process, with no token in between
 class _Version:
     """A version on its way into the process, or in it."""
 
-    order: wire.Load
+    command: wire.Load
     policy: PolicyVersion
     served: Future[None]
-    told: EngineProcess | None = None  # who was sent it
+    sent_to: EngineProcess | None = None
 
 
 class ProcessEngine:
@@ -58,7 +58,7 @@ class ProcessEngine:
         self._folder = tempfile.TemporaryDirectory(prefix="perilune-engine-")
         for name, content in spec.model_files.items():  # `Endings` refused names that are not plain
             (Path(self._folder.name) / name).write_bytes(content)
-        self._start = wire.Start(
+        self._start = wire.StartEngine(
             engine=self._type,
             folder=self._folder.name,
             dtype=dtype_name(compute_dtype(spec.tensors)),
@@ -69,7 +69,7 @@ class ProcessEngine:
         )
         # Everything below is shared between threads, under the lock.
         self._lock = threading.Lock()
-        self._running: dict[int, Running] = {}
+        self._running: dict[int, RunningSample] = {}
         self._num_samples = 0
         self._num_generated_tokens = 0
         self._busy_s = 0.0
@@ -78,35 +78,40 @@ class ProcessEngine:
         self._closing = False
         self._version = self._write(spec.policy, spec.tensors, serial=0, served=promise())
         self._next_version: _Version | None = None
-        self._process = EngineProcess.start(driver, self._start, self._version.order)
+        self._process = EngineProcess.start(driver, self._start, self._version.command)
         self.stopped: Future[None] = promise()
-        self._orders = ThreadPoolExecutor(1, f"{self._type}-orders")
+        self._commands = ThreadPoolExecutor(1, f"{self._type}-commands")
         self._thread = threading.Thread(target=self._run, name=f"{self._type}-engine", daemon=True)
         self._thread.start()
 
     @property
     def pid(self) -> int:
-        """Of the process that lives now."""
+        """The id of the process that lives now."""
         return self._process.child.pid
 
     @property
     def max_context(self) -> int:
+        """Tokens that the process says it can read."""
         return self._process.max_context
 
     # What others call, from any thread. The executor's one thread does it in turn.
 
     def submit(self, samples: Sequence[Sample]) -> None:
-        self._orders.submit(self._submit, samples)
+        """Queues samples."""
+        self._commands.submit(self._submit, samples)
 
     def interrupt(self, sample_ids: Sequence[str]) -> None:
-        self._orders.submit(self._interrupt, set(sample_ids))
+        """Ends samples where they are."""
+        self._commands.submit(self._interrupt, set(sample_ids))
 
     def load(self, policy: PolicyVersion, tensors: Sequence[RawTensor]) -> Future[None]:
+        """Writes a version to a file, which the process maps and loads between two steps."""
         served = promise()
-        self._orders.submit(self._load, policy, tensors, served)
+        self._commands.submit(self._load, policy, tensors, served)
         return served
 
     def capacity(self) -> Capacity:
+        """Counts the samples here; those beyond the process's places wait."""
         with self._lock:
             places = self._start.max_running
             busy_s = self._busy_s + (time.perf_counter() - self._busy_since if self._running else 0.0)
@@ -115,18 +120,19 @@ class ProcessEngine:
             return Capacity(num_running, num_waiting, places, self._num_generated_tokens, busy_s)
 
     def close(self) -> None:
+        """Kills the process."""
         with self._lock:
             self._closing = True
             process = self._process
         process.child.kill()
         self._thread.join()
-        self._orders.shutdown()
+        self._commands.shutdown()
         self._folder.cleanup()
 
-    # Orders to the process.
+    # Commands to the process.
 
     def _submit(self, samples: Sequence[Sample]) -> None:
-        admitted, over = admit(samples, lambda sample: Running(sample, self._endings, self.max_context))
+        admitted, over = admit(samples, lambda sample: RunningSample(sample, self._endings, self.max_context))
         fresh = dict(enumerate(admitted, start=self._num_samples))
         self._num_samples += len(fresh)
         with self._lock:
@@ -151,10 +157,10 @@ class ProcessEngine:
         if problem := weight_file.difference(self._layout, weight_file.layout(tensors)):
             served.set_exception(WeightStreamError(problem))
             return
-        version = self._write(policy, tensors, self._version.order.serial + 1, served)
+        version = self._write(policy, tensors, self._version.command.serial + 1, served)
         with self._lock:
             process, self._next_version = self._process, version
-        self._tell_next_version(process)
+        self._send_next_version(process)
 
     def _write(
         self, policy: PolicyVersion, tensors: Sequence[RawTensor], serial: int, served: Future[None]
@@ -162,40 +168,40 @@ class ProcessEngine:
         path = Path(self._folder.name) / f"weights-{serial}"
         return _Version(wire.Load(serial, str(path), weight_file.write_tensors(path, tensors)), policy, served)
 
-    def _tell_next_version(self, process: EngineProcess) -> None:
+    def _send_next_version(self, process: EngineProcess) -> None:
         with self._lock:
             version = self._next_version
-            if version is None or version.told is process:
+            if version is None or version.sent_to is process:
                 return
-            version.told = process
-        self._send(process, version.order)
+            version.sent_to = process
+        self._send(process, version.command)
 
     def _catch_up(self, process: EngineProcess) -> None:
-        """Tells a new process what the one before had not done."""
-        self._tell_next_version(process)
+        """Gives a new process what the one before had not done."""
+        self._send_next_version(process)
         with self._lock:
             running = dict(self._running) if process is self._process else {}
         if running:
             self._send(process, _submission(running))
 
-    def _send(self, process: EngineProcess, order: wire.Order) -> None:
-        """To the process that lived when the order was made; the next one learns all it needs at its start."""
+    def _send(self, process: EngineProcess, command: wire.Command) -> None:
+        """Sends to the process that lived when the command was made; the next one gets all it needs at its start."""
         try:
-            wire.send(process.line, order)
+            wire.send(process.line, command)
         except OSError:
-            logger.info("the %s engine's process ended before it took an order", self._type)
+            logger.info("the %s engine's process ended before it took a command", self._type)
 
-    # News from the process, on the engine's thread.
+    # Events of the process, on the engine's thread.
 
     def _run(self) -> None:
         try:
             while not self._closing:
                 try:
-                    self._take_news()
+                    self._take_event()
                 except (EOFError, OSError):
                     if not self._closing:
                         self._restart()
-        except BaseException as error:  # whoever waits for this thread must learn why it ended
+        except BaseException as error:  # those that wait for this thread must learn why it ended
             self._give_up_next_version("its engine has ended")
             self.stopped.set_exception(error)
             if not isinstance(error, UnavailableError):
@@ -205,14 +211,14 @@ class ProcessEngine:
         finally:
             self._process.end()
 
-    def _take_news(self) -> None:
+    def _take_event(self) -> None:
         match wire.receive(self._process.line):
             case wire.Drawn() as drawn:
                 self._record(drawn)
             case wire.Loaded() as loaded:
                 version = self._next_version
                 assert version is not None
-                assert version.order.serial == loaded.serial
+                assert version.command.serial == loaded.serial
                 self._serve(version)
             case wire.Failed() as failed:
                 logger.error("the %s engine's process: %s", self._type, failed.reason)
@@ -221,7 +227,7 @@ class ProcessEngine:
         """From now on, what is drawn is of this version."""
         with self._lock:
             old, self._version, self._next_version = self._version, version, None
-        Path(old.order.path).unlink()
+        Path(old.command.path).unlink()
         version.served.set_result(None)
 
     def _record(self, drawn: wire.Drawn) -> None:
@@ -229,13 +235,13 @@ class ProcessEngine:
         ended: list[Generated] = []
         overdue: list[int] = []
         watched: list[tuple[Callable[[Span], None], Span]] = []
-        assert drawn.serial == self._version.order.serial
+        assert drawn.serial == self._version.command.serial
         columns = (drawn.refs, drawn.tokens, drawn.logprobs, drawn.full_logprobs)
         with self._lock:
             self._num_deaths = 0
             for ref, token, logprob, full_logprob in zip(*(column.tolist() for column in columns), strict=True):
                 running = self._running.get(ref)
-                if running is None:  # it ended here, and the process has not yet heard of it
+                if running is None:  # it ended here, and the process does not know yet
                     continue
                 ending = running.add(policy, token, logprob, full_logprob)
                 self._num_generated_tokens += 1
@@ -250,7 +256,7 @@ class ProcessEngine:
         for watch, span in watched:
             watch(span)
         if overdue:
-            self._orders.submit(self._send, process, wire.Abort(overdue))
+            self._commands.submit(self._send, process, wire.Abort(overdue))
         if ended:
             self._deliver(ended)
 
@@ -268,12 +274,12 @@ class ProcessEngine:
         self._process.end()
         version, process = self._next_process()
         with self._lock:
-            self._process = version.told = process
+            self._process = version.sent_to = process
             if self._closing:
                 process.child.kill()
         if version is not self._version:
             self._serve(version)
-        self._orders.submit(self._catch_up, process)
+        self._commands.submit(self._catch_up, process)
 
     def _next_process(self) -> tuple[_Version, EngineProcess]:
         problem = ""
@@ -282,7 +288,7 @@ class ProcessEngine:
             logger.warning("the %s engine's process ended; starting it again", self._type)
             version = self._next_version or self._version
             try:
-                return version, EngineProcess.start(self._driver, self._start, version.order)
+                return version, EngineProcess.start(self._driver, self._start, version.command)
             except InvalidInputError as error:
                 problem = str(error)
                 if version is not self._version:
@@ -296,7 +302,7 @@ class ProcessEngine:
             version.served.set_exception(WeightStreamError(reason))
 
 
-def _submission(running: Mapping[int, Running]) -> wire.Submit:
+def _submission(running: Mapping[int, RunningSample]) -> wire.Submit:
     """All of each sample's tokens so far: a new process goes on where the old one was."""
     settings = [each.sample.sampling for each in running.values()]
     return wire.Submit(

@@ -64,7 +64,7 @@ class Draw(CustomLogitProcessor):  # type: ignore[misc,unused-ignore]
 class SglangDriver:
     """See `services.rollout.engines.process.child.Driver`."""
 
-    def __init__(self, start: wire.Start) -> None:
+    def __init__(self, start: wire.StartEngine) -> None:
         self._end_tokens = start.end_tokens
         config = AutoConfig.from_pretrained(start.folder).get_text_config()
         self._model_context = int(config.max_position_embeddings)
@@ -96,17 +96,21 @@ class SglangDriver:
 
     @property
     def has_work(self) -> bool:
+        """Whether requests are unfinished."""
         return bool(self._following)
 
     def add(self, request: Request) -> None:
+        """Queues a request."""
         self._following[request.ref] = self._loop.create_task(self._follow(request))
 
     def abort(self, refs: Sequence[int]) -> None:
+        """Ends requests where they are."""
         for ref in refs:
             if ref in self._following:
                 self._engine.tokenizer_manager.abort_request(rid=self._rids[ref])
 
     def load(self, tensors: dict[str, Tensor]) -> list[Token]:
+        """Aborts what runs, puts the weights in place, and begins each request again where it was."""
         unfinished = self._loop.run_until_complete(self._empty())
         self._engine.begin_weight_update()
         succeeded, problem, *_ = self._engine.update_weights_from_tensor(list(tensors.items()), flush_cache=True)
@@ -118,11 +122,12 @@ class SglangDriver:
         return self._take()
 
     def step(self) -> list[Token]:
+        """Waits for tokens, and returns those that have come."""
         self._loop.run_until_complete(self._news.wait())
         return self._take()
 
     def _take(self) -> list[Token]:
-        """What has arrived. An error of a request ends this process: the worker starts another."""
+        """The tokens that have arrived. An error of a request ends this process: the worker starts another."""
         self._news.clear()
         for ref, following in list(self._following.items()):
             if following.done():
@@ -181,7 +186,7 @@ class SglangDriver:
         return [request for request in left if request is not None]
 
 
-def _cached_tokens(start: wire.Start, config: Any) -> int:
+def _cached_tokens(start: wire.StartEngine, config: Any) -> int:
     """How many tokens' keys and values the memory holds."""
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads

@@ -1,4 +1,4 @@
-"""The process that an engine's library runs in: its start, what it is told first, and its end."""
+"""The process that an engine's library runs in: its start, its first commands, and its end."""
 
 from __future__ import annotations
 
@@ -26,31 +26,32 @@ class EngineProcess:
     max_context: int  # of its model, in tokens
 
     @staticmethod
-    def start(driver: str, order: wire.Start, version: wire.Load) -> EngineProcess:
+    def start(driver: str, command: wire.StartEngine, version: wire.Load) -> EngineProcess:
         """Returns when it serves the version. InvalidInputError says why it cannot. `driver` is module:class."""
         ours, theirs = Pipe()
         python = RolloutSettings().engine_python
-        command = [python, "-m", "services.rollout.engines.process.child", driver, str(theirs.fileno())]
+        program = [python, "-m", "services.rollout.engines.process.child", driver, str(theirs.fileno())]
         environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
         try:
-            child = subprocess.Popen(command, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            child = subprocess.Popen(program, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         except OSError as error:
             raise InvalidInputError(f"PERILUNE_ENGINE_PYTHON={python} cannot be run: {error}") from error
         theirs.close()
         try:
-            return EngineProcess(child, ours, _introduce(ours, order, version))
+            return EngineProcess(child, ours, _handshake(ours, command, version))
         except BaseException:
             _end(child)
             raise
 
     def end(self) -> None:
+        """Kills it, and waits until it is gone."""
         _end(self.child)
 
 
-def _introduce(line: Connection, order: wire.Start, version: wire.Load) -> int:
-    """Tells a new process what it is and gives it the weights; returns the model's context."""
+def _handshake(line: Connection, command: wire.StartEngine, version: wire.Load) -> int:
+    """Sends a new process its first commands; returns the model's context when it serves the version."""
     try:
-        wire.send(line, order)
+        wire.send(line, command)
         wire.send(line, version)
         ready = wire.receive(line)
         if isinstance(ready, wire.Ready) and isinstance(loaded := wire.receive(line), wire.Loaded):
@@ -59,7 +60,7 @@ def _introduce(line: Connection, order: wire.Start, version: wire.Load) -> int:
     except (EOFError, OSError):
         failed = wire.Failed("its process ended without a word; its log says why")
     raise InvalidInputError(
-        f"the {order.engine} engine cannot serve this model. {getattr(failed, 'reason', failed)} "
+        f"the {command.engine} engine cannot serve this model. {getattr(failed, 'reason', failed)} "
         "(docs/engines.md says how to install engines; PERILUNE_ENGINE_PYTHON names the Python that has one)"
     )
 

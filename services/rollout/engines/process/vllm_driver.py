@@ -57,9 +57,11 @@ class Draw(LogitsProcessor):  # type: ignore[misc,unused-ignore]
         self._rows: dict[int, _Row] = {}
 
     def is_argmax_invariant(self) -> bool:
+        """Says that vLLM may not leave this out for greedy requests."""
         return False
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follows requests as vLLM adds, moves and removes them in its batch."""
         process_dict_updates(
             self._rows,
             batch_update,
@@ -67,6 +69,7 @@ class Draw(LogitsProcessor):  # type: ignore[misc,unused-ignore]
         )
 
     def apply(self, logits_BV: Tensor) -> Tensor:
+        """Draws a token for each row; returns logits that leave that token only."""
         rows = [self._rows[index] for index in range(len(logits_BV))]
         wanted = [row.request for row in rows]
         streams = np.array([each.stream for each in wanted], dtype=np.uint64)
@@ -86,7 +89,7 @@ class Draw(LogitsProcessor):  # type: ignore[misc,unused-ignore]
 class VllmDriver:
     """See `services.rollout.engines.process.child.Driver`."""
 
-    def __init__(self, start: wire.Start) -> None:
+    def __init__(self, start: wire.StartEngine) -> None:
         self._end_tokens = start.end_tokens
         self._keep_context = start.options["context_at_swap"] == "keep"
         self._num_loads = 0
@@ -110,13 +113,16 @@ class VllmDriver:
 
     @property
     def max_context(self) -> int:
+        """Tokens that the model's configuration allows."""
         return int(self._engine.vllm_config.model_config.max_model_len)
 
     @property
     def has_work(self) -> bool:
+        """Whether requests are unfinished."""
         return self._engine.has_unfinished_requests()
 
     def add(self, request: Request) -> None:
+        """Queues a request."""
         settings = SamplingParams(
             temperature=0,  # of what `Draw` leaves
             max_tokens=request.max_new_tokens,
@@ -132,11 +138,13 @@ class VllmDriver:
         self._engine.add_request(str(request.ref), prompt, settings)
 
     def abort(self, refs: Sequence[int]) -> None:
+        """Ends requests where they are."""
         self._engine.abort_request([str(ref) for ref in refs])
         for ref in refs:
             Draw.requests.pop(ref, None)
 
     def load(self, tensors: dict[str, Tensor]) -> list[Token]:
+        """Reloads the weights; running requests are preempted and read again, unless contexts are kept."""
         self._engine.collective_rpc(_reload, args=(tensors,))
         self._num_loads += 1
         if not self._keep_context:
@@ -144,6 +152,7 @@ class VllmDriver:
         return []
 
     def step(self) -> list[Token]:
+        """Draws a token of each running request."""
         return list(self._drawn())
 
     def _drawn(self) -> Iterator[Token]:

@@ -21,6 +21,7 @@ Layout = Mapping[str, tuple[int, ...]]  # each tensor's shape
 
 
 def layout(tensors: Sequence[RawTensor]) -> Layout:
+    """Each tensor's shape, by its name."""
     return {tensor.name: tensor.shape for tensor in tensors}
 
 
@@ -34,12 +35,14 @@ def difference(own: Layout, given: Layout) -> str:
     return f"the version lacks {len(missing)} of the model's tensors, the first is {missing[0]}" if missing else ""
 
 
-def write_tensors(path: Path, tensors: Sequence[RawTensor]) -> list[wire.Place]:
+def write_tensors(path: Path, tensors: Sequence[RawTensor]) -> list[wire.TensorPlace]:
+    """Writes the tensors one after the other; returns where each lies."""
     places = []
     with path.open("wb") as file:
         for tensor in tensors:
             file.seek(-file.tell() % ALIGNMENT_BYTES, os.SEEK_CUR)
-            places.append(wire.Place(tensor.name, ITEM_TYPES[tensor.dtype].torch, list(tensor.shape), file.tell()))
+            dtype = ITEM_TYPES[tensor.dtype].torch
+            places.append(wire.TensorPlace(tensor.name, dtype, list(tensor.shape), file.tell()))
             file.write(tensor.data)
     return places
 

@@ -1,8 +1,8 @@
-"""What a rollout worker and its engine's process say to each other: frames of a JSON head and plain arrays.
+"""Frames between a rollout worker and its engine's process: a JSON head and plain arrays.
 
-To the engine's process: `Start`, `Load`, `Submit`, `Abort`. From it: `Ready`, `Loaded`, `Drawn`, `Failed`. That is the
-whole conversation. The process may run in another environment than the worker, so the frames are made of nothing but
-the standard library and numpy.
+To the engine's process go commands: `StartEngine`, `Load`, `Submit`, `Abort`. From it come events: `Ready`, `Loaded`,
+`Drawn`, `Failed`. That is the whole conversation. The process may run in another environment than the worker, so the
+frames are made of nothing but the standard library and numpy.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from multiprocessing.connection import Connection
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class Start:
-    """First of all: what to be."""
+class StartEngine:
+    """Make an engine; the first command."""
 
     engine: str  # its type
     folder: str  # with the model's small files; weights come by `Load`
@@ -30,7 +31,7 @@ class Start:
 
 
 @dataclass(frozen=True)
-class Place:
+class TensorPlace:
     """Where a tensor lies in the weights' file."""
 
     name: str
@@ -45,7 +46,7 @@ class Load:
 
     serial: int  # counts loads; what is drawn from then on carries it
     path: str
-    places: list[Place]
+    places: list[TensorPlace]
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,22 @@ class Submit:
 
 @dataclass(frozen=True)
 class Abort:
+    """End these requests where they are."""
+
     refs: list[int]
 
 
 @dataclass(frozen=True)
 class Ready:
+    """The engine is made; it waits for its first version."""
+
     max_context: int
 
 
 @dataclass(frozen=True)
 class Loaded:
+    """A version is in place: what is drawn from now on is of it."""
+
     serial: int
 
 
@@ -95,22 +102,23 @@ class Failed:
     reason: str
 
 
-Order = Start | Load | Submit | Abort
-News = Ready | Loaded | Drawn | Failed
-KINDS: dict[str, type] = {kind.__name__: kind for kind in (Start, Load, Submit, Abort, Ready, Loaded, Drawn, Failed)}
+Command = StartEngine | Load | Submit | Abort
+Event = Ready | Loaded | Drawn | Failed
+KINDS: dict[str, type] = {kind.__name__: kind for kind in (*get_args(Command), *get_args(Event))}
 
 
-def send(connection: Connection, frame: Order | News) -> None:
+def send(connection: Connection, frame: Command | Event) -> None:
     """OSError if the other side is gone."""
     connection.send_bytes(encode(frame))
 
 
-def receive(connection: Connection) -> Order | News:
+def receive(connection: Connection) -> Command | Event:
     """Waits for the next frame. EOFError or OSError if the other side is gone."""
     return decode(connection.recv_bytes())
 
 
-def encode(frame: Order | News) -> bytes:
+def encode(frame: Command | Event) -> bytes:
+    """Writes a frame: a line of JSON, then the bytes of its arrays."""
     arrays = [part.name for part in fields(frame) if "dtype" in part.metadata]
     values: Sequence[NDArray] = [getattr(frame, name) for name in arrays]
     head = {part.name: getattr(frame, part.name) for part in fields(frame) if part.name not in arrays}
@@ -119,12 +127,13 @@ def encode(frame: Order | News) -> bytes:
     return b"".join([line.encode(), b"\n", *(value.tobytes() for value in values)])
 
 
-def decode(message: bytes) -> Order | News:
+def decode(message: bytes) -> Command | Event:
+    """Reads a frame that `encode` wrote."""
     end = message.index(b"\n")
     name, head, lengths = json.loads(message[:end])
     kind, places = KINDS[name], head.pop("places")
     if places is not None:
-        head["places"] = [Place(**place) for place in places]
+        head["places"] = [TensorPlace(**place) for place in places]
     start = end + 1
     for part, length in zip([part for part in fields(kind) if "dtype" in part.metadata], lengths, strict=True):
         head[part.name] = np.frombuffer(message, part.metadata["dtype"], length, start)
