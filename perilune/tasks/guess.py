@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from random import Random
 
 NUM_NUMBERS, NUM_GUESSES = 7, 3
-MIN_FIRST, MAX_FIRST = 1, 20
-NUM_GAMES = 200
+MIN_FIRST, MAX_FIRST = 1, 6
+NUM_GAMES = 100
 HELD_OUT_IN = 5
 """One game in five, chosen by its number, is kept for evaluation. Were it chosen by its secret, a policy would learn
 which numbers are never right."""
