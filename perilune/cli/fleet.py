@@ -200,10 +200,6 @@ def _table(found: Sequence[Member]) -> Table:
     return table
 
 
-def _trouble(worker: Worker) -> str:
-    return f"{worker.trouble} since {clock_time(worker.trouble_since_unix_ns)}" if worker.trouble else ""
-
-
 def _place(worker: Worker) -> str:
     """The process as `docker ps` and `ps` name it."""
     process = f"{worker.host} process {worker.pid}" if worker.pid else ""

@@ -15,6 +15,8 @@ from perilune.runtime.service import ServiceSettings
 
 
 class MasterSettings(ServiceSettings):
+    """Settings of the master, from the environment."""
+
     listen: str = "127.0.0.1:7040"
     max_request_mb: Annotated[int, Field(gt=0, le=64)] = 8  # a recipe, a version with its metrics: what it is asked
     database_url: str | None = None  # a SQLAlchemy URL with an async driver; SQLite in `home` if not given

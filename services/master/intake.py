@@ -27,6 +27,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 )
 from perilune.codec import check_arrays, num_response_tokens
 from perilune.errors import InvalidInputError, UnavailableError
+from perilune.grading.correct import is_correct
 from perilune.ids import SampleId, TaskId, belongs, parse_message, parse_sample
 from perilune.runtime.bus import MAX_BATCH_BYTES, MAX_REASON_CHARS, Bus, Delivery, in_words, settled
 from perilune.runtime.subjects import (
@@ -241,12 +242,8 @@ def scored_of(message: ScoredTrajectory, payload: bytes) -> Scored:
     )
 
 
-def is_correct(score: Score) -> bool:
-    """Whether the answer is right, as the first grader of the recipe says; the others shape the reward."""
-    return bool(score.components) and score.components[0].value >= 1
-
-
 def reason_of(score: Score) -> str:
+    """The reason why a score has no value, from its first failed grader."""
     failed = [c for c in score.components if c.status != SCORE_STATUS_OK]
     if not failed:
         value = f", value {score.value}" if score.HasField("value") else ""
@@ -261,6 +258,7 @@ def _status_name(status: int) -> str:
 
 
 async def take_dead_letters(bus: Bus, store: Store, notify: Notify) -> None:
+    """Ends the samples that dead letters name, for as long as the bus is there."""
     async for deliveries in bus.deliveries(DEAD_CONSUMER, DeadLetter):
         for delivery in deliveries:
             async with settled(delivery):
@@ -335,6 +333,7 @@ class Advisory(BaseModel):
 
 
 async def take_events(bus: Bus, hear: Callable[[Event], Awaitable[None]]) -> None:
+    """Passes on what services report of a run; an event on the subject of another run is rejected."""
     async for deliveries in bus.deliveries(EVENT_CONSUMER, Event):
         for delivery in deliveries:
             async with settled(delivery):

@@ -16,6 +16,7 @@ class Notification:
         self._event = asyncio.Event()
 
     def notify(self) -> None:
+        """Counts one more event, and wakes all that wait."""
         self.count += 1
         self._event.set()
         self._event = asyncio.Event()

@@ -246,11 +246,13 @@ class Registry:
     # ---- for everyone
 
     def active(self, run_id: str) -> ActiveRun:
+        """The active run of that id. NotFoundError if it is not active."""
         if run_id not in self._active:
             raise NotFoundError(f"the run {run_id!r} is not active")
         return self._active[run_id]
 
     def find(self, run_id: str) -> ActiveRun | None:
+        """The active run of that id, or None."""
         return self._active.get(run_id)
 
     def num_news(self, run_id: str) -> int:
@@ -272,6 +274,7 @@ class Registry:
         return [run for run in self._active.values() if run.weights_address]
 
     def notify(self, run_id: str) -> None:
+        """Wakes all that wait for news of a run."""
         if run_id in self._active:
             self._active[run_id].changed.notify()
 
@@ -306,6 +309,7 @@ class Registry:
         return time.monotonic() - active.active_since if active and (active.lease or active.driver) else 0.0
 
     async def close(self) -> None:
+        """Ends the drivers of all runs; the runs stay as they are."""
         drivers = [run.driver for run in self._active.values() if run.driver]
         for driver in drivers:
             driver.cancel()
@@ -440,4 +444,5 @@ def _in_words(error: Exception) -> str:
 
 
 def state_name(state: int) -> str:
+    """A RunState as a word, such as `running`."""
     return RunState.Name(state).removeprefix("RUN_STATE_").lower()  # type: ignore[arg-type]

@@ -75,6 +75,8 @@ def _whole(
 
 
 class Store:
+    """The database. Each method is one transaction; a change ends even if its caller is cancelled."""
+
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
         self.changes: set[asyncio.Task[Any]] = set()  # under way
@@ -156,6 +158,7 @@ class Store:
             await db.execute(update(RunRow).where(RunRow.id == run_id).values(prompts=prompts))
 
     async def run(self, run_id: str) -> RunRow:
+        """The row of a run. NotFoundError if there is none."""
         async with self._engine.connect() as db:
             row = (await db.execute(select(RunRow.__table__).where(RunRow.id == run_id))).one_or_none()
         if row is None:
@@ -163,12 +166,14 @@ class Store:
         return RunRow(**row._mapping)
 
     async def runs(self) -> list[RunRow]:
+        """All runs, the newest first."""
         async with self._engine.connect() as db:
             rows = await db.execute(select(RunRow.__table__).order_by(RunRow.submitted_ns.desc()))
             return [RunRow(**row._mapping) for row in rows]
 
     @_whole
     async def set_state(self, run_id: str, state: RunState.ValueType, reason: str = "") -> None:
+        """Sets the state of a run, and the reason for a reader."""
         async with self._engine.begin() as db:
             await db.execute(update(RunRow).where(RunRow.id == run_id).values(state=state, reason=reason))
 
@@ -189,6 +194,7 @@ class Store:
 
     @_whole
     async def add_active_seconds(self, run_id: str, seconds: float) -> None:
+        """Adds to the time in which a run was starting or running."""
         async with self._engine.begin() as db:
             total = RunRow.active_seconds + seconds
             await db.execute(update(RunRow).where(RunRow.id == run_id).values(active_seconds=total))
@@ -237,6 +243,7 @@ class Store:
             ]
 
     async def newest_version(self, run_id: str) -> PolicyVersion | None:
+        """The newest committed version; None before the first."""
         query = select(VersionRow.number, VersionRow.digest, VersionRow.policy).where(VersionRow.run_id == run_id)
         async with self._engine.connect() as db:
             row = (await db.execute(query.order_by(VersionRow.number.desc()).limit(1))).one_or_none()
@@ -320,15 +327,6 @@ class Store:
             await db.execute(insert(SampleRow), samples)
         samples_counter.add(len(samples), {"state": SampleState.DISPATCHED})
 
-    async def groups(self, run_id: str, iteration: int, purpose: int) -> list[Group]:
-        query = (
-            select(GroupRow.__table__)
-            .where(GroupRow.run_id == run_id, GroupRow.iteration == iteration, GroupRow.purpose == purpose)
-            .order_by(GroupRow.mode, GroupRow.position)
-        )
-        async with self._engine.connect() as db:
-            return [Group(**row._mapping) for row in await db.execute(query)]
-
     @_whole
     async def mark_dispatched(self, traceparents: Mapping[str, str]) -> None:
         """Counts one more dispatch of each group, under a new trace."""
@@ -339,6 +337,7 @@ class Store:
                 await db.execute(statement, [{"group": key, "trace": value} for key, value in traceparents.items()])
 
     async def has_group(self, group_id: str) -> bool:
+        """Whether a group was dispatched."""
         async with self._engine.connect() as db:
             return await db.scalar(select(GroupRow.id).where(GroupRow.id == group_id)) is not None
 
@@ -667,6 +666,7 @@ class Store:
                     await db.execute(insert(EvaluationRow).values(**row, mean_tokens=float(mean_tokens)))
 
     async def evaluations(self, run_id: str) -> list[EvaluationRow]:
+        """All evaluations of a run, by version and mode."""
         query = select(EvaluationRow.__table__).where(EvaluationRow.run_id == run_id)
         async with self._engine.connect() as db:
             rows = await db.execute(query.order_by(EvaluationRow.version, EvaluationRow.mode))
@@ -675,6 +675,7 @@ class Store:
     # ---- the ledger
 
     async def ledger(self, run_id: str) -> Ledger:
+        """The ledger of a run, added up from groups, samples and versions."""
         by_state = (
             select(SampleRow.purpose, SampleRow.state, func.count())
             .where(SampleRow.run_id == run_id)

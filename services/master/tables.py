@@ -15,6 +15,8 @@ from perilune.policies import DEFAULT_POLICY
 
 
 class Base(DeclarativeBase):
+    """Tables of this database; values are BigInteger and JSON where SQLAlchemy has to choose."""
+
     # Named constraints, so that a migration can speak of them on every database.
     metadata = MetaData(
         naming_convention={
@@ -44,6 +46,8 @@ OPEN = (SampleState.DISPATCHED, SampleState.PARTIAL)
 
 
 class RunRow(Base):
+    """A run: its recipe, its state and its newest lease."""
+
     __tablename__ = "runs"
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -58,6 +62,8 @@ class RunRow(Base):
 
 
 class VersionRow(Base):
+    """A committed version, and what it was made from."""
+
     __tablename__ = "versions"
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
@@ -120,6 +126,8 @@ class SampleRow(Base):
 
 
 class EvaluationRow(Base):
+    """How many held-out problems a version solved in one mode."""
+
     __tablename__ = "evaluations"
 
     run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)

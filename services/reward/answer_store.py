@@ -40,6 +40,7 @@ class KeptAnswers:
         (self._num_bytes,) = self._database.execute(f"SELECT coalesce(sum({_SIZE}), 0) FROM answers").fetchone()
 
     def close(self) -> None:
+        """Closes the file; nothing is found or kept afterwards."""
         self._database.close()
 
     @contextlib.asynccontextmanager
@@ -50,6 +51,7 @@ class KeptAnswers:
             yield
 
     def find(self, owner: str, key: str) -> ScoredAnswer | None:
+        """What is kept under a key; None if nothing is."""
         row = self._database.execute(
             "SELECT request, score FROM answers WHERE owner = ? AND key = ?", (owner, key)
         ).fetchone()

@@ -11,6 +11,8 @@ from perilune.runtime.service import ServiceSettings
 
 
 class RewardSettings(ServiceSettings):
+    """Settings of the reward service, from the environment."""
+
     serve_runs: bool = True  # score the trajectories on the bus; off: answer calls alone, with no NATS and no master
     max_in_hand: PositiveInt = 256  # trajectories taken from the bus and not yet scored
     max_waiting: PositiveInt = 4096  # RPCs beyond this are refused with RESOURCE_EXHAUSTED

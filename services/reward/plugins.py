@@ -40,9 +40,11 @@ class Plugin(Grader[PluginOptions]):
     described: Mapping[str, str] = dataclasses.field(default_factory=dict)  # its options
 
     def read_options(self, given: Mapping[str, str]) -> PluginOptions:
+        """Checks options by the schema that the plugin states. InvalidInputError names a wrong one."""
         return PluginOptions.model_validate(dict(given))
 
     def info(self) -> GraderInfo:
+        """The plugin as `ListGraders` shows it."""
         return GraderInfo(
             name=self.name, version=self.version, description=self.description, options=dict(self.described)
         )

@@ -5,6 +5,7 @@ A grader that fails is a status and never a zero: nothing was found out about th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
@@ -67,12 +68,35 @@ def read_choices(choices: Iterable[GraderChoice]) -> list[Choice]:
     return read
 
 
-async def score(sample: Sample, choices: Sequence[Choice], processes: Processes) -> Score:
-    """Asks every grader; the total is the weighted sum, if all of them answered."""
-    return total([await _ask(sample, choice, processes) for choice in choices])
+async def score(
+    sample: Sample,
+    choices: Sequence[Choice],
+    processes: Processes,
+    deadline: float = math.inf,
+    standing: Sequence[Component | None] = (),
+) -> Score:
+    """Asks every grader, side by side; the total is the weighted sum, if all of them answered.
+
+    Args:
+        deadline: on the clock of `time.monotonic`; what is not graded by then is a TIMEOUT inside the score.
+        standing: for each choice, its component where that need not be asked.
+    """
+    standing = standing or [None] * len(choices)
+    if len(choices) == 1 and standing[0] is None:  # without the price of a task
+        return _total([await _ask_until(deadline, sample, choices[0], processes)])
+    asked = {
+        index: asyncio.create_task(_ask_until(deadline, sample, choice, processes))
+        for index, choice in enumerate(choices)
+        if standing[index] is None
+    }
+    try:
+        return _total([part if part is not None else await asked[i] for i, part in enumerate(standing)])
+    finally:
+        for task in asked.values():
+            task.cancel()
 
 
-def total(components: Sequence[Component]) -> Score:
+def _total(components: Sequence[Component]) -> Score:
     """The weighted sum. If a component failed there is none, and the first failure is the status."""
     failed = [component.status for component in components if component.status != SCORE_STATUS_OK]
     if failed:
@@ -88,6 +112,22 @@ def failed_score(choices: Iterable[GraderChoice], reason: str) -> Score:
         for choice in choices
     ]
     return Score(status=SCORE_STATUS_GRADER_ERROR, components=components)
+
+
+async def _ask_until(deadline: float, sample: Sample, choice: Choice, processes: Processes) -> Component:
+    start = time.monotonic()
+    try:
+        async with asyncio.timeout(None if math.isinf(deadline) else deadline - start):
+            return await _ask(sample, choice, processes)
+    except TimeoutError:
+        return Component(
+            grader=choice.grader.name,
+            version=choice.grader.version,
+            status=SCORE_STATUS_TIMEOUT,
+            weight=choice.weight,
+            evidence={"error": "not graded before the deadline"},
+            seconds=time.monotonic() - start,
+        )
 
 
 async def _ask(sample: Sample, choice: Choice, processes: Processes) -> Component:

@@ -28,11 +28,11 @@ from perilune.errors import InvalidInputError, NotFoundError, OverloadedError, P
 from perilune.runtime.auth import caller
 from services.reward.answer_store import KeptAnswers
 from services.reward.batches import as_finished
-from services.reward.deadlines import score_until
 from services.reward.graders import GRADERS
 from services.reward.processes import Processes
 from services.reward.requests import Asked, Limits, read_request
 from services.reward.rescore import has_changed, standing_component
+from services.reward.scoring import score
 
 BATCH_WINDOW = 64  # of one batch under way at one time, apart from slow ones
 CHECKED_AT_ONCE = 200  # requests of a batch, before others get their turn
@@ -151,7 +151,7 @@ class RewardServicer(RewardServiceServicer):
         return score
 
     async def _grade(self, asked: Asked, standing: Sequence[Component | None] = ()) -> reward_pb2.Score:
-        return await score_until(asked.deadline, asked.sample, asked.choices, self._processes, standing)
+        return await score(asked.sample, asked.choices, self._processes, asked.deadline, standing)
 
 
 def _take_defaults(

@@ -18,7 +18,6 @@ from perilune.runtime.bus import Bus, Delivery
 from perilune.runtime.telemetry import tracer
 from perilune.runtime.wholes import with_score
 from services.reward import scoring
-from services.reward.deadlines import score_until
 from services.reward.graders.grader import Sample
 from services.reward.processes import Processes
 
@@ -97,4 +96,4 @@ async def _score_trajectory(trajectory: Trajectory, processes: Processes, deadli
     images = tuple(Image(uri=image.uri, media_type=image.media_type) for image in prompt.images)
     outcome = trajectory.outcome if trajectory.HasField("outcome") else None
     sample = Sample(question, prompt.reference, trajectory.response, conversation, images, outcome)
-    return await score_until(time.monotonic() + deadline_s, sample, choices, processes)
+    return await scoring.score(sample, choices, processes, time.monotonic() + deadline_s)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perilune.api.master.v1.master_pb2 import ScoredGroup
-from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, Score
+from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK
 from perilune.api.trajectory.v1.trajectory_pb2 import (
     ENDING_REPETITION,
     PolicyVersion,
@@ -19,6 +19,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 )
 from perilune.codec import unpack
 from perilune.errors import InvalidInputError
+from perilune.grading.correct import is_correct
 from perilune.recipe import Recipe
 
 
@@ -162,11 +163,6 @@ def _is_trained(trajectory_id: str, segment: Segment, ages: Ages) -> tuple[bool,
             f"{ages.current.number}, and rollout.max_staleness is {ages.max_staleness}"
         )
     return age <= ages.max_staleness, age
-
-
-def is_correct(score: Score) -> bool:
-    """The recipe's first grader says whether an answer is right; the others, such as format, only shape the reward."""
-    return bool(score.components) and score.components[0].value >= 1
 
 
 def _check_published(trajectory_id: str, segment: Segment, published_digests: Collection[str]) -> None:

@@ -24,12 +24,15 @@ def check_names(*names: str) -> None:
 
 
 class FleetService(FleetServiceServicer):
+    """FleetService of the contract, whose comments say what each call does and raises."""
+
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._workers: dict[str, m.Worker] = {}
         self._nodes: list[Node] = []  # of the tree in which weight versions travel
 
     def workers(self) -> list[m.Worker]:
+        """The workers that are in the fleet now."""
         trainers = [
             m.Worker(
                 id=run.lease.trainer_id,

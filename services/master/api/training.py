@@ -20,6 +20,8 @@ PART_BYTES = 1 << 20  # of a batch, in one message
 
 
 class TrainingService(TrainingServiceServicer):
+    """TrainingService of the contract, whose comments say what each call does and raises."""
+
     def __init__(self, store: Store, registry: Registry) -> None:
         self._store, self._registry = store, registry
 

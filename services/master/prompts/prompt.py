@@ -63,20 +63,25 @@ class ListedPrompts:
 
     @property
     def num_train(self) -> int:
+        """How many prompts there are to train on."""
         return len(self.train_prompts)
 
     @property
     def num_heldout(self) -> int:
+        """How many prompts are held out."""
         return len(self.heldout_prompts)
 
     @property
     def digest(self) -> str:
+        """A digest of all prompts in their order."""
         return digest_of([*self.train_prompts, *self.heldout_prompts])
 
     def train(self, index: int) -> Prompt:
+        """The training prompt of an index."""
         return self.train_prompts[index]
 
     def heldout(self, index: int) -> Prompt:
+        """The held-out prompt of an index."""
         return self.heldout_prompts[index]
 
 

@@ -17,6 +17,8 @@ NUM_DIGESTED = 256  # problems that stand for an endless set
 
 @dataclass(frozen=True)
 class GeneratedPrompts:
+    """Prompts of a generator of problems, made as they are drawn."""
+
     task: Task
     seed: int
     num_train: int
@@ -31,9 +33,11 @@ class GeneratedPrompts:
         return digest_of([*train, *(self.heldout(index) for index in _spread(self.num_heldout))])
 
     def train(self, index: int) -> Prompt:
+        """The training prompt of an index."""
         return self._prompt(index, held_out=False)
 
     def heldout(self, index: int) -> Prompt:
+        """The held-out prompt of an index."""
         return self._prompt(index, held_out=True)
 
     def _prompt(self, index: int, *, held_out: bool) -> Prompt:

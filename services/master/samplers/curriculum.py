@@ -23,9 +23,11 @@ class Curriculum:
     needs = ()
 
     def candidates(self, number: int) -> Sequence[int]:
+        """See `Sampler`."""
         return range(self.prompts.num_train) if number < self.table.warmup_iterations else self.hard
 
     def choose(self, draw: Draw) -> list[int]:
+        """See `Sampler`."""
         warmup = self.table.warmup_iterations
         past = draw.number if draw.number < warmup else draw.number - warmup
         return epochs(draw.candidates, past * draw.size, draw.size, draw.seed)

@@ -25,9 +25,11 @@ class Prioritized:
     needs = (Statistic.SUCCESS_RATES, Statistic.DEAD_GROUPS)
 
     def candidates(self, number: int) -> Sequence[int]:
+        """See `Sampler`."""
         return range(self.prompts.num_train)
 
     def choose(self, draw: Draw) -> list[int]:
+        """See `Sampler`."""
         rates, dead = draw.statistics[Statistic.SUCCESS_RATES], draw.statistics[Statistic.DEAD_GROUPS]
         weights = [0.0 if index in dead else 1 - rates.get(index, 0.0) for index in draw.usable]
         return [draw.usable[place] for place in weighted(weights, draw.size, draw.random)]

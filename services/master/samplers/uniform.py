@@ -20,9 +20,11 @@ class Uniform:
     needs = ()
 
     def candidates(self, number: int) -> Sequence[int]:
+        """See `Sampler`."""
         return range(self.prompts.num_train)
 
     def choose(self, draw: Draw) -> list[int]:
+        """See `Sampler`."""
         return epochs(draw.candidates, draw.number * draw.size, draw.size, draw.seed)
 
 

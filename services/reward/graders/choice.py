@@ -34,12 +34,15 @@ _AROUND = re.compile(
 
 
 class ChoiceOptions(GraderOptions):
+    """Options of the grader `choice`."""
+
     choices: str = Field("", description="the options' texts, a line each, the first being A; empty: read the question")
     multiple: bool = Field(False, description="several letters are asked for: `A, C` needs both and no other")
     marker: str = Field("", description="the answer follows the last one; empty: last box, `answer is`, or last line")
 
 
 def grade(sample: Sample, options: ChoiceOptions) -> Verdict:
+    """The verdict on a sample."""
     texts = _texts(options.choices, sample.question)
     wanted = _letters(sample.reference, texts)
     if not wanted or (len(wanted) > 1 and not options.multiple):

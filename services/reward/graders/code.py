@@ -55,6 +55,8 @@ class CodeSettings(Settings):
 
 
 class CodeOptions(GraderOptions):
+    """Options of the grader `code`."""
+
     format: Format = Field("native", description="of the reference, a row of such a dataset as JSON")
     language: str = Field("python", description="of the program, where the row does not name it")
     comparison: Literal["", "exact", "lines", "tokens", "floats", "unordered_lines", "json"] = Field(
@@ -74,6 +76,7 @@ def grade(sample: Sample, options: CodeOptions) -> Verdict | None:
 
 
 async def ask(sample: Sample, options: CodeOptions) -> Verdict:
+    """The verdict of the sandbox. UnavailableError if it does not answer."""
     request = request_of(sample, options)
     results: list[CaseResult] = []
     summary = JudgeSummary()

@@ -12,12 +12,15 @@ from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdic
 
 
 class ExactOptions(GraderOptions):
+    """Options of the grader `exact`."""
+
     marker: str = Field("", description="the answer is what follows the last one, to the end; empty: all of the text")
     unordered: bool = Field(False, description="compare as items between spaces or commas, in any order")
     case: bool = Field(False, description="whether upper and lower case differ")
 
 
 def grade(sample: Sample, options: ExactOptions) -> Verdict:
+    """The verdict on a sample."""
     text = without_thinking(sample.response)
     answer = after_marker(text, options.marker) if options.marker else text.strip()
     if not answer:

@@ -14,6 +14,8 @@ MOST_REPEATED = 0.5  # share of a part's pairs of words that may have occurred i
 
 
 class FormatOptions(GraderOptions):
+    """Options of the grader `format`."""
+
     tags: str = Field("", description="tags, each to occur once, in this order and not empty, e.g. `think,answer`")
     marker: str = Field("", description="text to occur once, after the tags, with an answer behind it")
     pattern: str = Field("", description="a regular expression that the whole response must match")
@@ -34,6 +36,7 @@ class FormatOptions(GraderOptions):
 
 
 def grade(sample: Sample, options: FormatOptions) -> Verdict | None:
+    """The verdict, or None where only the work of another process can tell."""
     why = _misshapen(sample.response, options)
     if why or not options.pattern:
         return Verdict.of(not why, why=why)
@@ -41,6 +44,7 @@ def grade(sample: Sample, options: FormatOptions) -> Verdict | None:
 
 
 def work(sample: Sample, options: FormatOptions) -> Verdict:
+    """The verdict, in a process of its own that may be killed."""
     matches = re.fullmatch(options.pattern, sample.response.strip(), re.DOTALL) is not None
     return Verdict.of(matches, why="" if matches else "the pattern does not match")
 

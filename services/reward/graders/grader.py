@@ -51,6 +51,8 @@ O = TypeVar("O", bound=GraderOptions)  # noqa: E741
 
 @dataclass(frozen=True)
 class Grader(Generic[O]):
+    """A way to grade: its name, version and options, and the functions that decide."""
+
     name: str
     version: str  # raised whenever the same input may get another value
     description: str
@@ -68,6 +70,7 @@ class Grader(Generic[O]):
         return _read_options(self, tuple(sorted(given.items())))
 
     def info(self) -> GraderInfo:
+        """The grader as `ListGraders` shows it."""
         options = {
             name: f"{option.description} (default: {option.default!r})"
             for name, option in self.options.model_fields.items()

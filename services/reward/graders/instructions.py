@@ -27,11 +27,14 @@ MAX_CHARS = 200_000
 
 
 class InstructionsOptions(GraderOptions):
+    """Options of the grader `instructions`."""
+
     instructions: str = Field("", description="a JSON list of instructions; empty: the reference is it")
     partial: bool = Field(False, description="the share of instructions followed, instead of all or nothing")
 
 
 def grade(sample: Sample, options: InstructionsOptions) -> Verdict:
+    """The verdict on a sample."""
     instructions = _read(options.instructions or sample.reference)
     response = without_thinking(sample.response).strip()
     if not response or len(response) > MAX_CHARS:  # silence breaks no rule, but is no answer

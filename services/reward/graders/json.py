@@ -26,6 +26,8 @@ _SCALARS = (str, int, Decimal, bool, type(None))
 
 
 class JsonOptions(GraderOptions):
+    """Options of the grader `json`."""
+
     json_schema: str = Field(
         "",
         description="a JSON Schema that the answer has to fulfil, of the draft that its `$schema` names, else 2020-12",
@@ -63,6 +65,7 @@ def parse(text: str) -> Any:
 
 
 def grade(sample: Sample, options: JsonOptions) -> Verdict | None:
+    """The verdict, or None where only the work of another process can tell."""
     compares = _compares(sample, options)
     if not compares and not options.json_schema:
         raise InvalidInputError("nothing to compare with: give a reference, or the option `json_schema`")
@@ -80,6 +83,7 @@ def grade(sample: Sample, options: JsonOptions) -> Verdict | None:
 
 
 def work(sample: Sample, options: JsonOptions) -> Verdict:
+    """The verdict, in a process of its own that may be killed."""
     text = _answer(sample.response)
     answer = parse(text)
     if _compares(sample, options) and not _is_right(sample, options, answer):

@@ -48,6 +48,8 @@ class JudgeSettings(Settings):
 
 
 class JudgeOptions(GraderOptions):
+    """Options of the grader `judge`."""
+
     votes: PositiveInt = Field(1, le=MAX_VOTES, description="replies to ask for; more than half of them have to agree")
     agreement: float = Field(0.5, ge=0.5, le=1, description="share of the votes that has to agree, at least")
     temperature: NonNegativeFloat | None = Field(

@@ -17,6 +17,8 @@ _WORD = re.compile(
 
 
 class LengthOptions(GraderOptions):
+    """Options of the grader `length`."""
+
     unit: Literal["words", "chars", "lines"] = Field("words", description="what is counted")
     at_least: int = Field(0, ge=0, description="the fewest that are right")
     at_most: int = Field(0, ge=0, description="the most that are right; 0: no limit")
@@ -31,6 +33,7 @@ class LengthOptions(GraderOptions):
 
 
 def grade(sample: Sample, options: LengthOptions) -> Verdict:
+    """The verdict on a sample."""
     text = sample.response if options.thinking else without_thinking(sample.response)
     length = count(text, options.unit)
     evidence = {"length": f"{length} {options.unit}"}

@@ -24,6 +24,8 @@ from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdic
 
 
 class MathOptions(GraderOptions):
+    """Options of the grader `math`."""
+
     marker: str = Field("", description="the answer follows the last one; empty: last box, `answer is`, or last line")
     judge: NonNegativeInt = Field(
         0, le=judge.MAX_VOTES, description="votes of the judge on what the rules leave undecided; 0: nobody is asked"
@@ -31,10 +33,12 @@ class MathOptions(GraderOptions):
 
 
 def grade(sample: Sample, options: MathOptions) -> Verdict | None:
+    """The verdict, or None where only the work of another process can tell."""
     return _grade(sample, options, None)
 
 
 def work(sample: Sample, options: MathOptions) -> Verdict:
+    """The verdict, in a process of its own that may be killed."""
     from services.reward.equality.symbolic import symbolic_equal  # sympy: only grader processes need it
 
     verdict = _grade(sample, options, symbolic_equal)

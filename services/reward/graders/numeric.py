@@ -13,11 +13,14 @@ from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdic
 
 
 class NumericOptions(GraderOptions):
+    """Options of the grader `numeric`."""
+
     marker: str = Field("", description="the answer follows the last one; empty: in the last box, else the last number")
     tolerance: float = Field(0.0, ge=0, allow_inf_nan=False, description="largest absolute difference that is right")
 
 
 def grade(sample: Sample, options: NumericOptions) -> Verdict:
+    """The verdict on a sample."""
     reference = read_number(sample.reference)
     if reference is None:
         raise InvalidInputError(f"the reference {sample.reference!r:.80} is no number; another grader may read it")

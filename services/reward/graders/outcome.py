@@ -12,6 +12,8 @@ from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdic
 
 
 class OutcomeOptions(GraderOptions):
+    """Options of the grader `outcome`."""
+
     take: Literal["value", "correct"] = Field(
         "value", description="the outcome's value as it is, or 1 and 0 for whether it is correct"
     )

@@ -15,6 +15,8 @@ MAX_PATTERN_CHARS = 10_000
 
 
 class RegexOptions(GraderOptions):
+    """Options of the grader `regex`."""
+
     pattern: str = Field("", description="the regular expression; empty: the reference is it")
     where: Literal["anywhere", "whole"] = Field("whole", description="`whole`: all of the answer; `anywhere`: a part")
     marker: str = Field("", description="the answer is what follows the last one; empty: all but the thinking")
@@ -45,6 +47,7 @@ def grade(sample: Sample, options: RegexOptions) -> Verdict | None:
 
 
 def work(sample: Sample, options: RegexOptions) -> Verdict:
+    """The verdict, in a process of its own that may be killed."""
     try:
         flags = re.DOTALL if options.case else re.DOTALL | re.IGNORECASE
         pattern = compile_pattern(options.pattern or sample.reference, flags)

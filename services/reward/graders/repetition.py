@@ -13,6 +13,8 @@ _WORD = re.compile(r"\w+|[^\w\s]")
 
 
 class RepetitionOptions(GraderOptions):
+    """Options of the grader `repetition`."""
+
     words: int = Field(5, ge=2, le=100, description="length of the sequences of words that are looked for")
     chars: int = Field(24, ge=4, le=1000, description="length of the sequences of characters that are looked for")
     most: float = Field(0.3, ge=0, lt=1, description="largest share of repeated sequences that is right")
@@ -20,6 +22,7 @@ class RepetitionOptions(GraderOptions):
 
 
 def grade(sample: Sample, options: RepetitionOptions) -> Verdict:
+    """The verdict on a sample."""
     if not sample.response.strip():
         return Verdict(0.0, {"why": "the response is empty"})
     share = repeated_share(sample.response, options.words, options.chars)
