@@ -1,4 +1,4 @@
-"""What the rollout service is told from outside."""
+"""The rollout service's settings."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from perilune.runtime.service import ServiceSettings
 
 
 class RolloutSettings(ServiceSettings):
+    """Settings of a rollout worker, from PERILUNE_ variables."""
+
     num_threads: PositiveInt = 1  # that torch computes with; start more workers rather than more threads
     sandbox_address: str = "127.0.0.1:7050"  # for runs whose policy may execute programs
     kv_cache_gib: PositiveFloat = 4.0  # memory for keys and values, for each run's engine

@@ -1,4 +1,4 @@
-"""What of a recipe's rollouts this machine cannot do."""
+"""Checks of a recipe's rollouts against what this machine has: environments and engines."""
 
 from __future__ import annotations
 

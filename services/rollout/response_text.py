@@ -1,4 +1,4 @@
-"""What graders, environments and people read of a response: its text, with or without the model's special tokens."""
+"""The text of a response for graders, environments and people, with or without the model's special tokens."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ class ResponseText:
     end_tokens: Collection[int] = ()  # that end a response: the last one is no part of what it says
 
     def __call__(self, tokens: list[int]) -> str:
+        """Decodes response tokens."""
         if not self.keep_special:
             return self.tokenizer.decode(tokens, skip_special_tokens=True)
         has_end = bool(tokens) and tokens[-1] in self.end_tokens

@@ -80,10 +80,11 @@ class Rollout:
 
     @property
     def num_response_tokens(self) -> int:
+        """Tokens after the prompt, an environment's included."""
         return len(self._tokens) - len(self._prompt)
 
     def next_sample(self) -> Sample:
-        """What the engine is to go on with: no further than the limit on all segments, nor than this round's budget."""
+        """The sample for the engine: no longer than the limit on all segments, nor than this round's budget."""
         wanted = self._task.sampling
         rule = wanted.repetition
         stop = (*wanted.stop, *(self._environment.stop if self._environment else ()))
@@ -165,7 +166,7 @@ class Rollout:
                 logger.warning("an environment could not be closed", exc_info=True)
 
     def trajectory(self) -> Trajectory:
-        """The sample as a message. The text of an unfinished one is left out: nobody grades it."""
+        """The sample as a message. The text of an unfinished one is left out: it is not graded."""
         assert self.ending is not None
         task, response = self._task, self._tokens[len(self._prompt) :].tolist()
         text = self._text_of(response) if self._is_final else ""

@@ -46,10 +46,11 @@ class Workers:
         self._assigned: dict[str, _Assigned] = {}
 
     def all(self) -> list[RunWorker]:
+        """The workers of all assigned runs."""
         return [assigned.worker for assigned in self._assigned.values()]
 
     def vitals(self) -> Vitals:
-        """How the engines' work gets on: of several runs the first that something is done for speaks for all."""
+        """The progress of the engines' work; of several runs the first that is worked for stands for all."""
         busy = [worker for worker in self.all() if worker.doing]
         progress = sum(worker.progress for worker in self.all())
         return Vitals(busy[0].doing, progress, busy[0].run_id) if busy else Vitals(progress=progress)
@@ -57,7 +58,7 @@ class Workers:
     async def follow_assignments(self) -> None:
         """Starts a worker for a run that was assigned, and ends that of a run that no longer is.
 
-        When told to stop, it gives back what its engines have written so far, for others to go on with.
+        When it is cancelled, it gives back what its engines have written so far, for others to go on with.
         """
         async with asyncio.TaskGroup() as tasks:
             try:
@@ -93,7 +94,7 @@ class Workers:
         return _Assigned(worker, news, tasks.create_task(self._serve(worker, news)))
 
     async def _serve(self, worker: RunWorker, news: asyncio.Queue[RunAssignment]) -> None:
-        """A run whose model this worker cannot sample must not end the others: it is said aloud, and left."""
+        """Serves a run. One whose model this worker cannot sample does not end the others: it is reported, and left."""
         try:
             await worker.serve(_each(news))
         except* InvalidInputError as errors:

@@ -19,4 +19,5 @@ class RolloutServicer(RolloutServiceServicer):
     async def GetStatus(
         self, request: GetStatusRequest, context: grpc.aio.ServicerContext[GetStatusRequest, GetStatusResponse]
     ) -> GetStatusResponse:
+        """Says how busy each run's engine is."""
         return GetStatusResponse(worker_id=self._worker_id, runs=[worker.status() for worker in self._workers.all()])

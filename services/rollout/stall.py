@@ -1,4 +1,4 @@
-"""Whether an engine's work gets on. Progress keeps work in hand, life does not."""
+"""Detection of an engine that is stuck. Progress keeps work in hand; being alive does not."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from perilune.runtime.vitals import cpu_seconds
 
 STALL_S = 25.0  # without progress, after which the bus hears no more of what is in hand and gives it to another worker
 SLOW_STEP_S = 600.0  # the longest single step, while it uses the processor
-BUSY_SHARE = 0.5  # of one processor, by which a slow step is told from a stuck one
+BUSY_SHARE = 0.5  # of one processor, that tells a slow step from a stuck one
 
 
 class StallDetector:

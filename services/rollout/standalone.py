@@ -31,6 +31,8 @@ SINGLE = "model.safetensors"
 
 
 class StandaloneSettings(RolloutSettings):
+    """Settings of a model's own endpoint, from PERILUNE_ variables."""
+
     http_listen: str | None = "127.0.0.1:8000"
     model: Path = Path()  # a Hugging Face folder with safetensors and a tokenizer
     model_name: str = ""  # what callers ask for; the folder's name if not given
@@ -39,7 +41,7 @@ class StandaloneSettings(RolloutSettings):
 
 
 async def run(service: Service) -> None:
-    """Answers until the service is told to stop. NotFoundError: there is no model in the folder."""
+    """Answers until the service stops. NotFoundError: there is no model in the folder."""
     settings = service.settings
     assert isinstance(settings, StandaloneSettings)
     torch.set_num_threads(settings.num_threads)

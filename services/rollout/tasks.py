@@ -1,4 +1,4 @@
-"""What the master asks a worker for, checked before the engine sees it: what ends an engine ends all that it runs."""
+"""Checks of the master's tasks before the engine sees them: what ends an engine ends all that it runs."""
 
 from __future__ import annotations
 

@@ -14,11 +14,13 @@ from perilune.models.chat import prompt_ids
 
 
 class Tokenizer(Protocol):
-    """What is used of a Hugging Face tokenizer once a prompt is read."""
+    """The part of a Hugging Face tokenizer that is used once a prompt is read."""
 
-    def __call__(self, text: str, *, add_special_tokens: bool) -> Mapping[str, list[int]]: ...
+    def __call__(self, text: str, *, add_special_tokens: bool) -> Mapping[str, list[int]]:
+        """Gives a text's token ids, as `input_ids`."""
 
-    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str: ...
+    def decode(self, token_ids: list[int], *, skip_special_tokens: bool) -> str:
+        """Gives the text of token ids."""
 
 
 def prompt_tokens(prompt: Prompt, tokenizer: Any, max_context: int) -> NDArray[np.int32]:

@@ -99,7 +99,7 @@ class RunWorker:
         self._to_submit: list[Sample] = []
         self._publishing: set[asyncio.Future[list[None]]] = set()  # groups that the engine has
         self._is_leaving = False
-        self._changed = asyncio.Condition()  # a version was swapped in, a group is done, or the engine got on again
+        self._changed = asyncio.Condition()  # a version was swapped in, a group is done, or a stuck engine goes on
         self._door = Door(bus, self._changed, self._is_broken)
 
     async def serve(self, assigned: AsyncIterator[RunAssignment]) -> None:
@@ -122,6 +122,7 @@ class RunWorker:
                 await asyncio.to_thread(self._engine.close)
 
     def status(self) -> RunStatus:
+        """How busy the engine is, and which version it serves."""
         status = RunStatus(run_id=self.run_id, engine=self._recipe.engine.type, policy=self._policy)
         if self._engine:
             capacity = self._engine.capacity()
@@ -134,7 +135,7 @@ class RunWorker:
 
     @property
     def doing(self) -> str:
-        """What the engine is at work on, for a reader; empty while it waits."""
+        """The engine's present work, for a reader; empty while it waits."""
         if self._loads:
             return f"loads version {self._loads.number} of {self.run_id}"
         capacity = self._engine.capacity() if self._engine else None
@@ -151,14 +152,17 @@ class RunWorker:
 
     @property
     def engine(self) -> Engine | None:
+        """The engine that samples this run."""
         return self._engine
 
     @property
     def tokenizer(self) -> Any:
+        """The policy's tokenizer."""
         return self._tokenizer
 
     @property
     def policy(self) -> PolicyVersion | None:
+        """The version that is served."""
         return self._policy
 
     # Weights.
@@ -243,7 +247,7 @@ class RunWorker:
         self._loop.call_soon_threadsafe(self._take_results, batch)
 
     async def _watch(self) -> None:
-        """Lets go of what is in hand while the engine is stuck; takes it back if no other has taken it meanwhile."""
+        """Releases what is in hand while the engine is stuck; takes it back if no other has taken it meanwhile."""
         detector = StallDetector()
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
@@ -251,7 +255,7 @@ class RunWorker:
             if self._is_stuck and not was_stuck:
                 logger.error("%s: the engine is stuck; its %d groups go to others", self.run_id, len(self._held))
             elif was_stuck and not self._is_stuck:
-                logger.warning("%s: the engine gets on again", self.run_id)
+                logger.warning("%s: the engine makes progress again", self.run_id)
                 async with self._changed:
                     self._changed.notify_all()
 

@@ -45,7 +45,7 @@ def make_environment(table: EnvironmentBase, settings: RolloutSettings) -> Envir
 
 
 def environment_of(prompt: Prompt, default: EnvironmentBase | None) -> EnvironmentBase | None:
-    """What the policy talks to at a prompt; the recipe's is the default.
+    """The environment of a prompt; the recipe's is the default.
 
     Keys that this version does not know are ignored. InvalidInputError: the prompt names a kind that it does not know.
     """

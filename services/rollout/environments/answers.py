@@ -1,4 +1,4 @@
-"""What environments answer, checked: they are programs of their own, and may return anything."""
+"""Environments' answers, checked: environments are programs of their own, and may return anything."""
 
 from __future__ import annotations
 

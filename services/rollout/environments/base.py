@@ -1,4 +1,4 @@
-"""What a policy may talk to in the middle of a response: a tool, a simulator, an interpreter, a game.
+"""The protocol of an environment: a tool, a simulator, an interpreter, a game that a policy talks to in a response.
 
 The policy writes until its turn is over: it has written one of the environment's stop texts or, where there are none,
 ended the turn as its chat template does. Then `step` gets the text of that turn, and the answer is appended to the
@@ -28,7 +28,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Observation:
-    """What an environment answers to a turn: raw text, or chat messages."""
+    """An environment's answer to a turn: raw text, or chat messages."""
 
     text: str = ""
     is_final: bool = False  # the response ends with it
@@ -50,7 +50,7 @@ class Environment(Protocol):
         """Answers the policy's turn, which ends with a stop text where there are any."""
 
     async def close(self) -> None:
-        """Lets go of what it holds."""
+        """Releases what it holds."""
 
 
 @runtime_checkable

@@ -27,10 +27,11 @@ class Calculator:
 
     @property
     def stop(self) -> tuple[str, ...]:
+        """Texts that end a turn."""
         return (self._end,)
 
     async def reset(self, prompt: Prompt, turns: Sequence[str]) -> None:
-        pass
+        """Needs nothing: each expression stands for itself."""
 
     async def step(self, action: str) -> Observation:
         """The value of what stands between the last `call` and the last `end`, with a space before it."""
@@ -41,7 +42,7 @@ class Calculator:
             return Observation(f" {self._error}")
 
     async def close(self) -> None:
-        pass
+        """Holds nothing."""
 
 
 def evaluate(expression: str) -> int:

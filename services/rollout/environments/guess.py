@@ -34,6 +34,7 @@ class Guess:
         self._secret, self._num_guesses = int(prompt.reference), len(turns)
 
     async def step(self, action: str) -> Observation:
+        """Answers right, higher or lower; the outcome comes with the last guess."""
         self._num_guesses += 1
         numbers = _NUMBER.findall(action)
         if numbers and int(numbers[-1]) == self._secret:
@@ -43,10 +44,11 @@ class Guess:
         return self._answer(hint, await self.conclude("") if is_over else None)
 
     async def conclude(self, turn: str) -> Outcome | None:
+        """The outcome of a game that ended without the number."""
         return Outcome(0.0, reason=f"{self._secret} was not found in {self._num_guesses} guesses")
 
     async def close(self) -> None:
-        pass
+        """Holds nothing."""
 
     def _answer(self, word: str, outcome: Outcome | None) -> Observation:
         return Observation(messages=[{"role": self._table.role, "content": word}], outcome=outcome)

@@ -28,18 +28,22 @@ class SandboxTool:
 
     @property
     def stop(self) -> tuple[str, ...]:
+        """Texts that end a turn."""
         return (self._table.end,)
 
     async def reset(self, prompt: Prompt, turns: Sequence[str]) -> None:
+        """Opens a session, and runs the programs of earlier turns in it."""
         self._session = await self._client.session(self._table.language)
         for turn in turns:
             await self._execute(turn)
 
     async def step(self, action: str) -> Observation:
+        """Runs the turn's program, and answers with its output."""
         answer = await self._execute(action)
         return Observation(self._table.answer.format(output=_shown(answer)[: self._table.max_chars]))
 
     async def close(self) -> None:
+        """Closes the session."""
         if self._session:
             with contextlib.suppress(NotFoundError):  # it died, or was idle for too long
                 await self._session.close()
@@ -56,7 +60,7 @@ class SandboxTool:
 
 
 def _shown(answer: ExecuteResponse) -> str:
-    """What a person at an interpreter would see."""
+    """The output as a person at an interpreter would see it."""
     said = [answer.execution.stdout.content, answer.execution.stderr.content]
     parts = [*(output.decode(errors="replace") for output in said), answer.result]
     return "\n".join(part.strip("\n") for part in parts if part)

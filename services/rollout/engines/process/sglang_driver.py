@@ -44,6 +44,7 @@ class Draw(CustomLogitProcessor):  # type: ignore[misc,unused-ignore]
     """In SGLang's scheduler: draws each row's token and leaves the sampler no other choice."""
 
     def __call__(self, logits: Tensor, custom_param_list: Any = None) -> Tensor:
+        """Returns logits that leave each row the token that was drawn."""
         wanted = custom_param_list
         positions = [len(each["__req__"].origin_input_ids) + len(each["__req__"].output_ids) - 1 for each in wanted]
         streams = np.array([int(each["stream"]) for each in wanted], dtype=np.uint64)
