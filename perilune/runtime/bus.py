@@ -19,6 +19,7 @@ import logging
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, TypeVar
 from urllib.parse import urlsplit
 
@@ -34,10 +35,18 @@ from nats.js.errors import NotFoundError as StreamNotFoundError
 from opentelemetry.context import Context
 
 from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter, StoredMessage, Trajectory
-from perilune.channel import Credentials, read_pem, read_secret
-from perilune.errors import InvalidInputError, OverloadedError, PeriluneError, TooLargeError, UnavailableError
+from perilune.channel import MAX_MESSAGE_BYTES, Credentials, read_pem, read_secret
+from perilune.errors import (
+    InvalidInputError,
+    NotFoundError,
+    OverloadedError,
+    PeriluneError,
+    TooLargeError,
+    UnavailableError,
+)
 from perilune.ids import SampleId, WholeId, dead_letter_id
 from perilune.runtime import telemetry
+from perilune.runtime.blobs import Blobs, message_name
 from perilune.runtime.subjects import (
     DEAD,
     DEAD_SUBJECT,
@@ -64,8 +73,11 @@ MAX_DELIVERIES = 40  # the server's last resort: deaths of workers are counted t
 PULL_WAIT_S = 1.0  # a request that is open across a server restart is only missed when this is over
 PUBLISH_PATIENCE_S = 60.0
 MAX_PAYLOAD_BYTES = 8 << 20
+MAX_LARGE_BYTES = MAX_MESSAGE_BYTES - (2 << 20)  # in the blob store: a batch must hold it, with its score
 MAX_BATCH_BYTES = 64 << 20  # of messages that are taken together
 MAX_REASON_CHARS = 4000
+BLOB_HEADER = "Perilune-Blob"  # the name of the blob that holds the message's bytes
+BLOB_RETRY_S = 5.0  # before a message whose blob store was away is delivered again
 _LETTER_ROOM_BYTES = 4096  # of a dead letter, for its headers
 
 
@@ -106,7 +118,9 @@ class Delivery(Generic[M]):
     raw: Msg
     bus: Bus = field(repr=False)
     progresses: Callable[[], bool] = field(default=_always, repr=False)
+    blob: str = ""  # its bytes lie there, and not in the message
     is_over: bool = False  # acknowledged or rejected: it does not come again
+    is_acknowledged: bool = False
 
     @property
     def context(self) -> Context:
@@ -136,8 +150,9 @@ class Delivery(Generic[M]):
 
     async def ack(self) -> None:
         """Its effect is durable; the server may forget it."""
-        self.is_over = True
+        self.is_over = self.is_acknowledged = True
         await self._answer(self.raw.ack)
+        await self.bus.delete_blob(self.blob)
 
     async def retry(self, delay_s: float = 1.0) -> None:
         """Something outside failed: deliver again later, to any worker."""
@@ -205,15 +220,16 @@ class _Client(NATS):
 class Bus:
     """A connection. Use as `async with Bus.connect(url, name) as bus`."""
 
-    def __init__(self, client: NATS) -> None:
+    def __init__(self, client: NATS, blobs: Blobs | None = None) -> None:
         self._client = client
+        self._blobs = blobs
         self._jetstream: JetStreamContext = client.jetstream()
         self._in_hand: dict[str, Delivery[Any]] = {}  # by the reply subject, which is a delivery's own
 
     @staticmethod
     @contextlib.asynccontextmanager
-    async def connect(url: str, name: str) -> AsyncIterator[Bus]:
-        """Connects, and stays connected through server restarts.
+    async def connect(url: str, name: str, blobs: Blobs | None = None) -> AsyncIterator[Bus]:
+        """Connects, and stays connected through server restarts. `blobs`: for messages over the limit.
 
         Raises:
             UnavailableError: there is no server at first.
@@ -245,7 +261,7 @@ class Bus:
             pending_size=64 << 20,
             **options,
         )
-        bus = Bus(client)
+        bus = Bus(client, blobs)
         heartbeat = asyncio.create_task(bus._keep_in_hand())
         try:
             yield bus
@@ -327,8 +343,9 @@ class Bus:
         """Publishes, and returns when the server has stored it, with its number. The same id twice is stored once.
 
         Retries with the same id through a server restart; UnavailableError after a minute of trying. InvalidInputError
-        if it can never be published: the subject is none, or (TooLargeError) the message is over the limit. `headers`
-        are those of the trace to go on with, the current one if not given.
+        if it can never be published: the subject is none, or (TooLargeError) the message is over the limit; that of the
+        server where there is no blob store. `headers` are those of the trace to go on with, the current one if not
+        given.
         """
         return await self._publish(subject, message.SerializeToString(), message_id, headers)
 
@@ -339,18 +356,46 @@ class Bus:
         headers = (telemetry.headers_of() if headers is None else headers) | {"Nats-Msg-Id": safe_id(message_id)}
         room = min(MAX_PAYLOAD_BYTES, self._client.max_payload - _num_header_bytes(headers))
         if len(payload) > room:
-            raise TooLargeError(f"{message_id[:200]!r} has {len(payload):,} bytes; the bus takes {room:,}")
-        deadline = asyncio.get_running_loop().time() + PUBLISH_PATIENCE_S
-        while True:
-            try:
-                stored = await self._jetstream.publish(subject, payload, timeout=5, headers=headers)
-                break
-            except (nats.errors.Error, APIError, TimeoutError, OSError) as error:
-                if asyncio.get_running_loop().time() > deadline:
-                    raise UnavailableError(f"could not publish {message_id} on {subject}: {error!r}") from error
-                await asyncio.sleep(0.5)
+            limit = MAX_LARGE_BYTES if self._blobs else room
+            if len(payload) > limit:
+                raise TooLargeError(f"{message_id[:200]!r} has {len(payload):,} bytes; the bus takes {limit:,}")
+            payload, headers = await self._put_aside(payload, message_id, headers)
+        publishing = partial(self._jetstream.publish, subject, payload, timeout=5, headers=headers)
+        stored = await _tried_again(publishing, f"publish {message_id} on {subject}")
         _heed_cancellation()
         return stored.seq
+
+    async def _put_aside(
+        self, payload: bytes, message_id: str, headers: dict[str, str]
+    ) -> tuple[bytes, dict[str, str]]:
+        """Writes a large message to the blob store; returns the message that refers to it, which is no protobuf."""
+        assert self._blobs
+        name = message_name(message_id, hashlib.sha256(payload).hexdigest())
+        await _tried_again(partial(self._blobs.write, name, payload), f"keep {message_id} in the blob store")
+        return b"\xff" + name.encode(), headers | {BLOB_HEADER: name}
+
+    async def _bytes_of(self, raw: Msg) -> bytes:
+        """A message's bytes, from wherever they lie.
+
+        Raises:
+            InvalidInputError: they are gone or damaged, or there is no blob store.
+            UnavailableError: the blob store does not answer.
+        """
+        name = _blob_of(raw)
+        if not name:
+            return raw.data
+        if self._blobs is None:
+            raise InvalidInputError(f"the message lies in a blob store as {name[:200]!r}, and this service has none")
+        try:
+            return await self._blobs.read(name)
+        except NotFoundError as error:
+            raise InvalidInputError(str(error)) from error
+
+    async def delete_blob(self, name: str) -> None:
+        """Deletes the bytes of a message that was dealt with. If the store is away, they lie there for a month."""
+        if name and self._blobs:
+            with contextlib.suppress(UnavailableError, InvalidInputError):
+                await self._blobs.delete(name)
 
     # Finished trajectories, whole (`wholes.py`).
 
@@ -358,8 +403,7 @@ class Bus:
         """Stores a finished trajectory until `forget_whole`. Errors are those of `publish`."""
         payload = sample.SerializeToString(deterministic=True)  # the same sample twice is one message
         digest = hashlib.sha256(payload).hexdigest()
-        message_id = WholeId(SampleId(sample.group_id, sample.sample_index), sample.round, digest)
-        sequence = await self._publish(sample_subject(sample.run_id), payload, str(message_id))
+        sequence = await self._publish(sample_subject(sample.run_id), payload, str(_whole_id(sample, digest)))
         return StoredMessage(sequence=sequence, digest=digest, num_bytes=len(payload))
 
     async def whole_of(self, sample: Trajectory) -> Trajectory | None:
@@ -374,20 +418,23 @@ class Bus:
         raw = await self._read(SAMPLES, sample.whole.sequence)
         if raw is None:
             return None
-        if hashlib.sha256(raw.data).hexdigest() != sample.whole.digest:
+        payload = await self._bytes_of(raw)
+        if hashlib.sha256(payload).hexdigest() != sample.whole.digest:
             raise InvalidInputError(
                 f"message {sample.whole.sequence} of {SAMPLES} is not the trajectory {sample.id[:200]!r}, by its digest"
             )
         try:
-            return Trajectory.FromString(raw.data)
+            return Trajectory.FromString(payload)
         except DecodeError as error:
             raise InvalidInputError(f"what was stored of {sample.id[:200]!r} is no trajectory: {error}") from error
 
-    async def forget_whole(self, whole: StoredMessage) -> None:
+    async def forget_whole(self, sample: Trajectory, whole: StoredMessage) -> None:
         """Deletes a trajectory that was dealt with. If the server does not answer, it lies there for a week."""
         request = {"seq": whole.sequence, "no_erase": True}
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
             await self._client.request(f"$JS.API.STREAM.MSG.DELETE.{SAMPLES}", json.dumps(request).encode(), timeout=5)
+        if whole.num_bytes > MAX_PAYLOAD_BYTES - _LETTER_ROOM_BYTES:  # it may have been put aside
+            await self.delete_blob(message_name(str(_whole_id(sample, whole.digest)), whole.digest))
 
     async def _read(self, stream: str, sequence: int) -> Msg | None:
         """A message of a stream that answers directly, as it was published; none if it is not there."""
@@ -415,7 +462,12 @@ class Bus:
         while `progresses` is true; else it goes to another.
         """
         async for raws in self.raw_deliveries(consumer, max_batch):
-            yield [d for raw in raws if (d := await self._open(raw, message_type, progresses))]
+            taken = [Delivery(message_type(), raw, self, progresses, _blob_of(raw)) for raw in raws]
+            self._in_hand |= {delivery.raw.reply: delivery for delivery in taken}
+            yield [delivery for delivery in taken if not delivery.blob and await self._open(delivery)]
+            for delivery in taken:  # one by one: they may be large
+                if delivery.blob and await self._open(delivery):
+                    yield [delivery]
 
     async def raw_deliveries(self, consumer: Consumer, max_batch: int = 64) -> AsyncIterator[list[Msg]]:
         """The same for messages that are no protobuf; the caller acks each."""
@@ -467,14 +519,21 @@ class Bus:
                 messages.append(raw)
         return messages
 
-    async def _open(self, raw: Msg, message_type: type[M], progresses: Callable[[], bool]) -> Delivery[M] | None:
+    async def _open(self, delivery: Delivery[Any]) -> bool:
+        """Reads a message; false, and it is settled, if that cannot be done now, or never."""
         try:
-            message = message_type.FromString(raw.data)
+            delivery.raw.data = await self._bytes_of(delivery.raw)
+            delivery.message.MergeFromString(delivery.raw.data)
         except DecodeError as error:
-            await Delivery(message_type(), raw, self).reject(f"not a {message_type.DESCRIPTOR.name}: {error}")
-            return None
-        self._in_hand[raw.reply] = delivery = Delivery(message, raw, self, progresses)
-        return delivery
+            await delivery.reject(f"not a {delivery.message.DESCRIPTOR.name}: {error}")
+        except InvalidInputError as error:
+            await delivery.reject(str(error))
+        except UnavailableError as error:
+            logger.warning("%s; the message will be delivered again", error)
+            await delivery.retry(BLOB_RETRY_S)
+        else:
+            return True
+        return False
 
     async def bury(self, raw: Msg, reason: str, run_id: str = "", trajectory_ids: Sequence[str] = ()) -> None:
         """Publishes a dead letter for a message, or for some of its samples, with a payload that is cut to fit.
@@ -546,6 +605,15 @@ def dead_letter(raw: Msg, reason: str, run_id: str = "", trajectory_ids: Sequenc
     return letter
 
 
+def _whole_id(sample: Trajectory, digest: str) -> WholeId:
+    return WholeId(SampleId(sample.group_id, sample.sample_index), sample.round, digest)
+
+
+def _blob_of(raw: Msg) -> str:
+    """The name of the blob that holds a message's bytes; empty if the message does."""
+    return str((raw.headers or {}).get(BLOB_HEADER, ""))
+
+
 def _message_id(raw: Msg) -> str:
     """As its publisher wrote it; what is no text is replaced."""
     return str((raw.headers or {}).get("Nats-Msg-Id", "")).encode(errors="replace").decode()
@@ -559,6 +627,18 @@ def _place_of(raw: Msg) -> str:
 def _num_header_bytes(headers: dict[str, str]) -> int:
     """Headers count towards the server's limit: a line each, after one that says what they are."""
     return len("NATS/1.0\r\n\r\n") + sum(len(f"{key}: {value}\r\n".encode()) for key, value in headers.items())
+
+
+async def _tried_again(attempt: Callable[[], Awaitable[T]], what: str) -> T:
+    """What comes of an attempt, made again through an outage. UnavailableError after a minute of trying."""
+    deadline = asyncio.get_running_loop().time() + PUBLISH_PATIENCE_S
+    while True:
+        try:
+            return await attempt()
+        except (UnavailableError, nats.errors.Error, APIError, TimeoutError, OSError) as error:
+            if asyncio.get_running_loop().time() > deadline:
+                raise UnavailableError(f"could not {what}: {error!r}") from error
+            await asyncio.sleep(0.5)
 
 
 async def _answered(asked: Awaitable[T], what: str) -> T:

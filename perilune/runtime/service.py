@@ -52,6 +52,7 @@ class ServiceSettings(Credentials):
     advertise: str | None = None  # how others reach this service, where that differs from `listen`
     nats_url: str = "nats://127.0.0.1:4222"
     master_address: str = "127.0.0.1:7040"
+    blobs: str = ""  # a folder or a URL for what is too large for the bus; `blobs` in the home if not given
     home: Path = Path("runs")  # where runs, checkpoints and the embedded database lie
     metrics_port: Annotated[int, Field(gt=0, lt=65536)] | None = None  # a page for Prometheus, on every interface
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
@@ -67,6 +68,11 @@ class ServiceSettings(Credentials):
         None  # a folder in shared memory: trainer and engine of one pod take turns (`perilune.weights.shared_memory`)
     )
     worker_id: str = Field(default_factory=lambda: uuid4().hex[:8])
+
+    @property
+    def blob_url(self) -> str:
+        """Where the blob store is; one for all services that share a bus."""
+        return self.blobs or str(self.home.absolute() / "blobs")
 
 
 class Service:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Annotated, Generic, Literal, TypeVar
 
@@ -64,12 +65,12 @@ async def take_scores(bus: Bus, store: Store, notify: Notify) -> None:
 
 
 async def _take_scores(bus: Bus, store: Store, deliveries: Sequence[Delivery[ScoredTrajectory]]) -> None:
-    stored = [delivery.message.trajectory.whole for delivery in deliveries]
+    wholes = [deepcopy(delivery.message.trajectory.whole) for delivery in deliveries]
     there = await asyncio.gather(*(_complete(bus, delivery) for delivery in deliveries))
     samples = [(d, d.message.trajectory) for d, is_there in zip(deliveries, there, strict=True) if is_there]
     await _keep(samples, lambda d: scored_of(d.message, d.message.SerializeToString()), store.record_scores, store)
-    done = [whole for d, whole in zip(deliveries, stored, strict=True) if d.is_over and whole.sequence]
-    await asyncio.gather(*map(bus.forget_whole, done))
+    done = [(d.message.trajectory, whole) for d, whole in zip(deliveries, wholes, strict=True) if d.is_acknowledged]
+    await asyncio.gather(*(bus.forget_whole(sample, whole) for sample, whole in done if whole.sequence))
 
 
 async def _complete(bus: Bus, delivery: Delivery[ScoredTrajectory]) -> bool:

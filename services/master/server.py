@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from perilune.api.master.v1 import master_pb2, master_pb2_grpc
+from perilune.runtime.blobs import Blobs, sweep
 from perilune.runtime.bus import Bus
 from perilune.runtime.http import serve_http
 from perilune.runtime.service import Service, patiently, until_stopping
@@ -38,12 +39,13 @@ async def run(service: Service) -> None:
         async with Store.open(settings.database, migrate=False) as store:
             await _serve_readers(service, store, settings)
         return
+    blobs = Blobs(settings.blob_url)
     async with (
         patiently(single_master, settings.database, patience_s=settings.patience_s) as lost,
         Store.open(settings.database) as store,
-        patiently(Bus.connect, settings.nats_url, service.id, patience_s=settings.patience_s) as bus,
+        patiently(Bus.connect, settings.nats_url, service.id, blobs, patience_s=settings.patience_s) as bus,
     ):
-        await _serve(service, store, bus, lost)
+        await _serve(service, store, bus, blobs, lost)
 
 
 async def _serve_readers(service: Service, store: Store, settings: MasterSettings) -> None:
@@ -58,7 +60,7 @@ async def _serve_readers(service: Service, store: Store, settings: MasterSetting
     await service.stopping.wait()
 
 
-async def _serve(service: Service, store: Store, bus: Bus, lost: Awaitable[None]) -> None:
+async def _serve(service: Service, store: Store, bus: Bus, blobs: Blobs, lost: Awaitable[None]) -> None:
     await bus.declare()
     registry = Registry(store, bus)
     await registry.recover()
@@ -79,6 +81,7 @@ async def _serve(service: Service, store: Store, bus: Bus, lost: Awaitable[None]
                 take_dead_letters(bus, store, registry.notify),
                 take_events(bus, registry.hear),
                 take_advisories(bus),
+                sweep(blobs),
                 watch_fleet(registry.liveness, bus.answers, registry.tell_of),
                 *([keep_gauges(store, registry, fleet)] if is_exporting() else []),
             )

@@ -6,6 +6,7 @@ import contextlib
 
 from perilune.api.reward.v1 import reward_pb2
 from perilune.api.reward.v1.reward_pb2_grpc import add_RewardServiceServicer_to_server
+from perilune.runtime.blobs import Blobs
 from perilune.runtime.bus import Bus
 from perilune.runtime.fleet import assignments
 from perilune.runtime.http import serve_http
@@ -48,7 +49,9 @@ async def run(service: Service) -> None:
 
 
 async def _serve_runs(service: Service, settings: RewardSettings, processes: Processes) -> None:
-    async with patiently(Bus.connect, settings.nats_url, service.id, patience_s=settings.patience_s) as bus:
+    async with patiently(
+        Bus.connect, settings.nats_url, service.id, Blobs(settings.blob_url), patience_s=settings.patience_s
+    ) as bus:
         await service.ready()
         scoring_work = work(bus, processes, settings.max_in_hand, settings.max_deadline_s, service.worked)
         sandbox = "sandbox", CodeSettings().sandbox_address

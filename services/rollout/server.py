@@ -6,6 +6,7 @@ import torch
 
 from perilune.api.rollout.v1 import rollout_pb2
 from perilune.api.rollout.v1.rollout_pb2_grpc import add_RolloutServiceServicer_to_server
+from perilune.runtime.blobs import Blobs
 from perilune.runtime.bus import Bus
 from perilune.runtime.http import serve_http
 from perilune.runtime.service import Service, patiently, until_stopping
@@ -22,9 +23,9 @@ async def run(service: Service) -> None:
     """Samples for every assigned run until the service is asked to stop."""
     assert isinstance(service.settings, RolloutSettings)
     torch.set_num_threads(service.settings.num_threads)
-    async with patiently(
-        Bus.connect, service.settings.nats_url, service.id, patience_s=service.settings.patience_s
-    ) as bus:
+    settings = service.settings
+    blobs = Blobs(settings.blob_url)
+    async with patiently(Bus.connect, settings.nats_url, service.id, blobs, patience_s=settings.patience_s) as bus:
         relay = Relay()
         relay.add_to(service.server)
         workers = Workers(service, bus, relay)

@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from transformers.utils.logging import disable_progress_bar
 
 from perilune.errors import InvalidInputError
+from perilune.runtime.blobs import Blobs
 from perilune.runtime.bus import Bus
 from perilune.runtime.service import Service, open_channel, patiently, until_stopping
 from perilune.runtime.vitals import beat
@@ -42,7 +43,11 @@ async def run(service: Service) -> None:
     try:
         async with (
             patiently(
-                Bus.connect, service.settings.nats_url, service.id, patience_s=service.settings.patience_s
+                Bus.connect,
+                service.settings.nats_url,
+                service.id,
+                Blobs(service.settings.blob_url),
+                patience_s=service.settings.patience_s,
             ) as bus,
             open_channel(service.settings.master_address) as channel,
         ):

@@ -262,7 +262,14 @@ class Trainer:
     async def _batch(self, assignment: Assignment, iteration: int) -> list[ScoredGroup]:
         request = GetBatchRequest(run_id=assignment.run_id, iteration=iteration, lease_epoch=assignment.lease_epoch)
         parts = self._master.GetBatch(request)
-        return [group async for part in parts for group in part.groups]
+        groups: dict[str, ScoredGroup] = {}
+        async for part in parts:
+            for group in part.groups:  # one of long samples comes in several parts
+                if group.group_id in groups:
+                    groups[group.group_id].samples.extend(group.samples)
+                else:
+                    groups[group.group_id] = group
+        return list(groups.values())
 
     async def _commit(self, assignment: Assignment, session: Session, waited_s: float) -> bool:
         """Commits the session's version; true if it was the run's last."""

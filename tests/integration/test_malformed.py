@@ -74,7 +74,7 @@ def damaged() -> Iterator[Trajectory]:
 
 
 def large_sample() -> bytes:
-    """An honest one that is just within the limit: its score is not."""
+    """An honest one that is just within the limit: with its score it goes to the blob store."""
     text = MAX_PAYLOAD_BYTES - 100 - sample(sample_index=1, round=99).ByteSize() - 5
     return sample(sample_index=1, round=99, response="x" * text).SerializeToString()
 
@@ -125,6 +125,7 @@ async def reward_on(nats_url: str, home: Path) -> AsyncIterator[asyncio.subproce
         "PERILUNE_READY_FILE": str(ready),
         "PERILUNE_MASTER_ADDRESS": "127.0.0.1:9",
         "PERILUNE_GRADER_PROCESSES": "1",
+        "PERILUNE_HOME": str(home),
     }
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "services.reward", env=environment)
     try:
@@ -189,7 +190,6 @@ async def publish_everything(bus: Bus) -> int:
             for each in malformed(lambda s: ScoredTrajectory(trajectory=s, score=good).SerializeToString())
         ),
         ("perilune.run.trajectory.partial", sample(sample_index=7, ending=ENDING_STOP).SerializeToString()),
-        ("perilune.run.trajectory.finished", large_sample()),
         ("perilune.run.event", b"\xff" * (MAX_PAYLOAD_BYTES - (16 << 10))),
         ("perilune.run.event", Event(run_id="another").SerializeToString()),
         ("perilune.\xff.event", b"\xff"),
@@ -203,6 +203,7 @@ async def publish_everything(bus: Bus) -> int:
         subject = subjects.DEAD_SUBJECT if isinstance(each, DeadLetter) else subjects.scored_subject("run")
         await publish(bus, subject, each.SerializeToString())
     await publish(bus, subjects.DEAD_SUBJECT, b"\xff\xff")
+    await publish(bus, "perilune.run.trajectory.finished", large_sample())
     return len(payloads)
 
 

@@ -159,7 +159,7 @@ async def test_a_score_whose_tokens_are_gone_leaves_its_sample_awaited(bus: Bus,
     """The controller asks again for what is awaited and on no queue."""
     original = sample()
     whole = await bus.keep_whole(original)
-    await bus.forget_whole(whole)
+    await bus.forget_whole(original, whole)
     await score_of(bus, with_score(text_of(original, whole), RIGHT), "score")
     await score_of(bus, with_score(text_of(original, StoredMessage(digest="none")), RIGHT), "nowhere")
     await taken(bus, store)

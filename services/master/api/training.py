@@ -13,10 +13,12 @@ from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.errors import StateError
 from perilune.runtime.service import rpc_errors
 from services.master.api.fleet import check_names
+from services.master.intake import parts_by_size
 from services.master.registry import STOP_PATIENCE_S, Registry
 from services.master.store import Store
 
 PART_BYTES = 1 << 20  # of a batch, in one message
+GROUP_PART_BYTES = 32 << 20  # of one group, in one message
 
 
 class TrainingService(TrainingServiceServicer):
@@ -63,12 +65,13 @@ class TrainingService(TrainingServiceServicer):
                 await self._registry.leased(request.run_id, request.lease_epoch)  # it may be over meanwhile
             answer, num_bytes = m.GetBatchResponse(), 0
             async for group_id, traceparent, payloads in self._store.batch(request.run_id, request.iteration):
-                samples = map(ScoredTrajectory.FromString, payloads)
-                answer.groups.add(group_id=group_id, samples=samples, traceparent=traceparent)
-                num_bytes += sum(map(len, payloads))
-                if num_bytes > PART_BYTES:
-                    yield answer
-                    answer, num_bytes = m.GetBatchResponse(), 0
+                for part in parts_by_size(payloads, len, GROUP_PART_BYTES):
+                    samples = map(ScoredTrajectory.FromString, part)
+                    answer.groups.add(group_id=group_id, samples=samples, traceparent=traceparent)
+                    num_bytes += sum(map(len, part))
+                    if num_bytes > PART_BYTES:
+                        yield answer
+                        answer, num_bytes = m.GetBatchResponse(), 0
             if answer.groups:
                 yield answer
 

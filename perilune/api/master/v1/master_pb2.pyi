@@ -1165,7 +1165,9 @@ Global___GetBatchRequest: _TypeAlias = GetBatchRequest  # noqa: Y015
 
 @_typing.final
 class GetBatchResponse(_message.Message):
-    """Part of an iteration's batch: several groups a message, for a message has its price."""
+    """Part of an iteration's batch: several groups a message, for a message has its price. A group of long samples comes in
+    several parts.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
