@@ -42,7 +42,7 @@ class Poll:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """The result of one run."""
 
     run: Run
@@ -71,7 +71,7 @@ class Outcome:
         return (self.versions[reached[0].policy.number].time_unix_ns - self.versions[0].time_unix_ns) / 1e9
 
 
-async def run_recipe(recipe: Recipe, home: Path) -> Outcome:
+async def run_recipe(recipe: Recipe, home: Path) -> RunResult:
     started = time.perf_counter()
     polls = []
     async with local_cluster(home) as cluster, AsyncRunClient(cluster.master_address) as client:
@@ -84,7 +84,7 @@ async def run_recipe(recipe: Recipe, home: Path) -> Outcome:
         versions = list(await client.versions(run.id))
     if run.state != RUN_STATE_FINISHED:
         raise SystemExit(f"the run failed: {run.reason}")
-    return Outcome(run, versions, polls, time.perf_counter() - started)
+    return RunResult(run, versions, polls, time.perf_counter() - started)
 
 
 async def poll(addresses: list[str], run_id: str) -> Poll:
@@ -151,7 +151,7 @@ def main() -> None:
     report("The loop", figures, arguments.json)
 
 
-def compare_with_trl(recipe: Recipe, outcome: Outcome, start: Path) -> dict[str, Figure]:
+def compare_with_trl(recipe: Recipe, outcome: RunResult, start: Path) -> dict[str, Figure]:
     """Both clocks start with version 0."""
     ours = outcome.seconds_to(TARGET)
     if ours is None:

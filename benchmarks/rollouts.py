@@ -38,7 +38,7 @@ import numpy as np
 import torch
 
 from benchmarks import long_context
-from benchmarks.loop import Outcome, run_recipe
+from benchmarks.loop import RunResult, run_recipe
 from benchmarks.report import Figure, report
 from perilune.api.master.v1.master_pb2 import WatchRunResponse
 from perilune.recipe import Recipe, TorchEngineTable, check_recipe, load_recipe
@@ -53,14 +53,14 @@ WAITING, PARTIAL, ASYNCHRONOUS = "waiting for all", "partial", "asynchronous"
 KEEPING = "asynchronous, contexts kept"
 
 
-def ran(recipe: Recipe, folder: Path) -> Outcome:
+def ran(recipe: Recipe, folder: Path) -> RunResult:
     """Runs the recipe in the folder, or reads what a run there left."""
     kept = folder / "outcome"
     if not kept.exists():
         outcome = asyncio.run(run_recipe(recipe, folder))
         kept.write_bytes(WatchRunResponse(run=outcome.run, versions=outcome.versions).SerializeToString())
     found = WatchRunResponse.FromString(kept.read_bytes())
-    return Outcome(found.run, list(found.versions), polls=[], wall_seconds=0.0)
+    return RunResult(found.run, list(found.versions), polls=[], wall_seconds=0.0)
 
 
 def warmed_up(document: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -113,7 +113,7 @@ def long_tailed(traces: Path, num_iterations: int) -> dict[str, Any]:
     }
 
 
-def trained_rate(outcome: Outcome) -> float:
+def trained_rate(outcome: RunResult) -> float:
     """Tokens in the loss a second, from version 0 to the last."""
     seconds = (outcome.versions[-1].time_unix_ns - outcome.versions[0].time_unix_ns) / 1e9
     return sum(version.metrics["num_loss_tokens"] for version in outcome.versions[1:]) / seconds
@@ -138,7 +138,7 @@ def measure_throughput(folder: Path, arguments: argparse.Namespace) -> dict[str,
     return figures | {"asynchronous, against partial": on_top}
 
 
-def lengths_and_ages(mode: str, outcome: Outcome) -> dict[str, Figure]:
+def lengths_and_ages(mode: str, outcome: RunResult) -> dict[str, Figure]:
     last = outcome.versions[-1].metrics
     oldest = max(version.metrics.get("staleness_max", 0.0) for version in outcome.versions[1:])
     return {
@@ -213,7 +213,7 @@ def compare_learning(
     return figures
 
 
-def what_it_learnt(name: str, outcome: Outcome, peer: float) -> dict[str, Figure]:
+def what_it_learnt(name: str, outcome: RunResult, peer: float) -> dict[str, Figure]:
     trained = [version.metrics for version in outcome.versions[1:]]
     figures = {
         f"{name}: sampled accuracy": Figure.against(peer, outcome.accuracy("sampled", -1), "share"),

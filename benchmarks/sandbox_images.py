@@ -24,7 +24,7 @@ from pathlib import Path
 from benchmarks.report import Figure, report
 from perilune.client import AsyncSandboxClient
 from perilune.local.short_lived import own_sandbox
-from services.sandbox.images.store import Store
+from services.sandbox.images.store import ImageStore
 from services.sandbox.job import Image
 
 NAME = "bench"
@@ -47,7 +47,7 @@ def main() -> None:
         Path(folder).chmod(0o755)
         archive = Path(folder, "image.tar")
         subprocess.run(["docker", "save", "-o", str(archive), options.image], check=True)
-        image = Store(Path(folder, "images")).add(NAME, archive)
+        image = ImageStore(Path(folder, "images")).add(NAME, archive)
         figures = asyncio.run(measure(image, make_bundle(Path(folder, "bundle")), options.image, options.rounds))
     report("Sandbox: one Python job in an image", figures, options.json)
 

@@ -101,8 +101,8 @@ class WandbWriter:
 
 
 @dataclass
-class News:
-    """The points that were written of a run, so that each is written once."""
+class UnwrittenPoints:
+    """Picks the points of a run that were not written yet, so that each is written once."""
 
     _versions: set[int] = field(default_factory=set)
     _evaluations: set[tuple[int, str]] = field(default_factory=set)
@@ -125,10 +125,10 @@ class News:
 
 async def export(client: AsyncRunClient, run: Run, writers: Sequence[Writer], follow: bool) -> int:
     """Writes all points there are and, with `follow`, those to come until the run ends; how many that were."""
-    news, num_points = News(), 0
+    unwritten, num_points = UnwrittenPoints(), 0
 
     async def write(current: Run) -> int:
-        points = list(news.of(await client.versions(run.id), current.evaluations))
+        points = list(unwritten.of(await client.versions(run.id), current.evaluations))
         for point in points:
             for writer in writers:
                 writer.write(point)

@@ -1,6 +1,6 @@
 """The live view of a run: what `perilune train` and `perilune run watch` show while it goes on.
 
-`RunView` is what is known, `render` draws it, `news` says it in plain lines where there is no terminal, and `follow`
+`RunView` is what is known, `render` draws it, `ProgressLog` prints it as plain lines where there is no terminal, and `follow`
 feeds them from a master.
 """
 
@@ -57,7 +57,7 @@ ENDED = (RunState.RUN_STATE_STOPPED, RunState.RUN_STATE_FINISHED, RunState.RUN_S
 CURVES = (  # a metric of a version, how it is called here, its colour, its unit, what the curve's bottom stands for
     ("reward", "reward", "green", "", None),
     ("mean_tokens", "length", "cyan", " tokens", None),
-    ("tokens_per_second", "speed", "blue", " tokens/s", 0.0),  # from zero: its noise is no news
+    ("tokens_per_second", "speed", "blue", " tokens/s", 0.0),  # from zero: its noise is not shown
 )
 DETAILS = (  # a metric of a version, how it is called here, its unit
     ("loss", "loss", ""),
@@ -261,7 +261,7 @@ def _fleet(fleet: Iterable[Worker]) -> Text:
 
 
 @dataclass
-class News:
+class ProgressLog:
     """Turns snapshots into the few lines that a log needs: each state, each evaluation, about ten iterations, what is
     in trouble; and where the run is, if there was nothing else to say for a while."""
 
@@ -367,7 +367,7 @@ async def follow(client: AsyncRunClient, run_id: str, console: Console, *, live:
         UnavailableError: the master did not come back within a minute.
         NotFoundError: no such run.
     """
-    show = _redraw(view, console) if live else _print_news(view, console)
+    show = _redraw(view, console) if live else _print_progress(view, console)
     async with show:
         async for snapshot in _snapshots(client, run_id):
             view.absorb(snapshot, time.monotonic())
@@ -400,11 +400,11 @@ async def _redraw(view: RunView, console: Console) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _print_news(view: RunView, console: Console) -> AsyncIterator[None]:
-    news = News()
+async def _print_progress(view: RunView, console: Console) -> AsyncIterator[None]:
+    log = ProgressLog()
 
     def write() -> None:
-        for line in news.lines(view, time.monotonic()):
+        for line in log.lines(view, time.monotonic()):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     async with _repeating(write):

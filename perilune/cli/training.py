@@ -40,7 +40,7 @@ DEFAULT_HOME = Path("runs")
 
 
 @dataclass(frozen=True)
-class Place:
+class RunTarget:
     """The services that a run is submitted to: a home of this machine, or the services of a master."""
 
     home: Path
@@ -70,16 +70,16 @@ class Screen:
         return self.draw and self.console.is_terminal and not self.console.is_dumb_terminal
 
 
-def submit(recipe: Recipe, run_id: str, place: Place, screen: Screen) -> int:
+def submit(recipe: Recipe, run_id: str, target: RunTarget, screen: Screen) -> int:
     """Submits a run and sees it through; the exit status."""
 
     async def begin(client: AsyncRunClient) -> Run:
         return await client.submit(recipe, run_id)
 
-    return _see_through(begin, place, screen)
+    return _see_through(begin, target, screen)
 
 
-def resume(run_id: str, place: Place, screen: Screen, num_iterations: int = 0) -> int:
+def resume(run_id: str, target: RunTarget, screen: Screen, num_iterations: int = 0) -> int:
     """Resumes a run, with the services that run on its home or with new ones, and sees it through.
 
     `num_iterations`: in all, if there are to be more than its recipe has.
@@ -88,7 +88,7 @@ def resume(run_id: str, place: Place, screen: Screen, num_iterations: int = 0) -
     async def begin(client: AsyncRunClient) -> Run:
         return await client.resume(run_id, num_iterations)
 
-    return _see_through(begin, replace(place, master=place.master or master_of(place.home)), screen)
+    return _see_through(begin, replace(target, master=target.master or master_of(target.home)), screen)
 
 
 def iterations_in(overrides: Sequence[str]) -> int:
@@ -107,7 +107,7 @@ def iterations_in(overrides: Sequence[str]) -> int:
     return num_iterations
 
 
-def evaluation_of(recipe_or_run: str, model: str | None, overrides: Sequence[str], place: Place) -> Recipe:
+def evaluation_of(recipe_or_run: str, model: str | None, overrides: Sequence[str], target: RunTarget) -> Recipe:
     """The recipe that only evaluates: no warm-up, no iteration, a model that exists.
 
     InvalidInputError if it is not said which model, or RecipeError if that cannot be evaluated here; NotFoundError if
@@ -116,12 +116,12 @@ def evaluation_of(recipe_or_run: str, model: str | None, overrides: Sequence[str
     if recipe_or_run.endswith(".toml") or Path(recipe_or_run).is_file():
         recipe = load_recipe(recipe_or_run, overrides)
     else:
-        run = asyncio.run(_get(recipe_or_run, place))
+        run = asyncio.run(_get(recipe_or_run, target))
         recipe, model = read_stored_recipe(run.recipe_json), model or run.model_path
         if overrides:
             raise InvalidInputError("--set changes a recipe's file; a run's recipe is as it ran")
     evaluation = evaluation_recipe(recipe, model)
-    if place.master is None:
+    if target.master is None:
         check_here(evaluation, evaluation.name)
     return evaluation
 
@@ -140,8 +140,8 @@ def evaluation_recipe(recipe: Recipe, model: str | None) -> Recipe:
     return check_recipe(document, document["name"])
 
 
-async def _get(run_id: str, place: Place) -> Run:
-    async with any_master(place.home, place.master) as client:
+async def _get(run_id: str, target: RunTarget) -> Run:
+    async with any_master(target.home, target.master) as client:
         return await client.get(run_id)
 
 
@@ -171,41 +171,47 @@ class Interrupts:
             self._main.cancel()
 
 
-def _see_through(begin: Callable[[AsyncRunClient], Awaitable[Run]], place: Place, screen: Screen) -> int:
+def _see_through(begin: Callable[[AsyncRunClient], Awaitable[Run]], target: RunTarget, screen: Screen) -> int:
     started: list[Interrupts] = []
 
     async def work() -> Report:
         started.append(Interrupts())
-        return await _follow_from(begin, place, screen, started[0])
+        return await _follow_from(begin, target, screen, started[0])
 
     try:
         report = asyncio.run(work())
     except asyncio.CancelledError:
         run_id = started[0].run_id
-        print(f"perilune: interrupted{'; ' + _how_to_resume(run_id, place) if run_id else ''}", file=sys.stderr)
+        print(f"perilune: interrupted{'; ' + _how_to_resume(run_id, target) if run_id else ''}", file=sys.stderr)
         return INTERRUPTED
-    report = replace(report, curves=_draw_curves(report, place))
+    report = replace(report, curves=_draw_curves(report, target))
     reports.print_report(screen.console, report)
     if screen.as_json:
         print(json.dumps(finite(reports.as_json(report)), indent=2))
-    return _verdict(report, place, interrupted=started[0].asked.is_set())
+    return _verdict(report, target, interrupted=started[0].asked.is_set())
 
 
 async def _follow_from(
-    begin: Callable[[AsyncRunClient], Awaitable[Run]], place: Place, screen: Screen, interrupts: Interrupts
+    begin: Callable[[AsyncRunClient], Awaitable[Run]], target: RunTarget, screen: Screen, interrupts: Interrupts
 ) -> Report:
     view = RunView()
 
     def notify(notice: str) -> None:
         view.notice = notice
 
-    if place.master:
-        async with AsyncRunClient(place.master) as client:
+    if target.master:
+        async with AsyncRunClient(target.master) as client:
             return await _follow(begin, client, screen, interrupts, view)
-    screen.console.print(f"starting the services in {place.home}", style="dim", soft_wrap=True)
+    screen.console.print(f"starting the services in {target.home}", style="dim", soft_wrap=True)
     async with (
         local_cluster(
-            place.home, place.num_rollouts, place.num_rewards, notify, place.num_trainer_ranks, place.page, needs=None
+            target.home,
+            target.num_rollouts,
+            target.num_rewards,
+            notify,
+            target.num_trainer_ranks,
+            target.page,
+            needs=None,
         ) as cluster,
         AsyncRunClient(cluster.master_address, credentials=local_credentials()) as client,
     ):
@@ -259,8 +265,8 @@ async def _follow(
     return await reports.gather(client, run.id)
 
 
-def _draw_curves(report: Report, place: Place) -> Path | None:
-    path = place.home / report.run.id / "curves.png"
+def _draw_curves(report: Report, target: RunTarget) -> Path | None:
+    path = target.home / report.run.id / "curves.png"
     try:
         return path if curves_picture.save_curves(report, path) else None
     except MissingDependencyError as error:
@@ -268,18 +274,18 @@ def _draw_curves(report: Report, place: Place) -> Path | None:
         return None
 
 
-def _verdict(report: Report, place: Place, *, interrupted: bool) -> int:
+def _verdict(report: Report, target: RunTarget, *, interrupted: bool) -> int:
     run = report.run
     if run.state == RunState.RUN_STATE_FAILED:
         logs = f"\nThe logs lie in {report.log_dir}." if report.log_dir else ""
-        advice = "" if RECIPE_IS_KEPT in run.reason else f"\nAfter mending it: {_how_to_resume(run.id, place)}"
+        advice = "" if RECIPE_IS_KEPT in run.reason else f"\nAfter mending it: {_how_to_resume(run.id, target)}"
         raise PeriluneError(f"{run.id} failed: {run.reason}{logs}{advice}")
     if run.state == RunState.RUN_STATE_STOPPED:
-        print(f"{run.id} is stopped; {_how_to_resume(run.id, place)}", file=sys.stderr)
+        print(f"{run.id} is stopped; {_how_to_resume(run.id, target)}", file=sys.stderr)
         return INTERRUPTED if interrupted else 0
     return 0
 
 
-def _how_to_resume(run_id: str, place: Place) -> str:
-    where = f" --master {place.master}" if place.master else f" --home {place.home}" * (place.home != DEFAULT_HOME)
+def _how_to_resume(run_id: str, target: RunTarget) -> str:
+    where = f" --master {target.master}" if target.master else f" --home {target.home}" * (target.home != DEFAULT_HOME)
     return f"`perilune run resume {run_id}{where}` continues from its last version"

@@ -26,7 +26,7 @@ FOREIGN = {
 
 
 @dataclass(frozen=True)
-class Number:
+class ExactNumber:
     """A number of a JSON text, as it is written there: 1.0 is not 1, and no digit is rounded away."""
 
     text: str
@@ -98,10 +98,10 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def parse_json(content: bytes, where: str) -> Any:
-    """One JSON value; its numbers are `Number`s, except NaN and infinities. InvalidInputError says where it is none."""
+    """Parses one JSON value; numbers are `ExactNumber`s, except NaN and infinities. InvalidInputError says where it fails."""
     try:
         return json.loads(
-            content.decode("utf-8"), parse_int=Number, parse_float=Number, object_pairs_hook=_without_repeats
+            content.decode("utf-8"), parse_int=ExactNumber, parse_float=ExactNumber, object_pairs_hook=_without_repeats
         )
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{where} is no UTF-8 text: {error}") from error

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any
 
-from perilune.data.jsonlines import Number
+from perilune.data.jsonlines import ExactNumber
 from perilune.errors import InvalidInputError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -79,7 +79,7 @@ def kind_of(value: Any) -> str:
             return "null"
         case bool():
             return str(value).lower()
-        case Number():
+        case ExactNumber():
             return f"the number {value.text:.40}"
         case float() if not math.isfinite(value):
             return "no finite number"
@@ -119,7 +119,7 @@ def _number_text(value: Any) -> str | None:
     match value:
         case bool():
             return None
-        case Number():
+        case ExactNumber():
             return value.text
         case int():
             return str(value)

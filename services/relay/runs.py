@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 async def follow_assignments(service: Service, relay: Relay) -> None:
     """Receives the runs that are assigned, and lets go of those that no longer are."""
-    receiving: dict[str, dict[Stream, Receiving]] = {}
+    receiving: dict[str, dict[AssignedStream, Receiving]] = {}
     async with asyncio.TaskGroup() as tasks:
         async for runs in assignments(service, serves_weights=True):
             wanted = {run.run_id: run for run in runs if run.weights_address}
@@ -43,7 +43,7 @@ async def follow_assignments(service: Service, relay: Relay) -> None:
                         received[stream].receiver.expect(run.policy)
 
 
-class Stream(NamedTuple):
+class AssignedStream(NamedTuple):
     """One of those that a run's weights come in."""
 
     adapter: str = ""
@@ -58,10 +58,10 @@ class Receiving(NamedTuple):
     task: asyncio.Task[None]
 
 
-def _streams(run: RunAssignment) -> list[Stream]:
+def _streams(run: RunAssignment) -> list[AssignedStream]:
     if read_stored_recipe(run.recipe_json).trainer.adapter is not None:
-        return [Stream(carries_versions=False), Stream(STREAM)]
-    return [Stream(rank=rank) for rank in range(max(1, len(run.rank_addresses)))]
+        return [AssignedStream(carries_versions=False), AssignedStream(STREAM)]
+    return [AssignedStream(rank=rank) for rank in range(max(1, len(run.rank_addresses)))]
 
 
 async def _receive(service: Service, receiver: Receiver, run_id: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from perilune.errors import InvalidInputError
 from services.sandbox.images.toolchains import Images
-from services.sandbox.job import File, Jail, Job, Limits, Outcome, Verdict
+from services.sandbox.job import File, Jail, Job, JobOutcome, Limits, Verdict
 from services.sandbox.languages import Toolchains
 from services.sandbox.languages.language import SEARCH_PATH, Source, Toolchain, zones
 from services.sandbox.messages import check_path, read_files
@@ -33,7 +33,7 @@ class Runnable:
     source: Source
     files: Sequence[File]
     folder: Path | None = None  # what was built
-    compilation: Outcome | None = None
+    compilation: JobOutcome | None = None
     zones: Mapping[str, Path] = field(default_factory=dict)  # where the host has no time zones
 
     @property
@@ -76,7 +76,7 @@ class _Entry:
     """A build in the cache; it is not thrown away while somebody uses it."""
 
     folder: Path
-    outcome: Outcome
+    outcome: JobOutcome
     num_bytes: int
     num_users: int = 0
 

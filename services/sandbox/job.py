@@ -108,7 +108,7 @@ class Output:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class JobOutcome:
     """The outcome of a job. CPU time and memory are those of the whole process tree."""
 
     verdict: Verdict
@@ -151,7 +151,7 @@ class Conversation(Protocol):
     async def interrupt(self) -> None:
         """Sends SIGINT to the program itself."""
 
-    async def end(self) -> Outcome:
+    async def end(self) -> JobOutcome:
         """Kills whatever still runs, and tells what became of it. Once; the slot is free afterwards."""
 
 
@@ -162,7 +162,7 @@ class Jail(Protocol):
     def isolation(self) -> Isolation:
         """The isolation that jobs run under."""
 
-    async def run(self, job: Job) -> Outcome:
+    async def run(self, job: Job) -> JobOutcome:
         """Runs a job to its end. BusyError if it cannot be taken; a failure of the jail itself is its verdict."""
 
     def open(self, job: Job) -> AbstractAsyncContextManager[Conversation]:

@@ -24,7 +24,7 @@ from services.sandbox import comparison as comparisons
 from services.sandbox.builds import Builds, Runnable
 from services.sandbox.harness import HARNESSES, Harness
 from services.sandbox.jail.slot import KeeperError
-from services.sandbox.job import BusyError, Conversation, File, Jail, Job, Limits, Outcome, Output, Verdict
+from services.sandbox.job import BusyError, Conversation, File, Jail, Job, JobOutcome, Limits, Output, Verdict
 from services.sandbox.languages import language_named
 from services.sandbox.languages.language import COMPILE_LIMITS
 from services.sandbox.messages import read_files, read_limits, wider, write_execution, write_isolation
@@ -54,7 +54,7 @@ class CaseVerdict:
     """The verdict on one case; `difference` is for the caller, and never for the program."""
 
     verdict: Verdict
-    outcome: Outcome
+    outcome: JobOutcome
     difference: str = ""
 
 
@@ -93,7 +93,7 @@ class Judge:
         yield api.JudgeResponse(summary=self._summary(request, compilation, found))
 
     def _summary(
-        self, request: api.JudgeRequest, compilation: Outcome | None, found: list[CaseVerdict]
+        self, request: api.JudgeRequest, compilation: JobOutcome | None, found: list[CaseVerdict]
     ) -> api.JudgeSummary:
         return api.JudgeSummary(
             verdict=(verdict_of(found) if found or compilation is None else compile_verdict(compilation)).value,
@@ -112,7 +112,7 @@ def verdict_of(found: Sequence[CaseVerdict]) -> Verdict:
     return next(iter([*own, *verdicts]), Verdict.OK)
 
 
-def compile_verdict(compilation: Outcome) -> Verdict:
+def compile_verdict(compilation: JobOutcome) -> Verdict:
     """Whatever the compiler died of, its input was the program; the sandbox's own failures stay what they are."""
     fault = compilation.verdict.is_the_sandboxs_fault
     return compilation.verdict if fault or compilation.verdict == Verdict.OK else Verdict.COMPILE_ERROR
@@ -138,7 +138,7 @@ class _Case:
         if self._harness and self._harness.function and self._kind == "assertion" and not self._harness.function(case):
             self._harness = None
 
-    async def compile(self) -> Outcome | None:
+    async def compile(self) -> JobOutcome | None:
         """Compiles the program, where its language has a compiler, and gives the outcome."""
         async with self._builds.ready(self._runs(), self._compile_limits) as runnable:
             return runnable.compilation
@@ -153,7 +153,7 @@ class _Case:
                     raise
                 await asyncio.sleep(busy.retry_after_s)
             except KeeperError as error:
-                return CaseVerdict(Verdict.INFRASTRUCTURE_ERROR, Outcome(Verdict.INFRASTRUCTURE_ERROR, str(error)))
+                return CaseVerdict(Verdict.INFRASTRUCTURE_ERROR, JobOutcome(Verdict.INFRASTRUCTURE_ERROR, str(error)))
 
     async def _judge(self) -> CaseVerdict:
         async with self._builds.ready(self._runs(), self._compile_limits) as runnable:
@@ -203,7 +203,7 @@ class _Case:
         difference = comparisons.difference(self._comparison, test.expected_stdout, outcome.stdout.content)
         return CaseVerdict(Verdict.OK if difference is None else Verdict.WRONG_ANSWER, outcome, difference or "")
 
-    async def _ask_checker(self, outcome: Outcome) -> CaseVerdict:
+    async def _ask_checker(self, outcome: JobOutcome) -> CaseVerdict:
         test = self._case.stdio
         contents = {"input": test.stdin, "output": outcome.stdout.content, "expected": test.expected_stdout}
         files = [File(path, content) for path, content in contents.items()]
@@ -332,20 +332,20 @@ async def _join(program: Conversation, tests: Conversation) -> dict[str, str] | 
             return "program"
 
 
-async def _end(program: Conversation) -> Outcome:
+async def _end(program: Conversation) -> JobOutcome:
     """Waits for the program's outcome; that we ended it ourselves is not part of it."""
     outcome = await program.end()
     return replace(outcome, reason="") if outcome.verdict == Verdict.OK else outcome
 
 
-def _ended(outcome: Outcome, why: str) -> CaseVerdict:
+def _ended(outcome: JobOutcome, why: str) -> CaseVerdict:
     """A program that gave no value: by a limit, by its own end, or by an exception."""
     verdict = Verdict.RUNTIME_ERROR if outcome.verdict == Verdict.OK else outcome.verdict
     reason = why if outcome.verdict == Verdict.OK else outcome.reason
     return CaseVerdict(verdict, replace(outcome, verdict=verdict, reason=reason))
 
 
-def _to_the_end(outcome: Outcome, word: str) -> CaseVerdict:
+def _to_the_end(outcome: JobOutcome, word: str) -> CaseVerdict:
     """A program with its tests behind it has passed if the tests came to their end, and the process to a good one."""
     said = word.encode()
     reached = said in outcome.stdout.content or said in outcome.stderr.content
@@ -360,7 +360,7 @@ def _without(said: bytes, output: Output) -> Output:
     return Output(content, output.num_bytes - len(output.content) + len(content))
 
 
-def _broken(outcome: Outcome, why: str) -> CaseVerdict:
+def _broken(outcome: JobOutcome, why: str) -> CaseVerdict:
     """The test cannot run, which says nothing about the program."""
     verdict = Verdict.INFRASTRUCTURE_ERROR
     reason = ": ".join(filter(None, ["the test cannot run", why, outcome.reason]))

@@ -9,7 +9,7 @@ from dataclasses import fields
 
 from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from perilune.errors import InvalidInputError
-from services.sandbox.job import File, Image, Isolation, Limits, Outcome, Output
+from services.sandbox.job import File, Image, Isolation, JobOutcome, Limits, Output
 
 MAX_PATH_BYTES = 1024
 
@@ -67,7 +67,7 @@ def write_output(output: Output) -> api.Output:
     return api.Output(content=output.content, num_bytes=output.num_bytes, truncated=output.truncated)
 
 
-def write_execution(outcome: Outcome) -> api.Execution:
+def write_execution(outcome: JobOutcome) -> api.Execution:
     """Converts an outcome to its message."""
     return api.Execution(
         verdict=outcome.verdict.value,

@@ -18,7 +18,7 @@ from perilune.runtime.service import Service, until_stopping
 from services.sandbox import harness
 from services.sandbox.builds import Builds
 from services.sandbox.config import SandboxSettings
-from services.sandbox.images.store import Store
+from services.sandbox.images.store import ImageStore
 from services.sandbox.images.toolchains import Images
 from services.sandbox.jail.levels import open_pool
 from services.sandbox.job import Jail
@@ -58,7 +58,7 @@ async def open_servicer(settings: SandboxSettings) -> AsyncIterator[SandboxServi
         num_slots = max(2, settings.jail.num_slots)
         pool = await open_pool(settings.jail.model_copy(update={"num_slots": num_slots}))
         stack.push_async_callback(pool.close)
-        images = Images(Store(settings.jail.images), pool)
+        images = Images(ImageStore(settings.jail.images), pool)
         builds = Builds(pool, toolchains, images, folder, settings.builds_mb << 20)
         sessions = Sessions(lambda: _session_slot(settings), builds, settings.max_sessions, settings.session_life_s)
         stack.push_async_callback(sessions.close_all)

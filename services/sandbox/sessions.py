@@ -17,7 +17,7 @@ from uuid import uuid4
 from perilune.errors import InvalidInputError, NotFoundError, OverloadedError, StateError
 from services.sandbox import harness
 from services.sandbox.builds import Builds
-from services.sandbox.job import Conversation, File, Isolation, Jail, Limits, Outcome, Output, Verdict
+from services.sandbox.job import Conversation, File, Isolation, Jail, JobOutcome, Limits, Output, Verdict
 from services.sandbox.languages import language_named
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ OpenJail = Callable[[], AbstractAsyncContextManager[Jail]]
 class Execution:
     """The result of an execution; `alive` is false where the interpreter ended with it."""
 
-    outcome: Outcome
+    outcome: JobOutcome
     result: str = ""
     alive: bool = True
 
@@ -181,7 +181,7 @@ class Sessions:
             raise NotFoundError(f"the session has ended ({outcome.verdict.name.lower()}: {outcome.reason})")
         return answer
 
-    async def _bury(self, session: _Session, in_time: bool) -> Outcome:
+    async def _bury(self, session: _Session, in_time: bool) -> JobOutcome:
         """The outcome of an interpreter that died; a death without a limit is the work of what it executed."""
         outcome = await session.program.end()
         await self.close(session.id)
@@ -222,12 +222,12 @@ def _put(files: Sequence[File]) -> dict[str, Any]:
     return {"do": "put", "files": coded}
 
 
-def _outcome(answer: dict[str, Any], in_time: bool, wall_s: float) -> Outcome:
+def _outcome(answer: dict[str, Any], in_time: bool, wall_s: float) -> JobOutcome:
     stdout, stderr, error = _output(answer["stdout"]), _output(answer["stderr"]), str(answer["error"])
     verdict, reason = (Verdict.RUNTIME_ERROR, error) if error else (Verdict.OK, "")
     if not in_time:
         verdict, reason = Verdict.TIME_LIMIT, f"interrupted: {error}" if error else "it ended when it was interrupted"
-    return Outcome(verdict, reason, stdout=stdout, stderr=stderr, wall_s=wall_s)
+    return JobOutcome(verdict, reason, stdout=stdout, stderr=stderr, wall_s=wall_s)
 
 
 def _output(coded: dict[str, Any]) -> Output:

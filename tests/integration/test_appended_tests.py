@@ -16,7 +16,7 @@ import pytest_asyncio
 from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from services.sandbox.builds import Builds
 from services.sandbox.config import JailSettings
-from services.sandbox.images.store import Store
+from services.sandbox.images.store import ImageStore
 from services.sandbox.images.toolchains import Images
 from services.sandbox.jail.levels import open_pool
 from services.sandbox.job import Limits
@@ -139,7 +139,7 @@ async def judge(toolchains: Toolchains) -> AsyncIterator[Judge]:
         folder.chmod(0o755)  # other uids run what was built
         pool = await open_pool(JailSettings(num_slots=2))
         most = Limits(cpu_s=60.0, wall_s=120.0)
-        builds = Builds(pool, toolchains, Images(Store(folder / "images"), pool), folder, 1 << 28)
+        builds = Builds(pool, toolchains, Images(ImageStore(folder / "images"), pool), folder, 1 << 28)
         yield Judge(pool, builds, most, most, 2)
         await pool.close()
 

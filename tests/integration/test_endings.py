@@ -14,7 +14,7 @@ import pytest_asyncio
 from services.sandbox.config import JailSettings
 from services.sandbox.jail.levels import open_pool
 from services.sandbox.jail.pool import Pool
-from services.sandbox.job import Job, Limits, Outcome
+from services.sandbox.job import Job, JobOutcome, Limits
 from services.sandbox.languages.python import LANGUAGE
 from tests.integration.jails import interpreter, python
 
@@ -40,7 +40,7 @@ def _job(program: Path, warm: bool) -> Job:
     )
 
 
-def _said(outcome: Outcome) -> tuple[object, ...]:
+def _said(outcome: JobOutcome) -> tuple[object, ...]:
     """All that can be compared: addresses of objects differ from start to start, and an interpreter that takes its
     modules apart no longer shows lines of source, nor says an empty message the same way."""
     stderr = re.sub(rb"0x[0-9a-f]+|(?m:^    .*\n)", b"", outcome.stderr.content).rstrip(b": \n")

@@ -19,7 +19,7 @@ import pytest_asyncio
 from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from services.sandbox.builds import Builds
 from services.sandbox.config import JailSettings
-from services.sandbox.images.store import Store
+from services.sandbox.images.store import ImageStore
 from services.sandbox.images.toolchains import Images
 from services.sandbox.jail.levels import open_pool
 from services.sandbox.job import Limits, Verdict
@@ -65,7 +65,7 @@ async def judge(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Judge
     settings = JailSettings(levels=LEVEL, num_slots=4, max_waiting=1000, python=interpreter(LEVEL))
     pool = await open_pool(settings)
     toolchains = await detect()
-    builds = Builds(pool, toolchains, Images(Store(folder / "images"), pool), folder, 1 << 28)
+    builds = Builds(pool, toolchains, Images(ImageStore(folder / "images"), pool), folder, 1 << 28)
     yield Judge(pool, builds, most, most, 2)
     await pool.close()
 

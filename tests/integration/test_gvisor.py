@@ -17,7 +17,7 @@ from perilune.errors import MissingDependencyError
 from services.sandbox.config import JailSettings
 from services.sandbox.jail.levels import open_pool
 from services.sandbox.jail.pool import Pool
-from services.sandbox.job import File, Job, Limits, Outcome, Verdict
+from services.sandbox.job import File, Job, JobOutcome, Limits, Verdict
 from tests.integration.gvisor import MISSING
 from tests.integration.jails import Remains, interpreter, python, shell
 
@@ -38,7 +38,7 @@ async def pool() -> AsyncIterator[Pool | None]:
     await opened.close()
 
 
-async def _run(pool: Pool | None, job: Job) -> Outcome | None:
+async def _run(pool: Pool | None, job: Job) -> JobOutcome | None:
     """What becomes of a job; nothing, once it is sure that no service would have taken it."""
     if pool is None:
         with pytest.raises(MissingDependencyError, match=f"gvisor: .*{MISSING}"):

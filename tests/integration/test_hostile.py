@@ -21,7 +21,7 @@ import pytest_asyncio
 from services.sandbox.config import JailSettings
 from services.sandbox.jail.levels import open_pool
 from services.sandbox.jail.pool import Pool
-from services.sandbox.job import Limits, Outcome, Verdict
+from services.sandbox.job import JobOutcome, Limits, Verdict
 from tests.integration.gvisor import MISSING
 from tests.integration.jails import Remains, interpreter, num_descriptors, python, shell
 
@@ -86,7 +86,7 @@ def _job(folder: Path, case: dict[str, Any], level: str) -> Any:
     return python((folder / "main.py").read_text(), level, **fields)
 
 
-def _check_streams(case: dict[str, Any], outcome: Outcome) -> None:
+def _check_streams(case: dict[str, Any], outcome: JobOutcome) -> None:
     if "stdout" in case and "own_kernel" not in case:
         assert outcome.stdout.content.decode() == case["stdout"], outcome
     if "stdout_hex" in case:
@@ -98,7 +98,7 @@ def _check_streams(case: dict[str, Any], outcome: Outcome) -> None:
     assert max(len(outcome.stdout.content), len(outcome.stderr.content)) <= limit
 
 
-def _check_files(case: dict[str, Any], outcome: Outcome) -> None:
+def _check_files(case: dict[str, Any], outcome: JobOutcome) -> None:
     if "files" in case:
         assert sorted(file.path for file in outcome.files if file.path != "main.py") == sorted(case["files"])
     if "max_returned_bytes" in case:

@@ -21,7 +21,7 @@ from perilune.client import AsyncSandboxClient
 from perilune.errors import AlreadyExistsError, InvalidInputError, NotFoundError, StateError
 from perilune.local.short_lived import own_sandbox
 from services.sandbox.config import JailSettings
-from services.sandbox.images.store import Store
+from services.sandbox.images.store import ImageStore
 from services.sandbox.jail.levels import open_pool
 from services.sandbox.job import Image, Job, Limits, Verdict
 from tests.integration.archives import docker_archive, entry, layer, oci_archive, program, text
@@ -43,22 +43,22 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
-    return Store(tmp_path / "images")
+def store(tmp_path: Path) -> ImageStore:
+    return ImageStore(tmp_path / "images")
 
 
 @pytest.fixture(scope="module")
-def images() -> Iterator[Store]:
+def images() -> Iterator[ImageStore]:
     """A folder that every uid may come to, with an image that has a shell."""
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         Path(name).chmod(0o755)
-        store = Store(Path(name) / "images:of, the tests")  # what mount options are separated by
+        store = ImageStore(Path(name) / "images:of, the tests")  # what mount options are separated by
         store.add("shell:1", docker_archive(Path(name) / "shell.tar", [SHELL], ENVIRONMENT))
         yield store
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def sandbox(images: Store) -> AsyncIterator[AsyncSandboxClient]:
+async def sandbox(images: ImageStore) -> AsyncIterator[AsyncSandboxClient]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERILUNE_SANDBOX_IMAGES", str(images.folder))
         async with own_sandbox(num_slots=2) as address, AsyncSandboxClient(address) as client:
@@ -80,7 +80,7 @@ def tree(image: Image) -> dict[str, str]:
     return found
 
 
-async def test_layers_are_laid_upon_one_another(store: Store, tmp_path: Path) -> None:
+async def test_layers_are_laid_upon_one_another(store: ImageStore, tmp_path: Path) -> None:
     lower = layer(
         text("keep/a", "a"),
         text("keep/b", "b"),
@@ -118,7 +118,7 @@ async def test_layers_are_laid_upon_one_another(store: Store, tmp_path: Path) ->
     assert [image.name for image in store.list()] == ["docker_archive", "folder", "oci_archive"]
 
 
-async def test_no_entry_reaches_beyond_the_image_or_brings_rights(store: Store, tmp_path: Path) -> None:
+async def test_no_entry_reaches_beyond_the_image_or_brings_rights(store: ImageStore, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.mkdir()
     hostile = layer(
@@ -152,7 +152,7 @@ async def test_no_entry_reaches_beyond_the_image_or_brings_rights(store: Store, 
     assert not list(outside.iterdir())
 
 
-async def test_an_archive_that_is_not_whole_is_refused_and_leaves_nothing(store: Store, tmp_path: Path) -> None:
+async def test_an_archive_that_is_not_whole_is_refused_and_leaves_nothing(store: ImageStore, tmp_path: Path) -> None:
     good = oci_archive(tmp_path / "good.tar", [layer(text("a", "a" * 5000))])
     data = good.read_bytes()
     bad = tmp_path / "bad.tar"
@@ -175,7 +175,7 @@ async def test_an_archive_that_is_not_whole_is_refused_and_leaves_nothing(store:
     assert not list(store.folder.iterdir())
 
 
-async def test_what_cannot_be_added_is_said_with_what_to_do(store: Store, tmp_path: Path) -> None:
+async def test_what_cannot_be_added_is_said_with_what_to_do(store: ImageStore, tmp_path: Path) -> None:
     archive = docker_archive(tmp_path / "a.tar", [layer(text("a", "a"))])
     store.add("a", archive)
     with pytest.raises(AlreadyExistsError, match="perilune image remove a"):
@@ -196,7 +196,7 @@ async def test_what_cannot_be_added_is_said_with_what_to_do(store: Store, tmp_pa
         store.remove("b")
 
 
-async def test_an_image_in_use_is_not_removed(store: Store, tmp_path: Path) -> None:
+async def test_an_image_in_use_is_not_removed(store: ImageStore, tmp_path: Path) -> None:
     store.add("a", docker_archive(tmp_path / "a.tar", [layer(text("a", "a"))]))
     with store.use("a"), pytest.raises(StateError, match="using image 'a'"):
         store.remove("a")
@@ -270,7 +270,7 @@ async def test_what_is_not_there_is_said_with_what_to_do(sandbox: AsyncSandboxCl
         await sandbox.languages("other")
 
 
-async def test_limits_hold_in_an_image_and_it_stays_as_it_is(images: Store) -> None:
+async def test_limits_hold_in_an_image_and_it_stays_as_it_is(images: ImageStore) -> None:
     pool = await open_pool(JailSettings(levels=LEVEL, num_slots=1, python=interpreter(LEVEL)))
     with images.use("shell:1") as image:
 
@@ -294,7 +294,7 @@ async def test_limits_hold_in_an_image_and_it_stays_as_it_is(images: Store) -> N
     await pool.close()
 
 
-async def test_a_level_without_mounts_has_no_images(images: Store) -> None:
+async def test_a_level_without_mounts_has_no_images(images: ImageStore) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PERILUNE_SANDBOX_IMAGES", str(images.folder))
         patch.setenv("PERILUNE_SANDBOX_LEVELS", "rlimits")

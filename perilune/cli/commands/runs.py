@@ -92,9 +92,9 @@ def resume(
     """
     from perilune.cli import training
 
-    place = training.Place(home, master, rollouts, rewards, trainer_ranks, page)
+    target = training.RunTarget(home, master, rollouts, rewards, trainer_ranks, page)
     num_iterations = training.iterations_in(set_ or [])
-    end(training.resume(run, place, training.Screen(not no_view, as_json), num_iterations))
+    end(training.resume(run, target, training.Screen(not no_view, as_json), num_iterations))
 
 
 @run_app.command()
@@ -116,8 +116,8 @@ def extend(
     """
     from perilune.cli import training
 
-    place = training.Place(home, master, rollouts, rewards, trainer_ranks, page)
-    end(training.resume(run, place, training.Screen(not no_view, as_json), num_iterations))
+    target = training.RunTarget(home, master, rollouts, rewards, trainer_ranks, page)
+    end(training.resume(run, target, training.Screen(not no_view, as_json), num_iterations))
 
 
 @app.command()

@@ -51,8 +51,8 @@ def train(
     from perilune.recipe.preflight import SERVICES, load_checked
 
     checked = load_checked(recipe, set_ or [], services=() if master else SERVICES)
-    place = training.Place(home, master, rollouts, rewards, trainer_ranks, page)
-    end(training.submit(checked, name, place, training.Screen(not no_view, as_json)))
+    target = training.RunTarget(home, master, rollouts, rewards, trainer_ranks, page)
+    end(training.submit(checked, name, target, training.Screen(not no_view, as_json)))
 
 
 @app.command("eval")
@@ -74,9 +74,9 @@ def evaluate(
     """Measure a model's held-out accuracy on a recipe's problems, without training."""
     from perilune.cli import training
 
-    place = training.Place(home, master, rollouts, rewards, page=page)
-    recipe = training.evaluation_of(recipe_or_run, model, set_ or [], place)
-    end(training.submit(recipe, name, place, training.Screen(not no_view, as_json)))
+    target = training.RunTarget(home, master, rollouts, rewards, page=page)
+    recipe = training.evaluation_of(recipe_or_run, model, set_ or [], target)
+    end(training.submit(recipe, name, target, training.Screen(not no_view, as_json)))
 
 
 @app.command()

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
-from perilune.data.jsonlines import Number, parse_object
+from perilune.data.jsonlines import ExactNumber, parse_object
 from perilune.data.rows import kind_of, label_of, messages_of, plain_text, text_of, value_at
 from perilune.errors import InvalidInputError
 from perilune.recipe import EnvironmentBase, EnvironmentTable, RowPrompts
@@ -100,7 +100,7 @@ def _environment_table(value: Any, where: str, key: str) -> dict[str, Any]:
         raise InvalidInputError(f"{where}: {key!r} is neither an environment's name nor its table: {kind_of(value)}")
     # Parquet gives every table the keys of all of them: what is null was not said.
     said = {name: each for name, each in value.items() if each is not None}
-    return {name: json.loads(each.text) if isinstance(each, Number) else each for name, each in said.items()}
+    return {name: json.loads(each.text) if isinstance(each, ExactNumber) else each for name, each in said.items()}
 
 
 def _question(value: Any, table: RowPrompts, where: str) -> str | list[dict[str, str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from perilune.errors import PeriluneError
 from services.sandbox.config import JailSettings
-from services.sandbox.images.store import Store
+from services.sandbox.images.store import ImageStore
 from services.sandbox.job import Image
 
 
@@ -25,7 +25,7 @@ def main() -> int:
     commands.add_parser("remove").add_argument("name")
     arguments = parser.parse_args()
     try:
-        store = Store(JailSettings().images)
+        store = ImageStore(JailSettings().images)
         if arguments.command == "add":
             _print([store.add(arguments.name, arguments.archive)], arguments.json)
         elif arguments.command == "remove":

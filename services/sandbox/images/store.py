@@ -22,7 +22,7 @@ _ABOUT, _ROOT = "image.json", "root"
 _UNFINISHED = ".unfinished-"
 
 
-class Store:
+class ImageStore:
     """The images of a folder. An image in use is held by a shared lock, and not removed meanwhile."""
 
     def __init__(self, folder: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from perilune.errors import InvalidInputError, UnavailableError
-from services.sandbox.images.store import Store
+from services.sandbox.images.store import ImageStore
 from services.sandbox.jail import system
 from services.sandbox.jail.program import WITH_MOUNTS
 from services.sandbox.job import Image, Jail, Job, Verdict
@@ -23,7 +23,7 @@ from services.sandbox.languages.language import COMPILE_LIMITS, SEARCH_PATH, Lan
 class Images:
     """The images of a service, and what was found in them."""
 
-    store: Store
+    store: ImageStore
     jail: Jail
     _found: dict[tuple[str, str, str], Toolchain] = field(default_factory=dict)  # by name, digest and language
 

@@ -25,7 +25,7 @@ from services.sandbox.jail import files, refusals, system
 from services.sandbox.jail.cgroups import Cgroup, CgroupMaker, Charge
 from services.sandbox.jail.mounts import NEW_ROOT, WORK, WRITABLE
 from services.sandbox.jail.program import MAX_OPEN_FILES, STACK_BYTES
-from services.sandbox.jail.protocol import JobRequest, Report, SlotConfig, Terms
+from services.sandbox.jail.protocol import JobRequest, KeeperReport, SlotConfig, Terms
 
 _STATE = "/run"  # runsc's own files, in the job's mount namespace alone
 _FLAGS = (
@@ -120,7 +120,7 @@ def container(request: JobRequest, terms: Terms, config: SlotConfig, variables: 
     }
 
 
-def read_log(report: Report, log: int) -> Report:
+def read_log(report: KeeperReport, log: int) -> KeeperReport:
     """The report, with what runsc said of the program's end; its exit status is 139 for an exit and a signal alike."""
     size = os.fstat(log).st_size
     said = os.pread(log, size, 0)

@@ -20,7 +20,7 @@ from services.sandbox.jail.pool import Pool
 from services.sandbox.jail.program import GVISOR, LANDLOCK, NAMESPACES, RLIMITS, USER_NAMESPACES, WITH_MOUNTS
 from services.sandbox.jail.protocol import SlotConfig
 from services.sandbox.jail.slot import KeeperError, Slot, base_python
-from services.sandbox.job import Isolation, Job, Outcome, Verdict
+from services.sandbox.job import Isolation, Job, JobOutcome, Verdict
 from services.sandbox.languages.language import SYSTEM
 
 logger = logging.getLogger(__name__)
@@ -142,7 +142,7 @@ async def _weigh(slot: Slot) -> gvisor.Overhead:
     return gvisor.Overhead(outcome.cpu_s, outcome.peak_memory_bytes)
 
 
-async def _carry_out(slot: Slot, job: Job) -> Outcome:
+async def _carry_out(slot: Slot, job: Job) -> JobOutcome:
     run = await slot.begin(job, live=False)
     outcome = await run.outcome()
     await slot.clear()

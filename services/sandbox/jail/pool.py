@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 from services.sandbox.jail.slot import KeeperError, Run, Slot
-from services.sandbox.job import BusyError, Isolation, Job, Outcome, Verdict
+from services.sandbox.job import BusyError, Isolation, Job, JobOutcome, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -53,13 +53,13 @@ class Pool:
         """The number of jobs that wait for a slot."""
         return len(self._waiting)
 
-    async def run(self, job: Job) -> Outcome:
+    async def run(self, job: Job) -> JobOutcome:
         """Runs a job to its end. BusyError if it cannot be taken; a failure of the jail itself is its verdict."""
         try:
             async with self._begun(job, live=False) as run:
                 return await run.outcome()
         except KeeperError as error:
-            return Outcome(Verdict.INFRASTRUCTURE_ERROR, str(error))
+            return JobOutcome(Verdict.INFRASTRUCTURE_ERROR, str(error))
 
     @contextlib.asynccontextmanager
     async def open(self, job: Job) -> AsyncIterator[LiveJob]:
@@ -144,7 +144,7 @@ class LiveJob:
         """Sends SIGINT to the program itself."""
         self._run.interrupt()
 
-    async def end(self) -> Outcome:
+    async def end(self) -> JobOutcome:
         """Kills whatever still runs, and tells what became of it. Once; the slot is free afterwards."""
         self._run.stop(Verdict.OK, "ended on request")
         return await self._run.outcome()

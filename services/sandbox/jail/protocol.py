@@ -77,7 +77,7 @@ class JobRequest:
 
 
 @dataclass(frozen=True)
-class Report:
+class KeeperReport:
     """The keeper's observations. `failure` is the jail's own, and then nothing else is set.
 
     `stopped` is the limit that the keeper itself enforced ("cpu", "memory", "processes", "disk"), or "requested".
@@ -119,20 +119,20 @@ def read_request(descriptor: int) -> JobRequest:
     return JobRequest(**json.loads(head))
 
 
-def encode_report(report: Report) -> bytes:
+def encode_report(report: KeeperReport) -> bytes:
     """Encodes a report; the contents of its files follow."""
     head = json.dumps(vars(report)).encode("ascii")
     return _LENGTH.pack(len(head)) + head
 
 
-def decode_report(data: bytes) -> tuple[Report, bytes]:
+def decode_report(data: bytes) -> tuple[KeeperReport, bytes]:
     """A report and the contents of its files. ValueError: it is incomplete."""
     if len(data) < _LENGTH.size:
         raise ValueError("the report is missing")
     end = _LENGTH.size + _LENGTH.unpack_from(data)[0]
     if len(data) < end:
         raise ValueError("the report is incomplete")
-    return Report(**json.loads(data[_LENGTH.size : end])), data[end:]
+    return KeeperReport(**json.loads(data[_LENGTH.size : end])), data[end:]
 
 
 def memory_file(name: str, parts: Sequence[bytes]) -> int:

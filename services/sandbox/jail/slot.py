@@ -22,7 +22,7 @@ from services.sandbox.jail.output import Drain, Lines
 from services.sandbox.jail.protocol import (
     NEXT,
     JobRequest,
-    Report,
+    KeeperReport,
     Root,
     SlotConfig,
     Terms,
@@ -32,7 +32,7 @@ from services.sandbox.jail.protocol import (
     write_request,
 )
 from services.sandbox.jail.verdict import Decision, decide
-from services.sandbox.job import File, Job, Outcome, Output, Verdict
+from services.sandbox.job import File, Job, JobOutcome, Output, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -248,7 +248,7 @@ class Run:
             except BlockingIOError:
                 await self._writable()
 
-    async def outcome(self) -> Outcome:
+    async def outcome(self) -> JobOutcome:
         """Waits for the end."""
         try:
             await self._report.ended
@@ -264,9 +264,13 @@ class Run:
         decision = decide(report, charge, self._job.limits, self._stopped, stderr.content)
         return _outcome(decision, report, charge, (self._stdout.output(), stderr), contents, self._began)
 
-    def _without_report(self, why: str) -> Report:
+    def _without_report(self, why: str) -> KeeperReport:
         """The keeper died: by our own hand; else it is a failure."""
-        return Report(wait_status=signal.SIGKILL) if self._stopped else Report(failure=f"the keeper died: {why}")
+        return (
+            KeeperReport(wait_status=signal.SIGKILL)
+            if self._stopped
+            else KeeperReport(failure=f"the keeper died: {why}")
+        )
 
     def _too_much_output(self) -> None:
         self.stop(Verdict.OUTPUT_LIMIT, f"more than {self._job.limits.output_bytes} bytes of output")
@@ -372,12 +376,12 @@ def _close_ends(ends: _Ends) -> None:
 
 def _outcome(
     decision: Decision,
-    report: Report,
+    report: KeeperReport,
     charge: Charge | None,
     outputs: tuple[Output, Output],
     contents: bytes,
     began: float,
-) -> Outcome:
+) -> JobOutcome:
     files, start = [], 0
     for path, size, executable in report.files:
         if start + size <= len(contents):
@@ -385,7 +389,7 @@ def _outcome(
         start += size
     # The group also counted the keeper; the report alone misses children that were never waited for.
     cpu_s = max(report.cpu_s, charge.cpu_s - report.own_cpu_s) if charge else report.cpu_s
-    return Outcome(
+    return JobOutcome(
         verdict=decision.verdict,
         reason=decision.reason,
         exit_code=decision.exit_code,

@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, replace
 
 from services.sandbox.jail import files, gvisor, processes, program
-from services.sandbox.jail.protocol import Report, SlotConfig, Terms, encode_report, read_request
+from services.sandbox.jail.protocol import KeeperReport, SlotConfig, Terms, encode_report, read_request
 from services.sandbox.jail.standby import ProgramStart, StandbyProgram
 
 _SAMPLE_S = 0.02
@@ -125,9 +125,9 @@ class _Watch:
                 if pid == self._pid:
                     self._status = status
 
-    def report(self, start: ProgramStart) -> Report:
+    def report(self, start: ProgramStart) -> KeeperReport:
         """Makes the report, when everything has been ended and reaped."""
-        return Report(
+        return KeeperReport(
             failure=start.failure,
             wait_status=signal.SIGKILL if self._status is None else self._status,
             stopped=self.stopped,
@@ -200,7 +200,7 @@ def _has_children() -> bool:
     return True
 
 
-def _report(channels: Channels, terms: Terms, report: Report, work: int) -> None:
+def _report(channels: Channels, terms: Terms, report: KeeperReport, work: int) -> None:
     """Reports. Files are collected by a child, for it must read the request, which the keeper never does."""
     if not terms.returns_files or work < 0:
         with contextlib.suppress(ConnectionError):
@@ -214,7 +214,7 @@ def _report(channels: Channels, terms: Terms, report: Report, work: int) -> None
     os.waitpid(pid, 0)
 
 
-def _send_with_files(channels: Channels, terms: Terms, report: Report, work: int) -> None:
+def _send_with_files(channels: Channels, terms: Terms, report: KeeperReport, work: int) -> None:
     os.lseek(channels.request, 0, os.SEEK_SET)
     found = files.collect(work, read_request(channels.request).return_files, terms.disk_bytes)
     listing = [(file.path, file.size, file.executable) for file in found]

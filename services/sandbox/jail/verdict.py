@@ -11,7 +11,7 @@ import signal
 from dataclasses import dataclass
 
 from services.sandbox.jail.cgroups import Charge
-from services.sandbox.jail.protocol import Report
+from services.sandbox.jail.protocol import KeeperReport
 from services.sandbox.job import Limits, Verdict
 
 # How runtimes say that memory was refused to them, in the last lines of stderr.
@@ -39,7 +39,7 @@ class Decision:
 
 
 def decide(
-    report: Report, charge: Charge | None, limits: Limits, stopped: tuple[Verdict, str] | None, stderr: bytes
+    report: KeeperReport, charge: Charge | None, limits: Limits, stopped: tuple[Verdict, str] | None, stderr: bytes
 ) -> Decision:
     """Decides what became of a job.
 
@@ -65,7 +65,7 @@ def decide(
 
 
 def _limit_hit(
-    report: Report, charge: Charge | None, limits: Limits, stopped: tuple[Verdict, str] | None, ended_by: str
+    report: KeeperReport, charge: Charge | None, limits: Limits, stopped: tuple[Verdict, str] | None, ended_by: str
 ) -> tuple[Verdict, str] | None:
     memory = (Verdict.MEMORY_LIMIT, f"more than {limits.memory_bytes} bytes of memory")
     processes = (Verdict.PROCESS_LIMIT, f"more than {limits.num_processes} processes and threads")

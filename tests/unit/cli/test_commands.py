@@ -15,7 +15,7 @@ import pytest
 
 from perilune.api.master.v1.master_pb2 import Run, RunState
 from perilune.cli.report import Report
-from perilune.cli.training import Place, _verdict, evaluation_recipe, iterations_in
+from perilune.cli.training import RunTarget, _verdict, evaluation_recipe, iterations_in
 from perilune.errors import (
     InvalidInputError,
     MissingDependencyError,
@@ -193,7 +193,7 @@ def test_a_run_that_goes_on_is_given_more_iterations_and_nothing_else() -> None:
 def test_resuming_is_advised_only_where_it_can_help(error: PeriluneError, helps: bool) -> None:
     run = Run(id="r", state=RunState.RUN_STATE_FAILED, reason=verdict(error))
     with pytest.raises(PeriluneError) as raised:
-        _verdict(Report(run), Place(Path("runs"), None, None, 1), interrupted=False)
+        _verdict(Report(run), RunTarget(Path("runs"), None, None, 1), interrupted=False)
     assert str(error) in str(raised.value)
     assert ("perilune run resume r" in str(raised.value)) is helps
     assert ("start a new run" in str(raised.value)) is not helps

@@ -11,7 +11,7 @@ from wandb.proto.wandb_internal_pb2 import Record
 
 from perilune.api.master.v1.master_pb2 import Evaluation, Run, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.cli.curves_export import EVENT_FILES, News, Point, TensorBoardWriter, WandbWriter
+from perilune.cli.curves_export import EVENT_FILES, Point, TensorBoardWriter, UnwrittenPoints, WandbWriter
 
 pytestmark = pytest.mark.slow  # trains, or starts services and processes
 
@@ -27,14 +27,14 @@ def evaluation(number: int, accuracy: float) -> Evaluation:
 
 
 def test_each_point_is_written_once_also_when_an_evaluation_comes_late() -> None:
-    news = News()
-    assert list(news.of([version(0)], [])) == [Point(0, {}, 1_000.0)]
-    second = list(news.of([version(0), version(1, reward=0.5, kl=0.1)], [evaluation(0, 0.25)]))
+    unwritten = UnwrittenPoints()
+    assert list(unwritten.of([version(0)], [])) == [Point(0, {}, 1_000.0)]
+    second = list(unwritten.of([version(0), version(1, reward=0.5, kl=0.1)], [evaluation(0, 0.25)]))
     assert second == [
         Point(1, {"train/kl": 0.1, "train/reward": 0.5}, 1_001.0),
         Point(0, {"heldout/greedy/accuracy": 0.25, "heldout/greedy/mean_tokens": 30.0}),
     ]
-    assert list(news.of([version(0), version(1)], [evaluation(0, 0.25)])) == []
+    assert list(unwritten.of([version(0), version(1)], [evaluation(0, 0.25)])) == []
 
 
 POINTS = [Point(0, {"heldout/greedy/accuracy": 0.25}), Point(7, {"train/reward": 0.5, "train/kl": 0.125}, 1_007.0)]

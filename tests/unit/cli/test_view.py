@@ -6,7 +6,7 @@ import time
 
 from perilune.api.master.v1.master_pb2 import Run, RunState, WatchRunResponse, Worker
 from perilune.api.trajectory.v1.trajectory_pb2 import Event
-from perilune.cli.live_view import News, RunView, render
+from perilune.cli.live_view import ProgressLog, RunView, render
 from tests.unit.cli.messages import drawn, policy, run, versions
 
 
@@ -84,37 +84,37 @@ def test_a_silent_service_is_named_with_since_when_and_so_is_a_silent_master() -
 
 
 def test_lines_say_what_falls_silent_and_what_is_back() -> None:
-    news, view = News(), half_way()
-    news.lines(view, 100.0)
-    assert news.lines(in_trouble(), 101.0) == ["  2:06  rollout-2 has been silent since 14:03:22"]
-    assert news.lines(in_trouble(), 102.0) == []
-    assert news.lines(half_way(), 103.0) == ["  2:08  rollout-2 is back"]
+    log, view = ProgressLog(), half_way()
+    log.lines(view, 100.0)
+    assert log.lines(in_trouble(), 101.0) == ["  2:06  rollout-2 has been silent since 14:03:22"]
+    assert log.lines(in_trouble(), 102.0) == []
+    assert log.lines(half_way(), 103.0) == ["  2:08  rollout-2 is back"]
 
 
 def test_lines_say_where_the_run_is_when_nothing_else_happens() -> None:
-    news, view = News(), half_way()
-    news.lines(view, 100.0)
-    assert news.lines(view, 110.0) == []
+    log, view = ProgressLog(), half_way()
+    log.lines(view, 100.0)
+    assert log.lines(view, 110.0) == []
     view.seen_at = 114.0
-    assert news.lines(view, 115.0) == ["  2:06  still running: iteration 3 of 4, 512 samples in flight, 3 in the fleet"]
-    assert news.lines(view, 116.0) == []
+    assert log.lines(view, 115.0) == ["  2:06  still running: iteration 3 of 4, 512 samples in flight, 3 in the fleet"]
+    assert log.lines(view, 116.0) == []
 
 
 def test_the_clock_of_the_lines_never_goes_back() -> None:
-    news, view = News(), half_way()
+    log, view = ProgressLog(), half_way()
     view.notice = "first"
-    (first,) = [line for line in news.lines(view, 108.0) if "first" in line]
+    (first,) = [line for line in log.lines(view, 108.0) if "first" in line]
     view.seen_at = 109.0  # the same state, long on its way
     view.notice = "second"
-    assert news.lines(view, 109.0) == [first.replace("first", "second")]
+    assert log.lines(view, 109.0) == [first.replace("first", "second")]
 
 
 def test_no_notice_is_lost_between_two_looks() -> None:
-    news, view = News(), half_way()
-    news.lines(view, 100.0)
+    log, view = ProgressLog(), half_way()
+    log.lines(view, 100.0)
     view.notice = "rollout-1 ended"
     view.notice = "rollout-2 ended"
-    assert [line[8:] for line in news.lines(view, 100.5)] == ["rollout-1 ended", "rollout-2 ended"]
+    assert [line[8:] for line in log.lines(view, 100.5)] == ["rollout-1 ended", "rollout-2 ended"]
 
 
 def test_an_unbalanced_ledger_stands_out() -> None:
@@ -150,14 +150,14 @@ def test_a_narrow_terminal_loses_no_figure() -> None:
 
 
 def test_without_a_terminal_every_evaluation_is_a_line_and_nothing_is_said_twice() -> None:
-    news, view = News(), warming_up()
-    assert news.lines(view, 100.0) == [
+    log, view = ProgressLog(), warming_up()
+    assert log.lines(view, 100.0) == [
         "  0:03  search-1 is starting",
         "  0:03  warm-up step 150 of 600, loss 1.23",
     ]
-    assert news.lines(view, 101.0) == []
+    assert log.lines(view, 101.0) == []
     view = half_way()
-    assert news.lines(view, 100.0) == [
+    assert log.lines(view, 100.0) == [
         "  2:05  search-1 is running",
         "  2:05  v0 held out, sampled: 30.0 % [26.1, 34.2] of 500, 14.0 tokens",
         "  2:05  v0 held out, greedy: 15.0 % [12.1, 18.4] of 500, 10.0 tokens",
@@ -165,15 +165,15 @@ def test_without_a_terminal_every_evaluation_is_a_line_and_nothing_is_said_twice
         "  2:05  v2 held out, greedy: 40.0 % [35.8, 44.4] of 500, 12.0 tokens",
         "  2:05  iteration 2 of 4: reward 0.400, length 14.0 tokens, speed 12,000 tokens/s",
     ]
-    assert news.lines(view, 101.0) == []
+    assert log.lines(view, 101.0) == []
 
 
 def test_of_many_iterations_about_ten_are_lines() -> None:
-    news, view, said = News(), RunView(), []
+    log, view, said = ProgressLog(), RunView(), []
     for version in list(versions(100))[1:]:
         running = Run(id="long", state=RunState.RUN_STATE_RUNNING, num_iterations=100, policy=version.policy)
         view.absorb(WatchRunResponse(run=running, versions=[version]), 0.0)
-        said += [line for line in news.lines(view, 0.0) if "iteration" in line]
+        said += [line for line in log.lines(view, 0.0) if "iteration" in line]
     assert [int(line.split()[2]) for line in said] == list(range(10, 101, 10))
 
 
@@ -181,11 +181,11 @@ def test_the_notice_of_a_failure_carries_its_reason() -> None:
     failed = Run(id="x", state=RunState.RUN_STATE_FAILED, reason="out of memory")
     view = RunView(run=failed)
     assert "x  failed  0:00  out of memory" in seen(view)
-    assert News().lines(view, 0.0) == ["  0:00  x is failed: out of memory"]
+    assert ProgressLog().lines(view, 0.0) == ["  0:00  x is failed: out of memory"]
 
 
 def test_a_warning_is_shown_and_said() -> None:
     view = half_way()
     view.absorb(WatchRunResponse(run=view.run, events=[Event(kind="warning", text="engine_gap is 12 nats")]), 101.0)
     assert "engine_gap is 12 nats" in seen(view)
-    assert any("engine_gap is 12 nats" in line for line in News().lines(view, 101.0))
+    assert any("engine_gap is 12 nats" in line for line in ProgressLog().lines(view, 101.0))

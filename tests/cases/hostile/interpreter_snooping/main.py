@@ -12,7 +12,7 @@ if "services" in text or "keeper" in text:
 frame = sys._getframe()
 while frame:
     for name, value in {**frame.f_locals}.items():
-        if type(value).__name__ in ("socket", "Place", "Order"):
+        if type(value).__name__ in ("socket", "SlotConfig", "JobRequest", "Terms"):
             print("escaped: frame holds", name)
     frame = frame.f_back
 print("held")
