@@ -1,7 +1,7 @@
 """The live view of a run: what `perilune train` and `perilune run watch` show while it goes on.
 
-`RunView` is what is known, `render` draws it, `ProgressLog` prints it as plain lines where there is no terminal, and `follow`
-feeds them from a master.
+`RunView` is what is known, `render` draws it, `ProgressLog` gives plain lines where there is no terminal, and
+`follow` feeds them from a master.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ def _open_at_once(path: str, flags: int) -> int:
 
 
 def parse_json(content: bytes, where: str) -> Any:
-    """Parses one JSON value; numbers are `ExactNumber`s, except NaN and infinities. InvalidInputError says where it fails."""
+    """Parses one JSON value; numbers are `ExactNumber`s, except NaN and infinities. InvalidInputError: it is none."""
     try:
         return json.loads(
             content.decode("utf-8"), parse_int=ExactNumber, parse_float=ExactNumber, object_pairs_hook=_without_repeats
