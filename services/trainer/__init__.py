@@ -1,0 +1,1 @@
+"""The trainer: batches in, weight versions out."""

@@ -35,7 +35,7 @@ class Sample:
     engine_logprobs: NDArray[np.float32]
     score: float
     correct: bool
-    # The log-probability each token was drawn with, whichever version drew it, in nats; NaN where nobody said.
+    # The log-probability each token was drawn with, whichever version drew it, in nats; NaN where it is unknown.
     behaviour_logprobs: NDArray[np.float32] | None = None
     num_written: int | None = None  # tokens that the policy wrote, in any iteration; else those in the loss
     staleness: int = 0  # versions between the oldest token in the loss and the batch's own
@@ -43,6 +43,7 @@ class Sample:
 
     @property
     def num_response_tokens(self) -> int:
+        """Tokens that the policy wrote, in any iteration."""
         return int(self.in_loss.sum()) if self.num_written is None else self.num_written
 
 
@@ -76,6 +77,7 @@ class Ages:
 
     @staticmethod
     def of(recipe: Recipe, current: PolicyVersion) -> Ages:
+        """The recipe's limits for the batch of this version."""
         return Ages(
             current,
             recipe.rollout.max_staleness,

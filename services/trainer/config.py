@@ -1,4 +1,4 @@
-"""What the trainer service is told from outside."""
+"""Settings of the trainer service."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from perilune.runtime.service import ServiceSettings
 
 
 class TrainerSettings(ServiceSettings):
-    """Of the ranks that torchrun starts on one machine each has ports: the ones that are set, the next, and so on."""
+    """Gives each rank that torchrun starts on one machine ports of its own: those that are set, the next, and so on."""
 
     rank: int = Field(0, validation_alias="RANK")
     local_rank: int = Field(0, validation_alias="LOCAL_RANK")

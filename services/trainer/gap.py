@@ -24,7 +24,7 @@ def gap_limit(recipe: Recipe) -> float:
 
 
 def gap_warning(recipe: Recipe, metrics: dict[str, float]) -> str:
-    """What to tell of an iteration's metrics; empty if there is nothing."""
+    """The warning that an iteration's metrics call for; empty if none."""
     gap, limit = metrics.get("engine_gap", 0.0), gap_limit(recipe)
     if gap <= limit:
         return ""

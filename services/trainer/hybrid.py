@@ -72,6 +72,7 @@ class Offload:
         self.forget()
 
     def forget(self) -> None:
+        """Removes the file; tensors that are still away are lost."""
         self._places = []
         self._path.unlink(missing_ok=True)
 

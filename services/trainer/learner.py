@@ -58,7 +58,7 @@ class Learner:
     def __init__(
         self, policy: Policy, recipe: Recipe, ranks: Ranks | None = None, frozen: Policy | None = None
     ) -> None:
-        """With several ranks, it is the first one's policies that are dealt out to all.
+        """With several ranks, it is the first one's policies that all of them share.
 
         Args:
             frozen: the policy that the objective compares with and that stays as it is. If it is not given, that is

@@ -21,6 +21,7 @@ class DivergedError(InvalidInputError):
 
 
 def make_optimizer(parameters: Iterable[Parameter], table: TrainerTable) -> Optimizer:
+    """The recipe's optimiser, with no state yet."""
     parameters = list(parameters)
     if table.optimizer == "sgd":
         is_sharded = isinstance(parameters[0], DTensor)  # for which torch has no fused SGD

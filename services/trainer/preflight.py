@@ -1,4 +1,4 @@
-"""What of a recipe's model, adapters and warm-up this machine cannot do. Files are looked at, no model is loaded."""
+"""Mistakes in a recipe's models, adapters and warm-up that files on this machine show. No model is loaded."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ from services.trainer.policy.model import Policy
 from services.trainer.policy.sources import hollow_policy, make_policy
 from services.trainer.policy.threads import use_threads
 from services.trainer.ranks.group import Ranks, by_all_ranks
-from services.trainer.ranks.sharding import dealt_optimizer_state, outline, whole_optimizer_state, whole_state
+from services.trainer.ranks.sharding import outline, sharded_optimizer_state, whole_optimizer_state, whole_state
 from services.trainer.stages.warmup import warm_up
 from services.trainer.versions.adapter_version import adapter_snapshot, base_path, peft_config
 from services.trainer.versions.checkpoint import Checkpoints, TrainerState
@@ -85,7 +85,7 @@ class Session:
         else:
             self._written = state.number
             set_factors(policy.model, state.adapter)
-            moments = dealt_optimizer_state(state.optimizer, list(policy.model.parameters()))
+            moments = sharded_optimizer_state(state.optimizer, list(policy.model.parameters()))
             self._learner.optimizer.load_state_dict(moments)
         self.published = self._snapshot(before=None)
 
@@ -106,7 +106,7 @@ class Session:
             folder: of the run; its checkpoints lie in `checkpoints` there.
             committed: the newest version that the master knows.
             should_stop: asked between steps.
-            on_warmup_step: told each warm-up step's number and loss.
+            on_warmup_step: called with each warm-up step's number and loss.
             versions: all that were committed, whose samples may still come.
             ranks: those that train together, of which this is the first one; the others are ordered to follow.
 
@@ -200,6 +200,7 @@ class Session:
 
     @property
     def is_last(self) -> bool:
+        """Whether the current version is the one that the run ends with."""
         return self.number == self.recipe.trainer.num_iterations
 
     @property

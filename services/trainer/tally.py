@@ -1,4 +1,4 @@
-"""An iteration's figures: what the passes over its data leave, and the metrics that are made of them."""
+"""An iteration's figures: counted in the passes over its data, and the metrics that are made of them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ INFINITE_GAP = 1e6  # nats: an engine that says of a token that it drew that it 
 
 @dataclass
 class Tally:
-    """What the passes over an iteration's data, this rank's part of it, leave for the metrics."""
+    """Figures from the passes over this rank's part of an iteration's data, for the metrics."""
 
     losses: list[float] = field(default_factory=list)
     grad_norms: list[float] = field(default_factory=list)
@@ -30,6 +30,7 @@ class Tally:
 
     @staticmethod
     def of_all(parts: Sequence[Tally]) -> Tally:
+        """The tallies of all ranks as one."""
         names = sorted({name for part in parts for name in part.observed})
         return Tally(
             losses=[math.fsum(losses) for losses in zip(*(part.losses for part in parts), strict=True)],
@@ -42,11 +43,12 @@ class Tally:
         )
 
     def observe(self, values: Mapping[str, Tensor]) -> None:
+        """Adds one row's values, by name."""
         for name, value in values.items():
             self.observed.setdefault(name, []).append(value)
 
     def all_observed(self) -> dict[str, Tensor]:
-        """What the objective let be observed, over all rows; without what has no values."""
+        """The values that the objective gave, over all rows; without names that have none."""
         joined = {name: torch.cat(values) for name, values in self.observed.items()}
         return {name: values for name, values in joined.items() if len(values)}
 

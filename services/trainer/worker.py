@@ -99,7 +99,7 @@ class Trainer:
         self._told_gap = 0.0  # nats, of the run at hand
 
     def vitals(self) -> Vitals:
-        """What torch's thread does: nothing while the trainer waits for a run, or for the fleet."""
+        """The work of torch's thread: nothing while the trainer waits for a run, or for the fleet."""
         return Vitals(self._doing, self._num_steps, self._run_id)
 
     async def work(self) -> None:
@@ -177,13 +177,13 @@ class Trainer:
         waited_s = 0.0
         while True:
             # Versions before the committed one are only made again, from the same batches. The committed one is
-            # committed once more: the master then knows that its weights can be had.
+            # committed once more: the master then knows that its weights are served.
             if session.number >= first_to_commit:
                 self._check_repetition(assignment, session)
                 session.published = await self._in_thread(stop, turns.share, session.published)
                 await self._in_thread(stop, self._ranks.order, PUBLISH)
                 self._publisher.publish(run_id, session.published)
-                if session.is_last:  # nobody would come back to write it
+                if session.is_last:  # no later step would write it
                     await self._in_thread(stop, session.checkpoint)
                 if await self._commit(assignment, session, waited_s):
                     return
@@ -205,7 +205,7 @@ class Trainer:
             await self._tell_gap(run_id, session)
 
     async def _start(self, assignment: Assignment, recipe: Recipe, stop: threading.Event) -> Session:
-        """Opens the run's session, and tells everyone how its warm-up gets on."""
+        """Opens the run's session, and reports the progress of its warm-up."""
         progress: dict[str, float] = {}
 
         def on_warmup_step(step: int, loss: float) -> None:
@@ -251,7 +251,7 @@ class Trainer:
             await self._tell(event, f"{session.number}")
 
     async def _tell(self, event: Event, number: str) -> None:
-        """Sends an event to those who watch; the number tells it from others of its kind."""
+        """Publishes an event; the number tells it from others of its kind."""
         event.time_unix_ns, event.source = time.time_ns(), self._service.id
         try:
             message_id = event_id(event.run_id, event.source, event.kind, number)
@@ -326,7 +326,7 @@ class Trainer:
 
 
 class _Stop(threading.Event):
-    """Asks torch's thread to stop. It looks between steps, which is the sign that it gets on."""
+    """Asks torch's thread to stop. It looks between steps, which counts as progress."""
 
     def __init__(self, on_look: Callable[[], None]) -> None:
         super().__init__()

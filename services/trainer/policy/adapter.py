@@ -102,6 +102,7 @@ class UnadaptedLogprobs(nn.Module):
         self._temperature = temperature
 
     def forward(self, row: PackedRow) -> Tensor:
+        """`token_logprobs` of the row, shape (S,)."""
         (model,) = self._model
         with unadapted(model):
             return token_logprobs(model, row, self._temperature)

@@ -35,11 +35,11 @@ P = ParamSpec("P")
 
 
 class RankLostError(UnavailableError):
-    """Another rank has gone, or this one cannot go on with it. All of them must begin anew, which torchrun sees to."""
+    """Another rank has gone, or this one cannot go on with it. All of them must restart, which torchrun sees to."""
 
 
 class Order(NamedTuple):
-    """What the others are to do."""
+    """A method that the other ranks are to run."""
 
     name: str
     arguments: tuple[Any, ...]
@@ -49,7 +49,7 @@ END = "end"
 
 
 class Ranks:
-    """This process among those that train together. One alone needs no process group, and orders nobody."""
+    """This process among those that train together. One alone needs no process group, and sends no orders."""
 
     def __init__(self, rank: int = 0, size: int = 1, control: dist.ProcessGroup | None = None) -> None:
         """`control`: a group of all ranks on CPUs, for orders and what goes with them."""
@@ -72,6 +72,7 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
+        """Whether this is the first rank."""
         return self.rank == 0
 
     @property
@@ -113,10 +114,11 @@ class Ranks:
 
 
 class Ranked(Protocol):
-    """What is on every rank."""
+    """An object that every rank has one of."""
 
     @property
-    def ranks(self) -> Ranks: ...
+    def ranks(self) -> Ranks:
+        """The ranks that run the methods of `by_all_ranks` together."""
 
 
 R = TypeVar("R", bound=Ranked)
@@ -144,5 +146,5 @@ def _naming_loss() -> Iterator[None]:
             raise
         raise RankLostError(
             f"rank {os.environ.get('RANK', '0')} cannot go on with the other ranks of this trainer, which must all "
-            f"begin anew; the first of them to end is the one that broke: {error}"
+            f"restart; the first of them to end is the one that broke: {error}"
         ) from error

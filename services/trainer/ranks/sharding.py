@@ -1,7 +1,7 @@
 """A policy that lies on several ranks: each has some rows of every tensor (FSDP2), computes with one layer at a time
 whole, and streams its own rows to the fleet. `perilune.weights.shards` is the other end of that stream.
 
-The first rank makes or loads the policy and has it whole until it is dealt out; the others begin with its shape alone.
+The first rank makes or loads the policy and has it whole until it is sharded; the others begin with its shape alone.
 What it takes to go on, on any number of ranks, is put together on the first rank again, tensor by tensor.
 """
 
@@ -21,7 +21,7 @@ from services.trainer.ranks.group import Ranks
 
 
 def shard(module: nn.Module, ranks: Ranks) -> None:
-    """Deals the first rank's weights out to all ranks, in place; gradients are summed over them.
+    """Shards the first rank's weights over all ranks, in place; gradients are summed over them.
 
     The others' tensors may be empty, of memory that nothing was written to: it is taken for one layer at a time.
     """
@@ -42,7 +42,7 @@ def _layers(module: nn.Module) -> list[nn.Module]:
 
 
 def _fill(module: nn.Module) -> None:
-    """Gives what is not dealt out yet the first rank's values."""
+    """Gives tensors that are not sharded yet the first rank's values."""
     for tensor in [*module.parameters(), *module.buffers()]:
         if not isinstance(tensor, DTensor):
             dist.broadcast(tensor.detach(), src=0)
@@ -76,32 +76,32 @@ def _whole(tensor: Tensor, ranks: Ranks) -> Tensor:
 
 
 def outline(state: Mapping[str, Any]) -> dict[str, Any]:
-    """An optimiser's state dict for those who are to be dealt their part: tensors of these shapes, without values."""
+    """An optimiser's state dict for ranks that are to receive their shard: tensors of these shapes, without values."""
     moments = {
-        index: {name: value.to("meta") if _is_dealt(value) else value for name, value in each.items()}
+        index: {name: value.to("meta") if _is_sharded(value) else value for name, value in each.items()}
         for index, each in state["state"].items()
     }
     return {**state, "state": moments}
 
 
-def dealt_optimizer_state(state: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> dict[str, Any]:
+def sharded_optimizer_state(state: Mapping[str, Any], parameters: Sequence[nn.Parameter]) -> dict[str, Any]:
     """The first rank's optimiser state, each rank's part of it; the others give its outline."""
 
-    def dealt(value: Any, parameter: nn.Parameter) -> Any:
-        if not (isinstance(parameter, DTensor) and _is_dealt(value)):
+    def sharded(value: Any, parameter: nn.Parameter) -> Any:
+        if not (isinstance(parameter, DTensor) and _is_sharded(value)):
             return value
         mesh = parameter.device_mesh
         there = torch.empty_like(value, device="cpu") if value.is_meta else value
         return distribute_tensor(there.to(mesh.device_type), mesh, parameter.placements)
 
     moments = {
-        index: {name: dealt(value, parameters[index]) for name, value in each.items()}
+        index: {name: sharded(value, parameters[index]) for name, value in each.items()}
         for index, each in state["state"].items()
     }
     return {**state, "state": moments}
 
 
-def _is_dealt(value: Any) -> bool:
+def _is_sharded(value: Any) -> bool:
     """Not so counters, which every rank has."""
     return isinstance(value, Tensor) and value.ndim > 0
 

@@ -52,7 +52,7 @@ class RewardModel:
         nn.init.zeros_(self.head.bias)
 
     def parameters(self) -> list[nn.Parameter]:
-        """What is trained: all but an output embedding that is of no use here."""
+        """The trained parameters: all but an output embedding that is of no use here."""
         return [*self.policy.model.base_model.parameters(), *self.head.parameters()]
 
     def encode(self, triples: Sequence[Triple]) -> list[NDArray[np.int64]]:
@@ -100,7 +100,7 @@ class RewardModel:
 
     @classmethod
     def load(cls, folder: Path) -> RewardModel:
-        """What `save` wrote. NotFoundError, InvalidInputError: there is no such thing in the folder."""
+        """Loads what `save` wrote. NotFoundError, InvalidInputError: there is no such thing in the folder."""
         config = read_config(folder)
         model = cls(load_policy(str(folder)), int(config["max_tokens"]))
         try:
@@ -111,13 +111,13 @@ class RewardModel:
 
 
 def opening_of(question: str, reference: str) -> str:
-    """What the model reads before the response."""
+    """The text that the model reads before the response."""
     asked = f"question {question}\n" if question.strip() else ""
     return f"{asked}reference {reference}\nresponse "
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """What was saved beside a value head. NotFoundError if there is none."""
+    """The description saved beside a value head. NotFoundError if there is none."""
     try:
         return json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:

@@ -23,6 +23,7 @@ LEARNING_RATE, SMALL_LEARNING_RATE = 1e-5, 3e-3
 
 
 def main() -> None:
+    """Reads the command line, trains, and writes the reward model."""
     parser = argparse.ArgumentParser(description="Train a reward model on labelled answers.")
     parser.add_argument("rows", type=Path, help="JSONL: question, reference, response, correct; for a judge, reasoning")
     parser.add_argument("--out", required=True, type=Path, help="the folder to write; must not exist yet")
@@ -47,7 +48,7 @@ def train(arguments: argparse.Namespace) -> None:
         raise InvalidInputError(f"{arguments.out} exists already; name a new folder")
     rows = read_labelled_answers(arguments.rows)
     rows, heldout = (rows, read_labelled_answers(arguments.heldout)) if arguments.heldout else split(rows)
-    # torch takes seconds to import: wrong rows are told before.
+    # torch takes seconds to import: wrong rows are refused before.
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
@@ -123,6 +124,7 @@ class Progress:
         self._started = self._told = time.perf_counter()
 
     def __call__(self, step: int, loss: float) -> None:
+        """Prints a step, unless it printed less than two seconds ago."""
         now = time.perf_counter()
         if now - self._told > 2 or step == self._num_steps:
             self._told = now

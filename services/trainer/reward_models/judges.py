@@ -1,4 +1,4 @@
-"""What a judge learns: the prompt it will be asked with, and a verified reasoning that ends in a verdict."""
+"""Training examples of a judge: the prompt it will be asked with, and a verified reasoning that ends in a verdict."""
 
 from __future__ import annotations
 

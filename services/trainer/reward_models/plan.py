@@ -1,4 +1,4 @@
-"""How a reward model is trained; no torch, so that a wrong command line is told at once."""
+"""How a reward model is trained; no torch, so that a wrong command line is refused at once."""
 
 from __future__ import annotations
 
@@ -16,4 +16,5 @@ class Plan:
     seed: int = 0
 
     def num_steps(self, num_examples: int) -> int:
+        """Optimiser steps for so many examples."""
         return max(1, round(self.num_passes * num_examples / self.batch_size))

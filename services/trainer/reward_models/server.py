@@ -1,6 +1,6 @@
 """A classic reward model as a grader: GraderService, for the reward service to plug in.
 
-A batch is what came while the one before was computed: a lone answer waits for nobody, and many share a pass.
+A batch is what came while the one before was computed: a lone answer does not wait, and many share a pass.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class RewardModelSettings(ServiceSettings):
 
 
 async def run(service: Service) -> None:
-    """Answers with the model until the service is told to stop. NotFoundError, InvalidInputError: there is none."""
+    """Answers with the model until the service is stopped. NotFoundError, InvalidInputError: there is none."""
     settings = service.settings
     assert isinstance(settings, RewardModelSettings)
     model = RewardModel.load(settings.model)
@@ -117,7 +117,7 @@ class Batches:
         return await answer
 
     async def work(self) -> None:
-        """Computes batch after batch; a failed one fails for those who asked, and the next goes on."""
+        """Computes batch after batch; a failed one fails for its callers, and the next goes on."""
         loop = asyncio.get_running_loop()
         while True:
             batch = await self._next()
@@ -127,7 +127,7 @@ class Batches:
             computed = loop.run_in_executor(self._thread, self._compute, triples)
             await asyncio.wait([computed])
             for index, answer in enumerate(answers):
-                if answer.done():  # nobody waits for it any more
+                if answer.done():  # its caller is gone
                     continue
                 if error := computed.exception():
                     answer.set_exception(error)
@@ -135,7 +135,7 @@ class Batches:
                     answer.set_result(computed.result()[index])
 
     async def _next(self) -> list[tuple[Triple, asyncio.Future[float]]]:
-        """One answer that waits, and what else is there; without those that nobody waits for any more."""
+        """One answer that waits, and what else is there; without those whose callers are gone."""
         batch = [await self._waiting.get()]
         with contextlib.suppress(asyncio.QueueEmpty):
             while len(batch) < self._max_batch:

@@ -28,7 +28,7 @@ OnStep = Callable[[int, float], None]
 def train_classic(model: RewardModel, rows: Sequence[LabelledAnswer], plan: Plan, on_step: OnStep) -> None:
     """Trains language model and head on labelled answers. DivergedError: a gradient is not finite.
 
-    on_step: told each step's number, from 1, and its loss in nats an answer.
+    on_step: called with each step's number, from 1, and its loss in nats an answer.
     """
     encoded = model.encode([triple_of(row) for row in rows])
     correct = torch.tensor([float(row.correct) for row in rows])
@@ -48,7 +48,7 @@ def train_classic(model: RewardModel, rows: Sequence[LabelledAnswer], plan: Plan
 def train_judge(policy: Policy, examples: Sequence[Example], plan: Plan, on_step: OnStep) -> None:
     """Supervised fine-tuning on replies: reasoning and verdict. DivergedError: a gradient is not finite.
 
-    on_step: told each step's number, from 1, and its loss in nats a token of the replies.
+    on_step: called with each step's number, from 1, and its loss in nats a token of the replies.
     """
     tokens, learnt = tokenize(policy, list(examples))
 
@@ -65,6 +65,7 @@ def train_judge(policy: Policy, examples: Sequence[Example], plan: Plan, on_step
 
 
 def triple_of(row: LabelledAnswer) -> Triple:
+    """Question, reference and response of a row."""
     return row.question, row.reference, row.response
 
 
@@ -91,7 +92,7 @@ def _train(
 
 
 def _order(num_examples: int, num_passes: int, seed: int) -> NDArray[np.int64]:
-    """Every example once a pass, shuffled anew each time."""
+    """Every example once a pass, in another order each time."""
     passes = []
     for number in range(num_passes):
         indices = list(range(num_examples))

@@ -29,7 +29,7 @@ NUM_KEPT = 2  # newest ones; version 0 stays too, to compare with
 
 @dataclass(frozen=True)
 class TrainerState:
-    """What a version needs beside its weights, in types that torch.load takes with weights_only."""
+    """State that a version needs beside its weights, in types that torch.load takes with weights_only."""
 
     number: int
     origin: str  # what the run started from, as `origin_of` says
@@ -47,6 +47,7 @@ class Checkpoints:
         self.folder = folder
 
     def path_of(self, number: int) -> Path:
+        """The folder of a version, whether it is there or not."""
         return self.folder / f"v{number:06d}"
 
     def numbers(self) -> list[int]:
@@ -55,6 +56,7 @@ class Checkpoints:
         return sorted(int(name[1:]) for name in names if re.fullmatch(r"v\d{6,}", name))
 
     def newest(self, at_most: int) -> int | None:
+        """The newest version that is there, up to this one; None if there is none."""
         return max((number for number in self.numbers() if number <= at_most), default=None)
 
     def save(self, policy: Policy, state: TrainerState, weights: Mapping[str, Tensor] | None = None) -> Path:

@@ -25,7 +25,7 @@ NUM_KEPT_RUNS = 2  # a run that just ended may still be evaluated while the next
 
 @dataclass(eq=False)
 class _Published:
-    """A run's newest version, and what else of it can be had."""
+    """A run's newest version, and what else of it is served."""
 
     versions: VersionStore | None
     adapter: str  # whose stream carries the run's versions; empty: the model's own
@@ -115,7 +115,7 @@ class Publisher(WeightServer):
         return state.version
 
     def _versions_stream(self, run_id: str) -> Stream:
-        """What carries a run's versions. NotFoundError if no such run is served here."""
+        """The stream of a run's versions. NotFoundError if no such run is served here."""
         adapter = self._published[run_id].adapter if run_id in self._published else ""
         return self.stream_of(run_id, adapter, self._rank)
 

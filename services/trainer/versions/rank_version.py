@@ -28,7 +28,7 @@ def rank_snapshot(
     before: PublishedVersion | None = None,
     quantize: Kind | None = None,
 ) -> PublishedVersion:
-    """What `publisher.snapshot` is for one rank; every rank calls it. A few kilobytes go round: the parts' digests."""
+    """Like `snapshot.snapshot`, for one rank of several; every rank calls it. The parts' digests go round."""
     mine = part_state(number, ranks.rank, ranks.size, list(rank_parts(policy.model, dtype, quantize)))
     manifests = ranks.gathered(mine.manifest.SerializeToString())
     state: State = seal(mine, map(Manifest.FromString, manifests))
@@ -52,7 +52,7 @@ def rank_parts(model: nn.Module, dtype: torch.dtype, quantize: Kind | None = Non
 
 
 def _local_box(name: str, tensor: Tensor) -> tuple[Tensor | None, tuple[int, ...]]:
-    """What lies here of a tensor, and where it begins; none if another rank streams the same."""
+    """This rank's part of a tensor, and where it begins; none if another rank streams the same."""
     if not isinstance(tensor, DTensor):
         return (tensor if dist.get_rank() == 0 else None), (0,) * tensor.ndim
     place = tensor.device_mesh.get_coordinate()

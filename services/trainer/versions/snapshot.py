@@ -26,6 +26,7 @@ class PublishedVersion:
 
     @property
     def policy(self) -> PolicyVersion:
+        """Its number and digest."""
         return self.state.version
 
 
