@@ -38,7 +38,7 @@ class Grpo(Objective):
     @model_validator(mode="after")
     def _uses_frozen_model(self) -> Grpo:
         if self.frozen_model is not None and not self.kl_weight:
-            raise ValueError("trainer.objective.frozen_model is used by a penalty only: set kl_weight above 0 as well")
+            raise ValueError("frozen_model is used by a penalty only: set kl_weight above 0 as well")
         return self
 
     @property

@@ -12,12 +12,15 @@ import pytest
 from safetensors.numpy import save_file
 
 from perilune.errors import RecipeError
+from perilune.objectives.grpo import Grpo
 from perilune.recipe import check_recipe, load_recipe, toml
+from perilune.recipe.files import settled
 from perilune.recipe.preflight import load_checked, nearest, recipe_mistakes
 from services.master.preflight import check_submission
 from tests.unit.test_recipe import RECIPES, minimal
 
 CREATED = {"create": {"task": "search", "max_positions": 128}}
+HELD = {"type": "grpo", "kl_weight": 0.1}
 SEARCH = minimal(model=CREATED, rollout={"max_tokens": 72})
 
 
@@ -109,6 +112,10 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
             "model.template_arguments: the model's chat template takes no argument 'thinks'",
         ),
         ({"model": {"path": "package:llm_nowhere"}}, "model.path: the package 'llm_nowhere' is not installed"),
+        (
+            {"trainer": {"num_iterations": 1, "objective": HELD | {"frozen_model": "runs/nowhere/model"}}},
+            "trainer.objective.frozen_model: there is no folder 'runs/nowhere/model'",
+        ),
         ({"model": {"path": "runs/nowhere/model"}}, "model.path: there is no folder 'runs/nowhere/model'"),
         (
             {"model": {"path": "nobody/nowhere"}},
@@ -250,3 +257,12 @@ def test_options_come_back_from_toml_as_they_were(tmp_path: Path, value: str | f
     assert read == recipe
     options = read.reward.graders[0].options
     assert [type(option) for option in options.values()] == [type(value)] * 2
+
+
+def test_the_path_of_a_frozen_model_is_absolute_from_the_submission_on(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    for written_as, kept in (("model", str(tmp_path / "model")), ("someone/on-the-hub", "someone/on-the-hub")):
+        recipe = check_recipe(
+            SEARCH | {"trainer": {"num_iterations": 1, "objective": HELD | {"frozen_model": written_as}}}
+        )
+        assert settled(recipe, tmp_path).trainer.objective == Grpo(**HELD, frozen_model=kept)

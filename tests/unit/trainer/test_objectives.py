@@ -137,7 +137,7 @@ def test_the_mean_gradient_of_an_estimate_is_what_its_docstring_says(kind: KlEst
 
 
 def test_a_model_without_a_penalty_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"trainer\.objective\.frozen_model.*kl_weight"):
+    with pytest.raises(RecipeError, match=r"trainer\.objective: frozen_model.*kl_weight"):
         recipe(objective={"type": "grpo", "frozen_model": "somewhere"})
 
 
