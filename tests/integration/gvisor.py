@@ -1,4 +1,4 @@
-"""Whether gVisor can be had here."""
+"""Finds out if gVisor is available here."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from services.sandbox.jail.cgroups import CgroupUnavailableError, find_cgroups
 
 
 def _missing() -> str:
-    """What keeps gVisor from being had here, as far as it can be told without trying; empty if nothing does."""
+    """Says what gVisor lacks here, as far as that shows without a try; empty if nothing."""
     if os.getuid() != 0:
         return "needs root"
     try:
