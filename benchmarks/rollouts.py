@@ -68,7 +68,7 @@ def warmed_up(document: dict[str, Any], folder: Path) -> dict[str, Any]:
     trainer = document["trainer"] | {"num_iterations": 0}
     outcome = ran(check_recipe(document | {"trainer": trainer}), folder)
     started = {"model": {"path": str(folder / outcome.run.id / "checkpoints" / "v000000")}}
-    return {key: table for key, table in document.items() if key != "warmup"} | started
+    return {key: table for key, table in document.items() if key != "stages"} | started
 
 
 def with_tables(document: dict[str, Any], **tables: dict[str, Any]) -> Recipe:
@@ -104,7 +104,7 @@ def long_tailed(traces: Path, num_iterations: int) -> dict[str, Any]:
     return {
         "name": "long-tailed",
         "model": {"create": {"task": "search"} | shape},
-        "warmup": {"path": str(traces), "num_steps": 250, "batch_size": 32, "learning_rate": 3e-3},
+        "stages": [{"type": "sft", "path": [str(traces)], "num_steps": 250, "batch_size": 32, "learning_rate": 3e-3}],
         "prompts": {"source": "task", "name": "search", "num_heldout": 1},
         "rollout": {"prompts_per_iteration": 16, "max_tokens": MAX_TOKENS, "max_running": 256},
         "reward": {"graders": [{"name": "exact", "options": {"marker": "answer:"}}]},
@@ -176,7 +176,7 @@ def small_search(seed: int) -> dict[str, Any]:
     document = tomllib.loads((RECIPES / "search.toml").read_text(encoding="utf-8"))
     return document | {
         "seed": seed,
-        "warmup": document["warmup"] | {"num_steps": 900},
+        "stages": [document["stages"][0] | {"num_steps": 900}],
         "rollout": document["rollout"] | {"prompts_per_iteration": 32},
         "trainer": document["trainer"] | {"num_iterations": 12, "checkpoint_every": 100, "num_threads": 1},
         "evaluation": {"num_problems": 500, "modes": ["sampled"]},
@@ -237,7 +237,7 @@ NUM_SAMPLES, NUM_SWAPS, HALF_FULL = 256, 12, 36
 
 def measure_pause(folder: Path, arguments: argparse.Namespace) -> dict[str, Figure]:
     """Against the time between versions in the same run."""
-    path, short = RECIPES / "asynchronous.toml", ["trainer.num_iterations=10", "warmup.num_steps=600"]
+    path, short = RECIPES / "asynchronous.toml", ["trainer.num_iterations=10", "stages.0.num_steps=600"]
     versions = ran(load_recipe(path, [*short, "evaluation.num_problems=50"]), folder / "asynchronous").versions[1:]
     between_s = statistics.median(b.time_unix_ns - a.time_unix_ns for a, b in pairwise(versions)) / 1e9
     figures = {"time between versions": Figure(between_s, "s")}

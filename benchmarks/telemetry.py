@@ -89,7 +89,7 @@ async def _run(num_iterations: int, endpoint: str) -> Cost:
     os.environ["OTEL_EXPORTER_OTLP_ENDPOINT"] = endpoint  # for the services, which inherit it
     overrides = [
         f"trainer.num_iterations={num_iterations}",
-        "warmup.num_steps=100",
+        "stages.0.num_steps=100",
         "rollout.prompts_per_iteration=32",
         "evaluation.every=1000",
     ]

@@ -34,7 +34,7 @@ from services.trainer.policy.logprobs import sequence_logprobs, token_logprobs
 from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import pack_rows
 from services.trainer.policy.sources import make_policy
-from services.trainer.stages.warmup import warm_up
+from services.trainer.stages.runner import run_stages
 from services.trainer.versions.snapshot import snapshot
 
 MAX_TOKENS = 32  # of a response
@@ -61,7 +61,15 @@ def recipe_of(warmup_steps: int, seed: int) -> Recipe:
             "name": "one-iteration",
             "seed": seed,
             "model": {"create": {"task": "search", "hidden_size": 64, "num_layers": 2, "max_positions": 64}},
-            "warmup": {"task": "search", "options": three, "num_steps": warmup_steps, "learning_rate": 3e-3},
+            "stages": [
+                {
+                    "type": "warmup",
+                    "task": "search",
+                    "options": three,
+                    "num_steps": warmup_steps,
+                    "learning_rate": 3e-3,
+                }
+            ],
             "prompts": {"source": "task", "name": "search", "options": three},
             "rollout": {"max_tokens": MAX_TOKENS},
             "reward": {"graders": [{"name": "exact", "options": {"marker": "answer:", "unordered": True}}]},
@@ -161,9 +169,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     recipe = recipe_of(given.warmup_steps, given.seed)
     policy = make_policy(recipe)
     print(f"policy      {policy.model.num_parameters():,} parameters, {len(policy.tokenizer)} words")
-    print(
-        f"warm-up     {given.warmup_steps} steps on reasoning traces, loss {warm_up(policy, recipe):.3f} nats a token"
-    )
+    loss = run_stages(recipe.stages_at("before"), policy, recipe)["warmup_loss"]
+    print(f"warm-up     {given.warmup_steps} steps on reasoning traces, loss {loss:.3f} nats a token")
 
     prompts = open_prompts(recipe.prompts, recipe.seed)
     drawn = [prompts.train(index) for index in epochs(range(prompts.num_train), 0, given.prompts, recipe.seed)]

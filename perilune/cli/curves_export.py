@@ -10,10 +10,11 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from perilune.api.master.v1.master_pb2 import Evaluation, Run, Version
-from perilune.cli.facts import recipe_of
+from perilune.api.trajectory.v1.trajectory_pb2 import StageProgress
+from perilune.cli.facts import recipe_of, stage_name
 from perilune.errors import MissingDependencyError
 
 if TYPE_CHECKING:
@@ -24,11 +25,13 @@ EVENT_FILES = "events.out.tfevents.*"
 
 @dataclass(frozen=True)
 class Point:
-    """Values of one version, by name: `train/…` of the step that made it, `heldout/MODE/…` of its evaluation."""
+    """Values at one place, by name: of a version, `train/…` of the iteration or stage that made it and
+    `heldout/MODE/…` of its evaluation; of a stage's step, `stage/NAME/…`."""
 
-    version: int
+    place: int  # number of the version, or of the step
     values: Mapping[str, float]
     time_unix_s: float | None = None  # None: the master does not say when
+    axis: Literal["version", "step"] = "version"
 
 
 class Writer(Protocol):
@@ -59,7 +62,7 @@ class TensorBoardWriter:
     def write(self, point: Point) -> None:
         """Adds a version's values as scalars at that step."""
         for name, value in point.values.items():
-            self._writer.add_scalar(name, value, point.version, point.time_unix_s)
+            self._writer.add_scalar(name, value, point.place, point.time_unix_s)
 
     def close(self) -> None:
         """Flushes and closes the event file."""
@@ -88,11 +91,13 @@ class WandbWriter:
         )
         # An evaluation comes later than the steps after its version: its place is the version, not the time.
         self._run.define_metric("version")
+        self._run.define_metric("step")
         self._run.define_metric("*", step_metric="version")
+        self._run.define_metric("stage/*", step_metric="step")
 
     def write(self, point: Point) -> None:
-        """Logs a version's values; the version is the step's axis."""
-        self._run.log({"version": point.version, **point.values})
+        """Logs a point's values; the version, or a stage's step, is their axis."""
+        self._run.log({point.axis: point.place, **point.values})
 
     def close(self) -> None:
         """Finishes the run and waits for its process to write the rest."""
@@ -106,6 +111,16 @@ class UnwrittenPoints:
 
     _versions: set[int] = field(default_factory=set)
     _evaluations: set[tuple[int, str]] = field(default_factory=set)
+    _steps: set[tuple[int, int]] = field(default_factory=set)
+
+    def of_stages(self, run: Run, steps: Iterable[StageProgress]) -> Iterator[Point]:
+        """The points of stages that are new."""
+        for step in steps:
+            if (step.index, step.step) not in self._steps:
+                self._steps.add((step.index, step.step))
+                name = stage_name(run, step).replace(" ", "-")
+                values = {f"stage/{name}/{metric}": step.metrics[metric] for metric in sorted(step.metrics)}
+                yield Point(step.step, values, step.time_unix_ns / 1e9, "step")
 
     def of(self, versions: Iterable[Version], evaluations: Iterable[Evaluation]) -> Iterator[Point]:
         """The points that are new, versions first."""
@@ -128,7 +143,8 @@ async def export(client: AsyncRunClient, run: Run, writers: Sequence[Writer], fo
     unwritten, num_points = UnwrittenPoints(), 0
 
     async def write(current: Run) -> int:
-        points = list(unwritten.of(await client.versions(run.id), current.evaluations))
+        points = list(unwritten.of_stages(current, await client.stage_steps(run.id)))
+        points += unwritten.of(await client.versions(run.id), current.evaluations)
         for point in points:
             for writer in writers:
                 writer.write(point)

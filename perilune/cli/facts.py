@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from perilune.api.master.v1.master_pb2 import Evaluation, Ledger, Run, RunState, Version
+from perilune.api.trajectory.v1.trajectory_pb2 import StageProgress
 
 if TYPE_CHECKING:  # the client brings gRPC along, which drawing does not need
     pass
@@ -52,6 +53,43 @@ def recipe_of(run: Run) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return recipe if isinstance(recipe, dict) else {}
+
+
+def is_after(run: Run, stage: StageProgress) -> bool:
+    """Whether a stage comes after reinforcement learning."""
+    return _stage_key(run, stage, "when") == "after"
+
+
+def stage_name(run: Run, stage: StageProgress) -> str:
+    """A stage's type; with its place in the recipe, from 1, where there are several of it."""
+    stages = recipe_of(run).get("stages")
+    types = [each.get("type") for each in stages if isinstance(each, dict)] if isinstance(stages, list) else []
+    return f"{stage.name} {stage.index + 1}" if types.count(stage.name) > 1 else stage.name
+
+
+def stage_figures(stage: StageProgress) -> str:
+    """Loss and speed of a stage's newest step."""
+    shown = (("loss", "loss {}"), ("tokens_per_second", "{} tokens/s"))
+    return ", ".join(form.format(number(stage.metrics[name])) for name, form in shown if name in stage.metrics)
+
+
+def stages_text(run: Run) -> str:
+    """How far each stage is that has begun: its name alone once all its steps are taken."""
+    return ", ".join(
+        stage_name(run, stage) + ("" if stage.step == stage.num_steps else f" {stage.step}/{stage.num_steps}")
+        for stage in run.stages
+    )
+
+
+def iterations_of(run: Run) -> int:
+    """The iterations of reinforcement learning that are done; versions that later stages made are none."""
+    return min(run.policy.number, run.num_iterations)
+
+
+def _stage_key(run: Run, stage: StageProgress, key: str) -> Any:
+    stages = recipe_of(run).get("stages")
+    table = stages[stage.index] if isinstance(stages, list) and stage.index < len(stages) else None
+    return table.get(key) if isinstance(table, dict) else None
 
 
 def percent(share: float) -> str:

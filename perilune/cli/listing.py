@@ -63,14 +63,15 @@ def _note(run: Run) -> str:
 
 def _list(runs: list[Run]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
-    for heading in ("run", "state", "iteration", "time", "held-out accuracy"):
+    for heading in ("run", "state", "iteration", "stages", "time", "held-out accuracy"):
         table.add_column(heading, justify="right" if heading in ("iteration", "time") else "left")
     for run in runs:
         latest = [(mode, facts.evaluations_of(run, mode)[-1].accuracy) for mode in facts.modes_of(run)]
         table.add_row(
             Text(run.id, style="bold"),
             Text(facts.state_name(run.state), style=facts.STATE_STYLES.get(run.state, "cyan")),
-            f"{run.policy.number}/{run.num_iterations}",
+            f"{facts.iterations_of(run)}/{run.num_iterations}",
+            facts.stages_text(run),
             facts.duration(run.seconds),
             ", ".join(f"{mode} {percent(accuracy)}" for mode, accuracy in latest),
         )

@@ -23,11 +23,14 @@ from rich.table import Table
 from rich.text import Text
 
 from perilune.api.master.v1.master_pb2 import Evaluation, Run, RunState, Version, WatchRunResponse, Worker
+from perilune.api.trajectory.v1.trajectory_pb2 import StageProgress
 from perilune.cli.facts import (
     STATE_STYLES,
     clock_time,
     duration,
     evaluations_of,
+    is_after,
+    iterations_of,
     ledger_text,
     modes_of,
     number,
@@ -35,6 +38,8 @@ from perilune.cli.facts import (
     reason_of,
     recipe_of,
     series,
+    stage_figures,
+    stage_name,
     state_name,
 )
 from perilune.cli.textplot import on_axis, sparkline
@@ -77,7 +82,6 @@ class RunView:
     run: Run = field(default_factory=Run)
     versions: dict[int, Version] = field(default_factory=dict)
     fleet: list[Worker] = field(default_factory=list)
-    warmup: dict[str, float] = field(default_factory=dict)  # step, num_steps, loss
     notices: list[str] = field(default_factory=list)  # what went wrong, mended or not
     seen_at: float = 0.0  # when `run` was as it is here
 
@@ -86,9 +90,7 @@ class RunView:
         self.run, self.fleet, self.seen_at = snapshot.run, list(snapshot.fleet), now
         self.versions.update({version.policy.number: version for version in snapshot.versions})
         for event in snapshot.events:
-            if event.kind == "warmup":
-                self.warmup = dict(event.metrics)
-            elif event.kind == "warning":
+            if event.kind == "warning":
                 self.notice = event.text
 
     @property
@@ -131,7 +133,7 @@ class RunView:
         """
         times = [version.time_unix_ns / 1e9 for version in self.in_order][-11:]
         paces = [later - earlier for earlier, later in pairwise(times)]
-        remaining = self.run.num_iterations - self.run.policy.number
+        remaining = max(0, self.run.num_iterations - self.run.policy.number)
         return median(paces) * remaining if paces else None
 
 
@@ -179,15 +181,22 @@ def _progress(view: RunView) -> RenderableType:
     grid.add_column(width=SPARK_WIDTH)
     grid.add_column(justify="right", width=9)
     grid.add_column(style="dim")
-    total = view.warmup.get("num_steps", 0)
-    if total:
-        step = view.warmup.get("step", 0)
-        loss = f"loss {number(view.warmup['loss'])}" if "loss" in view.warmup else ""
-        grid.add_row("warm-up", _bar(step, total), f"{step:.0f}/{total:.0f}", loss)
-    done, iterations = view.run.policy.number, view.run.num_iterations
+    before, after = (
+        [
+            (stage_name(view.run, s), _bar(s.step, s.num_steps), f"{s.step}/{s.num_steps}", stage_figures(s))
+            for s in view.run.stages
+            if is_after(view.run, s) == wanted
+        ]
+        for wanted in (False, True)
+    )
+    for row in before:
+        grid.add_row(*row)
+    done, iterations = iterations_of(view.run), view.run.num_iterations
     eta = view.eta_s()
     to_go = f"{duration(eta)} to go" if eta is not None and not view.ended and done < iterations else ""
     grid.add_row("iteration", _bar(done, iterations), f"{done}/{iterations}", to_go)
+    for row in after:
+        grid.add_row(*row)
     return grid
 
 
@@ -268,7 +277,7 @@ class ProgressLog:
     state: RunState.ValueType = RunState.RUN_STATE_UNSPECIFIED
     evaluations: set[tuple[int, str]] = field(default_factory=set)
     version: int = 0
-    warmup_quarter: int = -1
+    stage_quarters: dict[int, int] = field(default_factory=dict)
     num_notices: int = 0
     troubles: dict[str, str] = field(default_factory=dict)
     said_at: float | None = None
@@ -276,7 +285,7 @@ class ProgressLog:
 
     def lines(self, view: RunView, now: float) -> list[str]:
         """Lines for what is new since the last call."""
-        found = [*self._state(view), *self._warmup(view), *self._evaluations(view), *self._iteration(view)]
+        found = [*self._state(view), *self._stages(view), *self._evaluations(view), *self._iteration(view)]
         found += view.notices[self.num_notices :]
         self.num_notices = len(view.notices)
         found += self._troubles(view, now)
@@ -301,14 +310,14 @@ class ProgressLog:
         reason = reason_of(view.run)
         return [f"{view.run.id} is {state_name(self.state)}" + (f": {reason}" if reason else "")]
 
-    def _warmup(self, view: RunView) -> list[str]:
-        step, total = view.warmup.get("step", 0), view.warmup.get("num_steps", 0)
-        quarter = int(4 * step / total) if total else -1
-        if quarter <= self.warmup_quarter:
-            return []
-        self.warmup_quarter = quarter
-        loss = f", loss {number(view.warmup['loss'])}" if "loss" in view.warmup else ""
-        return [f"warm-up step {step:.0f} of {total:.0f}{loss}"]
+    def _stages(self, view: RunView) -> list[str]:
+        found = []
+        for stage in view.run.stages:
+            quarter = 4 * stage.step // stage.num_steps
+            if quarter > self.stage_quarters.get(stage.index, -1):
+                self.stage_quarters[stage.index] = quarter
+                found.append(", ".join(filter(None, (_stage_line(view.run, stage), stage_figures(stage)))))
+        return found
 
     def _evaluations(self, view: RunView) -> list[str]:
         fresh = [e for e in view.run.evaluations if (e.policy.number, e.mode) not in self.evaluations]
@@ -317,7 +326,7 @@ class ProgressLog:
 
     def _iteration(self, view: RunView) -> list[str]:
         every = max(1, view.run.num_iterations // LINES_PER_RUN)
-        newest = max(view.versions, default=0)
+        newest = max((number for number in view.versions if number <= view.run.num_iterations), default=0)
         if newest < self.version + every:
             return []
         self.version = newest
@@ -336,14 +345,24 @@ def _whereabouts(view: RunView) -> str:
     if run.HasField("policy"):
         where = f"iteration {run.policy.number + 1} of {run.num_iterations}"
         if run.policy.number >= run.num_iterations:
-            where = "the last evaluation"
+            where = _stage_line(run, run.stages[-1]) if _is_in_stage(run) else "the last evaluation"
         evaluating = ledger.evaluation_dispatched - ledger.evaluation_scored - ledger.evaluation_dead
         counts = [(ledger.in_flight, "samples in flight"), (evaluating, "held-out answers awaited")]
     else:
-        where = f"warm-up step {view.warmup['step']:.0f} of {view.warmup['num_steps']:.0f}" if view.warmup else ""
+        where = _stage_line(run, run.stages[-1]) if run.stages else ""
         counts = []
     known = [where, *(f"{count:,} {what}" for count, what in counts if count), f"{len(view.fleet)} in the fleet"]
     return f"still {state_name(run.state)}: " + ", ".join(filter(None, known))
+
+
+def _stage_line(run: Run, stage: StageProgress) -> str:
+    return f"{stage_name(run, stage)} step {stage.step} of {stage.num_steps}"
+
+
+def _is_in_stage(run: Run) -> bool:
+    """Whether a stage after reinforcement learning is under way."""
+    is_last = run.policy.number >= run.num_versions
+    return not is_last and bool(run.stages) and is_after(run, run.stages[-1])
 
 
 def _evaluation_line(e: Evaluation) -> str:

@@ -14,18 +14,21 @@ from rich.text import Text
 
 from perilune.api.master.v1.master_pb2 import Evaluation, Ledger, Run, Version
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, Score, ScoreStatus
-from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory, StageProgress
 from perilune.cli import textplot
 from perilune.cli.facts import (
     STATE_STYLES,
     duration,
     evaluations_of,
     iso_time,
+    iterations_of,
     ledger_text,
     modes_of,
     number,
     reason_of,
     series,
+    stage_figures,
+    stage_name,
     state_name,
 )
 from perilune.policies import shown_version, version_as_json
@@ -130,6 +133,7 @@ def as_json(report: Report) -> dict[str, Any]:
             }
             for v in report.versions
         ],
+        "stages": [stage_as_json(stage) for stage in run.stages],
         "ledger": ledger_as_json(run.ledger),
         "model_path": run.model_path,
     }
@@ -138,6 +142,18 @@ def as_json(report: Report) -> dict[str, Any]:
 def ledger_as_json(ledger: Ledger) -> dict[str, int | bool]:
     """Every count of the ledger by its name, and `balanced`."""
     return {descriptor.name: getattr(ledger, descriptor.name) for descriptor in Ledger.DESCRIPTOR.fields}
+
+
+def stage_as_json(stage: StageProgress) -> dict[str, Any]:
+    """The newest step of a stage."""
+    return {
+        "index": stage.index,
+        "name": stage.name,
+        "step": stage.step,
+        "num_steps": stage.num_steps,
+        "time": iso_time(stage.time_unix_ns),
+        "metrics": dict(sorted(stage.metrics.items())),
+    }
 
 
 def summary_as_json(run: Run) -> dict[str, Any]:
@@ -151,6 +167,7 @@ def summary_as_json(run: Run) -> dict[str, Any]:
         "submitted": iso_time(run.submitted_unix_ns),
         "iteration": run.iteration,
         "num_iterations": run.num_iterations,
+        "stages": [stage_as_json(stage) for stage in run.stages],
         "accuracy": {mode: evaluations_of(run, mode)[-1].accuracy for mode in modes_of(run)},
         "model_path": run.model_path,
     }
@@ -179,6 +196,7 @@ def render(report: Report) -> RenderableType:
     """Renders the report, section by section; empty sections are left out."""
     parts = [
         _headline(report.run),
+        _stages(report.run),
         _accuracy(report.run),
         _charts(report.versions),
         _samples(report.pairs),
@@ -196,10 +214,20 @@ def _headline(run: Run) -> RenderableType:
         (run.id, "bold"),
         "  ",
         (state_name(run.state), STATE_STYLES.get(run.state, "cyan")),
-        (f"  {duration(run.seconds)}, {run.policy.number} of {run.num_iterations} iterations", "dim"),
+        (f"  {duration(run.seconds)}, {iterations_of(run)} of {run.num_iterations} iterations", "dim"),
     )
     reason = reason_of(run)
     return Group(line, Text(reason)) if reason else line
+
+
+def _stages(run: Run) -> RenderableType | None:
+    if not run.stages:
+        return None
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for stage in run.stages:
+        figures = Text(stage_figures(stage), style="dim")
+        table.add_row(stage_name(run, stage), f"{stage.step} of {stage.num_steps} steps", figures)
+    return _section("Stages", table)
 
 
 def _accuracy(run: Run) -> RenderableType | None:

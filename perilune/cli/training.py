@@ -108,7 +108,7 @@ def iterations_in(overrides: Sequence[str]) -> int:
 
 
 def evaluation_of(recipe_or_run: str, model: str | None, overrides: Sequence[str], target: RunTarget) -> Recipe:
-    """The recipe that only evaluates: no warm-up, no iteration, a model that exists.
+    """The recipe that only evaluates: no stages, no iteration, a model that exists.
 
     InvalidInputError if it is not said which model, or RecipeError if that cannot be evaluated here; NotFoundError if
     there is no such run.
@@ -132,7 +132,7 @@ def evaluation_recipe(recipe: Recipe, model: str | None) -> Recipe:
     if not path:
         raise InvalidInputError(f"{recipe.name} makes its model when it runs; say with --model which one to evaluate")
     document = recipe.model_dump(mode="json", exclude_none=True)
-    document.pop("warmup", None)
+    document.pop("stages", None)
     document["name"] = f"{recipe.name[:35]}-eval"
     document["model"].pop("create", None)
     document["model"]["path"] = path

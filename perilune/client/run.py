@@ -22,7 +22,7 @@ from perilune.api.master.v1.master_pb2 import (
     WatchRunResponse,
 )
 from perilune.api.master.v1.master_pb2_grpc import RunServiceStub
-from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, ScoredTrajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, ScoredTrajectory, StageProgress
 from perilune.channel import Credentials
 from perilune.client.connection import DEADLINE_S, AsyncConnection, Connection
 from perilune.client.messages import message
@@ -64,6 +64,10 @@ class RunClient(Connection):
     def versions(self, run_id: str) -> Sequence[Version]:
         """Every committed version of the run with its metrics, oldest first."""
         return self._call(self._stub.GetRun, message(GetRunRequest, run_id=run_id, with_versions=True)).versions
+
+    def stage_steps(self, run_id: str) -> Sequence[StageProgress]:
+        """Steps of each stage of the run, at most some hundreds, with their metrics, in order."""
+        return self._call(self._stub.GetRun, message(GetRunRequest, run_id=run_id, with_versions=True)).stage_steps
 
     def list(self) -> Sequence[Run]:
         """All runs, newest first."""
@@ -134,6 +138,11 @@ class AsyncRunClient(AsyncConnection):
     async def versions(self, run_id: str) -> Sequence[Version]:
         """See RunClient.versions."""
         return (await self._call(self._stub.GetRun, message(GetRunRequest, run_id=run_id, with_versions=True))).versions
+
+    async def stage_steps(self, run_id: str) -> Sequence[StageProgress]:
+        """See RunClient.stage_steps."""
+        request = message(GetRunRequest, run_id=run_id, with_versions=True)
+        return (await self._call(self._stub.GetRun, request)).stage_steps
 
     async def list(self) -> Sequence[Run]:
         """See RunClient.list."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
 
 from perilune.api.master.v1.master_pb2 import Evaluation, Run, RunState
-from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, StageProgress
 from perilune.errors import InvalidInputError, MissingDependencyError, RecipeError
 from perilune.local.home import services_root
 from perilune.policies import policy_version
@@ -67,7 +68,13 @@ def _read(connection: sqlite3.Connection) -> list[Run]:
     evaluations: dict[str, list[sqlite3.Row]] = {}
     for row in connection.execute(_EVALUATIONS):
         evaluations.setdefault(row["run_id"], []).append(row)
-    return [_run(row, newest.get(row["id"]), evaluations.get(row["id"], [])) for row in connection.execute(_RUNS)]
+    stages: dict[str, list[sqlite3.Row]] = {}
+    for row in connection.execute(_STAGES):
+        stages.setdefault(row["run_id"], []).append(row)
+    return [
+        _run(row, newest.get(row["id"]), evaluations.get(row["id"], []), stages.get(row["id"], []))
+        for row in connection.execute(_RUNS)
+    ]
 
 
 _RUNS = (
@@ -75,13 +82,20 @@ _RUNS = (
 )
 # SQLite gives the other columns of the greatest row.
 _NEWEST = "SELECT run_id, MAX(number) AS number, digest, policy FROM versions GROUP BY run_id"
+_STAGES = (
+    "SELECT run_id, stage, MAX(step) AS step, name, num_steps, metrics, time_ns FROM stage_steps "
+    "GROUP BY run_id, stage ORDER BY stage"
+)
 _EVALUATIONS = (
     "SELECT run_id, version, mode, digest, num_problems, num_correct, mean_tokens FROM evaluations "
     "ORDER BY version, mode"
 )
 
 
-def _run(row: sqlite3.Row, newest: sqlite3.Row | None, evaluations: Sequence[sqlite3.Row]) -> Run:
+def _run(
+    row: sqlite3.Row, newest: sqlite3.Row | None, evaluations: Sequence[sqlite3.Row], stages: Sequence[sqlite3.Row]
+) -> Run:
+    recipe = read_stored_recipe(row["recipe"])
     run = Run(
         id=row["id"],
         state=row["state"],
@@ -90,7 +104,9 @@ def _run(row: sqlite3.Row, newest: sqlite3.Row | None, evaluations: Sequence[sql
         submitted_unix_ns=row["submitted_ns"],
         seconds=row["active_seconds"],
         model_path=row["model_path"],
-        num_iterations=read_stored_recipe(row["recipe"]).trainer.num_iterations,
+        num_iterations=recipe.trainer.num_iterations,
+        num_versions=recipe.last_version,
+        stages=map(_stage, stages),
     )
     if run.state not in RunState.values():
         raise ValueError(f"state {run.state} is not known to this version")
@@ -101,6 +117,17 @@ def _run(row: sqlite3.Row, newest: sqlite3.Row | None, evaluations: Sequence[sql
         run.policy.CopyFrom(policy_version(newest["number"], newest["digest"], newest["policy"]))
     run.evaluations.extend(_evaluation(each, run.policy.name) for each in evaluations)
     return run
+
+
+def _stage(row: sqlite3.Row) -> StageProgress:
+    return StageProgress(
+        index=row["stage"],
+        name=row["name"],
+        step=row["step"],
+        num_steps=row["num_steps"],
+        metrics=json.loads(row["metrics"]),
+        time_unix_ns=row["time_ns"],
+    )
 
 
 def _evaluation(row: sqlite3.Row, policy_name: str) -> Evaluation:

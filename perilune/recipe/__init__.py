@@ -47,7 +47,7 @@ from perilune.recipe.recipe import MAX_PROBLEMS, EvaluationTable, Recipe, Weight
 from perilune.recipe.reward import GraderTable, LengthRewardTable, RewardTable, option_text
 from perilune.recipe.rollout import RepetitionTable, RolloutTable
 from perilune.recipe.samplers import CurriculumSampler, PrioritizedSampler, SamplerBase, SamplerTable, UniformSampler
-from perilune.recipe.stages import WarmupTable
+from perilune.recipe.stages import SftStage, StageBase, StageTable, WarmupStage
 from perilune.recipe.trainer import TrainerTable
 from perilune.table import (
     ArgumentName,
@@ -102,15 +102,18 @@ __all__ = [
     "SamplerBase",
     "SamplerTable",
     "SandboxEnvironment",
+    "SftStage",
     "SglangEngineTable",
     "Share",
+    "StageBase",
+    "StageTable",
     "Table",
     "TaskPrompts",
     "TorchEngineTable",
     "TrainerTable",
     "UniformSampler",
     "VllmEngineTable",
-    "WarmupTable",
+    "WarmupStage",
     "WeightsTable",
     "check_recipe",
     "load_recipe",

@@ -8,7 +8,17 @@ from pathlib import Path
 from perilune.data.jsonlines import read_bytes
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.objectives.objective import Objective
-from perilune.recipe import FilePrompts, GraderTable, HuggingFacePrompts, JsonlPrompts, ModelTable, PromptsTable, Recipe
+from perilune.recipe import (
+    FilePrompts,
+    GraderTable,
+    HuggingFacePrompts,
+    JsonlPrompts,
+    ModelTable,
+    PromptsTable,
+    Recipe,
+    SftStage,
+    StageTable,
+)
 from perilune.recipe.needs import function_of
 
 
@@ -25,7 +35,7 @@ def settled(recipe: Recipe, folder: Path) -> Recipe:
         "model": _of_model(recipe.model, folder),
         "reward": recipe.reward.model_copy(update={"graders": [_of_grader(t, folder) for t in recipe.reward.graders]}),
         "trainer": recipe.trainer.model_copy(update={"objective": _of_objective(recipe.trainer.objective, folder)}),
-        "warmup": recipe.warmup and recipe.warmup.model_copy(update={"path": _if_there(recipe.warmup.path, folder)}),
+        "stages": [_of_stage(table, folder) for table in recipe.stages],
     }
     return recipe.model_copy(update=changes)
 
@@ -63,6 +73,12 @@ def _of_model(table: ModelTable, folder: Path) -> ModelTable:
     return table.model_copy(update={"path": _if_there(table.path, folder), "chat_template": template})
 
 
+def _of_stage(table: StageTable, folder: Path) -> StageTable:
+    if not isinstance(table, SftStage):
+        return table
+    return table.model_copy(update={"path": [_absolute_if_there(path, folder) for path in table.path]})
+
+
 def _of_objective(table: Objective, folder: Path) -> Objective:
     path = _if_there(table.frozen_path, folder)
     return table if path is None else table.model_copy(update={"frozen_model": path})
@@ -78,4 +94,8 @@ def _absolute(path: str, folder: Path) -> str:
 
 
 def _if_there(path: str | None, folder: Path) -> str | None:
-    return _absolute(path, folder) if path is not None and (folder / path).exists() else path
+    return None if path is None else _absolute_if_there(path, folder)
+
+
+def _absolute_if_there(path: str, folder: Path) -> str:
+    return _absolute(path, folder) if (folder / path).exists() else path

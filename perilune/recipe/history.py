@@ -16,6 +16,8 @@ MOVED: dict[str, str] = {
     **{f"rollout.{key}": f"write rollout.engine.{key}, in [rollout.engine]" for key in _ENGINE},
     "rollout.environment.name": "write rollout.environment.type",
     "rollout.environment.options": "write the options into [rollout.environment] itself, beside `type`",
+    "warmup": 'write [[stages]] with type = "warmup" for a task\'s traces, or type = "sft" for a file\'s examples; '
+    "an override is then stages.0.num_steps=900",
     **{f"trainer.{key}": f"write trainer.objective.{key}, in [trainer.objective]" for key in _OBJECTIVE},
 }
 """What a file has to say in place of a key that it must not have any more."""
@@ -54,6 +56,22 @@ def _trainer_to_objective(document: Document) -> Document:
     return document | {"trainer": rest | {"objective": {"type": "k15"} | objective}}
 
 
+def _warmup_to_stages(document: Document) -> Document:
+    """`[warmup]` was the only stage, of a task's traces or of a file's examples."""
+    if "warmup" not in document or "stages" in document:
+        return document
+    rest = {key: value for key, value in document.items() if key != "warmup"}
+    if not isinstance(table := document["warmup"], dict):
+        return rest
+    given = {key: value for key, value in table.items() if value is not None}
+    is_file = "path" in given
+    unused = ("task", "options") if is_file else ("path",)
+    keys = {key: value for key, value in given.items() if key not in unused}
+    # What the keys were where a file did not say: other kinds have other defaults.
+    keys = {"learning_rate": 1e-3, **keys}
+    return rest | {"stages": [{"type": "sft" if is_file else "warmup", **keys}]}
+
+
 def _rollout_to_engine(document: Document) -> Document:
     """`[rollout]` named an engine, and held the keys of every engine."""
     rollout = document.get("rollout")
@@ -84,5 +102,6 @@ UPGRADES: tuple[Callable[[Document], Document], ...] = (
     _trainer_to_objective,
     _rollout_to_engine,
     _environment_to_kind,
+    _warmup_to_stages,
 )
 """From the oldest keys to the newest; each is a pure function, and leaves a recipe of today as it is."""

@@ -3,7 +3,7 @@
 trainer.learning_rate=1e-5        a value in TOML's notation
 description=two words             what is no TOML, or no value that the key takes, is text where the key takes text
 reward.graders.0.weight=2         an element of a list, by its index; reward.graders[0].weight=2 says the same
-warmup=                           nothing behind `=` removes the key, or the element
+stages=                           nothing behind `=` removes the key, or the element
 """
 
 from __future__ import annotations

@@ -20,7 +20,16 @@ from typing import Any
 
 from perilune.errors import MissingDependencyError
 from perilune.local.home import services_root
-from perilune.recipe import Mistake, Recipe, TaskPrompts, mended, read_document, read_stored_recipe, recipe_error
+from perilune.recipe import (
+    Mistake,
+    Recipe,
+    TaskPrompts,
+    WarmupStage,
+    mended,
+    read_document,
+    read_stored_recipe,
+    recipe_error,
+)
 from perilune.tasks import TASKS
 
 SERVICES = ("master", "rollout", "reward", "trainer")  # that have something to say
@@ -133,33 +142,32 @@ def _tasks(recipe: Recipe) -> Iterator[Mistake]:
 def _named_tasks(recipe: Recipe) -> Iterator[tuple[str, str]]:
     if recipe.model.create:
         yield "model.create.task", recipe.model.create.task
-    if recipe.warmup and recipe.warmup.task is not None:
-        yield "warmup.task", recipe.warmup.task
+    for index, stage in enumerate(recipe.stages):
+        yield from ((f"stages.{index}.{key}", name) for key, name in stage.tasks.items())
     if isinstance(recipe.prompts, TaskPrompts):
         yield "prompts.name", recipe.prompts.name
 
 
 def _warmup_options(recipe: Recipe) -> Iterator[Mistake]:
+    for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, WarmupStage) and stage.task in TASKS:
+            yield from _trace_options(stage, f"stages.{index}.options")
+
+
+def _trace_options(table: WarmupStage, key: str) -> Iterator[Mistake]:
     """A task's options are the keyword arguments of its problems and of its traces."""
-    table = recipe.warmup
-    if table is None or table.task not in TASKS:
-        if table is not None and table.path is not None and table.options:
-            yield Mistake("warmup.options", "are a task's; the examples of a file have none")
-        return
     task = TASKS[table.task]
     of_problems, of_traces = (_keywords(function) for function in (task.problem, task.trace))
     unknown = table.options.keys() - of_problems - of_traces
-    for key in sorted(unknown):
-        yield Mistake(
-            f"warmup.options.{key}", f"{table.task} has no such option; {nearest(key, of_problems | of_traces)}"
-        )
+    for name in sorted(unknown):
+        yield Mistake(f"{key}.{name}", f"{table.task} has no such option; {nearest(name, of_problems | of_traces)}")
     if unknown:
         return
     try:
-        problem = task.problem(0, 0, **{key: table.options[key] for key in table.options.keys() & of_problems})  # type: ignore[arg-type]
-        task.trace(problem, Random(0), **{key: table.options[key] for key in table.options.keys() - of_problems})
+        problem = task.problem(0, 0, **{name: table.options[name] for name in table.options.keys() & of_problems})  # type: ignore[arg-type]
+        task.trace(problem, Random(0), **{name: table.options[name] for name in table.options.keys() - of_problems})
     except (TypeError, ValueError, AttributeError) as error:
-        yield Mistake("warmup.options", f"do not fit the task {table.task!r}: {error}")
+        yield Mistake(key, f"do not fit the task {table.task!r}: {error}")
 
 
 def _keywords(function: Callable[..., Any]) -> set[str]:

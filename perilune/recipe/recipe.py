@@ -10,7 +10,7 @@ from perilune.recipe.model import ModelTable
 from perilune.recipe.prompts import PromptsTable, RowPrompts
 from perilune.recipe.reward import RewardTable
 from perilune.recipe.rollout import RolloutTable
-from perilune.recipe.stages import WarmupTable
+from perilune.recipe.stages import StageTable
 from perilune.recipe.trainer import TrainerTable
 from perilune.table import PositiveInt, Table
 
@@ -44,7 +44,7 @@ class Recipe(Table):
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     model: ModelTable
-    warmup: WarmupTable | None = None
+    stages: list[StageTable] = []
     prompts: PromptsTable
     rollout: RolloutTable = RolloutTable()
     reward: RewardTable
@@ -84,7 +84,24 @@ class Recipe(Table):
                 raise ValueError(f"prompts.sampler.{key} = {label!r} is none of prompts.labels: add it there")
         return self
 
-    def evaluates_at(self, iteration: int) -> bool:
-        """Whether the policy that opens this iteration is measured; `num_iterations` stands for the final policy."""
+    def stages_at(self, when: Literal["before", "after"]) -> list[tuple[int, StageTable]]:
+        """The stages before or after reinforcement learning, each with its place in the recipe's list."""
+        return [(index, stage) for index, stage in enumerate(self.stages) if stage.when == when]
+
+    def stage_from(self, version: int) -> tuple[int, StageTable] | None:
+        """The stage after reinforcement learning that makes the next version of this one, with its place in the list.
+
+        None where an iteration does, and for the last version.
+        """
+        place, after = version - self.trainer.num_iterations, self.stages_at("after")
+        return after[place] if 0 <= place < len(after) else None
+
+    @property
+    def last_version(self) -> int:
+        """The number of the run's last version: each iteration makes one, and so does each stage that comes after."""
+        return self.trainer.num_iterations + len(self.stages_at("after"))
+
+    def evaluates_at(self, version: int) -> bool:
+        """Whether a version is measured: the first, the last of RL, that of each stage after it, and some between."""
         every = self.evaluation.every
-        return iteration in (0, self.trainer.num_iterations) or (every is not None and iteration % every == 0)
+        return version == 0 or version >= self.trainer.num_iterations or (every is not None and version % every == 0)

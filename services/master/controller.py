@@ -89,7 +89,7 @@ class Controller:
 
     def _reach(self, policy: PolicyVersion) -> None:
         self.num_closed = policy.number
-        self.is_last = policy.number == self._recipe.trainer.num_iterations
+        self.is_last = policy.number >= self._recipe.last_version
 
     def add_metrics(self, version: Version) -> None:
         """Adds what only the master knows to the metrics of the version that came of an iteration.

@@ -24,7 +24,7 @@ from perilune.errors import (
     verdict,
 )
 from perilune.ids import event_id
-from perilune.recipe import Mistake, Recipe, TrainerTable, read_stored_recipe
+from perilune.recipe import Mistake, Recipe, read_stored_recipe
 from perilune.recipe.files import settled
 from perilune.runtime.bus import OUTAGES, Backlog, Bus
 from perilune.runtime.subjects import PROMPTS, event_subject, prompt_subject
@@ -33,9 +33,9 @@ from services.master.liveness import BUS, Change, Liveness
 from services.master.notification import Notification
 from services.master.preflight import check_submission
 from services.master.prompts import PromptSet, check_unchanged, open_prompts, summary_of
-from services.master.prompts.warmup import warmup_notes
+from services.master.prompts.examples import notes_on_examples
 from services.master.reading import Readers
-from services.master.store import ENDED, LEASABLE, Store
+from services.master.store import ENDED, LEASABLE, MAX_INTEGER, Store
 from services.master.tables import RunRow
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ class Registry:
         recipe = settled(recipe, Path.cwd())
         prompts = await self._readers.read(check_submission, recipe, mistakes)
         summary = await self._readers.read(summary_of, prompts)
-        summary.notes.extend(await self._readers.read(warmup_notes, recipe.warmup, prompts))
+        summary.notes.extend(await self._readers.read(notes_on_examples, recipe.stages, prompts))
         for note in summary.notes:
             logger.warning("%s: %s", run_id, note)
         if not await self._store.add_run(run_id, recipe.model_dump_json(), summary.SerializeToString()):
@@ -156,7 +156,7 @@ class Registry:
             )
         recipe = read_stored_recipe(row.recipe)
         if num_iterations:
-            refuse_extension(recipe.trainer, num_iterations)
+            refuse_extension(recipe, num_iterations, await self._store.newest_version(run_id))
         await self._check_prompts(row, recipe, (await self._readers.read(_open, recipe))[1])
         if num_iterations:
             longer = with_iterations(row.recipe, num_iterations)
@@ -203,7 +203,7 @@ class Registry:
             self._go_on(active, version.policy)
         if time.monotonic() - active.active_since > COUNT_TIME_EVERY_S:
             await self._count_time(active)
-        return version.policy.number >= active.recipe.trainer.num_iterations
+        return version.policy.number >= active.recipe.last_version
 
     async def fail(self, run_id: str, reason: str, lease_epoch: int | None = None) -> None:
         """Ends a run as failed. StaleLeaseError if a trainer says so whose lease is over."""
@@ -283,11 +283,20 @@ class Registry:
         active = self._active.get(event.run_id)
         if active is None:
             return
+        if event.HasField("stage"):
+            await self._record(event)
         active.events.append(event)
         active.num_events += 1
         active.changed.notify()
         if event.kind == "rollout_failed":
             await self.fail(event.run_id, f"{event.source} cannot sample it: {event.text}")
+
+    async def _record(self, event: Event) -> None:
+        """Keeps how far a stage is. InvalidInputError: it is at no step that there can be."""
+        stage = event.stage
+        if not 1 <= stage.step <= stage.num_steps <= MAX_INTEGER:
+            raise InvalidInputError(f"a stage of {event.run_id} is at step {stage.step} of {stage.num_steps}")
+        await self._store.record_stage_step(event.run_id, stage)
 
     async def tell_of(self, change: Change) -> None:
         """An event of each run that a service's trouble, or its end, concerns; past the bus where that is away."""
@@ -418,11 +427,17 @@ def _open(recipe: Recipe) -> tuple[PromptSet, PromptSummary]:
     return prompts, summary_of(prompts)
 
 
-def refuse_extension(table: TrainerTable, num_iterations: int) -> None:
-    """InvalidInputError if a run cannot be given so many iterations without changing those that are done."""
+def refuse_extension(recipe: Recipe, num_iterations: int, newest: PolicyVersion | None) -> None:
+    """InvalidInputError if a run cannot be given so many iterations without changing what is done."""
+    table = recipe.trainer
     if num_iterations <= table.num_iterations:
         raise InvalidInputError(
             f"trainer.num_iterations: the run has {table.num_iterations} already; it can only be given more"
+        )
+    if newest and newest.number > table.num_iterations:
+        raise InvalidInputError(
+            f"trainer.num_iterations: a stage after reinforcement learning has made version {newest.number} already; "
+            "start a new run from this one's weights (model.path)"
         )
     if table.final_learning_rate is not None:
         raise InvalidInputError(

@@ -13,12 +13,12 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterat
 from itertools import accumulate, groupby
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Integer, bindparam, cast, event, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Integer, bindparam, cast, delete, event, func, insert, select, tuple_, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from perilune.api.master.v1.master_pb2 import Ledger, RunState, Version
-from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, PolicyVersion
+from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, PolicyVersion, StageProgress
 from perilune.errors import (
     AlreadyExistsError,
     NotFoundError,
@@ -33,18 +33,38 @@ from services.master.ledger import balance
 from services.master.records import Awaited, Graded, Group, Partial, Scored
 from services.master.schedule import Progress
 from services.master.schema import bring_up_to_date, check, check_file, trouble_with_file
-from services.master.tables import OPEN, EvaluationRow, GroupRow, RunRow, SampleRow, SampleState, VersionRow
+from services.master.tables import (
+    OPEN,
+    EvaluationRow,
+    GroupRow,
+    RunRow,
+    SampleRow,
+    SampleState,
+    StageStepRow,
+    VersionRow,
+)
 
 # The ledger's movements: how many samples came into each state.
 samples_counter = meter.create_counter("perilune.master.samples", "{sample}", "Samples that came into a state.")
 
 PART_TOKENS = 1 << 15  # of a batch, read at once
+NUM_STAGE_STEPS = 200  # that are kept of each stage
 PAGE_BYTES = 16 << 20  # of samples in one list
 MAX_INTEGER = (1 << 63) - 1  # that a column holds
 
 ENDED = (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_STOPPED)
 # States in which a trainer may lease a run.
 LEASABLE = (RunState.RUN_STATE_PENDING, RunState.RUN_STATE_STARTING, RunState.RUN_STATE_RUNNING)
+
+
+def first_of_part(step: int, num_steps: int) -> int:
+    """The first step, from 1, of the part that a step lies in, where all steps are cut into NUM_STAGE_STEPS parts.
+
+    >>> [first_of_part(step, 1200) for step in (1, 6, 7, 1200)], first_of_part(3, 10)
+    ([1, 1, 7, 1195], 3)
+    """
+    part = (step - 1) * NUM_STAGE_STEPS // num_steps
+    return -(-part * num_steps // NUM_STAGE_STEPS) + 1
 
 
 P = ParamSpec("P")
@@ -302,6 +322,56 @@ class Store:
                 await db.execute(update(RunRow).where(RunRow.id == run_id).values(model_path=model_path))
             samples_counter.add(trained_rows.rowcount, {"state": SampleState.TRAINED})
             return True
+
+    # ---- stages
+
+    async def stage_steps(self, run_id: str) -> list[StageProgress]:
+        """The steps that are kept of the run's stages, in order."""
+        return await self._stage_steps(StageStepRow.run_id == run_id)
+
+    async def newest_stage_steps(self, run_id: str) -> list[StageProgress]:
+        """The newest step of each stage that has begun, in the recipe's order."""
+        ours = StageStepRow.run_id == run_id
+        newest = select(StageStepRow.stage, func.max(StageStepRow.step)).where(ours).group_by(StageStepRow.stage)
+        return await self._stage_steps(ours & tuple_(StageStepRow.stage, StageStepRow.step).in_(newest))
+
+    async def _stage_steps(self, wanted: ColumnElement[bool]) -> list[StageProgress]:
+        query = select(StageStepRow.__table__).where(wanted).order_by(StageStepRow.stage, StageStepRow.step)
+        async with self._engine.connect() as db:
+            return [
+                StageProgress(
+                    index=row.stage,
+                    name=row.name,
+                    step=row.step,
+                    num_steps=row.num_steps,
+                    metrics=row.metrics,
+                    time_unix_ns=row.time_ns,
+                )
+                for row in await db.execute(query)
+            ]
+
+    @_whole
+    async def record_stage_step(self, run_id: str, stage: StageProgress) -> None:
+        """Keeps a step in place of those since the last one that stays; an older report than was heard changes nothing.
+
+        A trainer that went on from its checkpoint takes steps again: those that it took before it was killed are gone.
+        """
+        ours = (StageStepRow.run_id == run_id) & (StageStepRow.stage == stage.index)
+        first = first_of_part(stage.step, stage.num_steps)
+        async with self._engine.begin() as db:
+            if (await db.scalar(select(func.max(StageStepRow.time_ns)).where(ours)) or 0) >= stage.time_unix_ns:
+                return
+            await db.execute(delete(StageStepRow).where(ours, StageStepRow.step >= first))
+            row = {
+                "run_id": run_id,
+                "stage": stage.index,
+                "step": stage.step,
+                "name": stage.name,
+                "num_steps": stage.num_steps,
+                "metrics": {name: value for name, value in stage.metrics.items() if math.isfinite(value)},
+                "time_ns": stage.time_unix_ns,
+            }
+            await db.execute(insert(StageStepRow).values(**row))
 
     # ---- groups and samples
 

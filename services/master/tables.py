@@ -137,3 +137,17 @@ class EvaluationRow(Base):
     num_problems: Mapped[int]
     num_correct: Mapped[int]
     mean_tokens: Mapped[float]
+
+
+class StageStepRow(Base):
+    """A step of a stage before or after reinforcement learning: the newest, and some on the way to it."""
+
+    __tablename__ = "stage_steps"
+
+    run_id: Mapped[str] = mapped_column(ForeignKey("runs.id"), primary_key=True)
+    stage: Mapped[int] = mapped_column(primary_key=True)  # its place in the recipe
+    step: Mapped[int] = mapped_column(primary_key=True)  # from 1
+    name: Mapped[str]
+    num_steps: Mapped[int]
+    metrics: Mapped[dict[str, Any]]
+    time_ns: Mapped[int]

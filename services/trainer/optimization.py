@@ -38,8 +38,8 @@ def learning_rate(table: TrainerTable, iteration: int) -> float:
     return ramp * (table.learning_rate + progress * (table.final_learning_rate - table.learning_rate))
 
 
-def warmup_learning_rate(peak: float, step: int, num_steps: int) -> float:
-    """The rate of a step of supervised fine-tuning: a tenth of the steps, at most 50, up; a half cosine down to 0."""
+def stage_learning_rate(peak: float, step: int, num_steps: int) -> float:
+    """The rate of a step of a stage: a tenth of the steps, at most 50, up; a half cosine down to 0."""
     ramp = min(1.0, (step + 1) / max(1, min(50, num_steps // 10)))
     return peak * ramp * 0.5 * (1 + math.cos(math.pi * step / num_steps))
 

@@ -1,4 +1,4 @@
-"""Mistakes in a recipe's models, adapters and warm-up that files on this machine show. No model is loaded."""
+"""Mistakes in a recipe's models, adapters and stages that files on this machine show. No model is loaded."""
 
 from __future__ import annotations
 
@@ -8,18 +8,20 @@ import json
 import struct
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from perilune.data.examples import Example, read_examples, refuse_long, tokenize
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.models.chat import with_defaults
-from perilune.recipe import Mistake, Recipe
+from perilune.recipe import Mistake, Recipe, SftStage
 from perilune.recipe.files import chat_template_text
 from perilune.recipe.preflight import absent_targets, no_room
 from services.trainer.policy.packages import PACKAGE_PREFIX, gguf_in_package
 
 HUB_PATIENCE_S = 5.0
+NUM_MEASURED = 1_000  # examples of a stage's files whose length is looked at
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "vocab.json", "vocab.txt")
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "model*.bin")
 GGUF_STRING, GGUF_LIST = 8, 9
@@ -30,7 +32,7 @@ CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"
 
 def mistakes(recipe: Recipe) -> list[Mistake]:
     """A model that is not there, a context that is too short, adapters for no layer, and examples that are none."""
-    return [*_of_model(recipe), *_of_frozen(recipe), *_of_warmup(recipe)]
+    return [*_of_model(recipe), *_of_frozen(recipe), *_of_stages(recipe)]
 
 
 def _of_model(recipe: Recipe) -> Iterator[Mistake]:
@@ -189,11 +191,36 @@ def _header(file: Path) -> dict[str, Any]:
         return {}  # the trainer says what is wrong with it when it loads it
 
 
-def _of_warmup(recipe: Recipe) -> Iterator[Mistake]:
-    if recipe.warmup is None or recipe.warmup.path is None:
-        return
-    warmup = importlib.import_module("services.trainer.stages.warmup")  # imports torch
+def _of_stages(recipe: Recipe) -> Iterator[Mistake]:
+    """Files that hold no examples, and examples that are too long: of many the first ones."""
+    for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, SftStage):
+            yield from _of_files(recipe, stage, f"stages.{index}.path")
+
+
+def _of_files(recipe: Recipe, table: SftStage, key: str) -> Iterator[Mistake]:
     try:
-        warmup.read_examples(Path(recipe.warmup.path))
+        examples = read_examples(table)
     except (NotFoundError, InvalidInputError) as error:
-        yield Mistake("warmup.path", str(error))
+        yield Mistake(key, str(error))
+    else:
+        yield from _too_long(recipe, examples[:NUM_MEASURED], ", ".join(table.path), key)
+
+
+def _too_long(recipe: Recipe, examples: Sequence[Example], what: str, key: str) -> Iterator[Mistake]:
+    path = recipe.model.path
+    if path is not None and not (path.startswith(PACKAGE_PREFIX) or Path(path).is_dir()):
+        return  # the tokenizer of a hub's model may have to be fetched
+    sources = importlib.import_module("services.trainer.policy.sources")  # imports torch
+    try:
+        context, tokenizer = context_of(recipe), sources.make_tokenizer(recipe)
+        sequences = tokenize(tokenizer, 0, examples)
+    except NotFoundError:
+        return  # there is no such model or tokenizer, which the check of the model says with its key
+    except InvalidInputError as error:
+        yield Mistake(key, str(error))
+        return
+    try:
+        refuse_long([max(len(each.tokens) for each in parts) for parts in sequences], context, what)
+    except InvalidInputError as error:
+        yield Mistake(key, str(error))

@@ -6,9 +6,7 @@ session; the first one's is the run's, and what it does with the others it order
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,7 +19,7 @@ from torch import Tensor
 from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, StateError
-from perilune.recipe import Recipe
+from perilune.recipe import Recipe, StageTable
 from perilune.weights.store import VersionStore
 from services.trainer.batch import Ages, Refused, read_group
 from services.trainer.learner import Learner, never
@@ -32,14 +30,17 @@ from services.trainer.policy.sources import hollow_policy, make_policy
 from services.trainer.policy.threads import use_threads
 from services.trainer.ranks.group import Ranks, by_all_ranks
 from services.trainer.ranks.sharding import outline, sharded_optimizer_state, whole_optimizer_state, whole_state
-from services.trainer.stages.warmup import warm_up
+from services.trainer.stages.progress import ProgressFile
+from services.trainer.stages.runner import OnStep, run_stages, unheard
 from services.trainer.versions.adapter_version import adapter_snapshot, base_path, peft_config
 from services.trainer.versions.checkpoint import Checkpoints, TrainerState
+from services.trainer.versions.origin import origin_of
 from services.trainer.versions.rank_version import rank_snapshot
 from services.trainer.versions.snapshot import PublishedVersion, snapshot
 
 logger = logging.getLogger(__name__)
 
+PROGRESS_FILE = "stage.pt"
 FOLLOW = "follow"  # the order to take up a run
 
 
@@ -72,6 +73,7 @@ class Session:
         self.refused = [Refused(**sample) for sample in state.refused]  # of the batch that made the current version
         self.base: PublishedVersion | None = None  # what the adapter changes, where only that is trained
         self._checkpoints = _checkpoints_of(folder)
+        self._folder = folder
         self._versions = versions_of(recipe, folder, self.ranks)
         self._should_stop = should_stop
         self._adapter = recipe.trainer.adapter
@@ -96,7 +98,7 @@ class Session:
         folder: Path,
         committed: PolicyVersion | None,
         should_stop: Callable[[], bool],
-        on_warmup_step: Callable[[int, float], None] = lambda step, loss: None,
+        on_step: OnStep = unheard,
         versions: Collection[PolicyVersion] = (),
         ranks: Ranks | None = None,
     ) -> Session:
@@ -106,19 +108,24 @@ class Session:
             folder: of the run; its checkpoints lie in `checkpoints` there.
             committed: the newest version that the master knows.
             should_stop: asked between steps.
-            on_warmup_step: called with each warm-up step's number and loss.
+            on_step: called after every step of a stage.
             versions: all that were committed, whose samples may still come.
             ranks: those that train together, of which this is the first one; the others are ordered to follow.
 
         Raises:
             InterruptedTraining: should_stop said so.
             StateError: versions are committed, and no checkpoint of them is here.
-            InvalidInputError: several ranks are to train an adapter.
-            PeriluneError: the model or its traces cannot be had, as the message says.
+            InvalidInputError: several ranks are to train an adapter, or a stage after RL.
+            PeriluneError: the model or a stage's data cannot be used, as the message says.
         """
         if recipe.trainer.adapter and ranks and ranks.size > 1:
             raise InvalidInputError(
                 f"trainer.adapter: a trainer of {ranks.size} ranks trains whole policies only; start one of one rank"
+            )
+        if ranks and ranks.size > 1 and (after := recipe.stages_at("after")):
+            raise InvalidInputError(
+                f"stages.{after[0][0]}.when: a trainer of {ranks.size} ranks runs no stages after reinforcement "
+                "learning; start one of one rank"
             )
         use_threads(recipe.trainer.num_threads)
         checkpoints = _checkpoints_of(folder)
@@ -126,7 +133,7 @@ class Session:
         if newest is not None:
             start = _found(recipe, checkpoints, newest, {version.digest for version in versions})
         elif committed is None:
-            start = _made(recipe, should_stop, on_warmup_step)
+            start = _made(recipe, _progress_of(folder, recipe, 0), should_stop, on_step)
         else:
             raise StateError(
                 f"version {committed.number} is committed, and {checkpoints.folder} holds no checkpoint of it or "
@@ -174,6 +181,28 @@ class Session:
         self.published = self._snapshot(before=self.published)
         return self.published
 
+    @property
+    def stage(self) -> StageTable | None:
+        """The stage that makes the next version; None where an iteration does."""
+        found = self.recipe.stage_from(self.number)
+        return found[1] if found else None
+
+    def run_stage(self, on_step: OnStep = unheard) -> PublishedVersion:
+        """The stage after the current version, from where it was left, and the next version out.
+
+        InterruptedTraining, PeriluneError: as of `run_stages`.
+        """
+        started, found = time.perf_counter(), self.recipe.stage_from(self.number)
+        assert found is not None  # `stage` says so
+        file, policy = _progress_of(self._folder, self.recipe, self.number), self._learner.policy
+        metrics = run_stages([found], policy, self.recipe, file, self._should_stop, on_step)
+        num_tokens = metrics.pop("stage_tokens")
+        self.metrics = metrics | {"num_tokens": num_tokens, "train_seconds": time.perf_counter() - started}
+        self.refused = []
+        self.number += 1
+        self.published = self._snapshot(before=self.published)
+        return self.published
+
     @by_all_ranks
     def checkpoint(self) -> None:
         """Keeps the current version to go back to, and writes its checkpoint where that is due and was not done."""
@@ -201,7 +230,7 @@ class Session:
     @property
     def is_last(self) -> bool:
         """Whether the current version is the one that the run ends with."""
-        return self.number == self.recipe.trainer.num_iterations
+        return self.number == self.recipe.last_version
 
     @property
     def model_path(self) -> str:
@@ -210,7 +239,8 @@ class Session:
 
     @property
     def _is_due(self) -> bool:
-        return self.number % self.recipe.trainer.checkpoint_every == 0 or self.is_last
+        is_made_by_stage = self.number >= self.recipe.trainer.num_iterations  # or the next one is
+        return is_made_by_stage or self.number % self.recipe.trainer.checkpoint_every == 0
 
     def _save(self) -> None:
         policy, optimizer = self._learner.policy, self._learner.optimizer.state_dict()
@@ -228,6 +258,7 @@ class Session:
         )
         if self.ranks.leads:
             self._checkpoints.save(policy, state, weights)
+            (self._folder / PROGRESS_FILE).unlink(missing_ok=True)  # of the stages that made this version
         self._written = self.number
 
     def _snapshot(self, before: PublishedVersion | None) -> PublishedVersion:
@@ -249,20 +280,16 @@ class Session:
         return snapshot(policy, number, dtype, before, quantize)
 
 
-def _made(recipe: Recipe, should_stop: Callable[[], bool], on_warmup_step: Callable[[int, float], None]) -> Start:
-    """Version 0. The warm-up is the first rank's alone: what needs one is small, and what is large comes trained."""
+def _made(recipe: Recipe, file: ProgressFile, should_stop: Callable[[], bool], on_step: OnStep) -> Start:
+    """Version 0. Its stages are the first rank's alone: what needs many is small, and what is large comes trained."""
     started = time.perf_counter()
     policy = make_policy(recipe)
     if recipe.trainer.adapter:
-        check_targets(policy.model, recipe.trainer.adapter)  # before the time that a warm-up takes
+        check_targets(policy.model, recipe.trainer.adapter)  # before the time that stages take
     frozen = frozen_policy(recipe, policy, version_0=None)
-    loss = warm_up(policy, recipe, should_stop, on_warmup_step)
-    metrics = {
-        "num_parameters": float(policy.model.num_parameters()),
-        "start_seconds": time.perf_counter() - started,
-    }
-    if not math.isnan(loss):
-        metrics["warmup_loss"] = loss
+    metrics = run_stages(recipe.stages_at("before"), policy, recipe, file, should_stop, on_step)
+    metrics["num_parameters"] = float(policy.model.num_parameters())
+    metrics["start_seconds"] = time.perf_counter() - started
     state = TrainerState(
         number=0, origin=origin_of(recipe), metrics=metrics, published_digests=[], optimizer={"state": {}}
     )
@@ -276,6 +303,11 @@ def _found(recipe: Recipe, checkpoints: Checkpoints, number: int, committed_dige
     return Start(policy, state, is_new=False, frozen=frozen_policy(recipe, policy, checkpoints.path_of(0)))
 
 
+def _progress_of(folder: Path, recipe: Recipe, number: int) -> ProgressFile:
+    """The progress of the stages that begin at a version."""
+    return ProgressFile(folder / PROGRESS_FILE, f"{origin_of(recipe)}/{number}")
+
+
 def _checkpoints_of(folder: Path) -> Checkpoints:
     return Checkpoints(folder / "checkpoints")
 
@@ -283,12 +315,3 @@ def _checkpoints_of(folder: Path) -> Checkpoints:
 def versions_of(recipe: Recipe, folder: Path, ranks: Ranks) -> VersionStore | None:
     """The served versions that are kept of the run in this folder; none where each rank has a part of them."""
     return None if ranks.size > 1 else VersionStore(folder / "versions", recipe.weights.num_kept)
-
-
-def origin_of(recipe: Recipe) -> str:
-    """A digest of what version 0 is made from: two recipes with the same one start alike.
-
-    Keys at their defaults are left out, so that a key that is new changes no run's.
-    """
-    parts = recipe.model_dump_json(include={"model", "warmup", "seed"}, exclude_defaults=True)
-    return hashlib.blake2b(parts.encode(), digest_size=16).hexdigest()

@@ -11,10 +11,12 @@ Of several ranks the first one does this; the others follow its orders, and serv
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import math
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 from typing import TypeVar
 
@@ -32,7 +34,7 @@ from perilune.api.master.v1.master_pb2 import (
     Version,
 )
 from perilune.api.master.v1.master_pb2_grpc import TrainingServiceStub
-from perilune.api.trajectory.v1.trajectory_pb2 import Event
+from perilune.api.trajectory.v1.trajectory_pb2 import Event, StageProgress
 from perilune.channel import refusal
 from perilune.errors import PeriluneError, SettingsError, UnavailableError, verdict
 from perilune.ids import event_id
@@ -48,6 +50,7 @@ from services.trainer.hybrid import Turns
 from services.trainer.learner import InterruptedTraining
 from services.trainer.ranks.group import END, RankLostError, Ranks
 from services.trainer.session import FOLLOW, Session, versions_of
+from services.trainer.stages.runner import OnStep, StageStep
 from services.trainer.versions.publisher import Publisher
 
 logger = logging.getLogger(__name__)
@@ -57,6 +60,10 @@ MAX_RETRY_S = 10.0
 PROGRESS_S = 1.0
 
 _tokens = telemetry.meter.create_counter("perilune.trainer.tokens", unit="{token}", description="Trained tokens.")
+_stage_tokens = telemetry.meter.create_counter(
+    "perilune.trainer.stage_tokens", "{token}", "Tokens that stages before and after reinforcement learning trained."
+)
+_stage_loss = telemetry.meter.create_gauge("perilune.trainer.stage_loss", "{nat}", "The loss of a stage's newest step.")
 _gap = telemetry.meter.create_gauge(
     "perilune.trainer.engine_gap", "{nat}", "The largest difference of an engine's log-probability from the trainer's."
 )
@@ -199,45 +206,67 @@ class Trainer:
             links = [link for group in batch for link in telemetry.link_to(group.traceparent)]
             with telemetry.tracer.start_as_current_span("train", links=links) as span:
                 span.set_attributes({"perilune.run": run_id, "perilune.iteration": session.number})
-                await self._in_thread(stop, session.train, batch)
+                await self._advance(session, batch, stop)
             _tokens.add(int(session.metrics["num_tokens"]))
             _seconds.record(session.metrics["train_seconds"])
             await self._tell_gap(run_id, session)
 
     async def _start(self, assignment: Assignment, recipe: Recipe, stop: threading.Event) -> Session:
-        """Opens the run's session, and reports the progress of its warm-up."""
-        progress: dict[str, float] = {}
-
-        def on_warmup_step(step: int, loss: float) -> None:
-            progress.update(step=step, loss=loss)
-
-        num_steps = recipe.warmup.num_steps if recipe.warmup else 0
-        telling = asyncio.create_task(self._tell_warmup(assignment.run_id, num_steps, progress))
+        """Opens the run's session, with its stages before reinforcement learning."""
         committed = assignment.committed if assignment.HasField("committed") else None
         folder = self._service.settings.home / assignment.run_id
-        try:
+        async with self._reporting(assignment.run_id) as on_step:
             return await self._in_thread(
-                stop,
-                Session.open,
-                recipe,
-                folder,
-                committed,
-                stop.is_set,
-                on_warmup_step,
-                assignment.versions,
-                self._ranks,
+                stop, Session.open, recipe, folder, committed, stop.is_set, on_step, assignment.versions, self._ranks
             )
-        finally:
-            telling.cancel()
 
-    async def _tell_warmup(self, run_id: str, num_steps: int, progress: dict[str, float]) -> None:
-        told = 0.0
-        while True:
-            await asyncio.sleep(PROGRESS_S)
-            now = progress | {"num_steps": num_steps}
-            if now.get("step", 0) > told:
-                told = now["step"]
-                await self._tell(Event(run_id=run_id, kind="warmup", metrics=now), f"{told:.0f}")
+    async def _advance(self, session: Session, batch: Sequence[ScoredGroup], stop: threading.Event) -> None:
+        """Makes the next version: by an iteration, or by a stage after reinforcement learning, which has no batch."""
+        if session.stage is None:
+            await self._in_thread(stop, session.train, batch)
+            return
+        async with self._reporting(self._run_id) as on_step:
+            await self._in_thread(stop, session.run_stage, on_step)
+
+    @contextlib.asynccontextmanager
+    async def _reporting(self, run_id: str) -> AsyncIterator[OnStep]:
+        """Sends the newest step of each stage every moment while the context is open, and once more at its end."""
+        news: dict[int, StageStep] = {}
+
+        def on_step(step: StageStep) -> None:
+            news[step.index] = step
+            _stage_tokens.add(int(step.metrics["num_tokens"]), {"stage": step.name})
+            _stage_loss.set(step.metrics["loss"], {"run": run_id, "stage": step.name})
+
+        async def report() -> None:
+            for index in sorted(news):
+                await self._tell_stage(run_id, news.pop(index))
+
+        async def report_often() -> None:
+            while True:
+                await asyncio.sleep(PROGRESS_S)
+                await report()
+
+        reporting = asyncio.create_task(report_often())
+        try:
+            yield on_step
+        finally:
+            reporting.cancel()
+            await asyncio.wait([reporting])
+            await report()
+
+    async def _tell_stage(self, run_id: str, step: StageStep) -> None:
+        metrics = {name: value for name, value in step.metrics.items() if math.isfinite(value)}
+        stage = StageProgress(
+            index=step.index,
+            name=step.name,
+            step=step.step,
+            num_steps=step.num_steps,
+            metrics=metrics,
+            time_unix_ns=time.time_ns(),
+        )
+        event = Event(run_id=run_id, kind="stage", stage=stage)
+        await self._tell(event, f"{step.index}/{step.step}/{stage.time_unix_ns}")
 
     async def _tell_gap(self, run_id: str, session: Session) -> None:
         """Warns where the engine and this trainer do not compute the same policy: in the log, an event and a metric."""

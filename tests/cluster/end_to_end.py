@@ -43,7 +43,7 @@ SERVICES = ("master", "trainer", "rollout", "reward", "sandbox")
 ITERATIONS = 4
 QUICK = [
     f"trainer.num_iterations={ITERATIONS}",
-    "warmup.num_steps=600",
+    "stages.0.num_steps=600",
     "evaluation.num_problems=100",
     f"evaluation.every={ITERATIONS}",
 ]

@@ -36,7 +36,7 @@ OPTIONS = " ".join(
     f"--set {one}"
     for one in (
         f"trainer.num_iterations={ITERATIONS}",
-        "warmup.num_steps=600",
+        "stages.0.num_steps=600",
         "evaluation.num_problems=100",
         f"evaluation.every={ITERATIONS}",
     )

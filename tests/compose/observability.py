@@ -27,7 +27,7 @@ from tests.deploy.installation import DEPLOY
 
 PROMETHEUS_PORT = 17590
 PATIENCE_S = 600.0
-OPTIONS = "--set trainer.num_iterations=1000 --set warmup.num_steps=300 --set evaluation.num_problems=50"
+OPTIONS = "--set trainer.num_iterations=1000 --set stages.0.num_steps=300 --set evaluation.num_problems=50"
 SCALED = {"master": 1, "trainer": 1, "rollout": 2, "reward": 2, "sandbox": 2}
 
 # Of the profile only Prometheus, as a part of the system itself.

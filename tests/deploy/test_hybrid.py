@@ -256,7 +256,7 @@ async def test_a_run_of_real_services_in_turns(tmp_path: Path) -> None:
     launched = await launch(
         tmp_path / "home",
         *("train", "recipes/search.toml", "--name", "turns", "--rollouts", "1", "--no-view", "--json"),
-        *("--set", "trainer.num_iterations=2", "--set", "warmup.num_steps=20"),
+        *("--set", "trainer.num_iterations=2", "--set", "stages.0.num_steps=20"),
         *("--set", "rollout.prompts_per_iteration=4", "--set", "evaluation.num_problems=8"),
         PERILUNE_HYBRID=str(tmp_path / "shm"),
     )

@@ -21,7 +21,7 @@ from perilune.recipe import load_recipe
 from tests.deploy.installation import DEPLOY, PATIENCE_S, REPOSITORY, Installation
 
 QUICK = [
-    "warmup.num_steps=20",
+    "stages.0.num_steps=20",
     "trainer.num_iterations=2",
     "rollout.prompts_per_iteration=4",
     "evaluation.num_problems=8",

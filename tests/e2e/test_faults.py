@@ -14,7 +14,7 @@ from tests.e2e.launcher import Launched, command, launch
 
 QUICK = [
     "recipes/search.toml",
-    *("--set", "warmup.num_steps=60"),
+    *("--set", "stages.0.num_steps=60"),
     *("--set", "trainer.num_iterations=10"),
     *("--set", "rollout.prompts_per_iteration=16"),
     *("--set", "evaluation.num_problems=50"),

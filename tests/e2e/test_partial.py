@@ -14,7 +14,7 @@ from tests.e2e.launcher import launch
 
 QUICK = [
     "recipes/partial.toml",
-    *("--set", "warmup.num_steps=60"),
+    *("--set", "stages.0.num_steps=60"),
     *("--set", "trainer.num_iterations=8"),
     *("--set", "rollout.prompts_per_iteration=16"),
     *("--set", "rollout.budget_tokens=6"),

@@ -16,7 +16,7 @@ from tests.e2e.launcher import Launched, launch
 NUM_ITERATIONS, NUM_PROMPTS = 4, 8
 QUICK = [
     "recipes/search.toml",
-    *("--set", "warmup.num_steps=200"),
+    *("--set", "stages.0.num_steps=200"),
     *("--set", f"trainer.num_iterations={NUM_ITERATIONS}"),
     *("--set", "trainer.checkpoint_every=2"),
     *("--set", f"rollout.prompts_per_iteration={NUM_PROMPTS}"),

@@ -24,6 +24,8 @@ from perilune.runtime.bus import Bus
 from perilune.runtime.service import open_channel
 from perilune.runtime.subjects import EVENT_CONSUMER
 from perilune.weights import Stage
+from services.trainer.stages.progress import ProgressFile
+from services.trainer.versions.origin import origin_of
 from tests.unit.trainer.messages import batch
 from tests.unit.trainer.models import recipe
 
@@ -127,9 +129,10 @@ def trainer_process(home: Path, nats_url: str, master_address: str) -> Iterator[
 
 
 def short_recipe(**trainer: object) -> Recipe:
-    warmup = {"task": "search", "num_steps": 60, "batch_size": 32, "learning_rate": 1e-2}
+    warmup = {"type": "warmup", "task": "search", "num_steps": 60, "batch_size": 32, "learning_rate": 1e-2}
+    warmup |= {"checkpoint_every": 20}
     return recipe(
-        warmup=warmup,
+        stages=[warmup],
         rollout={"temperature": 0.9},  # at which the batches' tokens say what they were drawn with
         num_iterations=NUM_ITERATIONS,
         num_threads=1,
@@ -139,7 +142,8 @@ def short_recipe(**trainer: object) -> Recipe:
 
 
 async def test_a_run_from_warm_up_to_its_last_version(tmp_path: Path, nats_url: str, bus: Bus) -> None:
-    """Meanwhile the lease is stopped once, and the process killed once: the versions stay those of one straight run."""
+    """Meanwhile the lease is stopped once, and the process killed in the middle of a stage and between two versions:
+    the versions stay those of one straight run."""
     master = Master(short_recipe())
     async with serving(master) as address:
         with trainer_process(tmp_path / "straight", nats_url, address) as process:
@@ -158,7 +162,15 @@ async def test_a_run_from_warm_up_to_its_last_version(tmp_path: Path, nats_url: 
     await _check_what_was_told(bus)
 
     broken = Master(short_recipe(), hold_at=1)
+    progress = ProgressFile(tmp_path / "broken" / "run" / "stage.pt", f"{origin_of(broken.document)}/0")
     async with serving(broken) as address:
+        with trainer_process(tmp_path / "broken", nats_url, address) as process:
+            async with asyncio.timeout(PATIENCE_S):
+                while (kept := progress.load()) is None:
+                    await asyncio.sleep(0.02)
+            process.kill()
+        assert kept.step in (20, 40)
+        assert not broken.committed
         with trainer_process(tmp_path / "broken", nats_url, address) as process:
             await broken.until(lambda: 1 in broken.requested)
             broken.stop.set()
@@ -197,10 +209,11 @@ async def _check_what_was_told(bus: Bus) -> None:
     async for deliveries in bus.deliveries(EVENT_CONSUMER, Event):
         for event in (delivery.message for delivery in deliveries):
             kinds.add(event.kind)
-            if event.kind == "warmup":
-                assert 0 < event.metrics["step"] <= event.metrics["num_steps"] == 60
-                assert event.metrics["loss"] > 0
+            if event.kind == "stage":
+                assert (event.stage.name, event.stage.num_steps) == ("warmup", 60)
+                assert 0 < event.stage.step <= 60
+                assert {"loss", "tokens_per_second", "learning_rate", "grad_norm"} <= {*event.stage.metrics}
             else:
                 assert "nats (engine_gap; more than 0.02" in event.text
-        if kinds == {"warmup", "warning"}:
+        if kinds == {"stage", "warning"}:
             return

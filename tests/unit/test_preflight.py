@@ -24,6 +24,10 @@ HELD = {"type": "grpo", "kl_weight": 0.1}
 SEARCH = minimal(model=CREATED, rollout={"max_tokens": 72})
 
 
+def staged(**stage: Any) -> dict[str, Any]:
+    return {"stages": [stage]}
+
+
 def written(folder: Path, document: dict[str, Any]) -> Path:
     path = folder / "recipe.toml"
     path.write_text(toml.dumps(document), encoding="utf-8")
@@ -96,16 +100,23 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
             "prompts.name: reasoning-gym has no dataset 'chain_summ'; near are chain_sum",
         ),
         ({"prompts": {"source": "jsonl", "path": "nowhere.jsonl"}}, "nowhere.jsonl"),
-        ({"warmup": {"task": "serch"}}, "warmup.task: there is no task 'serch'"),
+        (staged(type="warmup", task="serch"), "stages.0.task: there is no task 'serch'"),
+        (staged(type="dpo"), "stages.0: the key 'type' says 'dpo'; known are 'warmup', 'sft'"),
+        (staged(task="search"), "stages.0: the key 'type' is required and missing"),
+        (staged(type="warmup"), "stages.0.task: is required and missing"),
+        (staged(type="sft", path="a.jsonl", task="search"), "stages.0.task: no such key; "),
+        (staged(type="sft", path=[]), "stages.0.path: value should have at least 1 item"),
+        (staged(type="warmup", task="search", when="between"), "stages.0.when: input should be 'before' or 'after'"),
+        ({"warmup": {"task": "search"}}, 'warmup: has moved; write [[stages]] with type = "warmup"'),
         (
-            {"warmup": {"task": "search", "options": {"patienze": 3}}},
-            "warmup.options.patienze: search has no such option; did you mean 'patience'?",
+            staged(type="warmup", task="search", options={"patienze": 3}),
+            "stages.0.options.patienze: search has no such option; did you mean 'patience'?",
         ),
         (
-            {"warmup": {"task": "search", "options": {"num_numbers": 99}}},
-            "warmup.options: do not fit the task 'search'",
+            staged(type="warmup", task="search", options={"num_numbers": 99}),
+            "stages.0.options: do not fit the task 'search'",
         ),
-        ({"warmup": {"path": "nowhere.jsonl"}}, "warmup.path: cannot read warmup.path nowhere.jsonl"),
+        (staged(type="sft", path="nowhere.jsonl"), "stages.0.path: cannot read nowhere.jsonl"),
         ({"model": CREATED | {"chat_template": "nowhere.jinja"}}, "model.chat_template: cannot read nowhere.jinja"),
         (
             {"model": CREATED | {"chat_template": "{{ messages }}", "template_arguments": {"thinks": False}}},
@@ -227,11 +238,11 @@ def test_held_out_problems_that_are_not_numbered_are_all_there_are_up_to_500() -
 
 
 def test_the_master_names_what_it_can_know() -> None:
-    document = SEARCH | {"warmup": {"task": "nothing"}, "evaluation": {"num_problems": 501}}
+    document = SEARCH | staged(type="warmup", task="nothing") | {"evaluation": {"num_problems": 501}}
     with pytest.raises(RecipeError) as caught:
         check_submission(check_recipe(document))
     assert [line.strip().partition(": ")[0] for line in str(caught.value).splitlines()[1:]] == [
-        "warmup.task",
+        "stages.0.task",
         "evaluation.num_problems",
     ]
 

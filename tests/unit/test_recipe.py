@@ -206,7 +206,8 @@ def test_overrides_are_toml_and_apply_after_the_file(file: Path) -> None:
 LISTS = (
     'name = "small"\nmodel.path = "somewhere"\nprompts = { source = "task", name = "search" }\n'
     "trainer.num_iterations = 3\n"
-    '[warmup]\ntask = "search"\n[[reward.graders]]\nname = "exact"\n[[reward.graders]]\nname = "format"\nweight = 0.5\n'
+    '[[stages]]\ntype = "warmup"\ntask = "search"\n'
+    '[[reward.graders]]\nname = "exact"\n[[reward.graders]]\nname = "format"\nweight = 0.5\n'
 )
 
 
@@ -221,7 +222,7 @@ def test_an_override_reaches_into_lists_and_removes(lists: Path) -> None:
     overrides = [
         "reward.graders.0.weight=2",
         'reward.graders[1].options.marker="x"',
-        "warmup=",
+        "stages=",
         "reward.graders[0].options.marker=answer: 7",
         "evaluation.modes.1=greedy",  # a list that the file leaves out is the default one
         "evaluation.modes.0=",
@@ -231,7 +232,7 @@ def test_an_override_reaches_into_lists_and_removes(lists: Path) -> None:
         (2, {"marker": "answer: 7"}),
         (0.5, {"marker": "x"}),
     ]
-    assert recipe.warmup is None
+    assert recipe.stages == []
     assert recipe.evaluation.modes == ["greedy"]
     assert [g.name for g in load_recipe(lists, ["reward.graders.0=", "trainer.objective.tau="]).reward.graders] == [
         "format"
@@ -270,7 +271,7 @@ def test_what_looks_like_toml_is_text_where_the_key_takes_text(lists: Path, over
         ("trainer.objective.taw=1", "did you mean 'tau'?"),
         ("reward.graders.2.weight=2", "reward.graders has elements 0 to 1; to add one, set the whole list"),
         ("reward.graders.weight=2", "reward.graders is a list; write reward.graders.0.weight for its first element"),
-        ("warmupp=", "there is no warmupp to remove; did you mean 'warmup'?"),
+        ("stagess=", "there is no stagess to remove; did you mean 'stages'?"),
         ("trainer.objective.tau=inf", "trainer.objective.tau: input should be a finite number"),
         ("trainer.learning_rate=nan", "trainer.learning_rate: input should be a finite number"),
         ("reward.graders.0.weight=-inf", "reward.graders.0.weight: input should be a finite number"),
@@ -339,6 +340,52 @@ def test_a_recipe_of_an_earlier_version_means_what_it_meant(
     assert recipe == check_recipe(minimal(prompts=prompts | {"sampler": sampler}))
     assert read(recipe.model_dump_json()) == recipe
     assert not caplog.messages
+
+
+STORED_WARMUP = {"task": None, "path": None, "options": {}, "num_examples": None, "num_steps": 9, "batch_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("warmup", "stages"),
+    [
+        (None, []),
+        ({"task": "search"}, [{"type": "warmup", "task": "search", "learning_rate": 1e-3}]),  # as it was submitted
+        (
+            STORED_WARMUP | {"task": "search", "options": {"patience": 3}, "learning_rate": 0.5},
+            [
+                {
+                    "type": "warmup",
+                    "task": "search",
+                    "options": {"patience": 3},
+                    "num_examples": 20_000,
+                    "num_steps": 9,
+                    "batch_size": 4,
+                    "learning_rate": 0.5,
+                }
+            ],
+        ),
+        (
+            STORED_WARMUP | {"path": "a.jsonl"},
+            [{"type": "sft", "path": "a.jsonl", "num_steps": 9, "batch_size": 4, "learning_rate": 1e-3}],
+        ),
+    ],
+)
+@pytest.mark.parametrize("read", [read_stored_recipe, recipe_from_json])
+def test_a_warm_up_of_an_earlier_version_is_a_stage(
+    read: Any, warmup: dict[str, Any], stages: list[dict[str, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    recipe = read(json.dumps(minimal(warmup=warmup)))
+    assert recipe == check_recipe(minimal(stages=stages))
+    assert read(recipe.model_dump_json()) == recipe
+    assert not caplog.messages
+
+
+def test_versions_are_counted_with_the_stages_after_rl() -> None:
+    stages = [{"type": "warmup", "task": "search", "when": when} for when in ("after", "before", "after")]
+    recipe = check_recipe(minimal(stages=stages, trainer={"num_iterations": 3}))
+    assert recipe.last_version == 5
+    assert [found and found[0] for found in map(recipe.stage_from, range(7))] == [None, None, None, 0, 2, None, None]
+    assert [recipe.evaluates_at(version) for version in range(6)] == [True, False, False, True, True, True]
 
 
 @pytest.mark.parametrize(

@@ -80,18 +80,18 @@ def evaluate(
 
 
 @app.command()
-def sft(
+def stages(
     recipe: RecipeArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the Hugging Face model folder goes.")],
     set_: Overrides = None,
 ) -> None:
-    """Do a recipe's warm-up alone: supervised fine-tuning on reasoning traces."""
+    """Run a recipe's stages before reinforcement learning alone, and write the model that they make."""
     from perilune.cli.serving import exec_module
     from perilune.recipe.preflight import load_checked
 
     load_checked(recipe, set_ or [], services=("trainer",))  # before torch is loaded
     overrides = [argument for override in set_ or [] for argument in ("--set", override)]
-    exec_module("services.trainer.stages.sft", [str(recipe), "--out", str(out), *overrides], {})
+    exec_module("services.trainer.stages", [str(recipe), "--out", str(out), *overrides], {})
 
 
 @recipe_app.command("check")

@@ -49,9 +49,10 @@ def _fill_state(run: m.Run, state: int, is_driven: bool) -> str:
 
 def _fill_iterations(run: m.Run) -> str:
     try:
-        run.num_iterations = read_stored_recipe(run.recipe_json).trainer.num_iterations
+        recipe = read_stored_recipe(run.recipe_json)
+        run.num_iterations, run.num_versions = recipe.trainer.num_iterations, recipe.last_version
     except RecipeError as error:
-        run.num_iterations = _num_iterations(run.recipe_json)
+        run.num_iterations = run.num_versions = _num_iterations(run.recipe_json)
         return " ".join(str(error).split())
     return ""
 
@@ -74,12 +75,13 @@ def _num_iterations(recipe_json: str) -> int:
 
 
 async def _fill_results(store: Store, run: m.Run) -> str:
-    """Its newest version, evaluations and ledger."""
+    """Its newest version, stages, evaluations and ledger."""
     try:
         policy = await store.newest_version(run.id)
         if policy:
             run.policy.CopyFrom(policy)
             run.iteration = policy.number
+        run.stages.extend(await store.newest_stage_steps(run.id))
         run.evaluations.extend(_evaluation(e, run.policy.name) for e in await store.evaluations(run.id))
         run.ledger.CopyFrom(await store.ledger(run.id))
     except (SQLAlchemyError, ValueError, TypeError) as error:  # rows that another version or another hand wrote

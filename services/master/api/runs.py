@@ -52,8 +52,13 @@ class RunService(RunServiceServicer):
     async def GetRun(self, request: m.GetRunRequest, context: grpc.aio.ServicerContext) -> m.GetRunResponse:
         async with rpc_errors(context):
             run = await self._describe(request.run_id)
-            versions = await self._store.versions(request.run_id) if request.with_versions else []
-            return m.GetRunResponse(run=run, versions=versions)
+            if not request.with_versions:
+                return m.GetRunResponse(run=run)
+            versions, steps = (
+                await self._store.versions(request.run_id),
+                await self._store.stage_steps(request.run_id),
+            )
+            return m.GetRunResponse(run=run, versions=versions, stage_steps=steps)
 
     async def ListRuns(self, request: m.ListRunsRequest, context: grpc.aio.ServicerContext) -> m.ListRunsResponse:
         async with rpc_errors(context):

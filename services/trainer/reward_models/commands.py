@@ -100,8 +100,9 @@ def _train_judge(arguments: argparse.Namespace, rows: list[LabelledAnswer]) -> N
 
     examples = judge_examples(rows, arguments.prompt, arguments.seed)
     if arguments.model == SMALL:
-        texts = [message["content"] for messages, _ in examples for message in messages]
-        policy = small_policy([*texts, *(reply for _, reply in examples)], arguments.seed)
+        turns = [turn for example in examples for turn in example]
+        texts = [message["content"] for turn in turns for message in turn.prompt]
+        policy = small_policy([*texts, *(turn.response for turn in turns)], arguments.seed)
     else:
         policy = load_policy(arguments.model)
     plan = _plan(arguments)

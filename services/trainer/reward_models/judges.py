@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from random import Random
 
+from perilune.data.examples import Example, Turn
 from perilune.errors import InvalidInputError
 from perilune.grading.judge_prompts import judge_prompt, write_verdict
 from perilune.grading.labelled_answers import LabelledAnswer
-from services.trainer.stages.warmup import Example
 
 
 def judge_examples(rows: Sequence[LabelledAnswer], form: str, seed: int) -> list[Example]:
@@ -21,7 +21,8 @@ def judge_examples(rows: Sequence[LabelledAnswer], form: str, seed: int) -> list
     Raises:
         InvalidInputError: a row has no reasoning.
     """
-    rng, examples = Random(f"judge/{seed}"), []
+    rng = Random(f"judge/{seed}")
+    examples: list[Example] = []
     for number, row in enumerate(rows, 1):
         if not row.reasoning.strip():
             raise InvalidInputError(
@@ -29,5 +30,5 @@ def judge_examples(rows: Sequence[LabelledAnswer], form: str, seed: int) -> list
                 "`perilune reward reason` has a judge write it, and keeps what led to the label"
             )
         prompt = judge_prompt(row.question, row.reference, row.response, form, rng.randrange)
-        examples.append((prompt.messages, f"{row.reasoning.strip()}\n{write_verdict(prompt.id, row.correct)}"))
+        examples.append((Turn(prompt.messages, f"{row.reasoning.strip()}\n{write_verdict(prompt.id, row.correct)}"),))
     return examples

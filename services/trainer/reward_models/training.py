@@ -12,15 +12,15 @@ from numpy.typing import NDArray
 from torch.nn import Parameter
 from torch.optim import AdamW
 
+from perilune.data.examples import Example
 from perilune.grading.labelled_answers import LabelledAnswer
 from services.trainer import optimization
-from services.trainer.policy.logprobs import token_logprobs
 from services.trainer.policy.model import Policy
-from services.trainer.policy.packing import pack_rows
 from services.trainer.reward_models import classic
 from services.trainer.reward_models.classic import RewardModel, Triple
 from services.trainer.reward_models.plan import Plan
-from services.trainer.stages.warmup import BETAS, MAX_GRAD_NORM, WEIGHT_DECAY, Example, tokenize
+from services.trainer.stages.stage import BETAS, MAX_GRAD_NORM, WEIGHT_DECAY
+from services.trainer.stages.supervised import accumulate_nll, tokens_of
 
 OnStep = Callable[[int, float], None]
 
@@ -50,16 +50,10 @@ def train_judge(policy: Policy, examples: Sequence[Example], plan: Plan, on_step
 
     on_step: called with each step's number, from 1, and its loss in nats a token of the replies.
     """
-    tokens, learnt = tokenize(policy, list(examples))
+    sequences = tokens_of(policy, examples)
 
     def accumulate(batch: Sequence[int]) -> float:
-        num_learnt = sum(int(learnt[index].sum()) for index in batch)
-        total = 0.0
-        for row in pack_rows(_pick(tokens, batch), _pick(learnt, batch), plan.microbatch_tokens):
-            part = -token_logprobs(policy.model, row).sum() / num_learnt
-            part.backward()
-            total += part.item()
-        return total
+        return accumulate_nll(policy, [each for index in batch for each in sequences[index]], plan.microbatch_tokens)
 
     _train(policy.model.parameters(), len(examples), plan, accumulate, on_step)
 
@@ -67,10 +61,6 @@ def train_judge(policy: Policy, examples: Sequence[Example], plan: Plan, on_step
 def triple_of(row: LabelledAnswer) -> Triple:
     """Question, reference and response of a row."""
     return row.question, row.reference, row.response
-
-
-def _pick(arrays: Sequence[NDArray], indices: Sequence[int]) -> list[NDArray]:
-    return [arrays[index] for index in indices]
 
 
 def _train(
@@ -86,7 +76,7 @@ def _train(
     order = _order(num_examples, math.ceil(num_steps * plan.batch_size / num_examples), plan.seed)
     for step in range(num_steps):
         mean = accumulate(order[step * plan.batch_size : (step + 1) * plan.batch_size].tolist())
-        rate = optimization.warmup_learning_rate(plan.learning_rate, step, num_steps)
+        rate = optimization.stage_learning_rate(plan.learning_rate, step, num_steps)
         optimization.step(optimizer, rate, MAX_GRAD_NORM)
         on_step(step + 1, mean)
 

@@ -1,1 +1,26 @@
-"""What runs before and after reinforcement learning."""
+"""What runs before and after reinforcement learning, by the recipe's `[[stages]]`.
+
+A stage is a file, its keys in `perilune.recipe` and a row here. `runner` takes its steps, keeps its progress
+(`progress`) and reports; `stage` is what it asks of one; `supervised` is what both of today's share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from perilune.recipe import Recipe, SftStage, StageTable, WarmupStage
+from services.trainer.policy.model import Policy
+from services.trainer.stages.sft import Sft
+from services.trainer.stages.stage import Stage
+from services.trainer.stages.warmup import Warmup
+
+STAGES: dict[type, Callable[[Any, Policy, Recipe], Stage]] = {
+    WarmupStage: Warmup,
+    SftStage: Sft,
+}
+
+
+def make_stage(table: StageTable, policy: Policy, recipe: Recipe) -> Stage:
+    """Makes a recipe's stage over the policy that it trains."""
+    return STAGES[type(table)](table, policy, recipe)

@@ -84,9 +84,9 @@ class Checkpoints:
         policy.save(temporary, weights)
         torch.save(vars(state), temporary / STATE_FILE)
         for file in [*temporary.iterdir(), temporary]:
-            _flush(file)
+            flush(file)
         temporary.rename(target)
-        _flush(self.folder)
+        flush(self.folder)
 
     def load(
         self, number: int, origin: str, is_adapted: bool = False, committed_digests: Collection[str] = ()
@@ -104,8 +104,8 @@ class Checkpoints:
         state = _read_state(path / STATE_FILE)
         if state.origin != origin and set(committed_digests).isdisjoint(state.published_digests):
             raise InvalidInputError(
-                f"{path} comes from a recipe with another model, warm-up or seed; move {self.folder} away, or take "
-                "another run id"
+                f"{path} comes from a recipe with another model, seed or stages before RL; move {self.folder} away, or "
+                "take another run id"
             )
         return load_policy(str(self.path_of(0) if is_adapted else path)), state
 
@@ -126,7 +126,8 @@ def _read_state(file: Path) -> TrainerState:
         ) from error
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Has a file, or the names in a folder, written to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

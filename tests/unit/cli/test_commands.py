@@ -54,7 +54,7 @@ def test_help_answers_without_importing_what_is_heavy() -> None:
     started = time.process_time()
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.rstrip().endswith("[]")
-    for command in ("train", "eval", "sft", "serve", "run", "ledger", "doctor", "recipe"):
+    for command in ("train", "eval", "stages", "serve", "run", "ledger", "doctor", "recipe"):
         assert f" {command} " in done.stdout
     assert time.process_time() - started < 1
 
@@ -150,12 +150,16 @@ def test_a_recipe_that_cannot_run_here_is_refused_before_anything_starts(tmp_pat
     assert not home.exists()
 
 
-def test_an_evaluation_is_the_recipe_without_warm_up_and_iterations() -> None:
-    recipe = check_recipe(minimal(warmup={"task": "search"}, model={"create": {"task": "search"}, "dtype": "bfloat16"}))
+def test_an_evaluation_is_the_recipe_without_stages_and_iterations() -> None:
+    recipe = check_recipe(
+        minimal(
+            stages=[{"type": "warmup", "task": "search"}], model={"create": {"task": "search"}, "dtype": "bfloat16"}
+        )
+    )
     changed = evaluation_recipe(recipe, "runs/x/model")
     assert (changed.name, changed.model.path, changed.model.create) == ("small-eval", "runs/x/model", None)
     assert changed.model.dtype == "bfloat16"
-    assert (changed.warmup, changed.trainer.num_iterations) == (None, 0)
+    assert (changed.stages, changed.trainer.num_iterations) == ([], 0)
     assert (changed.prompts, changed.reward, changed.evaluation) == (recipe.prompts, recipe.reward, recipe.evaluation)
 
 

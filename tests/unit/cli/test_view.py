@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from perilune.api.master.v1.master_pb2 import Run, RunState, WatchRunResponse, Worker
-from perilune.api.trajectory.v1.trajectory_pb2 import Event
+from perilune.api.trajectory.v1.trajectory_pb2 import Event, StageProgress
 from perilune.cli.live_view import ProgressLog, RunView, render
 from tests.unit.cli.messages import drawn, policy, run, versions
 
@@ -16,9 +16,10 @@ def seen(view: RunView, now: float = 100.0, width: int = 100) -> str:
 
 def warming_up() -> RunView:
     view = RunView()
-    event = Event(kind="warmup", metrics={"step": 150, "num_steps": 600, "loss": 1.234})
-    starting = Run(id="search-1", state=RunState.RUN_STATE_STARTING, num_iterations=4, seconds=3.0)
-    view.absorb(WatchRunResponse(run=starting, events=[event]), 100.0)
+    metrics = {"loss": 1.234, "tokens_per_second": 12_345.0}
+    stage = StageProgress(name="warmup", step=150, num_steps=600, metrics=metrics)
+    starting = Run(id="search-1", state=RunState.RUN_STATE_STARTING, num_iterations=4, seconds=3.0, stages=[stage])
+    view.absorb(WatchRunResponse(run=starting), 100.0)
     return view
 
 
@@ -35,11 +36,11 @@ def half_way() -> RunView:
     return view
 
 
-def test_the_warm_up_shows_its_steps_and_loss() -> None:
+def test_a_stage_shows_its_steps_and_loss() -> None:
     text = seen(warming_up())
     assert "search-1  starting  0:03" in text
     assert "150/600" in text
-    assert "loss 1.23" in text
+    assert "loss 1.23, 12,345 tokens/s" in text
     assert "0/4" in text
     assert "no worker has joined yet" in text
 
@@ -153,7 +154,7 @@ def test_without_a_terminal_every_evaluation_is_a_line_and_nothing_is_said_twice
     log, view = ProgressLog(), warming_up()
     assert log.lines(view, 100.0) == [
         "  0:03  search-1 is starting",
-        "  0:03  warm-up step 150 of 600, loss 1.23",
+        "  0:03  warmup step 150 of 600, loss 1.23, 12,345 tokens/s",
     ]
     assert log.lines(view, 101.0) == []
     view = half_way()

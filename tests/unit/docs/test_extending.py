@@ -28,10 +28,11 @@ from services.rollout.engines import ENGINES
 from services.rollout.environments import ENVIRONMENTS
 from services.sandbox.languages import LANGUAGES, Absent, _look
 from services.sandbox.languages.language import SELF_TEST_STDIN, SELF_TEST_STDOUT
+from services.trainer.stages import STAGES
 from tests.unit.docs.pages import ROOT, Block, blocks_of, rows_of, sections_of
 
 MARK = "__is_an_example_of_the_docs__"
-TABLES: tuple[Any, ...] = (TASKS, SOURCES, SAMPLERS, GRADERS, ENGINES, ENVIRONMENTS, LANGUAGES, FORMATS)
+TABLES: tuple[Any, ...] = (TASKS, SOURCES, SAMPLERS, GRADERS, ENGINES, ENVIRONMENTS, STAGES, LANGUAGES, FORMATS)
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = {title: text for title, text in sections_of(PAGE).items() if "```" in text}
 

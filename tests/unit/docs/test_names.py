@@ -25,6 +25,7 @@ from services.reward.graders import GRADERS
 from services.rollout.engines import ENGINES
 from services.rollout.environments import ENVIRONMENTS
 from services.sandbox.languages import LANGUAGES
+from services.trainer.stages import STAGES
 from tests.unit.docs.pages import NAMES, PAGES, ROOT, anchor, blocks_of, headings_of, prose_of, quoted_in, rows_of
 
 SETTINGS_IN = (
@@ -227,6 +228,7 @@ def test_graders_and_their_options_are_those_of_the_table() -> None:
         ("docs/rollouts.md", {get_args(table.model_fields["type"].annotation)[0] for table in ENVIRONMENTS}),
         ("docs/engines.md", set(ENGINES)),
         ("docs/sandbox.md", set(FORMATS)),
+        ("docs/stages.md", {get_args(table.model_fields["type"].annotation)[0] for table in STAGES}),
         ("docs/recipes.md", {get_args(table.model_fields["source"].annotation)[0] for table in SOURCES}),
         ("docs/recipes.md", {get_args(table.model_fields["type"].annotation)[0] for table in SAMPLERS}),
     ],

@@ -16,12 +16,13 @@ from perilune.recipe import (
     HuggingFacePrompts,
     JsonlPrompts,
     ReasoningGymPrompts,
+    SftStage,
     TaskPrompts,
-    WarmupTable,
+    WarmupStage,
 )
 from services.master.prompts import PromptSet, open_prompts
+from services.master.prompts.examples import notes_on_examples
 from services.master.prompts.prompt import make_prompt
-from services.master.prompts.warmup import warmup_notes
 from services.rollout.environments import environment_of
 
 LAST = '{"question": "the last", "answer": "1"}'
@@ -240,16 +241,20 @@ def test_a_file_smaller_than_what_is_held_out_says_what_to_set(tmp_path: Path) -
         open_prompts(JsonlPrompts(source="jsonl", path=path), seed=0)
 
 
-def test_a_warmup_that_teaches_what_is_held_out_is_noted(tmp_path: Path) -> None:
+def test_a_stage_that_teaches_what_is_held_out_is_noted(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", [{"question": f"q {i}", "answer": "1"} for i in range(6)])
     prompts = open_prompts(JsonlPrompts(source="jsonl", path=path, num_heldout=2), seed=0)
-    asked = ["q 0", [{"role": "user", "content": "q  5"}], "q 4"]
-    traces = write(tmp_path / "w.jsonl", [{"question": question, "response": "1"} for question in asked])
-    (note,) = warmup_notes(WarmupTable(path=traces), prompts)
-    assert "w.jsonl: 2 of 3 warm-up examples answer questions that are held out, the first on line 2" in note
+    asked = ["q 0", [{"role": "user", "content": "q  5"}]]
+    talk = [("user", "q 4"), ("assistant", "1"), ("user", "why"), ("assistant", "so")]
+    rows = [{"question": question, "response": "1"} for question in asked]
+    rows.append({"messages": [{"role": role, "content": content} for role, content in talk]})
+    traces = write(tmp_path / "w.jsonl", rows)
+    warmup = WarmupStage(type="warmup", task="search")
+    (note,) = notes_on_examples([warmup, SftStage(type="sft", path=[traces])], prompts)
+    assert "w.jsonl: 2 of 3 examples answer questions that are held out, the first is number 2" in note
     others = write(tmp_path / "o.jsonl", [{"question": "q 0", "response": "1"}])
-    for table in (None, WarmupTable(task="search"), WarmupTable(path=others), WarmupTable(path="nowhere.jsonl")):
-        assert warmup_notes(table, prompts) == []
+    for stages in ([], [warmup], [SftStage(type="sft", path=[others])], [SftStage(type="sft", path=["nowhere.jsonl"])]):
+        assert notes_on_examples(stages, prompts) == []
 
 
 def verl_row(number: int) -> dict[str, Any]:

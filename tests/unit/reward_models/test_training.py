@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from perilune.data.examples import Example
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.grading.labelled_answers import LabelledAnswer, agreement
 from services.trainer.policy.logprobs import token_logprobs
@@ -22,7 +23,7 @@ from services.trainer.reward_models.judges import judge_examples
 from services.trainer.reward_models.plan import Plan
 from services.trainer.reward_models.small import SmallSize, digit_tokenizer, small_policy
 from services.trainer.reward_models.training import train_classic, train_judge, triple_of
-from services.trainer.stages.warmup import Example, tokenize
+from services.trainer.stages.supervised import tokens_of
 
 pytestmark = pytest.mark.slow  # trains, or starts services and processes
 
@@ -127,7 +128,8 @@ def test_a_judge_learns_its_replies_and_to_draw_the_verdict_from_the_reasoning()
 @torch.no_grad()
 def reads(policy: Policy, examples: list[Example]) -> tuple[float, float]:
     """Nats a reply's token, and how often the verdict's word is the likeliest where it belongs."""
-    tokens, learnt = tokenize(policy, examples)
+    sequences = [sequence for parts in tokens_of(policy, examples) for sequence in parts]
+    tokens, learnt = [each.tokens for each in sequences], [each.learnt for each in sequences]
     words = policy.tokenizer.convert_tokens_to_ids(["correct", "incorrect"])
     logprobs, num_right = [], 0
     for row in pack_rows(tokens, learnt, 4096):

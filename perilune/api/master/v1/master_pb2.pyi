@@ -30,7 +30,7 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_PENDING: _RunState.ValueType  # 1
     """Waits for a trainer."""
     RUN_STATE_STARTING: _RunState.ValueType  # 2
-    """A trainer makes or loads the model and warms it up."""
+    """A trainer makes or loads the model, and runs the stages before reinforcement learning."""
     RUN_STATE_RUNNING: _RunState.ValueType  # 3
     RUN_STATE_STOPPING: _RunState.ValueType  # 4
     RUN_STATE_STOPPED: _RunState.ValueType  # 5
@@ -45,7 +45,7 @@ RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 RUN_STATE_PENDING: RunState.ValueType  # 1
 """Waits for a trainer."""
 RUN_STATE_STARTING: RunState.ValueType  # 2
-"""A trainer makes or loads the model and warms it up."""
+"""A trainer makes or loads the model, and runs the stages before reinforcement learning."""
 RUN_STATE_RUNNING: RunState.ValueType  # 3
 RUN_STATE_STOPPING: RunState.ValueType  # 4
 RUN_STATE_STOPPED: RunState.ValueType  # 5
@@ -231,6 +231,8 @@ class Run(_message.Message):
     MODEL_PATH_FIELD_NUMBER: _builtins.int
     PROBLEM_FIELD_NUMBER: _builtins.int
     PROMPTS_FIELD_NUMBER: _builtins.int
+    STAGES_FIELD_NUMBER: _builtins.int
+    NUM_VERSIONS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     state: Global___RunState.ValueType
     reason: _builtins.str
@@ -246,6 +248,8 @@ class Run(_message.Message):
     """Where the weights lie, as the trainer sees it: a Hugging Face model folder."""
     problem: _builtins.str
     """What of the run this version cannot read, for example of a recipe that a newer one wrote; empty if it reads all."""
+    num_versions: _builtins.int
+    """Iterations, and one for each stage after reinforcement learning: the number of the last version."""
     @_builtins.property
     def policy(self) -> _trajectory_pb2.PolicyVersion: ...
     @_builtins.property
@@ -255,6 +259,10 @@ class Run(_message.Message):
     @_builtins.property
     def prompts(self) -> Global___PromptSummary:
         """Unset for a run that was submitted to an older version and has not been taken up since."""
+
+    @_builtins.property
+    def stages(self) -> _containers.RepeatedCompositeFieldContainer[_trajectory_pb2.StageProgress]:
+        """The newest step of each stage that has begun, in the recipe's order."""
 
     def __init__(
         self,
@@ -273,10 +281,12 @@ class Run(_message.Message):
         model_path: _builtins.str = ...,
         problem: _builtins.str = ...,
         prompts: Global___PromptSummary | None = ...,
+        stages: _abc.Iterable[_trajectory_pb2.StageProgress] | None = ...,
+        num_versions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["ledger", b"ledger", "policy", b"policy", "prompts", b"prompts"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "id", b"id", "iteration", b"iteration", "ledger", b"ledger", "model_path", b"model_path", "num_iterations", b"num_iterations", "policy", b"policy", "problem", b"problem", "prompts", b"prompts", "reason", b"reason", "recipe_json", b"recipe_json", "seconds", b"seconds", "state", b"state", "submitted_unix_ns", b"submitted_unix_ns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations", "id", b"id", "iteration", b"iteration", "ledger", b"ledger", "model_path", b"model_path", "num_iterations", b"num_iterations", "num_versions", b"num_versions", "policy", b"policy", "problem", b"problem", "prompts", b"prompts", "reason", b"reason", "recipe_json", b"recipe_json", "seconds", b"seconds", "stages", b"stages", "state", b"state", "submitted_unix_ns", b"submitted_unix_ns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -389,19 +399,25 @@ class GetRunResponse(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     VERSIONS_FIELD_NUMBER: _builtins.int
+    STAGE_STEPS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def run(self) -> Global___Run: ...
     @_builtins.property
     def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Version]: ...
+    @_builtins.property
+    def stage_steps(self) -> _containers.RepeatedCompositeFieldContainer[_trajectory_pb2.StageProgress]:
+        """With the versions: the steps that were kept of each stage, at most some hundreds, in order."""
+
     def __init__(
         self,
         *,
         run: Global___Run | None = ...,
         versions: _abc.Iterable[Global___Version] | None = ...,
+        stage_steps: _abc.Iterable[_trajectory_pb2.StageProgress] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "versions", b"versions"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run", b"run", "stage_steps", b"stage_steps", "versions", b"versions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -6,14 +6,17 @@ import { Curves } from "../curves.js";
 import { EventLog } from "../events.js";
 import { duration, isActive, percent, stateOf, versionOf } from "../format.js";
 import { chip, ledgerOf, queuesOf, versionChip, workersOf } from "../parts.js";
+import { Stages } from "../stages.js";
 import { Samples } from "../samples.js";
 
 export async function showRun(content, stage, runId) {
   const head = new Head(runId, stage);
+  const stages = new Stages();
   const curves = new Curves();
   const samples = new Samples(runId, stage);
   const events = new EventLog();
   const parts = {
+    stages: section("Stages"),
     curves: section("Curves", curves.tool),
     ledger: section("Ledger"),
     fleet: section("Fleet"),
@@ -22,20 +25,23 @@ export async function showRun(content, stage, runId) {
     accuracy: section("Held-out accuracy"),
     events: section("Events"),
   };
+  parts.stages.body.append(stages.element);
   parts.curves.body.append(curves.element);
   parts.samples.body.append(samples.element);
   parts.events.body.append(events.element);
   const beside = h("div", { class: "columns" }, parts.ledger.element, parts.fleet.element, parts.queues.element);
-  const order = [parts.curves, { element: beside }, parts.samples, parts.accuracy, parts.events];
+  const order = [parts.stages, parts.curves, { element: beside }, parts.samples, parts.accuracy, parts.events];
   fill(content, head.element, order.map(({ element }) => element));
 
   const versions = new Map();
   let run = null;
-  const show = ({ run: now, versions: committed, events: heard, fleet }) => {
+  const show = ({ run: now, versions: committed, stageSteps, events: heard, fleet }) => {
     for (const version of committed) versions.set(versionOf(version.policy), version);
     const isNews = committed.length > 0 || now.evaluations.length !== run?.evaluations.length;
     run = now;
     head.update(run);
+    stages.update(run, stageSteps ?? []);
+    parts.stages.element.hidden = run.stages.length === 0;
     fill(parts.ledger.body, ledgerOf(run.ledger));
     if (isNews) {
       curves.update([{ id: run.id, evaluations: run.evaluations, versions: [...versions.values()] }]);
@@ -90,10 +96,11 @@ class Head {
     if (this.shown !== state) fill(this.state, chip(state));
     this.shown = state;
     this.progress.max = Math.max(1, run.numIterations);
-    this.progress.value = versionOf(run.policy);
+    const done = Math.min(versionOf(run.policy), run.numIterations);
+    this.progress.value = done;
     fill(
       this.facts,
-      `${versionOf(run.policy)} of ${run.numIterations} iterations · ${duration(run.seconds)}`,
+      `${done} of ${run.numIterations} iterations · ${duration(run.seconds)}`,
       run.policy ? [" · ", versionChip(run.policy)] : null,
       run.modelPath ? [" · weights in ", h("code", {}, run.modelPath)] : null,
     );
