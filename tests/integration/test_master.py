@@ -321,9 +321,14 @@ def recipe_from(run: m.Run) -> Recipe:
 
 
 def test_iterations_that_would_change_the_past_are_refused() -> None:
-    table = check_recipe(RECIPE | {"trainer": {"num_iterations": 2, "final_learning_rate": 1e-6}}).trainer
+    table = check_recipe(RECIPE | {"trainer": {"num_iterations": 2, "final_learning_rate": 1e-6}})
     with pytest.raises(InvalidInputError, match=r"trainer\.final_learning_rate over the iterations that were planned"):
-        refuse_extension(table, 4)
+        refuse_extension(table, 4, None)
+    after = {"type": "warmup", "task": "search", "when": "after"}
+    staged = check_recipe(RECIPE | {"trainer": {"num_iterations": 2}, "stages": [after]})
+    refuse_extension(staged, 4, PolicyVersion(number=2))
+    with pytest.raises(InvalidInputError, match="a stage after reinforcement learning has made version 3 already"):
+        refuse_extension(staged, 4, PolicyVersion(number=3))
 
 
 async def test_a_bus_that_stands_still_is_waited_for(tmp_path: Path) -> None:
