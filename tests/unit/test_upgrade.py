@@ -112,7 +112,7 @@ def test_a_checkpoint_of_0_1_0_is_gone_on_from(old_home: Path) -> None:
     assert session.number == 2
     assert session.published.policy == committed  # to the bit
     strangers = [PolicyVersion(number=number, digest=f"{number}") for number in range(3)]
-    with pytest.raises(InvalidInputError, match="comes from a recipe with another model, warm-up or seed"):
+    with pytest.raises(InvalidInputError, match="comes from a recipe with another model, seed or stages before RL"):
         Session.open(recipe, folder, strangers[2], lambda: False, versions=strangers)
 
 
