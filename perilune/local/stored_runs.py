@@ -37,7 +37,7 @@ INTERRUPTED = "its services have ended; `perilune run resume {}` goes on from it
 def stored_runs(home: Path) -> list[Run] | None:
     """All runs of the home, newest first, without their ledgers; None where a master has to be asked."""
     database = home / "perilune.db"
-    if not database.is_file() or _is_held(database):
+    if not database.is_file() or is_held(database):
         return None
     try:
         with contextlib.closing(sqlite3.connect(f"{database.resolve().as_uri()}?mode=ro", uri=True)) as connection:
@@ -46,8 +46,8 @@ def stored_runs(home: Path) -> list[Run] | None:
         return None
 
 
-def _is_held(database: Path) -> bool:
-    """Whether a master works on it, or is about to."""
+def is_held(database: Path) -> bool:
+    """Whether a master works on an SQLite database, or is about to."""
     try:
         with Path(f"{database}.lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -131,14 +131,22 @@ def _stage(row: sqlite3.Row) -> StageProgress:
 
 
 def _evaluation(row: sqlite3.Row, policy_name: str) -> Evaluation:
-    low, high = wilson_interval(row["num_correct"], row["num_problems"])
+    policy = PolicyVersion(number=row["version"], digest=row["digest"], name=policy_name)
+    return evaluation_of(policy, row["mode"], row["num_problems"], row["num_correct"], row["mean_tokens"])
+
+
+def evaluation_of(
+    policy: PolicyVersion, mode: str, num_problems: int, num_correct: int, mean_tokens: float
+) -> Evaluation:
+    """An evaluation as people see it: what was counted, with its accuracy and interval."""
+    low, high = wilson_interval(num_correct, num_problems)
     return Evaluation(
-        policy=PolicyVersion(number=row["version"], digest=row["digest"], name=policy_name),
-        mode=row["mode"],
-        num_problems=row["num_problems"],
-        num_correct=row["num_correct"],
-        accuracy=row["num_correct"] / max(1, row["num_problems"]),
+        policy=policy,
+        mode=mode,
+        num_problems=num_problems,
+        num_correct=num_correct,
+        accuracy=num_correct / max(1, num_problems),
         low=low,
         high=high,
-        mean_tokens=row["mean_tokens"],
+        mean_tokens=mean_tokens,
     )

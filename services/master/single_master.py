@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from perilune.errors import InvalidInputError, SettingsError, StateError, UnavailableError
+from perilune.local.stored_runs import is_held
 
 LOCK_KEY = int.from_bytes(b"perilune", "big")  # of the advisory lock; the same for every master of a database
 TAKEOVER_S = 10.0  # a predecessor that is ending gets so long
@@ -53,7 +54,7 @@ async def has_master(database: str) -> bool:
     """Whether a master holds the database. UnavailableError if it does not answer."""
     url = make_url(database)
     if url.get_backend_name() == "sqlite":
-        return _is_file_held(Path(f"{_file_of(url)}.lock"))
+        return is_held(_file_of(url))
     return await _is_lock_held(url)
 
 
@@ -94,17 +95,6 @@ def _is_locked(descriptor: int) -> bool:
 
 def _file_of(url: URL) -> Path:
     return Path((url.database or "").removeprefix("file:"))
-
-
-def _is_file_held(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False  # no master has ever held it
-    return False
 
 
 @contextlib.asynccontextmanager

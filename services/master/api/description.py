@@ -10,9 +10,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import RecipeError
-from perilune.local.stored_runs import INTERRUPTED, UNDER_WAY
+from perilune.local.stored_runs import INTERRUPTED, UNDER_WAY, evaluation_of
 from perilune.recipe import read_stored_recipe
-from perilune.stats import wilson_interval
 from services.master.store import Store
 from services.master.tables import EvaluationRow, RunRow
 
@@ -90,14 +89,5 @@ async def _fill_results(store: Store, run: m.Run) -> str:
 
 
 def _evaluation(row: EvaluationRow, policy_name: str) -> m.Evaluation:
-    low, high = wilson_interval(row.num_correct, row.num_problems)
-    return m.Evaluation(
-        policy=PolicyVersion(number=row.version, digest=row.digest, name=policy_name),
-        mode=row.mode,
-        num_problems=row.num_problems,
-        num_correct=row.num_correct,
-        accuracy=row.num_correct / max(1, row.num_problems),
-        low=low,
-        high=high,
-        mean_tokens=row.mean_tokens,
-    )
+    policy = PolicyVersion(number=row.version, digest=row.digest, name=policy_name)
+    return evaluation_of(policy, row.mode, row.num_problems, row.num_correct, row.mean_tokens)
