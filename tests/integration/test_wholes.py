@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from google.protobuf.message import Message
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, Component, GraderChoice, Score
 from perilune.api.trajectory.v1.trajectory_pb2 import (
@@ -71,8 +73,8 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 
 @contextlib.asynccontextmanager
-async def running(*works: object) -> AsyncIterator[None]:
-    tasks = [asyncio.ensure_future(work) for work in works]  # type: ignore[arg-type]
+async def running(*works: Awaitable[None]) -> AsyncIterator[None]:
+    tasks = [asyncio.ensure_future(work) for work in works]
     yield
     for task in tasks:
         task.cancel()
@@ -121,6 +123,32 @@ async def test_the_tokens_reach_the_master_and_no_grader(bus: Bus, store: Store)
     assert found.trajectory == original
     assert found.score.value == 1.0
     assert await num_wholes(bus) == 0
+
+
+NEWER = b"\xc2\x3e\x05newer"  # field 1000, which no version has
+
+
+def of_newer_version(message: Message) -> Any:
+    """The message with a field, and an ending, that this version does not know."""
+    if isinstance(message, Trajectory):
+        message.ending = 99  # type: ignore[assignment]
+    return type(message).FromString(message.SerializeToString() + NEWER)
+
+
+async def test_what_a_newer_version_adds_ends_no_worker_and_reaches_the_end(bus: Bus, store: Store) -> None:
+    original = sample()
+    original.prompt.reference = "answer: 4"
+    original = of_newer_version(original)
+    text = of_newer_version(text_of(original, of_newer_version(await bus.keep_whole(original))))
+    await bus.publish(finished_subject("run"), text, "text")
+    with Processes(1, 5.0, 1 << 30) as processes:
+        async with running(work(bus, processes, 4, 5.0)), asyncio.timeout(20):
+            while await bus.num_unfinished(REWARD_CONSUMER) or not await bus.num_unfinished(MASTER_CONSUMER):
+                await asyncio.sleep(0.02)
+    await taken(bus, store)
+    (found,) = await stored(store)
+    assert (found.trajectory, found.score.value) == (original, 1.0)
+    assert NEWER in found.trajectory.SerializeToString()
 
 
 async def test_a_score_that_comes_twice_counts_once(bus: Bus, store: Store) -> None:
