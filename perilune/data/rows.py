@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +14,8 @@ from perilune.errors import InvalidInputError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 ALIASES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
+_PART_KEYS = {"text": {"text"}, "image": {"digest", "media_type"}}  # of a part of a message, by its type
+_DIGEST = re.compile("[0-9a-f]{64}", re.ASCII)
 
 
 def value_at(row: Mapping[str, Any], key: str, where: str) -> Any:
@@ -62,14 +65,41 @@ def label_of(value: Any, where: str, key: str) -> str:
 
 
 def messages_of(value: list[Any], where: str, key: str) -> list[dict[str, str]]:
-    """A conversation: each message has a role and a content that is text, and nothing else that says something.
+    """A conversation of text: each message has a role and a content, and nothing else that says something.
 
     A last message of the assistant is the beginning of the response. InvalidInputError names the message and its key.
     """
-    messages = [_message(message, where, f"{key}[{place}]") for place, message in enumerate(value)]
+    return _messages(value, where, key, _text_content)
+
+
+def messages_in_parts(value: list[Any], where: str, key: str) -> list[dict[str, Any]]:
+    """A conversation as `messages_of` reads it, in which a content may also be a list of parts.
+
+    A part is {"type": "text", "text": …} or {"type": "image", "digest": …, "media_type": …}: an image of the blob store
+    by its SHA-256.
+    """
+    return _messages(value, where, key, _content_in_parts)
+
+
+def _messages(value: list[Any], where: str, key: str, read_content: Callable[..., Any]) -> list[dict[str, Any]]:
+    messages = []
+    for place, message in enumerate(value):
+        role = _role(message, where, f"{key}[{place}]")
+        content = read_content(message.get("content"), where, f"{key}[{place}].content", role)
+        messages.append({"role": role, "content": content})
     if not any(message["role"] in ("user", "tool") for message in messages):
         raise InvalidInputError(f"{where}: {key!r} has no message of the user")
     return messages
+
+
+def _text_content(value: Any, where: str, key: str, role: str) -> str:
+    return plain_text(value, where, key, may_be_blank=role == "system")
+
+
+def _content_in_parts(value: Any, where: str, key: str, role: str) -> str | list[dict[str, str]]:
+    if isinstance(value, list) and value:
+        return [_part(part, where, f"{key}[{place}]") for place, part in enumerate(value)]
+    return _text_content(value, where, key, role)
 
 
 def kind_of(value: Any) -> str:
@@ -95,7 +125,8 @@ def kind_of(value: Any) -> str:
             return f"of type {type(value).__name__}"
 
 
-def _message(message: Any, where: str, key: str) -> dict[str, str]:
+def _role(message: Any, where: str, key: str) -> str:
+    """A message's role. InvalidInputError if it has none, or says what would be lost."""
     if not isinstance(message, Mapping):
         raise InvalidInputError(f"{where}: {key!r} must have a role and a content, and is {kind_of(message)}")
     # Parquet gives every message the keys of all of them: what is null or empty was not said.
@@ -110,8 +141,20 @@ def _message(message: Any, where: str, key: str) -> dict[str, str]:
             f"write {ALIASES[role]!r}" if isinstance(role, str) and role in ALIASES else f"known are {', '.join(ROLES)}"
         )
         raise InvalidInputError(f"{where}: {f'{key}.role'!r} is {kind_of(role)}, and no role: {hint}")
-    content = plain_text(message.get("content"), where, f"{key}.content", may_be_blank=role == "system")
-    return {"role": role, "content": content}
+    return str(role)
+
+
+def _part(part: Any, where: str, key: str) -> dict[str, str]:
+    kind = part.get("type") if isinstance(part, Mapping) else None
+    if kind not in _PART_KEYS:
+        raise InvalidInputError(f"{where}: {key!r} is no part of a message: its type must be text or image")
+    said = {name for name, value in part.items() if value is not None} - {"type"}
+    if extra := sorted(said - _PART_KEYS[kind]):
+        raise InvalidInputError(f"{where}: {f'{key}.{extra[0]}'!r} would be lost: known are {sorted(_PART_KEYS[kind])}")
+    read = {name: plain_text(part.get(name), where, f"{key}.{name}") for name in sorted(_PART_KEYS[kind])}
+    if kind == "image" and not _DIGEST.fullmatch(read["digest"]):
+        raise InvalidInputError(f"{where}: {f'{key}.digest'!r} is no SHA-256 in hex: {read['digest']!r:.80}")
+    return {"type": kind, **read}
 
 
 def _number_text(value: Any) -> str | None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from blake3 import blake3
 
-from perilune.api.trajectory.v1.trajectory_pb2 import ChatMessage, Prompt
+from perilune.api.trajectory.v1.trajectory_pb2 import ChatMessage, ImageRef, Prompt
 from perilune.errors import InvalidInputError
 
 QuestionKey = tuple[tuple[str, str], ...]
 
 
 def make_prompt(
-    question: str | Sequence[Mapping[str, str]],
+    question: str | Sequence[Mapping[str, Any]],
     reference: str,
     *,
     template: str = "{question}",
@@ -29,17 +30,33 @@ def make_prompt(
     if isinstance(question, str):
         messages = [ChatMessage(role="user", content=template.replace("{question}", question))]
     else:
-        messages = [ChatMessage(role=turn["role"], content=turn["content"]) for turn in question]
+        messages = [_chat_message(turn["role"], turn["content"]) for turn in question]
     if system is not None and not any(message.role == "system" for message in messages):
         messages.insert(0, ChatMessage(role="system", content=system))
     prompt = Prompt(messages=messages, reference=reference, labels=labels, environment_json=environment_json)
+    prompt.images.extend(part.image for turn in messages for part in turn.parts if part.HasField("image"))
     prompt.id = blake3(prompt.SerializeToString(deterministic=True)).hexdigest(8)
     return prompt
 
 
+def _chat_message(role: str, content: str | Sequence[Mapping[str, str]]) -> ChatMessage:
+    """A message whose content is text, or a list of parts (`perilune.data.rows.messages_in_parts`)."""
+    if isinstance(content, str):
+        return ChatMessage(role=role, content=content)
+    message = ChatMessage(role=role, content="".join(part["text"] for part in content if part["type"] == "text"))
+    for part in content:
+        if part["type"] == "text":
+            message.parts.add(text=part["text"])
+        else:
+            message.parts.add(image=ImageRef(digest=part["digest"], media_type=part["media_type"]))
+    return message
+
+
 def question_key(prompt: Prompt) -> QuestionKey:
-    """What makes two prompts the same question: what is said, but for spaces, the system, and a response begun."""
-    return conversation_key((turn.role, turn.content) for turn in prompt.messages)
+    """What makes two prompts the same question: what is said, but for spaces, the system, and a response begun; and
+    what is shown."""
+    said = conversation_key((turn.role, turn.content) for turn in prompt.messages)
+    return (*said, *(("image", image.digest) for image in prompt.images))
 
 
 def conversation_key(turns: Iterable[tuple[str, str]]) -> QuestionKey:

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from perilune.data.jsonlines import ExactNumber, parse_object
-from perilune.data.rows import kind_of, label_of, messages_of, plain_text, text_of, value_at
+from perilune.data.rows import kind_of, label_of, messages_in_parts, plain_text, text_of, value_at
 from perilune.errors import InvalidInputError
 from perilune.recipe import EnvironmentBase, EnvironmentTable, RowPrompts
 from perilune.recipe.environments import KINDS
@@ -103,7 +103,7 @@ def _environment_table(value: Any, where: str, key: str) -> dict[str, Any]:
     return {name: json.loads(each.text) if isinstance(each, ExactNumber) else each for name, each in said.items()}
 
 
-def _question(value: Any, table: RowPrompts, where: str) -> str | list[dict[str, str]]:
+def _question(value: Any, table: RowPrompts, where: str) -> str | list[dict[str, Any]]:
     key = table.question
     if isinstance(value, str):
         return plain_text(value, where, key)
@@ -113,4 +113,4 @@ def _question(value: Any, table: RowPrompts, where: str) -> str | list[dict[str,
         raise InvalidInputError(
             f"{where}: {key!r} is a list of messages, and prompts.template is for questions that are text"
         )
-    return messages_of(value, where, key)
+    return messages_in_parts(value, where, key)
