@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     make_run(home / "perilune.db", LONG, 1000)
     make_run(home / "perilune.db", SHORT, 10, num_groups=2, group_size=8, tau=0.1)
     make_run(home / "perilune.db", OTHER, 10, num_groups=2, group_size=8, tau=0.05)
+    with sqlite3.connect(home / "perilune.db") as database:
+        steps = [(OTHER, 0, step, "warmup", 60, json.dumps({"loss": 3 / step}), step) for step in (1, 30, 60)]
+        database.executemany("INSERT INTO stage_steps VALUES (?, ?, ?, ?, ?, ?, ?)", steps)
     nats, nats_url = start_nats(home)
     master, ready = start_master(home, nats_url)
     try:
@@ -50,6 +55,16 @@ def test_runs_are_listed_and_compared_by_keyboard_alone(site: Site, page: Page) 
     reward = page.locator("figure", has=page.get_by_text("Reward", exact=True))
     expect(reward.locator("polyline")).to_have_count(2)
     expect(reward.locator(".legend")).to_have_text(re.compile(f"{SHORT}.*{OTHER}"))
+
+
+def test_a_stage_shows_its_steps_and_its_loss(site: Site, page: Page) -> None:
+    page.goto(f"{site.page}#/run/{OTHER}")
+    expect(page.get_by_role("row", name=re.compile("^warmup"))).to_contain_text("60 of 600.05")
+    chart = page.locator("figure", has=page.get_by_text("Loss, nats a token, by step", exact=True))
+    expect(chart.locator("polyline")).to_have_count(1)
+    page.goto(f"{site.page}#/run/{SHORT}")
+    expect(page.get_by_role("heading", name="Held-out accuracy", exact=True)).to_be_visible()
+    expect(page.get_by_role("heading", name="Stages")).to_be_hidden()
 
 
 def test_a_run_shows_its_curves_ledger_and_evaluations(site: Site, page: Page) -> None:

@@ -10,11 +10,11 @@ import pytest
 from sqlalchemy.exc import OperationalError
 
 from perilune.api.master.v1.master_pb2 import RUN_STATE_STOPPED, Version
-from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, PolicyVersion
+from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, PolicyVersion, StageProgress
 from perilune.errors import InvalidInputError, StateError, UnavailableError
 from services.master import registry
 from services.master.records import Group, Scored
-from services.master.store import Store
+from services.master.store import NUM_STAGE_STEPS, Store
 from services.master.tables import SampleState
 
 
@@ -97,3 +97,22 @@ async def test_a_run_waits_while_the_bus_or_the_database_is_away(
         assert not outages.errors
         with pytest.raises(KeyError):  # a mistake of ours, which no waiting mends
             await runs._drive_patiently("run", HeldUp(KeyError("prompt")))  # type: ignore[arg-type]
+
+
+async def test_of_a_stage_some_steps_are_kept_and_those_that_are_taken_again_replace_the_former(tmp_path: Path) -> None:
+    def at(step: int, time: int, loss: float = 1.0) -> StageProgress:
+        return StageProgress(name="sft", step=step, num_steps=1200, metrics={"loss": loss}, time_unix_ns=time)
+
+    async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/test.db") as store:
+        await store.add_run("run", "{}")
+        for step in range(1, 61):
+            await store.record_stage_step("run", at(step, time=step))
+        kept = [each.step for each in await store.stage_steps("run")]
+        assert kept == list(range(6, 61, 6))  # one in each of the 200 parts of 1,200 steps
+        assert len(kept) == 60 * NUM_STAGE_STEPS // 1200
+        await store.record_stage_step("run", at(50, time=50))  # an older report, delivered twice
+        assert [each.step for each in await store.newest_stage_steps("run")] == [60]
+        await store.record_stage_step("run", at(20, time=70, loss=0.5))  # after a kill, from the checkpoint on
+        (newest,) = await store.newest_stage_steps("run")
+        assert (newest.step, newest.metrics["loss"]) == (20, 0.5)
+        assert [each.step for each in await store.stage_steps("run")] == [6, 12, 18, 20]

@@ -90,11 +90,13 @@ export class Chart {
   }
 
   #point(event) {
+    if (!this.x) return; // nothing is drawn yet
     const left = this.svg.getBoundingClientRect().left;
     this.#mark(Math.round(this.x.invert(event.clientX - left)));
   }
 
   #step(event) {
+    if (!this.x) return;
     const [first, last] = this.x.domain;
     const big = Math.max(1, Math.round((last - first) / 10));
     const steps = { ArrowLeft: -1, ArrowRight: 1, PageDown: -big, PageUp: big, Home: -Infinity, End: Infinity };

@@ -34,7 +34,7 @@ function tableOf(runs) {
       "tbody",
       {},
       row("state", runs.map((run) => chip(stateOf(run)))),
-      row("iteration", runs.map((run) => `${versionOf(run.policy)} of ${run.numIterations}`)),
+      row("iteration", runs.map((run) => `${Math.min(versionOf(run.policy), run.numIterations)} of ${run.numIterations}`)),
       row("time", runs.map((run) => duration(run.seconds))),
       row("accuracy", runs.map(lastAccuracies)),
       differing.map((key) => row(key, recipes.map((recipe) => String(recipe[key] ?? "–")))),

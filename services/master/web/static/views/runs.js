@@ -50,7 +50,7 @@ function rowOf(run, picked, pick) {
     h("td", { class: "pick" }, box),
     h("th", { scope: "row" }, h("a", { href: `#/run/${run.id}` }, run.id), run.problem ? h("div", { class: "bad" }, run.problem) : null),
     cell("State", chip(stateOf(run))),
-    cell("Iteration", `${versionOf(run.policy)} of ${run.numIterations}`),
+    cell("Iteration", `${Math.min(versionOf(run.policy), run.numIterations)} of ${run.numIterations}`),
     cell("Time", duration(run.seconds)),
     cell("Accuracy", latestAccuracy(run)),
     cell("Ledger", run.ledger.balanced ? "balanced" : h("strong", { class: "bad" }, "does not balance")),
