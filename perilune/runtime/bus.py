@@ -16,12 +16,10 @@ import contextlib
 import hashlib
 import json
 import logging
-import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
-from urllib.parse import urlsplit
 
 import nats
 import nats.errors
@@ -35,7 +33,7 @@ from nats.js.errors import NotFoundError as StreamNotFoundError
 from opentelemetry.context import Context
 
 from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter, StoredMessage, Trajectory
-from perilune.channel import MAX_MESSAGE_BYTES, Credentials, read_pem, read_secret
+from perilune.channel import MAX_MESSAGE_BYTES
 from perilune.errors import (
     InvalidInputError,
     NotFoundError,
@@ -47,6 +45,7 @@ from perilune.errors import (
 from perilune.ids import SampleId, WholeId, dead_letter_id
 from perilune.runtime import telemetry
 from perilune.runtime.blobs import Blobs, message_name
+from perilune.runtime.connection import Client, secrets_for, try_once
 from perilune.runtime.subjects import (
     DEAD,
     DEAD_SUBJECT,
@@ -198,25 +197,6 @@ async def settled(
         await delivery.ack()
 
 
-class _Client(NATS):
-    """The library's client, but no message ends its reading.
-
-    It decodes subjects and headers in its read loop, which a byte that is not UTF-8 would end, in silence and for good.
-    """
-
-    def _build_message(
-        self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: dict[str, str] | None
-    ) -> Msg:
-        readable = subject.decode(errors="backslashreplace").encode()
-        return super()._build_message(sid, readable, reply, data, headers)
-
-    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
-        try:
-            return await super()._process_headers(headers)
-        except (ValueError, LookupError):
-            return None
-
-
 class Bus:
     """A connection. Use as `async with Bus.connect(url, name) as bus`."""
 
@@ -246,9 +226,9 @@ class Bus:
         async def on_reconnect() -> None:
             logger.warning("the NATS server at %s is back", url)
 
-        options = _secrets_for(url)
-        await _try(url, options)
-        client = _Client()
+        options = secrets_for(url)
+        await try_once(url, options)
+        client = Client()
         await client.connect(
             url,
             name=name,
@@ -662,53 +642,3 @@ def _heed_cancellation() -> None:
     task = asyncio.current_task()
     if task and task.cancelling():
         raise asyncio.CancelledError
-
-
-def _secrets_for(url: str) -> dict[str, Any]:
-    """What the client shows to the server, and whom it trusts."""
-    credentials, parts = Credentials(), urlsplit(url)
-    options: dict[str, Any] = {}
-    if credentials.nats_password_file and parts.username:
-        password = read_secret(credentials.nats_password_file, "PERILUNE_NATS_PASSWORD_FILE")
-        options |= {"user": parts.username, "password": password}
-    if parts.scheme == "tls":
-        authority = read_pem(credentials.tls_ca)
-        options["tls"] = ssl.create_default_context(cadata=authority.decode() if authority else None)
-    return options
-
-
-async def _try(url: str, options: dict[str, Any]) -> None:
-    """Connects once, so that a failure is told: the connection that stays would retry for ever, whatever it is."""
-    told: list[Exception] = []
-
-    async def on_error(error: Exception) -> None:
-        told.append(error)
-
-    try:
-        client = await nats.connect(
-            url,
-            allow_reconnect=False,
-            max_reconnect_attempts=1,  # the library's own loop around a port where nobody listens
-            reconnect_time_wait=0,
-            connect_timeout=5,
-            error_cb=on_error,
-            **options,
-        )
-        await client.close()
-    except ssl.SSLCertVerificationError as error:
-        raise InvalidInputError(
-            f"the NATS server at {url} has no certificate that we trust: {error.verify_message}; "
-            "look at PERILUNE_TLS_CA"
-        ) from error
-    except (OSError, TimeoutError, nats.errors.Error) as error:
-        # That no server is left is the library's last word; why, it told before.
-        cause = told[-1] if isinstance(error, nats.errors.NoServersError) and told else error
-        if "authorization" in str(cause).lower():
-            raise InvalidInputError(
-                f"the NATS server at {url} turns us away: {cause}; look at PERILUNE_NATS_URL and "
-                "PERILUNE_NATS_PASSWORD_FILE"
-            ) from cause
-        raise UnavailableError(
-            f"no NATS server answers at {url}: {cause or type(cause).__name__}; "
-            "start one (`perilune serve nats`) or set PERILUNE_NATS_URL"
-        ) from cause
