@@ -62,7 +62,7 @@ def trainer(folder: Path) -> None:
 
 def engine(folder: Path) -> None:
     """Samples without end whenever it has the device; says when each turn's first token came."""
-    from perilune.runtime.device_lock import Device
+    from perilune.runtime.device_lock import DeviceLock
     from perilune.weights.receiver import StagedVersion
     from perilune.weights.shared_memory import SharedVersions
     from services.rollout.engines.base import EngineSpec, Generated, Sample, Sampling, Span
@@ -92,7 +92,7 @@ def engine(folder: Path) -> None:
     spec = EngineSpec(
         staged.model_files, staged.manifest.version, staged.tensors, deliver, NUM_SAMPLES, kv_cache_bytes=1 << 30
     )
-    taking_turns = HybridEngine(spec, Device(folder))
+    taking_turns = HybridEngine(spec, DeviceLock(folder))
     served = staged.manifest.version.number
     prompt = np.arange(1, 65, dtype=np.int32)
     taking_turns.submit(

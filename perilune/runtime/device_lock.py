@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import os
 import time
@@ -18,7 +17,7 @@ def never() -> bool:
     return False
 
 
-class Device:
+class DeviceLock:
     """The pod's device, from one process's side: it is there for one of them at a time."""
 
     def __init__(self, folder: Path) -> None:
@@ -61,13 +60,6 @@ class Device:
         """Leaves the device, if it is had, for good."""
         os.close(self._device)
         os.close(self._wanted)
-
-
-def give_memory_back() -> None:
-    """Has the allocator return to the system what this process freed: the other needs it now."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; others return large blocks by themselves
-    if trim:
-        trim(0)
 
 
 def _try(descriptor: int, kind: int) -> bool:

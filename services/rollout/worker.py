@@ -26,7 +26,7 @@ from perilune.recipe import EnvironmentBase, RolloutTable
 from perilune.runtime import bus as buses
 from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery, in_words
-from perilune.runtime.device_lock import Device
+from perilune.runtime.device_lock import DeviceLock
 from perilune.runtime.fleet import report_serving
 from perilune.runtime.service import Service
 from perilune.runtime.telemetry import meter, tracer
@@ -228,9 +228,10 @@ class RunWorker:
             max_running=self._recipe.max_running,
             kv_cache_bytes=int(self._settings.kv_cache_gib * 2**30),
             options=self._recipe.engine,
+            device=self._settings.device,
         )
         hybrid = self._settings.hybrid
-        self._engine = HybridEngine(spec, Device(hybrid)) if hybrid else make_engine(spec)
+        self._engine = HybridEngine(spec, DeviceLock(hybrid)) if hybrid else make_engine(spec)
 
     # Prompts in, trajectories out.
 

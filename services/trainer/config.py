@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
+from perilune.models.device import DeviceSetting
 from perilune.runtime.service import ServiceSettings
 
 
 class TrainerSettings(ServiceSettings):
     """Gives each rank that torchrun starts on one machine ports of its own: those that are set, the next, and so on."""
 
+    device: DeviceSetting = "auto"  # where the policy is trained: auto, cpu, cuda, cuda:N
     rank: int = Field(0, validation_alias="RANK")
     local_rank: int = Field(0, validation_alias="LOCAL_RANK")
+    num_local_ranks: int = Field(1, validation_alias="LOCAL_WORLD_SIZE")
 
     @model_validator(mode="after")
     def _tell_ranks_apart(self) -> TrainerSettings:

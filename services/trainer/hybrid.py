@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from perilune.errors import UnavailableError
-from perilune.runtime.device_lock import Device, give_memory_back
+from perilune.models.machine import give_memory_back
+from perilune.runtime.device_lock import DeviceLock
 from perilune.weights.shared_memory import SharedVersions
 from services.trainer.versions.snapshot import PublishedVersion
 
@@ -61,8 +62,6 @@ class Offload:
             place.tensor.data = place.tensor.data.new_empty(0)
         self._places = places
         give_memory_back()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         return num_bytes
 
     def bring_back(self) -> None:
@@ -93,7 +92,7 @@ class Turns:
 
     def __init__(self, hybrid: Path | None, run_id: str, should_stop: Callable[[], bool]) -> None:
         """InvalidInputError if the folder cannot be used."""
-        self._device = Device(hybrid) if hybrid else None
+        self._device = DeviceLock(hybrid) if hybrid else None
         self._versions = SharedVersions.of(hybrid, run_id) if hybrid else None
         self._offload = Offload(hybrid / "trainer") if hybrid else None
         self._should_stop = should_stop

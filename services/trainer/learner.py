@@ -208,7 +208,8 @@ class Learner:
             return self._objective
         mine = list(zip(reference, minibatch.behaviour, strict=True))
         pairs = [pair for part in self._ranks.gathered(mine) for pair in part]
-        reference_S, behaviour_S = (torch.cat([torch.empty(0), *(pair[place] for pair in pairs)]) for place in (0, 1))
+        none = torch.empty(0, device="cpu")
+        reference_S, behaviour_S = (torch.cat([none, *(pair[place] for pair in pairs)]) for place in (0, 1))
         return self._objective.for_step(reference_S, behaviour_S)
 
     def _token_logprobs(self, logprobs: nn.Module, row: PackedRow) -> Tensor:

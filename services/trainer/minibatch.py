@@ -72,7 +72,7 @@ def make_minibatch(groups: Sequence[Group], recipe: Recipe, iteration: int, rank
     return Minibatch(
         samples=samples,
         advantages=[advantages[number] for number in used],
-        weights_N=torch.tensor(weights, dtype=torch.float32)[used],
+        weights_N=torch.tensor(weights, dtype=torch.float32, device="cpu")[used],
         rows=mine,
         behaviour=ranks.share(behaviour),
         idle=rows[-1] if is_short else None,  # the last one has the fewest tokens

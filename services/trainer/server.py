@@ -12,10 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from transformers.utils.logging import disable_progress_bar
 
 from perilune.errors import InvalidInputError
+from perilune.models.device import Device, Machine, choose_device, parse_device, rank_request
+from perilune.models.machine import this_machine
 from perilune.runtime.blobs import Blobs
 from perilune.runtime.bus import Bus
 from perilune.runtime.service import Service, open_channel, patiently, until_stopping
 from perilune.runtime.vitals import beat
+from services.trainer.config import TrainerSettings
 from services.trainer.ranks.group import END, RankLostError, Ranks
 from services.trainer.versions.publisher import SERVICE, Publisher
 from services.trainer.worker import Trainer, follow
@@ -29,7 +32,9 @@ async def run(service: Service) -> None:
     disable_progress_bar()  # transformers draws one for every file it reads or writes
     # All of torch's work is done by one thread: the event loop stays free to send weights.
     thread, loop = ThreadPoolExecutor(1, "torch"), asyncio.get_running_loop()
-    ranks = await loop.run_in_executor(thread, Ranks.of_environment)
+    assert isinstance(service.settings, TrainerSettings)
+    device = await loop.run_in_executor(thread, device_of, service.settings)
+    ranks = await loop.run_in_executor(thread, Ranks.of_environment, device)
     if ranks.size > 1 and service.settings.hybrid:
         raise InvalidInputError("PERILUNE_HYBRID: a trainer of several ranks does not take turns with an engine")
     publisher = Publisher(ranks.rank)
@@ -57,3 +62,11 @@ async def run(service: Service) -> None:
     finally:
         with contextlib.suppress(RankLostError):  # they end by themselves then
             await loop.run_in_executor(thread, ranks.order, END)
+
+
+def device_of(settings: TrainerSettings) -> Device:
+    """The device of this rank. SettingsError if the machine does not have what PERILUNE_DEVICE asks for."""
+    request = parse_device(settings.device)
+    machine = Machine() if request.type == "cpu" else this_machine()
+    request = rank_request(request, machine, settings.local_rank, settings.num_local_ranks)
+    return choose_device(request, machine)

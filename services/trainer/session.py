@@ -19,6 +19,7 @@ from torch import Tensor
 from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, StateError
+from perilune.models.device import CPU, Device, check_precision
 from perilune.recipe import Recipe, StageTable
 from perilune.weights.store import VersionStore
 from services.trainer.batch import Ages, Refused, read_group
@@ -69,6 +70,9 @@ class Session:
         policy, state = start.policy, start.state
         self.recipe = recipe
         self.ranks = ranks or Ranks()
+        check_precision(self.ranks.device, recipe.trainer.precision)
+        place, attention = self.ranks.device.in_words(), policy.model.config._attn_implementation
+        logger.info("trains on %s, attention %s, %s", place, attention, recipe.trainer.precision)
         self.number, self.metrics = state.number, state.metrics
         self.refused = [Refused(**sample) for sample in state.refused]  # of the batch that made the current version
         self.base: PublishedVersion | None = None  # what the adapter changes, where only that is trained
@@ -128,12 +132,13 @@ class Session:
                 "learning; start one of one rank"
             )
         use_threads(recipe.trainer.num_threads)
+        device = ranks.device if ranks else CPU
         checkpoints = _checkpoints_of(folder)
         newest = checkpoints.newest(at_most=committed.number + 1 if committed else 0)
         if newest is not None:
-            start = _found(recipe, checkpoints, newest, {version.digest for version in versions})
+            start = _found(recipe, checkpoints, newest, {version.digest for version in versions}, device)
         elif committed is None:
-            start = _made(recipe, _progress_of(folder, recipe, 0), should_stop, on_step)
+            start = _made(recipe, _progress_of(folder, recipe, 0), should_stop, on_step, device)
         else:
             raise StateError(
                 f"version {committed.number} is committed, and {checkpoints.folder} holds no checkpoint of it or "
@@ -159,8 +164,8 @@ class Session:
     ) -> Session:
         """The session of another rank, from what the first one ordered. It touches no disk."""
         use_threads(recipe.trainer.num_threads)
-        frozen = hollow_policy(frozen_files) if frozen_files else None
-        return cls(recipe, Start(hollow_policy(model_files), state, is_new, frozen), Path(), never, ranks)
+        frozen = hollow_policy(frozen_files, ranks.device) if frozen_files else None
+        return cls(recipe, Start(hollow_policy(model_files, ranks.device), state, is_new, frozen), Path(), never, ranks)
 
     @by_all_ranks
     def train(self, messages: Sequence[ScoredGroup]) -> PublishedVersion:
@@ -280,10 +285,12 @@ class Session:
         return snapshot(policy, number, dtype, before, quantize)
 
 
-def _made(recipe: Recipe, file: ProgressFile, should_stop: Callable[[], bool], on_step: OnStep) -> Start:
+def _made(
+    recipe: Recipe, file: ProgressFile, should_stop: Callable[[], bool], on_step: OnStep, device: Device
+) -> Start:
     """Version 0. Its stages are the first rank's alone: what needs many is small, and what is large comes trained."""
     started = time.perf_counter()
-    policy = make_policy(recipe)
+    policy = make_policy(recipe).to(device)
     if recipe.trainer.adapter:
         check_targets(policy.model, recipe.trainer.adapter)  # before the time that stages take
     frozen = frozen_policy(recipe, policy, version_0=None)
@@ -296,10 +303,13 @@ def _made(recipe: Recipe, file: ProgressFile, should_stop: Callable[[], bool], o
     return Start(policy, state, is_new=True, frozen=frozen)
 
 
-def _found(recipe: Recipe, checkpoints: Checkpoints, number: int, committed_digests: Collection[str]) -> Start:
+def _found(
+    recipe: Recipe, checkpoints: Checkpoints, number: int, committed_digests: Collection[str], device: Device
+) -> Start:
     logger.info("resuming from %s", checkpoints.path_of(number))
     is_adapted = recipe.trainer.adapter is not None
     policy, state = checkpoints.load(number, origin_of(recipe), is_adapted, committed_digests)
+    policy.to(device)
     return Start(policy, state, is_new=False, frozen=frozen_policy(recipe, policy, checkpoints.path_of(0)))
 
 

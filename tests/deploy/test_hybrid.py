@@ -17,7 +17,8 @@ import torch
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.errors import UnavailableError, WeightStreamError
-from perilune.runtime.device_lock import Device, give_memory_back
+from perilune.models.machine import give_memory_back
+from perilune.runtime.device_lock import DeviceLock
 from perilune.weights import State
 from perilune.weights.shared_memory import SharedVersions
 from services.rollout.engines import ENGINES, EngineRow
@@ -28,8 +29,8 @@ from tests.e2e.launcher import launch
 from tests.unit.rollout.tiny import Caller, logprobs, raw_tensors, response, sample, spec_of, tiny_llama
 
 MEBIBYTE = 1 << 20
-HOLDER = "import sys, time; from perilune.runtime.device_lock import Device; from pathlib import Path\n" + (
-    "d = Device(Path(sys.argv[1])); d.take(); print('has it', flush=True)\n"
+HOLDER = "import sys, time; from perilune.runtime.device_lock import DeviceLock; from pathlib import Path\n" + (
+    "d = DeviceLock(Path(sys.argv[1])); d.take(); print('has it', flush=True)\n"
     "while not d.is_wanted(): time.sleep(0.001)\n"
     "print('is asked', flush=True); sys.stdin.readline(); d.leave(); print('left', flush=True); sys.stdin.readline()\n"
 )
@@ -46,7 +47,7 @@ def test_the_device_is_there_for_one_process_and_its_holder_is_asked(tmp_path: P
         assert other.stdout
         assert other.stdin
         assert other.stdout.readline() == "has it\n"
-        device = Device(tmp_path)
+        device = DeviceLock(tmp_path)
         waiting = threading.Thread(target=device.take)
         waiting.start()
         assert other.stdout.readline() == "is asked\n"
@@ -63,14 +64,14 @@ def test_a_turn_ends_with_its_process(tmp_path: Path) -> None:
     with holder(tmp_path) as other:
         assert other.stdout
         assert other.stdout.readline() == "has it\n"
-        device = Device(tmp_path)
+        device = DeviceLock(tmp_path)
         assert not device.try_take()
         os.kill(other.pid, signal.SIGKILL)
         device.take()
 
 
 def test_who_waits_comes_before_who_has_just_left(tmp_path: Path) -> None:
-    first, second, third = Device(tmp_path), Device(tmp_path), Device(tmp_path)
+    first, second, third = DeviceLock(tmp_path), DeviceLock(tmp_path), DeviceLock(tmp_path)
     first.take()
     assert not second.try_take()
     assert first.is_wanted()
@@ -81,7 +82,7 @@ def test_who_waits_comes_before_who_has_just_left(tmp_path: Path) -> None:
 
 
 def test_who_stops_waits_no_more_and_asks_no_more(tmp_path: Path) -> None:
-    holding, waiting = Device(tmp_path), Device(tmp_path)
+    holding, waiting = DeviceLock(tmp_path), DeviceLock(tmp_path)
     holding.take()
     with pytest.raises(UnavailableError, match="device"):
         waiting.take(should_stop=lambda: True)
@@ -168,14 +169,14 @@ class InTurns(Caller):
     def __init__(self, folder: Path, seed: int = 0) -> None:
         self.delivered = []
         self._arrived = threading.Condition()
-        self.engine = HybridEngine(spec_of(tiny_llama(seed), self._take), Device(folder))
+        self.engine = HybridEngine(spec_of(tiny_llama(seed), self._take), DeviceLock(folder))
 
 
 def test_what_is_written_across_turns_is_what_one_engine_writes(tmp_path: Path) -> None:
     samples = [sample(f"s{index}", [1, 5, 6, 7], 100, Sampling(), index) for index in range(4)]
     expected = Caller(tiny_llama(2)).generate(samples)  # up to a hundred tokens
 
-    caller, trainer = InTurns(tmp_path, seed=2), Device(tmp_path)
+    caller, trainer = InTurns(tmp_path, seed=2), DeviceLock(tmp_path)
     drawn = threading.Semaphore(0)
 
     def watch(span: Span) -> None:
@@ -201,7 +202,7 @@ def test_what_is_written_across_turns_is_what_one_engine_writes(tmp_path: Path) 
 
 
 def test_a_version_that_comes_while_the_engine_is_away_writes_from_its_next_turn_on(tmp_path: Path) -> None:
-    caller, trainer = InTurns(tmp_path), Device(tmp_path)
+    caller, trainer = InTurns(tmp_path), DeviceLock(tmp_path)
     trainer.take()
     caller.load(1, tiny_llama(1))  # served, as far as the worker is concerned
     caller.engine.submit([sample("late", [1, 5], 20)])
@@ -212,7 +213,7 @@ def test_a_version_that_comes_while_the_engine_is_away_writes_from_its_next_turn
 
 
 def test_a_sample_that_nobody_wants_is_given_back_also_while_the_engine_is_away(tmp_path: Path) -> None:
-    caller, trainer = InTurns(tmp_path), Device(tmp_path)
+    caller, trainer = InTurns(tmp_path), DeviceLock(tmp_path)
     trainer.take()
     caller.engine.submit([sample("unwanted", [1, 5], 20)])
     caller.engine.interrupt(["unwanted", "unknown"])
@@ -225,7 +226,7 @@ def test_a_sample_that_nobody_wants_is_given_back_also_while_the_engine_is_away(
 
 def test_an_engine_that_fails_in_its_turn_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENGINES, "torch", EngineRow(f"{__name__}:Broken"))
-    caller, trainer = InTurns(tmp_path), Device(tmp_path)
+    caller, trainer = InTurns(tmp_path), DeviceLock(tmp_path)
     trainer.take()
     caller.engine.submit([Sample("s", np.array([1], dtype=np.int32), 4, Sampling())])
     trainer.leave()
@@ -242,7 +243,7 @@ class Broken:
 
 
 def test_who_stops_while_the_engine_is_away_waits_for_nothing(tmp_path: Path) -> None:
-    trainer = Device(tmp_path)
+    trainer = DeviceLock(tmp_path)
     trainer.take()
     caller = InTurns(tmp_path)
     caller.engine.submit([sample("late", [1, 5], 20)])

@@ -24,7 +24,8 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import PeriluneError
 from perilune.models.files import read_config
-from perilune.runtime.device_lock import POLL_S, Device, give_memory_back
+from perilune.models.machine import give_memory_back
+from perilune.runtime.device_lock import POLL_S, DeviceLock
 from perilune.weights import RawTensor
 from services.rollout.engines import make_engine
 from services.rollout.engines.base import Capacity, Engine, EngineSpec, Generated, Sample, Span, promise
@@ -65,7 +66,7 @@ class _Loading:
 class HybridEngine:
     """See `services.rollout.engines.base.Engine`."""
 
-    def __init__(self, spec: EngineSpec, device: Device) -> None:
+    def __init__(self, spec: EngineSpec, device: DeviceLock) -> None:
         """The first turn begins when there is work."""
         self._spec, self._device = spec, device  # the specification has the newest version
         self._held: dict[str, _Held] = {}

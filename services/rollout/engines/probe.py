@@ -30,7 +30,7 @@ def check_decoding(model: Any) -> int:
     tokens = sequences(model.config)
     try:
         with _in_float32(model), short_windows(model):
-            alone = own_logprobs(model, [torch.tensor(ids) for ids in tokens])
+            alone = own_logprobs(model, [torch.tensor(ids, device=model.device) for ids in tokens])
             slots, decoded = _decoded(model, tokens)
     except Exception as error:  # a model's own code decides what comes: with another attention, anything
         raise InvalidInputError(
@@ -48,7 +48,7 @@ def _decoded(model: Any, tokens: Sequence[Sequence[int]]) -> tuple[Slots, list[T
     starts = [max(1, len(ids) - NUM_WRITTEN) for ids in tokens]  # how much is the prompt
     joins = [LATE * (number % 2) for number in range(len(tokens))]
     order = sorted(range(len(tokens)), key=lambda number: joins[number])  # rows in use lie before free ones
-    slots = Slots(len(tokens), len(tokens) * max(map(len, tokens)))
+    slots = Slots(len(tokens), len(tokens) * max(map(len, tokens)), model.device)
     slots.reserve(len(tokens), max(map(len, tokens)))
     logprobs: list[list[Tensor]] = [[] for _ in tokens]
     for time in range(LATE + NUM_WRITTEN):

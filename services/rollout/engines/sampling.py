@@ -80,7 +80,7 @@ def _weights(logits_BV: Tensor, peak_B: Tensor, temperature_B: Tensor, top_p_B: 
 def _truncate(weights_BV: Tensor, top_p_B: Tensor, top_k_B: Tensor) -> Tensor:
     """Keeps the top_k heaviest and, of those, the fewest heaviest whose share reaches top_p; zeroes the others."""
     sorted_BV, order_BV = weights_BV.sort(dim=-1, descending=True, stable=True)
-    ranks_V = torch.arange(sorted_BV.shape[-1])
+    ranks_V = torch.arange(sorted_BV.shape[-1], device=weights_BV.device)
     sorted_BV = sorted_BV.masked_fill((top_k_B[:, None] > 0) & (ranks_V >= top_k_B[:, None]), 0.0)
     before_BV = sorted_BV.cumsum(-1, dtype=torch.float64) - sorted_BV
     share_B = top_p_B[:, None].double() * sorted_BV.sum(-1, keepdim=True, dtype=torch.float64)
@@ -98,7 +98,7 @@ def _invert(weights_BV: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
         weights_BV = torch.nn.functional.pad(weights_BV, (0, -size % BLOCK))
     blocks_BNK = weights_BV.view(rows, -1, BLOCK)
     block_B, within_B, total_B = _locate(blocks_BNK.sum(-1).double(), uniform_B)
-    index_B, _, _ = _locate(blocks_BNK[torch.arange(rows), block_B].double(), within_B)
+    index_B, _, _ = _locate(blocks_BNK[torch.arange(rows, device=block_B.device), block_B].double(), within_B)
     return block_B * BLOCK + index_B, total_B.float()
 
 

@@ -32,10 +32,12 @@ class AdaptedLinear(nn.Linear):
         super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.scale = table.alpha / table.rank
-        self.lora_A = nn.Parameter(base.weight.new_empty(table.rank, base.in_features))
+        # Drawn on the CPU, so that a seed gives the same adapter on every device.
+        drawn = torch.empty(table.rank, base.in_features, dtype=base.weight.dtype, device="cpu")
+        nn.init.kaiming_uniform_(drawn, a=math.sqrt(5))
+        self.lora_A = nn.Parameter(drawn.to(base.weight.device))
         self.lora_B = nn.Parameter(base.weight.new_zeros(base.out_features, table.rank))
         self.is_adapted = True  # off only while `unadapted` asks for the base
-        nn.init.kaiming_uniform_(self.lora_A, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
         base = super().forward(x)
@@ -50,7 +52,7 @@ def adapt(model: nn.Module, table: AdapterTable, seed: int) -> None:
     """Gives the targets adapters, in place; nothing else is trained any more. InvalidInputError as `check_targets`."""
     check_targets(model, table)
     model.requires_grad_(False)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for name, module in _linear(model).items():
             parent, _, last = name.rpartition(".")

@@ -69,7 +69,7 @@ def random_llama(tokenizer: PreTrainedTokenizerFast, size: LlamaSize, seed: int)
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Policy(LlamaForCausalLM(config), tokenizer)
 

@@ -16,6 +16,7 @@ from transformers import (
 
 from perilune.errors import InvalidInputError
 from perilune.models.chat import check_tokenizer, closing_token
+from perilune.models.device import Device
 from services.trainer.policy.attention import use_packed_attention
 from services.trainer.probe import check_packing
 
@@ -39,6 +40,11 @@ class Policy:
         use_packed_attention(self.model)
         if self.model.device.type != "meta":  # without weights there is nothing to look at
             check_packing(self.model)
+
+    def to(self, device: Device) -> Policy:
+        """Moves the model, in place; gives the policy itself."""
+        self.model.to(str(device))  # type: ignore[arg-type]  # transformers' annotation leaves out what torch takes
+        return self
 
     def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
         """Writes a Hugging Face model folder, loadable by AutoModelForCausalLM; of these weights, if they are given."""

@@ -18,6 +18,7 @@ from transformers import (
 
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError
 from perilune.models.chat import set_template
+from perilune.models.device import CPU, Device
 from perilune.models.files import blank_model, build_tokenizer
 from perilune.recipe import Recipe
 from perilune.recipe.files import chat_template_text
@@ -59,10 +60,10 @@ def _preparation(recipe: Recipe) -> Prepare:
     return lambda tokenizer: set_template(tokenizer, template, table.template_arguments)
 
 
-def hollow_policy(model_files: Mapping[str, bytes]) -> Policy:
+def hollow_policy(model_files: Mapping[str, bytes], device: Device = CPU) -> Policy:
     """The policy that has these files, with any values in its tensors: another rank has them."""
     policy = Policy(blank_model(model_files, torch.float32, "meta"), build_tokenizer(model_files))
-    policy.model.to_empty(device="cpu")
+    policy.model.to_empty(device=str(device))
     policy.model.tie_weights()
     return policy
 

@@ -23,6 +23,7 @@ import torch
 import torch.distributed as dist
 
 from perilune.errors import UnavailableError
+from perilune.models.device import CPU, Device
 
 # In the midst of a step, for a rank that has stopped without having ended.
 COLLECTIVE_TIMEOUT = timedelta(minutes=10)
@@ -51,34 +52,31 @@ END = "end"
 class Ranks:
     """This process among those that train together. One alone needs no process group, and sends no orders."""
 
-    def __init__(self, rank: int = 0, size: int = 1, control: dist.ProcessGroup | None = None) -> None:
-        """`control`: a group of all ranks on CPUs, for orders and what goes with them."""
-        self.rank, self.size = rank, size
+    def __init__(
+        self, rank: int = 0, size: int = 1, control: dist.ProcessGroup | None = None, device: Device = CPU
+    ) -> None:
+        """`control`: a group of all ranks on CPUs, for orders and what goes with them. `device`: of this one."""
+        self.rank, self.size, self.device = rank, size, device
         self._control = control
 
     @staticmethod
-    def of_environment() -> Ranks:
+    def of_environment(device: Device = CPU) -> Ranks:
         """Joins those that torchrun started with this process; returns when all are there. One without torchrun."""
         if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-            return Ranks()
+            return Ranks(device=device)
         backend = "gloo"
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        if device.card:
+            torch.cuda.set_device(device.card.index)
             backend = "cpu:gloo,cuda:nccl"
         with _naming_loss():
             dist.init_process_group(backend, timeout=COLLECTIVE_TIMEOUT)
             control = dist.new_group(backend="gloo", timeout=ORDER_TIMEOUT)
-        return Ranks(dist.get_rank(), dist.get_world_size(), control)
+        return Ranks(dist.get_rank(), dist.get_world_size(), control, device)
 
     @property
     def leads(self) -> bool:
         """Whether this is the first rank."""
         return self.rank == 0
-
-    @property
-    def device(self) -> str:
-        """Where several ranks compute."""
-        return "cuda" if torch.cuda.is_available() else "cpu"
 
     def order(self, name: str, *arguments: Any) -> None:
         """Has the others do something, in the order of calls; without effect on them. RankLostError."""

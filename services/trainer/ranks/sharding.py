@@ -25,7 +25,7 @@ def shard(module: nn.Module, ranks: Ranks) -> None:
 
     The others' tensors may be empty, of memory that nothing was written to: it is taken for one layer at a time.
     """
-    mesh = init_device_mesh(ranks.device, (ranks.size,))
+    mesh = init_device_mesh(ranks.device.type, (ranks.size,))
     for part in [*_layers(module), module]:
         _fill(part)
         fully_shard(part, mesh=mesh)

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perilune.errors import InvalidInputError, NotFoundError
+from perilune.models.device import CPU, Device
 from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import PackedRow, pack_rows
 from services.trainer.policy.sources import load_policy
@@ -47,7 +48,7 @@ class RewardModel:
         self.policy = policy
         self.max_tokens = min(max_tokens, policy.model.config.get_text_config().max_position_embeddings)
         # From zero: at first every value is one half and the loss log 2, whatever the language model.
-        self.head = nn.Linear(policy.model.config.get_text_config().hidden_size, 1)
+        self.head = nn.Linear(policy.model.config.get_text_config().hidden_size, 1, device=policy.model.device)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
@@ -76,7 +77,8 @@ class RewardModel:
         return pack_rows(encoded, [np.arange(len(tokens)) == len(tokens) - 1 for tokens in encoded], max_tokens)
 
     def logits(self, row: PackedRow) -> Tensor:
-        """log(p / (1 - p)) of each sequence of a row being right, shape (N,)."""
+        """log(p / (1 - p)) of each sequence of a row being right, shape (N,), where the model is."""
+        row = row.to(self.policy.model.device)
         hidden = self.policy.model.base_model(
             input_ids=row.tokens_T[None], position_ids=row.positions_T[None], use_cache=False, blocks=row.blocks
         ).last_hidden_state[0]
@@ -99,10 +101,10 @@ class RewardModel:
         (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> RewardModel:
+    def load(cls, folder: Path, device: Device = CPU) -> RewardModel:
         """Loads what `save` wrote. NotFoundError, InvalidInputError: there is no such thing in the folder."""
         config = read_config(folder)
-        model = cls(load_policy(str(folder)), int(config["max_tokens"]))
+        model = cls(load_policy(str(folder)).to(device), int(config["max_tokens"]))
         try:
             model.head.load_state_dict(safetensors.torch.load_file(folder / HEAD))
         except (OSError, safetensors.SafetensorError, RuntimeError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 import zlib
@@ -14,6 +15,7 @@ from pathlib import Path
 from perilune.errors import InvalidInputError, PeriluneError
 from perilune.grading.judge_prompts import PROMPT_FORMS
 from perilune.grading.labelled_answers import LabelledAnswer, agreement, read_labelled_answers
+from perilune.models.device import Device
 from services.trainer.reward_models.plan import Plan
 
 KINDS = ("classic", "judge")
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, help=f"else {LEARNING_RATE}; {SMALL_LEARNING_RATE} if small")
     parser.add_argument("--max-tokens", type=int, default=2048, help="of what a classic model reads at most")
+    parser.add_argument("--device", default=os.environ.get("PERILUNE_DEVICE", "auto"), help="auto, cpu, cuda, cuda:N")
     parser.add_argument("--seed", type=int, default=0)
     try:
         train(parser.parse_args())
@@ -80,7 +83,7 @@ def _train_classic(arguments: argparse.Namespace, rows: list[LabelledAnswer], he
         policy = small_policy(texts, arguments.seed)
     else:
         policy = load_policy(arguments.model)
-    model = RewardModel(policy, arguments.max_tokens)
+    model = RewardModel(policy.to(_device(arguments)), arguments.max_tokens)
     plan = _plan(arguments)
     train_classic(model, rows, plan, Progress(plan.num_steps(len(rows))))
     found = agreement(model.probabilities([triple_of(row) for row in heldout]), [row.correct for row in heldout])
@@ -106,10 +109,19 @@ def _train_judge(arguments: argparse.Namespace, rows: list[LabelledAnswer]) -> N
     else:
         policy = load_policy(arguments.model)
     plan = _plan(arguments)
-    train_judge(policy, examples, plan, Progress(plan.num_steps(len(rows))))
+    train_judge(policy.to(_device(arguments)), examples, plan, Progress(plan.num_steps(len(rows))))
     policy.save(arguments.out)
     facts = {"prompt": arguments.prompt, "num_rows": len(rows), "plan": asdict(plan)}
     (arguments.out / "judge.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def _device(arguments: argparse.Namespace) -> Device:
+    """The device to train on, which is said; torch takes seconds to import, so that it is asked late."""
+    from perilune.models.machine import find_device
+
+    device = find_device(arguments.device)
+    print(f"training on {device.in_words()}", flush=True)
+    return device
 
 
 def _plan(arguments: argparse.Namespace) -> Plan:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,8 +22,12 @@ from perilune.api.reward.v1.grader_pb2_grpc import add_GraderServiceServicer_to_
 from perilune.errors import InvalidInputError, OverloadedError
 from perilune.grading.judge_prompts import is_hollow
 from perilune.grading.plugin import Graded, GradeFunction, GraderServicer
+from perilune.models.device import DeviceSetting
+from perilune.models.machine import find_device
 from perilune.runtime.service import Service, ServiceSettings, until_stopping
 from services.trainer.reward_models.classic import RewardModel, Triple
+
+logger = logging.getLogger(__name__)
 
 SERVICE = grader_pb2.DESCRIPTOR.services_by_name["GraderService"]
 THRESHOLD = "0.5"
@@ -32,6 +37,7 @@ class RewardModelSettings(ServiceSettings):
     """PERILUNE_MODEL, PERILUNE_NUM_THREADS, and so on."""
 
     model: Path = Path()  # the folder that `perilune reward train` wrote
+    device: DeviceSetting = "auto"  # where it computes: auto, cpu, cuda, cuda:N
     num_threads: PositiveInt = 1
     max_batch: PositiveInt = 64  # answers computed together
     max_waiting: PositiveInt = 4096  # answers beyond this are refused with RESOURCE_EXHAUSTED
@@ -41,7 +47,10 @@ async def run(service: Service) -> None:
     """Answers with the model until the service is stopped. NotFoundError, InvalidInputError: there is none."""
     settings = service.settings
     assert isinstance(settings, RewardModelSettings)
-    model = RewardModel.load(settings.model)
+    device = await asyncio.to_thread(find_device, settings.device)
+    model = RewardModel.load(settings.model, device)
+    attention = model.policy.model.config._attn_implementation
+    logger.info("computes on %s, attention %s, float32", device.in_words(), attention)
     with Batches(model.probabilities, settings.max_batch, settings.max_waiting, settings.num_threads) as batches:
         grader = GraderServicer(grader_of(batches), version_of(settings.model), "reward-model")
         add_GraderServiceServicer_to_server(grader, service.server)

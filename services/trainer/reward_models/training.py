@@ -31,7 +31,7 @@ def train_classic(model: RewardModel, rows: Sequence[LabelledAnswer], plan: Plan
     on_step: called with each step's number, from 1, and its loss in nats an answer.
     """
     encoded = model.encode([triple_of(row) for row in rows])
-    correct = torch.tensor([float(row.correct) for row in rows])
+    correct = torch.tensor([float(row.correct) for row in rows], device=model.policy.model.device)
 
     def accumulate(batch: Sequence[int]) -> float:
         total = 0.0

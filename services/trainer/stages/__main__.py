@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -45,6 +46,7 @@ def make_model(recipe: Recipe, out: Path) -> None:
     """
     from transformers.utils.logging import disable_progress_bar
 
+    from perilune.models.machine import find_device
     from services.trainer.policy.sources import make_policy
     from services.trainer.policy.threads import use_threads
     from services.trainer.stages.progress import ProgressFile
@@ -53,7 +55,9 @@ def make_model(recipe: Recipe, out: Path) -> None:
 
     disable_progress_bar()  # it would mix with ours
     use_threads(recipe.trainer.num_threads)
-    policy = make_policy(recipe)
+    device = find_device(os.environ.get("PERILUNE_DEVICE", "auto"))
+    print(f"training on {device.in_words()}", flush=True)
+    policy = make_policy(recipe).to(device)
     file = ProgressFile(out.with_name(f"{out.name}.progress"), origin_of(recipe))
     run_stages(recipe.stages_at("before"), policy, recipe, file, on_step=Lines())
     policy.save(out)

@@ -117,7 +117,7 @@ class Checkpoints:
 
 def _read_state(file: Path) -> TrainerState:
     try:
-        return TrainerState(**torch.load(file, weights_only=True))
+        return TrainerState(**torch.load(file, map_location="cpu", weights_only=True))
     # A file that is missing, cut short, no archive, of other types, or of a version with other fields.
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
         raise StateError(

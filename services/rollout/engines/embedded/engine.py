@@ -27,13 +27,16 @@ from torch import Tensor
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import WeightStreamError
+from perilune.models.device import check_precision
+from perilune.models.machine import find_device
+from perilune.models.tensors import dtype_name
 from perilune.recipe import TorchEngineTable
 from perilune.weights import RawTensor
 from services.rollout.engines import sampling
 from services.rollout.engines.base import Capacity, EngineSpec, Sample, promise
 from services.rollout.engines.calls import Calls
 from services.rollout.engines.embedded.model import build_model, round_to_int8, stage_tensors, swap_tensors
-from services.rollout.engines.embedded.slots import Slots, forward, num_read
+from services.rollout.engines.embedded.slots import ATTENTION, Slots, forward, num_read
 from services.rollout.engines.probe import check_decoding
 from services.rollout.engines.running_sample import Endings, RunningSample, admit
 
@@ -62,13 +65,13 @@ class _RowSampling:
     top_k_B: Tensor
 
     @staticmethod
-    def of(rows: Sequence[_Row]) -> _RowSampling:
+    def of(rows: Sequence[_Row], device: torch.device) -> _RowSampling:
         wanted = [row.sample.sampling for row in rows]
         return _RowSampling(
             np.array([row.stream for row in rows], dtype=np.uint64),
-            torch.tensor([each.temperature for each in wanted], dtype=torch.float32),
-            torch.tensor([each.top_p for each in wanted], dtype=torch.float32),
-            torch.tensor([each.top_k for each in wanted], dtype=torch.int64),
+            torch.tensor([each.temperature for each in wanted], dtype=torch.float32, device=device),
+            torch.tensor([each.top_p for each in wanted], dtype=torch.float32, device=device),
+            torch.tensor([each.top_k for each in wanted], dtype=torch.int64, device=device),
         )
 
 
@@ -78,7 +81,10 @@ class TorchEngine:
     def __init__(self, spec: EngineSpec) -> None:
         assert isinstance(spec.options, TorchEngineTable)
         self._options = spec.options
-        self._model = build_model(spec.model_files, spec.tensors)
+        device = find_device(spec.device)
+        self._model = build_model(spec.model_files, spec.tensors, str(device))
+        check_precision(device, dtype_name(self._model.dtype))
+        logger.info("samples on %s, attention %s, %s", device.in_words(), ATTENTION, dtype_name(self._model.dtype))
         token_bytes = check_decoding(self._model) * self._model.dtype.itemsize
         self._quantize()
         self._endings = Endings(spec.model_files)
@@ -86,9 +92,9 @@ class TorchEngine:
         self._deliver = spec.deliver
         self._max_running = spec.max_running
         self._max_cached_tokens = spec.kv_cache_bytes // token_bytes
-        self._slots = Slots(spec.max_running, self._max_cached_tokens)
+        self._slots = Slots(spec.max_running, self._max_cached_tokens, self._model.device)
         self._rows: list[_Row] = []
-        self._row_sampling = _RowSampling.of([])
+        self._row_sampling = _RowSampling.of([], self._model.device)
         self._num_wasted = 0  # positions that attention read for nothing, since rows were last put in order
         self._waiting: deque[_Row] = deque()
         self._num_generated_tokens = 0
@@ -227,7 +233,7 @@ class TorchEngine:
         self._slots.reserve(len(self._rows), longest)
         self._slots.copy(copies, max((len(self._rows[row].tokens) for _, row in copies), default=0))
         self._close_gaps(holes)
-        self._row_sampling = _RowSampling.of(self._rows)
+        self._row_sampling = _RowSampling.of(self._rows, self._model.device)
         return prefills
 
     def _close_gaps(self, holes: deque[int]) -> None:
@@ -256,7 +262,7 @@ class TorchEngine:
 
     def _draw(self, logits_BV: Tensor, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         wanted = self._row_sampling
-        uniform_B = torch.from_numpy(sampling.uniforms(wanted.streams, positions))
+        uniform_B = torch.from_numpy(sampling.uniforms(wanted.streams, positions)).to(logits_BV.device)
         return sampling.draw(logits_BV, wanted.temperature_B, wanted.top_p_B, wanted.top_k_B, uniform_B)
 
     def _record(self, tokens_B: Tensor, logprobs_B: Tensor, full_logprobs_B: Tensor) -> None:

@@ -16,8 +16,8 @@ from perilune.weights import RawTensor
 from services.rollout.engines.embedded.slots import ATTENTION, attend
 
 
-def build_model(model_files: Mapping[str, bytes], tensors: Sequence[RawTensor]) -> Any:
-    """The model that `config.json` describes, in the tensors' own dtype, with the tensors loaded.
+def build_model(model_files: Mapping[str, bytes], tensors: Sequence[RawTensor], device: str = "cpu") -> Any:
+    """The model that `config.json` describes, in the tensors' own dtype, on the device, with the tensors loaded.
 
     Raises:
         InvalidInputError: the model does not use transformers' attention interface.
@@ -29,6 +29,7 @@ def build_model(model_files: Mapping[str, bytes], tensors: Sequence[RawTensor]) 
         raise InvalidInputError(
             f"{type(model).__name__} does not say how long its context is; set max_position_embeddings in config.json"
         )
+    model.to(device)  # type: ignore[arg-type]  # transformers' annotation leaves out what torch takes
     model.requires_grad_(False)
     swap_tensors(model, stage_tensors(model, tensors))
     _lay_out_for_decoding(model)

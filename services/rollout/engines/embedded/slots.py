@@ -44,8 +44,8 @@ class Step:
         """positions: where each running sample's token goes, [B]."""
         self.slots = slots
         self.prefills = prefills
-        self.positions_B = torch.from_numpy(positions)
-        self.rows_B = torch.arange(len(positions))
+        self.positions_B = torch.from_numpy(positions).to(slots.device)
+        self.rows_B = torch.arange(len(positions), device=slots.device)
         self.blocks = blocks(positions)
         self._masks: dict[int | None, list[Tensor]] = {}
 
@@ -57,11 +57,12 @@ class Step:
 
     def _mask(self, block: Block, window: int | None, dtype: torch.dtype) -> Tensor:
         positions_B1 = self.positions_B[block.rows, None]
-        places_S = torch.arange(block.length)
+        places_S = torch.arange(block.length, device=positions_B1.device)
         hidden_BS = places_S > positions_B1
         if window is not None:
             hidden_BS |= places_S <= positions_B1 - window
-        return torch.zeros(hidden_BS.shape, dtype=dtype).masked_fill_(hidden_BS, -torch.inf)[:, None, None, :]
+        mask_BS = torch.zeros(hidden_BS.shape, dtype=dtype, device=hidden_BS.device)
+        return mask_BS.masked_fill_(hidden_BS, -torch.inf)[:, None, None, :]
 
 
 @dataclass(frozen=True)
@@ -88,8 +89,9 @@ class Slots:
     """The key-value tensors of all layers: values [R, G, S, D], keys [R, G, D, S] so
     that a decode step's products run along memory; made when a layer first writes."""
 
-    def __init__(self, max_rows: int, max_tokens: int) -> None:
+    def __init__(self, max_rows: int, max_tokens: int, device: torch.device) -> None:
         """At most `max_rows` rows, and rows × positions at most `max_tokens` unless one sample alone needs more."""
+        self.device = device  # of the model
         self._max_rows = max_rows
         self._max_tokens = max_tokens
         self._layers: dict[int, tuple[Tensor, Tensor]] = {}
@@ -111,7 +113,7 @@ class Slots:
         """Copies rows onto others, (source, target) each: the first `num_positions` positions."""
         if not moves:
             return
-        sources, targets = torch.tensor(moves).unbind(1)
+        sources, targets = torch.tensor(moves, device=self.device).unbind(1)
         for keys, values in self._layers.values():
             keys[targets, :, :, :num_positions] = keys[sources, :, :, :num_positions]
             values[targets, :, :num_positions] = values[sources, :, :num_positions]
@@ -162,12 +164,12 @@ def forward(
     spans: list[Prefill] = []
     for prefix, rows in prompts.items():
         prompt = np.frombuffer(prefix, dtype=np.int32).tolist()
-        spans.append(Prefill(len(tokens), len(tokens) + len(prompt), torch.tensor(rows)))
+        spans.append(Prefill(len(tokens), len(tokens) + len(prompt), torch.tensor(rows, device=slots.device)))
         tokens += prompt
     places = [place for span in spans for place in range(span.end - span.start)]
     logits: Tensor = model(
-        input_ids=torch.tensor([tokens + list(newest)]),
-        position_ids=torch.from_numpy(np.append(np.array(places, dtype=np.int64), positions))[None],
+        input_ids=torch.tensor([tokens + list(newest)], device=slots.device),
+        position_ids=torch.from_numpy(np.append(np.array(places, dtype=np.int64), positions))[None].to(slots.device),
         use_cache=False,
         logits_to_keep=len(newest),
         step=Step(slots, spans, positions),

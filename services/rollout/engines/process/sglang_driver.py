@@ -50,10 +50,10 @@ class Draw(CustomLogitProcessor):  # type: ignore[misc,unused-ignore]
         streams = np.array([int(each["stream"]) for each in wanted], dtype=np.uint64)
         tokens_B, logprobs_B, full_logprobs_B = sampling.draw(
             logits.float(),
-            torch.tensor([each["temperature"] for each in wanted], dtype=torch.float32),
-            torch.tensor([each["top_p"] for each in wanted], dtype=torch.float32),
-            torch.tensor([each["top_k"] for each in wanted], dtype=torch.int64),
-            torch.from_numpy(sampling.uniforms(streams, np.array(positions, dtype=np.int64))),
+            torch.tensor([each["temperature"] for each in wanted], dtype=torch.float32, device=logits.device),
+            torch.tensor([each["top_p"] for each in wanted], dtype=torch.float32, device=logits.device),
+            torch.tensor([each["top_k"] for each in wanted], dtype=torch.int64, device=logits.device),
+            torch.from_numpy(sampling.uniforms(streams, np.array(positions, dtype=np.int64))).to(logits.device),
         )
         for each, *pair in zip(wanted, logprobs_B.tolist(), full_logprobs_B.tolist(), strict=True):
             request = each["__req__"]

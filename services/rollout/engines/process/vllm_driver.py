@@ -76,10 +76,10 @@ class Draw(LogitsProcessor):  # type: ignore[misc,unused-ignore]
         positions = np.array([len(row.request.tokens) + len(row.response) - 1 for row in rows], dtype=np.int64)
         tokens_B, logprobs_B, full_logprobs_B = sampling.draw(
             logits_BV,
-            torch.tensor([each.temperature for each in wanted], dtype=torch.float32),
-            torch.tensor([each.top_p for each in wanted], dtype=torch.float32),
-            torch.tensor([each.top_k for each in wanted], dtype=torch.int64),
-            torch.from_numpy(sampling.uniforms(streams, positions)),
+            torch.tensor([each.temperature for each in wanted], dtype=torch.float32, device=logits_BV.device),
+            torch.tensor([each.top_p for each in wanted], dtype=torch.float32, device=logits_BV.device),
+            torch.tensor([each.top_k for each in wanted], dtype=torch.int64, device=logits_BV.device),
+            torch.from_numpy(sampling.uniforms(streams, positions)).to(logits_BV.device),
         )
         pairs = zip(logprobs_B.tolist(), full_logprobs_B.tolist(), strict=True)
         Draw.drawn = {each.ref: pair for each, pair in zip(wanted, pairs, strict=True)}

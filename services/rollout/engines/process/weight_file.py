@@ -55,6 +55,7 @@ def read_tensors(load: wire.Load) -> dict[str, Tensor]:
     for place in load.places:
         dtype = getattr(torch, place.dtype)
         count = int(np.prod(place.shape, dtype=np.int64))
-        flat = torch.frombuffer(octets, dtype=dtype, count=count, offset=place.offset) if count else torch.empty(0)
-        tensors[place.name] = flat.to(dtype).view(place.shape)
+        empty = torch.empty(0, dtype=dtype, device="cpu")
+        flat = torch.frombuffer(octets, dtype=dtype, count=count, offset=place.offset) if count else empty
+        tensors[place.name] = flat.view(place.shape)
     return tensors
