@@ -87,7 +87,7 @@ def _advantages(group: Group, recipe: Recipe, iteration: int) -> list[Tensor]:
 
 def _of_tokens(advantage: Advantage, num_tokens: int) -> Tensor:
     """The advantage of each token of a response, shape (num_tokens,)."""
-    per_token = torch.as_tensor(advantage, dtype=torch.float32)
+    per_token = torch.as_tensor(advantage, dtype=torch.float32, device="cpu")
     return per_token.expand(num_tokens) if per_token.ndim == 0 else per_token
 
 
