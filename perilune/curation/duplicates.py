@@ -1,14 +1,15 @@
 """Duplicates among questions: those of one text, and those of one meaning in other words. Answers do not count.
 
-Exact ones share a key (`text.same_text_key`). Near ones are found in two steps: MinHash signatures (datasketch) in bands
-give candidates in memory that grows by 4 bytes a hash and question; each candidate is then compared by what the two
-questions really say. Questions with other numbers, signs, variables or an opposite word (least, greatest) are different
+Exact ones share a key (`text.same_text_key`). Near ones are found in two steps: MinHash signatures (datasketch) in
+bands give candidates, in memory that grows by 4 bytes a hash and question; each candidate is then compared by what the
+two questions really say. Questions with other numbers, signs, variables or an opposite word (least, greatest) are different
 questions, however alike their texts are: templates make thousands of those.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,10 +23,10 @@ SIMILARITY = 0.7  # of the words and pairs of words of two near duplicates
 
 # Words that say "answer this" and nothing of what is asked.
 _ASKING = frozenset(
-    """a an the of is are was were be to for in on at that this it its and please kindly find determine compute calculate
-    evaluate work out what which whats give state tell me us figure solve obtain get value result answer how much many
-    does do did if suppose assume given let us you your can could would will there has have had show with then following
-    express simplify write as we need know exactly""".split()
+    """a an the of is are was were be to for in on at that this it its and please kindly find determine compute
+    calculate evaluate work out what which whats give state tell me us figure solve obtain get value result
+    answer how much many does do did if suppose assume given let us you your can could would will there has have
+    had show with then following express simplify write as we need know exactly""".split()
 )
 _SYNONYMS = {
     word: meaning
@@ -44,12 +45,13 @@ _SYNONYMS = {
 }
 # A difference in one of these is another question.
 _DECISIVE = frozenset(
-    """min max + - * / ^ = < > % total product difference quotient even odd prime composite positive negative not no never
-    without except first last before after area perimeter volume surface circumference radius diameter mean median mode
-    range variance sin cos tan sine cosine tangent log ln more less fewer increase increases decrease decreases increased
-    decreased squared cubed square cube root double triple half third quarter north south east west left right up down
-    above below over under true false all none some any only at-least at-most inclusive exclusive integer real rational
-    percent remainder hours minutes seconds days weeks years ascending descending row column numerator denominator""".split()
+    """min max + - * / ^ = < > % total product difference quotient even odd prime composite positive negative not no
+    never without except first last before after area perimeter volume surface circumference radius diameter
+    mean median mode range variance sin cos tan sine cosine tangent log ln more less fewer increase increases
+    decrease decreases increased decreased squared cubed square cube root double triple half third quarter north
+    south east west left right up down above below over under true false all none some any only at-least at-most
+    inclusive exclusive integer real rational percent remainder hours minutes seconds days weeks years ascending
+    descending row column numerator denominator""".split()
 )
 
 
@@ -73,7 +75,7 @@ def content(question: str) -> list[str]:
 
 def shingles(said: Sequence[str]) -> frozenset[str]:
     """Words, and neighbouring words as pairs."""
-    return frozenset(said) | {f"{one} {other}" for one, other in zip(said, said[1:], strict=False)}
+    return frozenset(said) | {f"{one} {other}" for one, other in itertools.pairwise(said)}
 
 
 def similarity(one: str, other: str) -> float:

@@ -1,8 +1,8 @@
 """Questions that evaluation sets hold as well: runs of words (n-grams of 8 and 13, as the field uses them) in common.
 
 A question is contaminated if it is a question of an evaluation set in its words, if they share a run of 13 words, or if
-at least half of its runs of 8 words occur in one evaluation question. The text of a template, which many questions of one
-evaluation set share, is no evidence: runs that occur in more than MAX_SHARED of them are left out.
+at least half of its runs of 8 words occur in one evaluation question. The text of a template, which many questions of
+one evaluation set share, is no evidence: runs that occur in more than MAX_SHARED of them are left out.
 """
 
 from __future__ import annotations

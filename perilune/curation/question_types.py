@@ -1,4 +1,4 @@
-"""Question types that make poor prompts for reinforcement learning (k1.5 §2.1): guessed by their form, or not verifiable.
+"""Question types that make poor prompts for reinforcement learning (k1.5 §2.1): easily guessed, or not verifiable.
 
 Multiple choice, true or false and yes or no are right too often by chance; a proof cannot be checked by its answer; a
 question in several parts has several answers. A multiple-choice question whose stem stands alone becomes an open one.
@@ -17,8 +17,10 @@ MULTIPLE_CHOICE, TRUE_FALSE, YES_NO, PROOF, SEVERAL_PARTS = (
 )  # fmt: skip
 OPEN = "open"
 
-_MARK = r"(?:\(\s*{letter}\s*\)|\[\s*{letter}\s*\]|\b{letter}\s*[.):]|\\textbf\{{\s*\(?{letter}\)?\s*\}}|\\text\{{\s*\(?{letter}\)?\s*\}})"
-_ENDS = r"(?:^|(?<=[\s$,;?.:!\])])"
+_MARK = (
+    r"(?:\(\s*{letter}\s*\)|\[\s*{letter}\s*\]|\b{letter}\s*[.):]"
+    r"|\\textbf\{{\s*\(?{letter}\)?\s*\}}|\\text\{{\s*\(?{letter}\)?\s*\}})"
+)
 
 
 @dataclass(frozen=True)
@@ -113,14 +115,16 @@ def _letter(answer: str) -> str:
     return match[1].upper() if match else ""
 
 
+_LETTER = re.compile(r"(?:the answer is |answer:? |option )?[\[(]?\s*([A-J])\s*[\])]?[.:]?(?:\s.*)?", re.IGNORECASE)
 _COMMAND = re.compile(
     r"(?:find|determine|compute|calculate|what|how|which|who|when|where|why|prove|show|give|write|state|explain|draw|"
     r"sketch|solve|evaluate|list|name|describe|express|if|use|using|hence|deduce|is|are|does|do|can)\b",
     re.IGNORECASE,
 )
 _NEEDS_OPTIONS = re.compile(
-    r"\b(?:which (?:one )?(?:of|among) (?:the )?(?:following|these|below)|of the following|following (?:statements?|options?|"
-    r"choices?|is|are)|(?:choose|select|pick|mark|tick) (?:the|one|all|an?)|which (?:statement|option|choice|answer|one)|"
+    r"\b(?:which (?:one )?(?:of|among) (?:the )?(?:following|these|below)|of the following"
+    r"|following (?:statements?|options?|choices?|is|are)|(?:choose|select|pick|mark|tick) (?:the|one|all|an?)"
+    r"|which (?:statement|option|choice|answer|one)|"
     r"best (?:describes|answer)|except|from the (?:list|options|choices)|closest to|true statement)\b|_{2,}",
     re.IGNORECASE,
 )
@@ -131,8 +135,8 @@ _CHOICE_WORDS = re.compile(
     r"\b(?:answer choices|options? (?:are|:)|multiple[- ]choice|choose the (?:correct|right|best))\b", re.I
 )
 _TRUE_FALSE = re.compile(
-    r"\b(?:true or false|true/false|t/f\b|false or true|(?:is|are|was) (?:this|that|the following|it|the)\b[^?.]{0,80}\b"
-    r"(?:true|false|correct or incorrect|right or wrong)|correct or incorrect|right or wrong|answer (?:with )?true)\b",
+    r"\b(?:true or false|true/false|t/f\b|false or true"
+    r"|(?:is|are|was) (?:this|that|the following|it|the)\b[^?.]{0,80}\b(?:true|false|correct or incorrect|right or wrong)|correct or incorrect|right or wrong|answer (?:with )?true)\b",
     re.IGNORECASE,
 )
 _YES_NO_ASKED = re.compile(r"\b(?:yes or no|yes/no|answer (?:with )?['\"“]?yes\b|y/n)\b", re.IGNORECASE)
