@@ -2,8 +2,8 @@
 
 Exact ones share a key (`text.same_text_key`). Near ones are found in two steps: MinHash signatures (datasketch) in
 bands give candidates, in memory that grows by 4 bytes a hash and question; each candidate is then compared by what the
-two questions really say. Questions with other numbers, signs, variables or an opposite word (least, greatest) are different
-questions, however alike their texts are: templates make thousands of those.
+two questions really say. Questions with other numbers, signs, variables or an opposite word (least, greatest) are
+different questions, however alike their texts are: templates make thousands of those.
 """
 
 from __future__ import annotations
@@ -118,19 +118,22 @@ def signatures(questions: Iterable[str], num_questions: int) -> np.ndarray:
     return found
 
 
-def near_duplicates(signed: np.ndarray, question_at: Callable[[int], str]) -> list[Duplicate]:
+def near_duplicates(
+    signed: np.ndarray, question_at: Callable[[int], str], least: float = SIMILARITY
+) -> list[Duplicate]:
     """Near duplicates among questions; of each set of them the first stays.
 
     Args:
         signed: `signatures` of all.
         question_at: the text of one, by its place.
+        least: the similarity from which on two are duplicates.
     """
     stays: dict[int, Duplicate] = {}
     for row, earlier in _candidates(signed):
         if row in stays or earlier in stays:
             continue
         alike = similarity(question_at(earlier), question_at(row))
-        if alike >= SIMILARITY:
+        if alike >= least:
             stays[row] = Duplicate(row, earlier, alike)
     return sorted(stays.values(), key=lambda each: each.row)
 

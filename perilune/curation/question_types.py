@@ -135,8 +135,8 @@ _CHOICE_WORDS = re.compile(
     r"\b(?:answer choices|options? (?:are|:)|multiple[- ]choice|choose the (?:correct|right|best))\b", re.I
 )
 _TRUE_FALSE = re.compile(
-    r"\b(?:true or false|true/false|t/f\b|false or true"
-    r"|(?:is|are|was) (?:this|that|the following|it|the)\b[^?.]{0,80}\b(?:true|false|correct or incorrect|right or wrong)|correct or incorrect|right or wrong|answer (?:with )?true)\b",
+    r"\b(?:true or false|true/false|t/f\b|false or true|correct or incorrect|right or wrong|answer (?:with )?true"
+    r"|(?:is|are|was) (?:this|that|the following|it|the)\b[^?.]{0,80}\b(?:true|false))\b",
     re.IGNORECASE,
 )
 _YES_NO_ASKED = re.compile(r"\b(?:yes or no|yes/no|answer (?:with )?['\"“]?yes\b|y/n)\b", re.IGNORECASE)

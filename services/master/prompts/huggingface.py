@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
+from perilune.data.files import Row
 from perilune.errors import InvalidInputError, MissingDependencyError
 from perilune.recipe import HuggingFacePrompts
 from services.master.prompts.files import read_prompts
 from services.master.prompts.prompt import ListedPrompts, hold_out, keep_apart
-from services.master.prompts.rows import Row, prompts_of_rows
+from services.master.prompts.rows import prompts_of_rows
 
 MAX_FILES = 100_000  # of a folder, looked at before it is read
 # Readers of text that guess the type of a column: 007 comes as 7, 1 as 1.0, a long number rounded.

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
+from perilune.data.files import Row
 from perilune.data.jsonlines import ExactNumber, parse_object
 from perilune.data.rows import kind_of, label_of, messages_in_parts, plain_text, text_of, value_at
 from perilune.errors import InvalidInputError
@@ -19,8 +20,6 @@ from services.master.prompts.prompt import make_prompt
 NO_ENVIRONMENT = "none"  # as a row writes it
 
 _ENVIRONMENT: TypeAdapter[EnvironmentBase] = TypeAdapter(EnvironmentTable)
-
-Row = Mapping[str, Any] | InvalidInputError  # or why it could not be read
 
 
 def prompts_of_rows(rows: Iterable[tuple[str, Row]], table: RowPrompts, name: str) -> tuple[list[Prompt], list[str]]:

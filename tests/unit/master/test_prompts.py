@@ -314,7 +314,7 @@ def test_files_open_by_their_suffix(tmp_path: Path, name: str, text: str) -> Non
         ("p.json", '[{"question": "a", "answer": "1"}, 2]', "row 1 is no JSON object"),
         ("p.json", '[{"question": "a" "answer": "1"}]', "is no JSON.*column 19"),
         ("p.parquet", "nothing", "p.parquet"),
-        ("p.dat", "nothing", r"ends in none of .*; set prompts\.format"),
+        ("p.dat", "nothing", r"ends in none of .*; set `format`"),
     ],
 )
 def test_wrong_files_are_named(tmp_path: Path, name: str, text: str, expected: str) -> None:

@@ -1,0 +1,16 @@
+"""The stages of curation in their order. A new one is a file here and a row."""
+
+from collections.abc import Mapping
+
+from perilune.curation.stages.clean import Clean
+from perilune.curation.stages.duplicates import Duplicates
+from perilune.curation.stages.overlap import Overlap
+from perilune.curation.stages.stage import Stage
+from perilune.curation.stages.types import Types
+
+STAGES: Mapping[str, type[Stage]] = {
+    "clean": Clean,
+    "duplicates": Duplicates,
+    "overlap": Overlap,
+    "types": Types,
+}
