@@ -1,0 +1,68 @@
+"""A curation's plan: what is read, the stages with their keys, what is written. One TOML file, or the defaults."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from perilune.curation.stages import STAGES
+from perilune.curation.stages.stage import Stage
+from perilune.errors import InvalidInputError
+from perilune.recipe import Paths, Table
+from perilune.recipe.overrides import apply_override
+
+FileFormat = Literal["parquet", "json", "jsonl", "csv", "tsv"]
+
+
+class InputTable(Table):
+    """`[input]`: raw questions, and the keys under which a row has them. A key `a.b` is `b` of the object under `a`."""
+
+    path: Paths  # a file, a pattern, or a list of them
+    format: FileFormat | None = None  # if not given, by each file's suffix
+    question: str = "question"
+    answer: str = "answer"
+    labels: list[str] = []  # keys that are kept as labels
+
+
+class PlanBase(BaseModel):
+    """What every plan has beside its stages."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: InputTable
+
+    def stages(self) -> dict[str, Stage]:
+        """The stages with their keys, in their order."""
+        return {name: getattr(self, name) for name in STAGES}
+
+
+Plan: type[PlanBase] = create_model(
+    "Plan", __base__=PlanBase, **{name: (kind, kind()) for name, kind in STAGES.items()}
+)  # type: ignore[call-overload]
+
+
+def read_plan(source: Path, overrides: list[str]) -> PlanBase:
+    """A plan from a TOML file, or the default plan for a file of rows.
+
+    InvalidInputError: no such file, no TOML, or wrong keys, each named.
+    """
+    document: dict[str, Any] = _document(source) if source.suffix == ".toml" else {"input": {"path": str(source)}}
+    for each in overrides:
+        apply_override(document, each, Plan)
+    try:
+        return Plan.model_validate(document)
+    except ValidationError as error:
+        wrong = "\n".join(f"  {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        raise InvalidInputError(f"{source} has mistakes:\n{wrong}") from error
+
+
+def _document(source: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(source.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InvalidInputError(f"cannot read the plan {source}: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"{source} is no valid TOML: {error}") from error
