@@ -1,0 +1,32 @@
+"""Data for training: prompt sets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from perilune.cli.commands.options import AsJson, end
+
+app = typer.Typer()
+
+
+@app.command()
+def curate(
+    source: Annotated[
+        Path, typer.Argument(metavar="PLAN.toml|FILE", help="A plan, or a file of questions for the default plan.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where rows, decisions, prompts and the report go.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the plan; may be given often.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make a prompt set from raw questions: clean, without duplicates and evaluation questions, verifiable (k1.5 §2.1).
+
+    DIR then holds prompts.jsonl, report.html and report.json. The same command goes on where it was stopped.
+    """
+    from perilune.cli import curating
+
+    end(curating.run(source, out, overrides or [], as_json))
