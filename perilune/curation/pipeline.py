@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from perilune.curation.plan import InputTable, PlanBase
+from perilune.curation.sampling import Cache
 from perilune.curation.stages.stage import Stage, Tools
 from perilune.curation.workspace import Decision, Row, Survivors, Workspace
 from perilune.data.files import matching, rows_of
@@ -23,13 +24,14 @@ NUM_REJECTED_SHOWN = 20
 NOT_READ = "read"
 
 
-def curate(plan: PlanBase, folder: Path, notify: Callable[[str], None]) -> dict[str, Any]:
+def curate(plan: PlanBase, folder: Path, notify: Callable[[str], None], reward_address: str = "") -> dict[str, Any]:
     """Runs a plan; gives the report (`report.json`).
 
     Args:
         plan: what to do.
         folder: where rows, decisions and results are kept; a plan that was stopped goes on there.
-        notify: told a line for each stage.
+        notify: takes a line for each stage.
+        reward_address: of the reward service, where a stage of the plan grades.
 
     Raises:
         InvalidInputError: the input cannot be read, or nothing of it can be used.
@@ -38,17 +40,19 @@ def curate(plan: PlanBase, folder: Path, notify: Callable[[str], None]) -> dict[
     space = Workspace(folder)
     read = _read(plan.input, space, notify)
     rows = Survivors(space.rows(), [])
+    tools = Tools(notify, reward_address, Cache(folder / "answers.sqlite"))
     steps: list[dict[str, Any]] = []
     key = read["key"]
     for name, stage in plan.stages().items():
         key = _digest(key, name, stage.model_dump(mode="json"))
-        steps.append(_step(name, stage, rows, space, key, notify))
+        steps.append(_step(name, stage, rows, space, key, tools))
     num_kept = _write_prompts(rows, folder / "prompts.jsonl")
     report = {
         "plan": plan.model_dump(mode="json"),
         "input": read,
         "stages": steps,
         "num_kept": num_kept,
+        "num_failed": sum(len(step.get("failures", ())) for step in steps),
         "digest": _file_digest(folder / "prompts.jsonl"),
         "version": metadata.version("perilune"),
     }
@@ -56,23 +60,23 @@ def curate(plan: PlanBase, folder: Path, notify: Callable[[str], None]) -> dict[
     return report
 
 
-def _step(
-    name: str, stage: Stage, rows: Survivors, space: Workspace, key: str, notify: Callable[[str], None]
-) -> dict[str, Any]:
+def _step(name: str, stage: Stage, rows: Survivors, space: Workspace, key: str, tools: Tools) -> dict[str, Any]:
     """Does one stage, or takes what it decided before; gives its part of the report."""
     num_before = len(rows)
     if why := stage.off():
-        notify(f"{name}: {why}")
+        tools.notify(f"{name}: {why}")
         return {"name": name, "title": stage.title, "off": why, "num_before": num_before, "num_after": num_before}
     done = space.finished(name, key)
     if done is None:
         started = time.monotonic()
-        space.write_decisions(name, stage.decide(rows, Tools(notify)))
-        done = {"key": key, "seconds": round(time.monotonic() - started, 2)}
-        space.finish(name, done)
+        tools.failures.clear()
+        space.write_decisions(name, stage.decide(rows, tools))
+        done = {"key": key, "seconds": round(time.monotonic() - started, 2), "failures": list(tools.failures)}
+        if not tools.failures:  # what failed is tried again by the next command
+            space.finish(name, done)
     reasons, examples, num_changed = _counted(space.decisions(name), rows)
     rows.apply(space.decisions(name))
-    notify(f"{name}: {num_before:,} -> {len(rows):,} in {done['seconds']:.1f} s")
+    tools.notify(f"{name}: {num_before:,} -> {len(rows):,} in {done['seconds']:.1f} s")
     return {
         "name": name,
         "title": stage.title,
@@ -82,6 +86,7 @@ def _step(
         "reasons": dict(reasons.most_common()),
         "examples": examples,
         "seconds": done["seconds"],
+        "failures": done["failures"],
     }
 
 

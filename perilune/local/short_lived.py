@@ -1,4 +1,4 @@
-"""Services that live for one command: a master that only reads, a sandbox."""
+"""Services that live for one command: a master that only reads, a sandbox, a reward service."""
 
 from __future__ import annotations
 
@@ -46,6 +46,14 @@ async def own_sandbox(num_slots: int = 1) -> AsyncIterator[str]:
     """
     env = {"PERILUNE_SANDBOX_NUM_SLOTS": str(num_slots)}
     async with _short_lived("sandbox", env, "no sandbox could be started") as address:
+        yield address
+
+
+@contextlib.asynccontextmanager
+async def own_reward() -> AsyncIterator[str]:
+    """A short-lived reward service that answers calls alone; gives its address. Errors as `own_sandbox`."""
+    env = {"PERILUNE_SERVE_RUNS": "0"}
+    async with _short_lived("reward", env, "no reward service could be started") as address:
         yield address
 
 

@@ -21,6 +21,10 @@ def curate(
     overrides: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the plan; may be given often.")
     ] = None,
+    rewards: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="The reward service that grades; one is started if not given."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a prompt set from raw questions: clean, without duplicates and evaluation questions, verifiable (k1.5 §2.1).
@@ -29,4 +33,4 @@ def curate(
     """
     from perilune.cli import curating
 
-    end(curating.run(source, out, overrides or [], as_json))
+    end(curating.run(source, out, overrides or [], rewards, as_json))

@@ -20,6 +20,7 @@ class Clean(Stage):
     max_answer_chars: PositiveInt = 2_000
 
     def decide(self, rows: Survivors, tools: Tools) -> Iterator[Decision]:
+        """Removes rows that say too little or too much."""
         for row in rows:
             question, answer = cleaned(row.question), cleaned(row.answer)
             if reason := self._broken(question, answer):

@@ -20,6 +20,7 @@ class Duplicates(Stage):
     similarity: Annotated[float, Field(gt=0, le=1)] = duplicates.SIMILARITY  # from which on two ask the same
 
     def decide(self, rows: Survivors, tools: Tools) -> Iterator[Decision]:
+        """Removes all but the first of questions that ask the same."""
         places = [row.id for row in rows]
         exact = list(duplicates.exact_duplicates(row.question for row in rows))
         yield from (_decision(rows, places, each, "exact duplicate") for each in exact)

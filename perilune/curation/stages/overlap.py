@@ -22,15 +22,17 @@ class EvaluationFile(Table):
 
 
 class Overlap(Stage):
-    """`[overlap]`: questions of evaluation sets leave, by runs of words that they share (`perilune.curation.overlap`)."""
+    """`[overlap]`: questions of evaluation sets leave, by the runs of words that they share."""
 
     title: ClassVar[str] = "Overlap with evaluation sets"
     sets: dict[str, EvaluationFile] = {}
 
     def off(self) -> str:
+        """Off without evaluation sets."""
         return super().off() or ("" if self.sets else "no evaluation sets are given: name them under [overlap.sets]")
 
     def decide(self, rows: Survivors, tools: Tools) -> Iterator[Decision]:
+        """Removes questions of the evaluation sets."""
         sets = EvaluationSets()
         for name, table in self.sets.items():
             num_questions = sets.add(name, _questions(name, table))

@@ -20,6 +20,7 @@ class Types(Stage):
     open_choices: bool = False
 
     def decide(self, rows: Survivors, tools: Tools) -> Iterator[Decision]:
+        """Removes or opens questions by their type."""
         for row in rows:
             kind = type_of(row.question, row.answer)
             open_one = opened(row.question, row.answer) if self.open_choices and kind == MULTIPLE_CHOICE else None

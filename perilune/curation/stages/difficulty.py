@@ -1,0 +1,96 @@
+"""How hard a question is for a model, measured: the share of its answers that are right (k1.5 §2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, ClassVar
+
+from pydantic import Field
+
+from perilune.curation.sampling import Answers, ModelTable
+from perilune.curation.stages.stage import Stage, Tools
+from perilune.curation.workspace import Decision, Row, Survivors
+from perilune.recipe import GraderTable, PositiveInt, Share
+from perilune.stats import wilson_interval
+
+BATCH = 256  # questions whose answers are graded together
+
+
+class Difficulty(Stage):
+    """`[difficulty]`: labels each question with its pass rate and its interval; questions that are too easy leave."""
+
+    title: ClassVar[str] = "Difficulty"
+    model: ModelTable = ModelTable()
+    graders: list[GraderTable] = []
+    num_answers: PositiveInt = 10
+    label: str = "pass_rate"  # one for each model that a set is measured with
+    max_pass_rate: Share = 1.0  # questions with a higher one leave; at 1, those that are always answered
+    min_pass_rate: Share = 0.0  # questions with a lower one leave
+
+    def off(self) -> str:
+        """Off without a model or graders."""
+        return super().off() or _without(self.model, self.graders, "difficulty")
+
+    def decide(self, rows: Survivors, tools: Tools) -> Iterator[Decision]:
+        """Removes trivial questions; one that got no answer stays, unlabelled, and is named as a failure."""
+        for batch in tools.answered(self.model, rows, self.num_answers, BATCH):
+            for row, answers, num_right, num_graded in judged(batch, self.graders, tools):
+                if not num_graded:
+                    tools.fail(row, answers.failure or "no answer could be graded")
+                    continue
+                yield self._decision(row, num_right, num_graded)
+
+    def _decision(self, row: Row, num_right: int, num_graded: int) -> Decision:
+        rate = num_right / num_graded
+        low, high = wilson_interval(num_right, num_graded)
+        seen = f"{num_right} of {num_graded} answers of {self.model.model} are right"
+        if rate > self.max_pass_rate or rate == self.max_pass_rate == 1:
+            return Decision(row.id, "too easy", seen)
+        if rate < self.min_pass_rate:
+            return Decision(row.id, "too hard", seen)
+        labels = {self.label: f"{rate:.3g}", f"{self.label}_low": f"{low:.3g}", f"{self.label}_high": f"{high:.3g}"}
+        return Decision(row.id, labels={**labels, "difficulty": f"{1 - rate:.3g}"})
+
+
+class Guesses(Stage):
+    """`[guesses]`: a question that a model answers without reasoning is easy to hack, and leaves (k1.5 §2.1)."""
+
+    title: ClassVar[str] = "Easy to hack"
+    model: ModelTable = ModelTable(
+        max_tokens=32,
+        template="{question}\n\nGive the final answer at once, without any reasoning: the answer alone.",
+    )
+    graders: list[GraderTable] = []
+    num_guesses: PositiveInt = 8
+    max_hits: Annotated[int, Field(ge=0)] = 0  # right guesses that a question may have
+
+    def off(self) -> str:
+        """Off without a model or graders."""
+        return super().off() or _without(self.model, self.graders, "guesses")
+
+    def decide(self, rows: Survivors, tools: Tools) -> Iterator[Decision]:
+        """Removes questions with a right guess; one that got no guess stays, and is named as a failure."""
+        for batch in tools.answered(self.model, rows, self.num_guesses, BATCH):
+            for row, answers, num_right, num_graded in judged(batch, self.graders, tools):
+                if not num_graded:
+                    tools.fail(row, answers.failure or "no guess could be graded")
+                elif num_right > self.max_hits:
+                    seen = f"{num_right} of {num_graded} guesses are right: {', '.join(answers.texts)!r:.300}"
+                    yield Decision(row.id, "guessed", seen)
+
+
+def judged(
+    batch: Sequence[tuple[Row, Answers]], graders: Sequence[GraderTable], tools: Tools
+) -> Iterator[tuple[Row, Answers, int, int]]:
+    """Each question with how many of its answers are right, and how many could be graded."""
+    pairs = [(row, text) for row, answers in batch for text in answers.texts]
+    verdicts = iter(tools.right(graders, pairs))
+    for row, answers in batch:
+        found = [next(verdicts) for _ in answers.texts]
+        yield row, answers, sum(each is True for each in found), sum(each is not None for each in found)
+
+
+def _without(model: ModelTable, graders: Sequence[GraderTable], name: str) -> str:
+    if not model.url or not model.model:
+        return f"no model is given: set {name}.model.url and {name}.model.model"
+    return "" if graders else f"no graders are given: name them under [[{name}.graders]]"
