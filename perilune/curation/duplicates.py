@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from perilune.curation.text import numbers, same_text_key, words
+from perilune.curation.text import numbers, same_text_key, without_label, words
 
 NUM_HASHES, NUM_BANDS = 64, 16  # 4 hashes a band: a pair of similarity 0.7 meets in one with probability 0.988
 MAX_COMPARED = 64  # questions of one bucket that a question is compared with, the earliest first
@@ -70,7 +71,7 @@ def content(question: str) -> list[str]:
     >>> content("What is the smallest prime above 10?") == content("Find the least prime above 10.")
     True
     """
-    return [_SYNONYMS.get(word, word) for word in words(question) if word not in _ASKING]
+    return [_SYNONYMS.get(word, word) for word in words(without_label(question)) if word not in _ASKING]
 
 
 def shingles(said: Sequence[str]) -> frozenset[str]:
@@ -87,10 +88,16 @@ def similarity(one: str, other: str) -> float:
     if numbers(one) != numbers(other):
         return 0.0
     a, b = content(one), content(other)
-    if any(word in _DECISIVE or len(word) == 1 for word in set(a) ^ set(b)):
+    if any(word in _DECISIVE or len(word) == 1 for word in _difference(a, b)):
         return 0.0
     both, either = shingles(a) & shingles(b), shingles(a) | shingles(b)
     return len(both) / len(either) if either else 1.0
+
+
+def _difference(one: Sequence[str], other: Sequence[str]) -> set[str]:
+    """Words of which one text has more than the other."""
+    a, b = Counter(one), Counter(other)
+    return {*(a - b), *(b - a)}
 
 
 def exact_duplicates(questions: Iterable[str]) -> Iterator[Duplicate]:

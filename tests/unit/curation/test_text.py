@@ -1,0 +1,149 @@
+"""How questions are compared: what is one question, what is another."""
+
+from __future__ import annotations
+
+import pytest
+
+from perilune.curation.duplicates import SIMILARITY, exact_duplicates, near_duplicates, signatures, similarity
+from perilune.curation.overlap import EvaluationSets
+from perilune.curation.question_types import opened, type_of
+from perilune.curation.text import cleaned, numbers, same_text_key, without_label
+
+CLIPS = (
+    "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. "
+    "How many clips did Natalia sell altogether in April and May?"
+)
+TYPESET = r"What is $2+2$? $\textbf{(A)}\ 3 \qquad \textbf{(B)}\ 4 \qquad \textbf{(C)}\ 5$"
+
+
+@pytest.mark.parametrize(
+    ("text", "rest"),
+    [
+        ("Problem 12: Find x", "Find x"),
+        ("Q3) Find x", "Find x"),
+        ("7. Find x", "Find x"),
+        ("(iv) Find x", "Find x"),
+        ("- Find x", "Find x"),
+        ("3 apples cost 2 euros", "3 apples cost 2 euros"),
+        ("3.5 litres are left", "3.5 litres are left"),
+        ("12", "12"),
+    ],
+)
+def test_a_lists_number_is_no_part_of_a_question(text: str, rest: str) -> None:
+    assert without_label(text) == rest
+
+
+def test_cleaning_keeps_what_is_said_and_is_done_once() -> None:
+    text = "A\u00a0line \r\n\r\n\r\n\r\nwith\x00 a\u200b  tab\tand e\u0301"
+    assert cleaned(text) == "A line\n\nwith a tab and \u00e9"
+    assert cleaned(cleaned(text)) == cleaned(text)
+
+
+@pytest.mark.parametrize("other", ["1) what is 2 + 3", "What  is 2+3 ?", "WHAT IS 2+3?", "Problem 4. What is 2+3?"])
+def test_one_text_has_one_key(other: str) -> None:
+    assert same_text_key(other) == same_text_key("What is 2+3?")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is the smallest prime above 10?", "Find the least prime above 10."),
+        ("Calculate 12 + 5.", "What is 12 + 5?"),
+        ("Tom has 3 apples and buys 4 more. How many apples does he have in total?",
+         "Tom has 3 apples and buys 4 more. How many apples has Tom altogether?"),
+    ],
+)  # fmt: skip
+def test_other_words_for_one_question(one: str, other: str) -> None:
+    assert similarity(one, other) >= SIMILARITY
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("Tom has 3 apples and buys 4 more. How many?", "Tom has 3 apples and buys 5 more. How many?"),
+        ("What is 12 - 5?", "What is 12 + 5?"),
+        ("What is 12 - 5?", "What is 5 - 12?"),
+        ("Find the area of a circle of radius 5", "Find the perimeter of a circle of radius 5"),
+        ("Find the least number above 7 that 3 divides", "Find the greatest number above 7 that 3 divides"),
+        ("How many even digits has 2024?", "How many odd digits has 2024?"),
+        ("Solve x + y = 3 for x", "Solve x + y = 3 for y"),
+    ],
+)
+def test_alike_texts_that_ask_for_other_things(one: str, other: str) -> None:
+    assert similarity(one, other) < SIMILARITY
+
+
+def test_of_duplicates_the_first_stays() -> None:
+    questions = ["What is 2+3?", "Name a prime number above 10", "1. what is 2 +3", "Compute 2+3", "What is 2+4?"]
+    assert [(each.row, each.of) for each in exact_duplicates(questions)] == [(2, 0)]
+    near = near_duplicates(signatures(questions, len(questions)), questions.__getitem__)
+    assert [(each.row, each.of) for each in near] == [(2, 0), (3, 0)]
+
+
+def test_numbers_of_a_list_are_none_of_the_question() -> None:
+    assert numbers("3. Tom has 1,200 coins and 3.5 litres") == ["1,200", "3.5"]
+
+
+@pytest.mark.parametrize(
+    ("question", "set_and_place"),
+    [
+        (CLIPS, ("gsm", 0)),
+        ("Here is one: " + CLIPS.replace("altogether", "in all"), ("gsm", 0)),
+        ("Compute 17 * 3.", ("gsm", 1)),
+        ("Ben sold pins to 51 of his friends in June. How many pins did Ben sell?", None),
+        ("What is 17*4?", None),
+    ],
+)
+def test_questions_of_evaluation_sets(question: str, set_and_place: tuple[str, int] | None) -> None:
+    sets = EvaluationSets()
+    assert sets.add("gsm", [CLIPS, "What is 17*3?"]) == 2
+    found = sets.overlap(question)
+    assert (found and (found.evaluation, found.question)) == set_and_place
+
+
+def test_the_words_of_a_template_are_no_evidence() -> None:
+    template = "How many ways are there to put {} different balls into boxes so that no box at all is empty?"
+    sets = EvaluationSets()
+    sets.add("balls", [template.format(number) for number in range(3, 30)])
+    assert sets.overlap(template.format(70)) is None
+    assert sets.overlap(template.format(7))
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "kind"),
+    [
+        ("What is 3 * 4? (A) 7 (B) 12 (C) 34", "B", "multiple choice"),
+        ("Which of the following is prime?\nA. 4\nB. 5\nC. 6\nD. 8", "B", "multiple choice"),
+        (TYPESET, "B", "multiple choice"),
+        ("Is it true or false that 2 is odd?", "false", "true or false"),
+        ("Is 91 a prime number?", "No", "yes or no"),
+        ("Does the sum of 3 and 4 exceed 5?", "", "yes or no"),
+        ("Prove that the square root of 2 is irrational.", "", "proof"),
+        ("Let n be odd. Show that n^2 is odd.", "", "proof"),
+        ("Let f(x) = x + 1. (a) Find f(2). (b) Find f(3).", "3, 4", "several parts"),
+        ("What is the sum of 1 and 2? What is their product?", "3, 2", "several parts"),
+        ("Points A, B and C lie on a line. Find AB.", "3", "open"),
+        ("A. Smith has 3 books and B. Jones has 4. How many have they?", "7", "open"),
+        ("Is x larger or smaller than y?", "larger", "open"),
+        ("A magician shows that he has 3 cards. How many are red?", "3", "open"),
+        ("If a = 2 and b = 3, find a + b", "5", "open"),
+    ],
+)
+def test_question_types(question: str, answer: str, kind: str) -> None:
+    assert type_of(question, answer) == kind
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "pair"),
+    [
+        ("What is 3 * 4? (A) 7 (B) 12 (C) 34", "B", ("What is 3 * 4?", "12")),
+        ("What is 3 * 4? (A) 7 (B) 12 (C) 34", "(C) 34", ("What is 3 * 4?", "34")),
+        ("What is 3 * 4?\nOptions:\nA) 7\nB) 12\nC) 34", "12", ("What is 3 * 4?", "12")),
+        (TYPESET, "B", ("What is $2+2$?", "4")),
+        ("Which of these is prime? (A) 4 (B) 5 (C) 6", "B", None),
+        ("What is 3 * 4? (A) 7 (B) none of these (C) 34", "B", None),
+        ("What is 3 * 4? (A) 7 (B) 12 (C) 34", "D", None),
+    ],
+)  # fmt: skip
+def test_choices_become_open_questions(question: str, answer: str, pair: tuple[str, str] | None) -> None:
+    assert opened(question, answer) == pair
