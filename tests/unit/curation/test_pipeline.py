@@ -49,12 +49,9 @@ def prompts(folder: Path) -> dict[str, str]:
 
 def test_what_stays_and_why_the_rest_leaves(raw: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    overrides = [
-        f"overlap.sets.exam.path={tmp_path / 'exam.jsonl'}",
-        "types.open_choices=true",
-        "input.labels=['topic']",
-    ]
-    done = CliRunner().invoke(app, ["curate", str(raw), "--out", str(out), *sum((["--set", o] for o in overrides), [])])
+    exam = f"overlap.sets.exam.path={tmp_path / 'exam.jsonl'}"
+    options = ["--set", exam, "--set", "types.open_choices=true", "--set", "input.labels=['topic']"]
+    done = CliRunner().invoke(app, ["curate", str(raw), "--out", str(out), *options])
     assert done.exit_code == 0, done.output
     assert prompts(out) == {"What is 2+3?": "5", "What is 3 * 4?": "12", "How many sides has a hexagon?": "6"}
     report = json.loads((out / "report.json").read_text())
