@@ -14,6 +14,12 @@ from pathlib import Path
 from typing import Any
 
 REPOSITORY = Path(__file__).parent.parent.parent
+# A model with which a run is a matter of seconds, for tests of what happens around it.
+SMALL = [
+    *("--set", "model.create.hidden_size=32"),
+    *("--set", "model.create.intermediate_size=64"),
+    *("--set", "model.create.num_layers=1"),
+]
 PATIENCE_S = 900  # for a machine that is slow and busy; nothing waits so long in earnest
 launched: list[Launched] = []
 

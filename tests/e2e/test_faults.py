@@ -10,17 +10,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.launcher import Launched, command, launch
+from tests.e2e.launcher import SMALL, Launched, command, launch
 
+NUM_ITERATIONS = 6
 QUICK = [
     "recipes/search.toml",
+    *SMALL,
     *("--set", "stages.0.num_steps=60"),
-    *("--set", "trainer.num_iterations=10"),
+    *("--set", f"trainer.num_iterations={NUM_ITERATIONS}"),
     *("--set", "rollout.prompts_per_iteration=16"),
-    *("--set", "evaluation.num_problems=50"),
+    *("--set", "rollout.group_size=4"),
+    *("--set", "evaluation.num_problems=20"),
     *("--rollouts", "1", "--no-view", "--json"),
 ]
-NUM_SAMPLES = 10 * 16 * 8
+NUM_SAMPLES = NUM_ITERATIONS * 16 * 4
 
 
 async def quick_run(home: Path, *arguments: str, **environment: str) -> Launched:
@@ -31,14 +34,14 @@ async def quick_run(home: Path, *arguments: str, **environment: str) -> Launched
 @pytest.mark.parametrize("victim", ["trainer", "master", "nats"])
 async def test_a_killed_service_costs_nothing_but_time(tmp_path: Path, victim: str) -> None:
     launched = await quick_run(tmp_path)
-    await launched.until_version("quick", 3)
+    await launched.until_version("quick", 2)
     if victim == "nats":
         await asyncio.to_thread(subprocess.check_call, ["pkill", "-9", "-f", f"{tmp_path}/services/nats.conf"])
     else:
         launched.kill_9(victim)
     run = await launched.end()
     assert run["state"] == "finished"
-    assert [version["version"] for version in run["versions"]] == list(range(11))
+    assert [version["version"] for version in run["versions"]] == list(range(NUM_ITERATIONS + 1))
     assert run["ledger"]["balanced"]
     assert run["ledger"]["dispatched"] == NUM_SAMPLES == run["ledger"]["trained"]
 
@@ -46,7 +49,7 @@ async def test_a_killed_service_costs_nothing_but_time(tmp_path: Path, victim: s
 @pytest.mark.timeout(1200)
 async def test_ctrl_c_stops_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
     launched = await quick_run(tmp_path)
-    await launched.until_version("quick", 3)
+    await launched.until_version("quick", 2)
     launched.process.send_signal(signal.SIGINT)
     _, err = await asyncio.wait_for(launched.process.communicate(), 60)
     assert launched.process.returncode == 130
@@ -55,7 +58,7 @@ async def test_ctrl_c_stops_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
     resumed = await launch(tmp_path, "run", "resume", "quick", "--no-view", "--json")
     run = await resumed.end()
     assert run["state"] == "finished"
-    assert [version["version"] for version in run["versions"]] == list(range(11))
+    assert [version["version"] for version in run["versions"]] == list(range(NUM_ITERATIONS + 1))
     assert run["ledger"]["balanced"]
     assert run["ledger"]["dispatched"] == NUM_SAMPLES == run["ledger"]["trained"]
 

@@ -10,12 +10,14 @@ import pytest
 
 from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.codec import num_response_tokens, unpack
-from tests.e2e.launcher import launch
+from tests.e2e.launcher import SMALL, launch
 
+NUM_ITERATIONS = 6
 QUICK = [
     "recipes/partial.toml",
+    *SMALL,
     *("--set", "stages.0.num_steps=60"),
-    *("--set", "trainer.num_iterations=8"),
+    *("--set", f"trainer.num_iterations={NUM_ITERATIONS}"),
     *("--set", "rollout.prompts_per_iteration=16"),
     *("--set", "rollout.budget_tokens=6"),
     *("--set", "evaluation.num_problems=20"),
@@ -33,11 +35,11 @@ async def test_a_kill_in_the_middle_of_partial_trajectories_costs_nothing_but_ti
     assert run["state"] == "finished"
     ledger = run["ledger"]
     assert ledger["balanced"]
-    assert ledger["dispatched"] == ledger["trained"] == 8 * 16 * 8
+    assert ledger["dispatched"] == ledger["trained"] == NUM_ITERATIONS * 16 * 8
     assert ledger["in_flight"] == ledger["dead"] == ledger["stale"] == 0
 
     samples = trained_samples(tmp_path / "perilune.db")
-    assert len(samples) == 8 * 16 * 8
+    assert len(samples) == NUM_ITERATIONS * 16 * 8
     # What the trainer says it trained on is what the database holds of these samples.
     batches = Counter[int]()
     for batch, sample in samples:

@@ -57,7 +57,7 @@ async def test_one_trace_follows_a_trajectory_through_every_service(tmp_path: Pa
         )
         await launched.end()
     dispatched = {span.trace_id for service, span in collector.spans if span.name == "dispatch"}
-    assert len(dispatched) == 2 * 16 + 2 * 2 * 50  # groups, and held-out problems in two modes before and after
+    assert len(dispatched) == 2 * 16 + 2 * 2 * 20  # groups, and held-out problems in two modes before and after
     for service in ("perilune-rollout", "perilune-reward"):
         assert dispatched <= {span.trace_id for name, span in collector.spans if name == service}
     trained = [span for service, span in collector.spans if service == "perilune-trainer" and span.name == "train"]
