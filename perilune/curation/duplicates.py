@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ _ASKING = frozenset(
     answer how much many does do did if suppose assume given let us you your can could would will there has have
     had show with then following express simplify write as we need know exactly""".split()
 )
+_FILLERS = re.compile(r"\b(?:in total|altogether|all together|in all)\b")  # behind "how many", where they add nothing
 _SYNONYMS = {
     word: meaning
     for meaning, synonyms in {
@@ -38,7 +40,6 @@ _SYNONYMS = {
         "-": "minus",
         "*": "times multiplied × ·",
         "/": "÷",
-        "total": "altogether sum",
         "mean": "average",
         "remainder": "rest left remaining remain remains",
     }.items()
@@ -52,7 +53,9 @@ _DECISIVE = frozenset(
     decrease decreases increased decreased squared cubed square cube root double triple half third quarter north
     south east west left right up down above below over under true false all none some any only at-least at-most
     inclusive exclusive integer real rational percent remainder hours minutes seconds days weeks years ascending
-    descending row column numerator denominator""".split()
+    descending row column numerator denominator
+    monday tuesday wednesday thursday friday saturday sunday january february march april june july august september
+    october november december second fourth fifth sixth seventh eighth ninth tenth sum""".split()
 )
 
 
@@ -71,7 +74,8 @@ def content(question: str) -> list[str]:
     >>> content("What is the smallest prime above 10?") == content("Find the least prime above 10.")
     True
     """
-    return [_SYNONYMS.get(word, word) for word in words(without_label(question)) if word not in _ASKING]
+    said = words(_FILLERS.sub(" ", without_label(question).casefold()))
+    return [_SYNONYMS.get(word, word) for word in said if word not in _ASKING]
 
 
 def shingles(said: Sequence[str]) -> frozenset[str]:

@@ -1,8 +1,10 @@
 """Questions that evaluation sets hold as well: runs of words (n-grams of 8 and 13, as the field uses them) in common.
 
-A question is contaminated if it is a question of an evaluation set in its words, if they share a run of 13 words, or if
-at least half of its runs of 8 words occur in one evaluation question. The text of a template, which many questions of
-one evaluation set share, is no evidence: runs that occur in more than MAX_SHARED of them are left out.
+A question is contaminated if it is a question of an evaluation set in its words, if they share a run of 13 words and
+half of the numbers, or if at least half of its runs of 8 words occur in one evaluation question with all of its
+numbers. A template filled with other numbers is another question. The text of a template, which many questions of one
+evaluation set share, is no evidence: runs that occur in more than MAX_SHARED of them, or of the questions that are
+asked for, are left out.
 """
 
 from __future__ import annotations
@@ -35,10 +37,14 @@ class EvaluationSets:
     _texts: dict[str, tuple[str, int]] = field(default_factory=dict)
     _long: dict[int, tuple[str, int]] = field(default_factory=dict)
     _short: dict[int, tuple[str, int]] = field(default_factory=dict)
+    _numbers: dict[tuple[str, int], Counter[str]] = field(default_factory=dict)
 
     def add(self, name: str, questions: Iterable[str]) -> int:
         """Takes the questions of one set; gives their number."""
-        said = [words(question) for question in questions]
+        said = []
+        for place, question in enumerate(questions):
+            said.append(words(question))
+            self._numbers[name, place] = Counter(numbers(question))
         for size, found in ((LONG, self._long), (SHORT, self._short)):
             shared = Counter(run for each in said for run in set(_runs(each, size)))
             for place, each in enumerate(said):
@@ -47,23 +53,41 @@ class EvaluationSets:
             self._texts[_key(" ".join(each))] = (name, place)
         return len(said)
 
+    def leave_out_templates(self, questions: Iterable[str]) -> None:
+        """Leaves out runs that many of the questions to be asked for share: the text of their own templates."""
+        shared: Counter[int] = Counter()
+        for question in questions:
+            said = words(question)
+            shared.update({run for run in _runs(said, LONG) if run in self._long})
+            shared.update({run for run in _runs(said, SHORT) if run in self._short})
+        for run, number in shared.items():
+            if number > MAX_SHARED:
+                self._long.pop(run, None)
+                self._short.pop(run, None)
+
     def overlap(self, question: str) -> Overlap | None:
         """What a question shares with an evaluation set; None if it is clean."""
         said = words(question)
         if found := self._texts.get(_key(question)):
             return Overlap(*found, evidence=" ".join(said))
+        given = Counter(numbers(question))
         for start, run in enumerate(_runs(said, LONG)):
-            if found := self._long.get(run):
+            if (found := self._long.get(run)) and self._share_of_numbers(found, given) >= SHORT_SHARE:
                 return Overlap(*found, evidence=" ".join(said[start : start + LONG]))
-        return self._half_shared(said)
+        return self._half_shared(said, given)
 
-    def _half_shared(self, said: list[str]) -> Overlap | None:
+    def _share_of_numbers(self, place: tuple[str, int], given: Counter[str]) -> float:
+        """The share of an evaluation question's numbers that a question has too; 1 if it has none."""
+        asked = self._numbers[place]
+        return (asked & given).total() / asked.total() if asked else 1.0
+
+    def _half_shared(self, said: list[str], given: Counter[str]) -> Overlap | None:
         runs = list(_runs(said, SHORT))
         places = Counter(self._short[run] for run in runs if run in self._short)
         if not places:
             return None
         most, num_shared = places.most_common(1)[0]
-        if num_shared < SHORT_SHARE * len(runs):
+        if num_shared < SHORT_SHARE * len(runs) or self._share_of_numbers(most, given) < 1:
             return None
         first = next(start for start, run in enumerate(runs) if self._short.get(run) == most)
         return Overlap(*most, evidence=" ".join(said[first : first + SHORT]))

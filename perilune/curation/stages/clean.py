@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -9,6 +10,15 @@ from perilune.curation.stages.stage import Stage, Tools
 from perilune.curation.text import cleaned
 from perilune.curation.workspace import Decision, Survivors
 from perilune.recipe import PositiveInt
+
+# What stands where an answer should, in sets that were taken from books and pages.
+_PLACEHOLDER = re.compile(
+    r"(?:see (?:the )?(?:text|solution|proof|figure|above|below|explanation|attached|book|notes|answer key)s?"
+    r"|n/?a|none given|no (?:answer|solution given)|not (?:given|available|applicable|provided)|unknown|tb[ad]|todo"
+    r"|(?:the )?(?:answers?|results?) (?:may |will )?var(?:y|ies)|(?:it is )?left to the reader|as (?:above|shown)"
+    r"|(?:the )?(?:figure|proof|diagram|graph)|omitted|nan|null|undefined answer|[?.\-–—_*]+)\.?",
+    re.IGNORECASE,
+)
 
 
 class Clean(Stage):
@@ -29,7 +39,7 @@ class Clean(Stage):
                 yield Decision(row.id, question=question, answer=answer)
 
     def _broken(self, question: str, answer: str) -> str:
-        if not answer:
+        if not answer or _PLACEHOLDER.fullmatch(answer):
             return "no answer"
         if len(question.split()) < self.min_words:
             return "too short"

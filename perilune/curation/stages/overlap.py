@@ -37,6 +37,7 @@ class Overlap(Stage):
         for name, table in self.sets.items():
             num_questions = sets.add(name, _questions(name, table))
             tools.notify(f"overlap: {num_questions:,} questions of {name}")
+        sets.leave_out_templates(row.question for row in rows)
         for row in rows:
             if found := sets.overlap(row.question):
                 yield Decision(row.id, f"in {found.evaluation}", f"question {found.question}: … {found.evidence} …")

@@ -78,6 +78,18 @@ def test_a_finished_stage_is_not_done_again_and_a_changed_one_is(raw: Path, tmp_
     assert "Is 7 prime?" in prompts(tmp_path / "out")
 
 
+@pytest.mark.parametrize("answer", ["see solution", "N/A", "-", "Answers may vary.", "left to the reader"])
+def test_a_placeholder_is_no_answer(answer: str, tmp_path: Path) -> None:
+    raw = tmp_path / "raw.jsonl"
+    rows = [
+        {"question": "What is it then?", "answer": answer},
+        {"question": "Which fruit is it?", "answer": "a figure"},
+    ]
+    raw.write_text("\n".join(map(json.dumps, rows)))
+    curate(read_plan(raw, []), tmp_path / "out", lambda _: None)
+    assert prompts(tmp_path / "out") == {"Which fruit is it?": "a figure"}
+
+
 def test_what_is_wrong_is_named(raw: Path, tmp_path: Path) -> None:
     with pytest.raises(InvalidInputError, match=r"types\.exclud"):
         read_plan(raw, ["types.exclud=['proof']"])

@@ -109,6 +109,17 @@ def test_the_words_of_a_template_are_no_evidence() -> None:
     assert sets.overlap(template.format(7))
 
 
+def test_the_words_of_a_raw_sets_own_template_are_no_evidence() -> None:
+    sets = EvaluationSets()
+    template = "Now here is your task for today: count all the legs in total of {} dogs and {} hens that are there"
+    sets.add("legs", [template.format(3, 4)])
+    asked = [template.format(number, 4) for number in range(5, 25)]
+    assert sets.overlap(asked[0])
+    sets.leave_out_templates([*asked, template.format(3, 4)])
+    assert sets.overlap(asked[0]) is None
+    assert sets.overlap(template.format(3, 4))
+
+
 @pytest.mark.parametrize(
     ("question", "answer", "kind"),
     [
