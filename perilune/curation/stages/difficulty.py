@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar
 
@@ -26,6 +28,8 @@ class Difficulty(Stage):
     label: str = "pass_rate"  # one for each model that a set is measured with
     max_pass_rate: Share = 1.0  # questions with a higher one leave; at 1, those that are always answered
     min_pass_rate: Share = 0.0  # questions with a lower one leave
+    # A reference that no answer agrees with, while this share of them agrees on another answer, is disputed and leaves.
+    dispute_share: Share = 0.7
 
     def off(self) -> str:
         """Off without a model or graders."""
@@ -38,7 +42,16 @@ class Difficulty(Stage):
                 if not num_graded:
                     tools.fail(row, answers.failure or "no answer could be graded")
                     continue
-                yield self._decision(row, num_right, num_graded)
+                disputed = None if num_right else self._disputed(row, answers.texts)
+                yield disputed or self._decision(row, num_right, num_graded)
+
+    def _disputed(self, row: Row, texts: Sequence[str]) -> Decision | None:
+        """The decision against a reference that a model's answers contradict with one voice; None without such."""
+        most, number = Counter(final_answer(text) for text in texts).most_common(1)[0]
+        if not most or number < max(2, self.dispute_share * len(texts)):
+            return None
+        seen = f"{number} of {len(texts)} answers of {self.model.model} are {most!r:.100}, not {row.answer!r:.100}"
+        return Decision(row.id, "reference disputed", seen)
 
     def _decision(self, row: Row, num_right: int, num_graded: int) -> Decision:
         rate = num_right / num_graded
@@ -77,6 +90,17 @@ class Guesses(Stage):
                 elif num_right > self.max_hits:
                     seen = f"{num_right} of {num_graded} guesses are right: {', '.join(answers.texts)!r:.300}"
                     yield Decision(row.id, "guessed", seen)
+
+
+def final_answer(text: str) -> str:
+    """What a response ends in, to count how many agree: its last box, else its last number, else its last line.
+
+    >>> final_answer("so \\\\boxed{3} or \\\\boxed{4}"), final_answer("It is 12 or 15."), final_answer("It is\\nParis. ")
+    ('4', '15', 'paris')
+    """
+    boxes = re.findall(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", text)
+    found = boxes or re.findall(r"-?\d+(?:[.,]\d+)*(?:/\d+)?", text) or text.strip().splitlines() or [""]
+    return found[-1].strip(" .$").casefold()
 
 
 def judged(

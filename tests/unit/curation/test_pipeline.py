@@ -117,11 +117,13 @@ class Endpoint:
 
     def reply(self, body: dict[str, Any]) -> tuple[int, str]:
         question = body["messages"][-1]["content"]
+        if "hexagon" in question:
+            return 200, f"after step {body['seed'] % 9}: \\boxed{{8}}"
         with self._lock:
             self.asked[question] += 1
             if self.share_away and sum(self.asked.values()) % self.share_away == 0:
                 return 503, "busy"
-        return 200, "\\boxed{5}" if "2+3" in question else "nonsense"
+        return 200, "\\boxed{5}" if "2+3" in question else f"perhaps {body['seed']}"
 
 
 @contextlib.contextmanager
@@ -173,7 +175,7 @@ async def test_difficulty_and_guesses_ask_a_model_once(raw: Path, tmp_path: Path
             plan.write_text(PLAN.format(raw=raw, url=url, guesses="false"))
             report = await asyncio.to_thread(curate, read_plan(plan, []), tmp_path / "out", lambda _: None, address)
             stages = {stage["name"]: stage for stage in report["stages"]}
-            assert stages["difficulty"]["reasons"] == {"too easy": 1}
+            assert stages["difficulty"]["reasons"] == {"too easy": 1, "reference disputed": 1}
             assert stages["difficulty"]["failures"] == []
             rows = list(map(json.loads, (tmp_path / "out" / "prompts.jsonl").read_text().splitlines()))
             assert {row["pass_rate"] for row in rows} == {"0"}
