@@ -88,7 +88,7 @@ class Guesses(Stage):
                 if not num_graded:
                     tools.fail(row, answers.failure or "no guess could be graded")
                 elif num_right > self.max_hits:
-                    seen = f"{num_right} of {num_graded} guesses are right: {', '.join(answers.texts)!r:.300}"
+                    seen = f"{num_right} of {num_graded} guesses are right: {answers.texts!r:.300}"
                     yield Decision(row.id, "guessed", seen)
 
 
