@@ -93,9 +93,9 @@ class Guesses(Stage):
 
 
 def final_answer(text: str) -> str:
-    """What a response ends in, to count how many agree: its last box, else its last number, else its last line.
+    """The end of a response, to count how many agree: its last box, else its last number, else its last line.
 
-    >>> final_answer("so \\\\boxed{3} or \\\\boxed{4}"), final_answer("It is 12 or 15."), final_answer("It is\\nParis. ")
+    >>> final_answer("\\\\boxed{3} or \\\\boxed{4}"), final_answer("It is 12 or 15."), final_answer("It is\\nParis. ")
     ('4', '15', 'paris')
     """
     boxes = re.findall(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", text)
