@@ -28,8 +28,10 @@ from perilune.errors import (
     StateError,
     UnavailableError,
 )
+from perilune.local.cards import load_here
 from perilune.local.cluster import LocalCluster, local_cluster
 from perilune.local.home import master_of
+from perilune.models.device import has_driver
 from perilune.recipe import Recipe, check_recipe, load_recipe, read_stored_recipe
 from perilune.recipe.needs import needs
 from perilune.recipe.preflight import check_here
@@ -76,7 +78,7 @@ def submit(recipe: Recipe, run_id: str, target: RunTarget, screen: Screen) -> in
     async def begin(client: AsyncRunClient) -> Run:
         return await client.submit(recipe, run_id)
 
-    return _see_through(begin, target, screen)
+    return _see_through(begin, target, screen, recipe)
 
 
 def resume(run_id: str, target: RunTarget, screen: Screen, num_iterations: int = 0) -> int:
@@ -88,7 +90,10 @@ def resume(run_id: str, target: RunTarget, screen: Screen, num_iterations: int =
     async def begin(client: AsyncRunClient) -> Run:
         return await client.resume(run_id, num_iterations)
 
-    return _see_through(begin, replace(target, master=target.master or master_of(target.home)), screen)
+    target = replace(target, master=target.master or master_of(target.home))
+    is_asked = target.master is None and has_driver()  # what it computes with decides about cards alone
+    recipe = read_stored_recipe(asyncio.run(_get(run_id, target)).recipe_json) if is_asked else None
+    return _see_through(begin, target, screen, recipe)
 
 
 def iterations_in(overrides: Sequence[str]) -> int:
@@ -171,12 +176,14 @@ class Interrupts:
             self._main.cancel()
 
 
-def _see_through(begin: Callable[[AsyncRunClient], Awaitable[Run]], target: RunTarget, screen: Screen) -> int:
+def _see_through(
+    begin: Callable[[AsyncRunClient], Awaitable[Run]], target: RunTarget, screen: Screen, recipe: Recipe | None
+) -> int:
     started: list[Interrupts] = []
 
     async def work() -> Report:
         started.append(Interrupts())
-        return await _follow_from(begin, target, screen, started[0])
+        return await _follow_from(begin, target, screen, started[0], recipe)
 
     try:
         report = asyncio.run(work())
@@ -192,7 +199,11 @@ def _see_through(begin: Callable[[AsyncRunClient], Awaitable[Run]], target: RunT
 
 
 async def _follow_from(
-    begin: Callable[[AsyncRunClient], Awaitable[Run]], target: RunTarget, screen: Screen, interrupts: Interrupts
+    begin: Callable[[AsyncRunClient], Awaitable[Run]],
+    target: RunTarget,
+    screen: Screen,
+    interrupts: Interrupts,
+    recipe: Recipe | None,
 ) -> Report:
     view = RunView()
 
@@ -212,10 +223,13 @@ async def _follow_from(
             target.num_trainer_ranks,
             target.page,
             needs=None,
+            load=load_here(recipe) if recipe else None,
         ) as cluster,
         AsyncRunClient(cluster.master_address, credentials=local_credentials()) as client,
     ):
         interrupts.cluster = cluster
+        for line in cluster.cards.lines:
+            screen.console.print(line, style="dim", soft_wrap=True, markup=False)
         screen.console.print(f"watch it in a browser: {cluster.page}", style="dim", soft_wrap=True)
 
         async def begin_here(client: AsyncRunClient) -> Run:

@@ -12,8 +12,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import os
+import shutil
 import signal
 import sys
 import time
@@ -25,8 +27,10 @@ from perilune.errors import (
     InvalidInputError,
     PeriluneError,
     SettingsError,
+    StateError,
     UnavailableError,
 )
+from perilune.local.cards import TURNS, CardPlan, Wanted, ask_machine, plan_cards
 from perilune.local.children import KEEP_FREED_MEMORY, Child, complaint, ending_with_parent, log_tail, threads_of
 from perilune.local.home import (
     LOOPBACK,
@@ -50,6 +54,7 @@ from perilune.local.supervision import (
     reason_to_give_up,
     restart_notice,
 )
+from perilune.models.memory import Load
 from perilune.recipe.needs import Needs, is_address
 
 T = TypeVar("T")
@@ -75,11 +80,12 @@ class LocalCluster:
         home: Path,
         lock: int,
         page: str,
-        num_rollouts: int,
+        cards: CardPlan,
         num_rewards: int,
         notify: Callable[[str], None],
         num_trainer_ranks: int = 1,
     ):
+        num_rollouts = cards.num_rollouts
         nats_port, master_port, sandbox_port = free_ports(3)
         elsewhere = os.environ.get("PERILUNE_SANDBOX_ADDRESS")
         self.home = home
@@ -87,6 +93,8 @@ class LocalCluster:
         self.master_address = f"{LOOPBACK}:{master_port}"
         self.sandbox_address = elsewhere or f"{LOOPBACK}:{sandbox_port}"
         self.page = page_url(page)
+        self.cards = cards
+        self._turns = turns_folder(home) if cards.takes_turns else None
         self._lock = lock
         self._notify = notify
         self._root = services_root()
@@ -106,6 +114,10 @@ class LocalCluster:
             *(self._service("rollout", f"rollout-{i}", num_rollouts) for i in range(1, num_rollouts + 1)),
             *self._rewards,
         ]
+        for child in self._workers:
+            child.env |= cards.env.get(child.name, {})
+            if self._turns and child not in self._rewards:
+                child.env[TURNS] = str(self._turns)
         self._plugins: list[Child] = []
         self._sandbox = self._service("sandbox", "sandbox", num_rollouts, self.sandbox_address)
         self._starts_sandbox = not elsewhere
@@ -137,6 +149,8 @@ class LocalCluster:
         """Starts everything, but what `provide` does only if it is known what runs need. Returns when the master
         answers, while workers may still be loading.
         """
+        if self._turns:
+            make_turns_folder(self._turns)
         self._supervise(self._nats)
         await self.run(_until_listening(self.nats_url.rpartition(":")[2], NATS_PATIENCE_S))
         for child in [self._master, *self._workers]:
@@ -181,6 +195,8 @@ class LocalCluster:
             _, late = await asyncio.wait(tasks, timeout=STOP_PATIENCE_S) if tasks else (set(), set())
             self._signal(list(late), signal.SIGKILL)
             await asyncio.gather(*tasks, return_exceptions=True)
+        if self._turns:
+            shutil.rmtree(self._turns, ignore_errors=True)  # versions lie there, in memory
 
     def kill(self) -> None:
         """Ends every child at once, without asking. What is committed is safe; `stop` is still to be awaited."""
@@ -301,6 +317,18 @@ class LocalCluster:
             await asyncio.sleep(0.05)
 
 
+def turns_folder(home: Path) -> Path:
+    """The folder in shared memory by which a home's trainer and engine take turns."""
+    return Path("/dev/shm") / f"perilune-{hashlib.sha256(str(home).encode()).hexdigest()[:16]}"
+
+
+def make_turns_folder(folder: Path) -> None:
+    """Makes the folder for this user alone. StateError if another user has made one of that name."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if folder.lstat().st_uid != os.getuid():
+        raise StateError(f"{folder} belongs to another user; set {TURNS} to a folder in shared memory of your own")
+
+
 def plugins_of_user() -> dict[str, str]:
     """PERILUNE_PLUGINS, name to address. InvalidInputError if it is no such table."""
     text = os.environ.get("PERILUNE_PLUGINS", "{}")
@@ -322,28 +350,33 @@ async def local_cluster(
     num_trainer_ranks: int = 1,
     page: str | None = None,
     needs: Needs | None = NOTHING_MORE,
+    load: Load | None = None,
 ) -> AsyncIterator[LocalCluster]:
     """Runs NATS, a master, a trainer, rollout and reward workers on this machine for as long as the context is open.
 
     Args:
         home: the folder for runs, logs, the database and the bus's store; made if need be.
-        num_rollouts: rollout workers; one for each of the first two cores, if not given.
+        num_rollouts: rollout workers; if not given, one for each card that the trainer leaves, or without cards one
+            for each of the first two cores.
         num_rewards: reward workers.
         notify: told in a sentence when a child died and is started again.
         num_trainer_ranks: processes that the policy is sharded over.
         page: host and port of the web page; port 7080 of the loopback interface, or a free one, if not given.
         needs: what the runs need beside; None if that is not known yet: reward workers then wait for `provide`.
+        load: what the run computes with, for the memory of cards; None if that is not known.
 
     Raises:
         StateError: another cluster works in this home.
         MissingDependencyError: no nats-server, or no services.
         InvalidInputError: the page's address cannot be used.
+        SettingsError: more ranks than cards, or no card where PERILUNE_DEVICE wants one.
         InvalidInputError, UnavailableError: a service does not come up; the message ends with its log.
     """
     home = home.resolve()
     with exclusive_home(home) as lock, page_address(page) as address:
-        num_rollouts = num_rollouts or min(2, num_cores())
-        cluster = LocalCluster(home, lock, address, num_rollouts, num_rewards, notify, num_trainer_ranks)
+        wanted = Wanted.of_environment(os.environ, num_trainer_ranks, num_rollouts)
+        cards = plan_cards(await asyncio.to_thread(ask_machine), wanted, load, min(2, num_cores()))
+        cluster = LocalCluster(home, lock, address, cards, num_rewards, notify, num_trainer_ranks)
         try:
             await cluster.start(needs)
             yield cluster

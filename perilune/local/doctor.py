@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from pathlib import Path
@@ -24,9 +25,13 @@ from perilune.cli.facts import clock_time
 from perilune.cli.masters import local_credentials
 from perilune.client import AsyncSandboxClient, RunClient
 from perilune.errors import MissingDependencyError, PeriluneError
+from perilune.local.cards import Wanted, ask_machine, load_of, plan_cards
 from perilune.local.home import find_nats_server, free_ports, num_cores, services_root
 from perilune.local.short_lived import own_sandbox
+from perilune.models.device import Card, Machine
+from perilune.models.memory import Load, largest_model, largest_row
 from perilune.policies import shown_version
+from perilune.recipe import Recipe
 from perilune.recipe.needs import needs
 from perilune.recipe.preflight import examined
 
@@ -70,6 +75,7 @@ def examine(home: Path, recipe: Path | None = None) -> list[Finding]:
         *_bus(),
         *_machine(home),
         *_gpu(),
+        *_placement(ask_machine(), os.environ, wanted),
         *_sandbox(needed=wanted is not None and needs(wanted).sandbox),
         *_engines(),
         *_tools(),
@@ -230,6 +236,29 @@ def _gpu() -> Iterator[Finding]:
         else "none is needed without a card"
     )
     yield Finding("gpu", "torch's build", bool(usable), detail, remedy, needed=False)
+
+
+def _placement(machine: Machine, environ: Mapping[str, str], recipe: Recipe | None) -> Iterator[Finding]:
+    """What `perilune train` would run where, by its own plan, and the largest model and row that fit (estimates)."""
+    load = load_of(recipe) if recipe else None
+    try:
+        plan = plan_cards(machine, Wanted.of_environment(environ), load, min(2, num_cores()))
+    except PeriluneError as error:
+        yield Finding("gpu", "what runs where", False, str(error), "change the variable, or unset it")
+        return
+    yield Finding("gpu", "what runs where", True, "; ".join(plan.lines))
+    if machine.cards and plan.env:
+        yield Finding("gpu", "largest that fits", True, "; ".join(_largest(machine.cards, load)))
+
+
+def _largest(cards: Sequence[Card], load: Load | None) -> Iterator[str]:
+    """The largest model for each card, and the longest row of a recipe's model."""
+    for card in cards:
+        num_parameters = max(0, largest_model(card.free_bytes)) / 1e9
+        yield f"cuda:{card.index} trains about {num_parameters:.1f} billion parameters in bf16 with AdamW (estimate)"
+        if load:
+            row = largest_row(load, card.free_bytes)
+            yield f"of this recipe's model rows of about {row:,} tokens, which is trainer.microbatch_tokens (estimate)"
 
 
 def _sandbox(*, needed: bool) -> Iterator[Finding]:

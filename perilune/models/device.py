@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator
@@ -96,6 +97,11 @@ def _checked(text: str) -> str:
 
 
 DeviceSetting = Annotated[str, AfterValidator(_checked)]
+
+
+def has_driver() -> bool:
+    """Whether NVIDIA's driver is loaded: its control device is there, as it is in containers that are given cards."""
+    return Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()  # the latter: Windows' subsystem for Linux
 
 
 def why_no_card(machine: Machine) -> str:

@@ -6,11 +6,10 @@ import ctypes
 import json
 import warnings
 from dataclasses import asdict
-from pathlib import Path
 
 import torch
 
-from perilune.models.device import Card, Device, Machine, choose_device, parse_device
+from perilune.models.device import Card, Device, Machine, choose_device, has_driver, parse_device
 
 
 def this_machine() -> Machine:
@@ -24,11 +23,6 @@ def this_machine() -> Machine:
     except RuntimeError as failed:  # torch has no class of its own for what CUDA answers
         cards, error = (), str(failed).strip().splitlines()[0]
     return Machine(cards, has_driver(), torch.version.cuda, error)
-
-
-def has_driver() -> bool:
-    """Whether NVIDIA's driver is loaded: its control device is there, as it is in containers that are given cards."""
-    return Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()  # the latter: Windows' subsystem for Linux
 
 
 def find_device(wanted: str) -> Device:

@@ -26,6 +26,16 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json",
 WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "model*.bin")
 GGUF_STRING, GGUF_LIST = 8, 9
 GGUF_SIZES = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a value, by its kind
+GGUF_KEYS = {  # by their ends, and what config.json calls them
+    ".context_length": "max_position_embeddings",
+    ".block_count": "num_hidden_layers",
+    ".embedding_length": "hidden_size",
+    ".feed_forward_length": "intermediate_size",
+    ".attention.head_count": "num_attention_heads",
+    ".attention.head_count_kv": "num_key_value_heads",
+    ".attention.key_length": "head_dim",
+    "tokenizer.ggml.tokens": "vocab_size",
+}
 # What configurations call the number of positions.
 CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "seq_length")
 
@@ -79,11 +89,16 @@ def context_of(recipe: Recipe) -> int | None:
 
 
 def _context_of_path(path: str) -> int | None:
+    return _context_of_config(config_of_path(path))
+
+
+def config_of_path(path: str) -> dict[str, Any]:
+    """A model's configuration, with the keys of config.json also where it is a GGUF file. Errors as of `_config`."""
     if not path.startswith(PACKAGE_PREFIX):
-        return _context_of_config(_config(path))
+        return _config(path)
     file = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
     try:
-        return _context_of_gguf(file)
+        return _config_of_gguf(file)
     except (OSError, struct.error, KeyError) as error:
         raise NotFoundError(f"{file} cannot be read: {error}") from error
 
@@ -148,23 +163,28 @@ def _context_of_config(config: dict[str, Any]) -> int | None:
     return next((table[key] for key in CONTEXT_KEYS if isinstance(table.get(key), int)), None)
 
 
-def _context_of_gguf(file: Path) -> int | None:
-    """The positions of a GGUF file's model. Its library would read all of the file, which takes seconds."""
+def _config_of_gguf(file: Path) -> dict[str, int]:
+    """The sizes of a GGUF file's model. Its library would read all of the file, which takes seconds."""
+    found: dict[str, int] = {}
     with file.open("rb") as stream:
         magic, _, _, num_keys = struct.unpack("<4sIQQ", stream.read(24))
         for _ in range(num_keys if magic == b"GGUF" else 0):
-            key = stream.read(_number(stream, 8))
-            kind = _number(stream, 4)
-            if key.endswith(b".context_length"):
-                return _number(stream, GGUF_SIZES[kind])
-            if kind == GGUF_LIST:
-                kind, count = _number(stream, 4), _number(stream, 8)
-            else:
-                count = 1
-            for _ in range(count if kind == GGUF_STRING else 0):
-                stream.seek(_number(stream, 8), 1)
-            stream.seek(0 if kind == GGUF_STRING else count * GGUF_SIZES[kind], 1)
-    return None
+            key, value = stream.read(_number(stream, 8)).decode(), _gguf_value(stream)
+            found |= {name: value for ending, name in GGUF_KEYS.items() if key.endswith(ending)}
+    return found
+
+
+def _gguf_value(stream: BinaryIO) -> int:
+    """Reads past a value of a GGUF file's header: what it is if it is a number, how many they are if it is a list."""
+    kind = _number(stream, 4)
+    if kind not in (GGUF_STRING, GGUF_LIST):
+        return _number(stream, GGUF_SIZES[kind])
+    is_list = kind == GGUF_LIST
+    kind, count = (_number(stream, 4), _number(stream, 8)) if is_list else (kind, 1)
+    for _ in range(count if kind == GGUF_STRING else 0):
+        stream.seek(_number(stream, 8), 1)
+    stream.seek(0 if kind == GGUF_STRING else count * GGUF_SIZES[kind], 1)
+    return count
 
 
 def _number(stream: BinaryIO, num_bytes: int) -> int:
