@@ -83,20 +83,20 @@ async def score(
     """
     standing = standing or [None] * len(choices)
     if len(choices) == 1 and standing[0] is None:  # without the price of a task
-        return _total([await _ask_until(deadline, sample, choices[0], processes)])
+        return total([await _ask_until(deadline, sample, choices[0], processes)])
     asked = {
         index: asyncio.create_task(_ask_until(deadline, sample, choice, processes))
         for index, choice in enumerate(choices)
         if standing[index] is None
     }
     try:
-        return _total([part if part is not None else await asked[i] for i, part in enumerate(standing)])
+        return total([part if part is not None else await asked[i] for i, part in enumerate(standing)])
     finally:
         for task in asked.values():
             task.cancel()
 
 
-def _total(components: Sequence[Component]) -> Score:
+def total(components: Sequence[Component]) -> Score:
     """The weighted sum. If a component failed there is none, and the first failure is the status."""
     failed = [component.status for component in components if component.status != SCORE_STATUS_OK]
     if failed:

@@ -123,6 +123,7 @@ async def test_what_was_under_way_in_a_home_without_a_master_is_interrupted(tmp_
 async def test_a_reader_brings_an_older_database_up_to_date(tmp_path: Path) -> None:
     await make_home(tmp_path, old=GOOD)
     change(tmp_path, "ALTER TABLE runs DROP COLUMN prompts")
+    change(tmp_path, "DROP TABLE stage_steps")
     change(tmp_path, "UPDATE alembic_version SET version_num = '0004'")
     async with reader_of(tmp_path) as reader:
         assert (await reader.run("old")).num_iterations == 2

@@ -34,7 +34,7 @@ NDJSON = "application/x-ndjson"
 TIMEOUT_HEADER = "connect-timeout-ms"
 LARGE_BODY_BYTES = 64 << 10
 
-_answered = meter.create_counter("perilune.runtime.http.answered", description="HTTP calls, by method and gRPC code")
+_answered = meter.create_counter("perilune.http.answered", description="HTTP calls, by method and gRPC code")
 
 
 @dataclass(frozen=True)
