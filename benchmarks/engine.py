@@ -43,7 +43,7 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.recipe import EngineBase, TorchEngineTable
 from perilune.weights import RawTensor, manifest_of
 from services.rollout.engines import make_engine
-from services.rollout.engines.base import EngineSpec, Generated, Sample, Sampling
+from services.rollout.engines.base import EngineSpec, Generated, SampleRequest, Sampling
 
 KV_CACHE_BYTES = 4 << 30
 GROUP = 8  # samples that share a prompt
@@ -102,7 +102,7 @@ class Ours:
         self._all_there.clear()
         self.engine.submit(
             [
-                Sample(str(index), np.array(prompt, dtype=np.int32), length, Sampling(), seed=0, index=index)
+                SampleRequest(str(index), np.array(prompt, dtype=np.int32), length, Sampling(), seed=0, index=index)
                 for index, (prompt, length) in enumerate(zip(work.prompts, work.lengths, strict=True))
             ]
         )

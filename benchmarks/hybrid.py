@@ -65,7 +65,7 @@ def engine(folder: Path) -> None:
     from perilune.runtime.device_lock import DeviceLock
     from perilune.weights.receiver import StagedVersion
     from perilune.weights.shared_memory import SharedVersions
-    from services.rollout.engines.base import EngineSpec, Generated, Sample, Sampling, Span
+    from services.rollout.engines.base import EngineSpec, Generated, SampleRequest, Sampling, Span
     from services.rollout.engines.hybrid_engine import HybridEngine
 
     versions = SharedVersions.of(folder, "benchmark")
@@ -96,7 +96,7 @@ def engine(folder: Path) -> None:
     served = staged.manifest.version.number
     prompt = np.arange(1, 65, dtype=np.int32)
     taking_turns.submit(
-        [Sample(f"s{i}", prompt, MAX_TOKENS, Sampling(), i, i, watch=watch) for i in range(NUM_SAMPLES)]
+        [SampleRequest(f"s{i}", prompt, MAX_TOKENS, Sampling(), i, i, watch=watch) for i in range(NUM_SAMPLES)]
     )
     while True:
         drawn.wait()

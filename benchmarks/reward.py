@@ -33,7 +33,7 @@ from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, GraderChoice
 from services.reward.answer_extraction import committed, is_prose
 from services.reward.equality.symbolic import symbolic_equal  # noqa: F401 imported before the clock runs
 from services.reward.graders import find_grader
-from services.reward.graders.grader import Sample
+from services.reward.graders.grader import GradingSample
 from services.reward.processes import Processes
 from services.reward.scoring import read_choices, score
 
@@ -70,7 +70,7 @@ class Result:
 
 def perilune(reference: str, response: str) -> bool | None:
     grader = find_grader("math")
-    sample, options = Sample("", reference, response), grader.read_options({})
+    sample, options = GradingSample("", reference, response), grader.read_options({})
     verdict = grader.grade(sample, options)
     if verdict is None:
         assert grader.work
@@ -195,10 +195,10 @@ async def ours_unanswered(responses: Sequence[str]) -> tuple[int, int, float]:
     choices = read_choices([GraderChoice(name="math")])
     longest, late, right = 0.0, 0, 0
     with Processes(num_processes=1, timeout_s=2.0, memory_bytes=1 << 30) as processes:
-        await score(Sample("", "1", "\\boxed{\\int_0^1 1 dx}"), choices, processes)  # the pool starts
+        await score(GradingSample("", "1", "\\boxed{\\int_0^1 1 dx}"), choices, processes)  # the pool starts
         for response in responses:
             start = time.perf_counter()
-            found = await score(Sample("", HOSTILE_REFERENCE, response), choices, processes)
+            found = await score(GradingSample("", HOSTILE_REFERENCE, response), choices, processes)
             took = time.perf_counter() - start
             longest, late = max(longest, took), late + (took > DEADLINE_S)
             right += found.status == SCORE_STATUS_OK and found.value == 1.0

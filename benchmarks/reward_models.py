@@ -37,7 +37,7 @@ from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, GraderChoice
 from perilune.grading.labelled_answers import Agreement, LabelledAnswer, agreement
 from perilune.grading.plugin import start_grader
 from perilune.runtime.service import Service
-from services.reward.graders.grader import Sample
+from services.reward.graders.grader import GradingSample
 from services.reward.plugins import plugged_in
 from services.reward.processes import Processes
 from services.reward.scoring import read_choices, score
@@ -184,7 +184,7 @@ async def grade_all(grader: GraderChoice, rows: list[LabelledAnswer]) -> Agreeme
 
     async def value_of(row: LabelledAnswer) -> float | None:
         async with room:
-            found = await score(Sample(row.question, row.reference, row.response), choices, processes)
+            found = await score(GradingSample(row.question, row.reference, row.response), choices, processes)
         return found.value if found.status == SCORE_STATUS_OK else None
 
     with Processes(1, 5.0, 1 << 30) as processes:

@@ -44,7 +44,7 @@ from perilune.api.master.v1.master_pb2 import WatchRunResponse
 from perilune.recipe import Recipe, TorchEngineTable, check_recipe, load_recipe
 from perilune.weights import manifest_of
 from services.rollout.engines import make_engine
-from services.rollout.engines.base import EngineSpec, Sample, Sampling
+from services.rollout.engines.base import EngineSpec, SampleRequest, Sampling
 from services.trainer.policy.sources import make_policy
 from services.trainer.versions.snapshot import raw_tensors
 
@@ -275,7 +275,7 @@ def swap_while_decoding(recipe: Recipe, options: TorchEngineTable) -> list[tuple
         engine = make_engine(spec)
         engine.submit(
             [
-                Sample(f"s{index}", prompt, 4000, Sampling(), seed=number, index=index, watch=watch)
+                SampleRequest(f"s{index}", prompt, 4000, Sampling(), seed=number, index=index, watch=watch)
                 for index in range(NUM_SAMPLES)
             ]
         )

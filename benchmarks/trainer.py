@@ -32,7 +32,7 @@ from transformers.utils.logging import disable_progress_bar
 from benchmarks.report import Figure, report
 from perilune.recipe import Recipe, check_recipe
 from perilune.tasks import search
-from services.trainer.batch import Group, Sample
+from services.trainer.batch import TrainingGroup, TrainingSample
 from services.trainer.learner import Learner
 from services.trainer.policy.logprobs import token_logprobs
 from services.trainer.policy.model import Policy
@@ -86,7 +86,7 @@ def measure(name: str) -> dict[str, Figure]:
     }
 
 
-def sample_groups(policy: Policy, num_groups: int) -> list[Group]:
+def sample_groups(policy: Policy, num_groups: int) -> list[TrainingGroup]:
     """Groups of search traces of mixed length, every other one called right."""
     groups = []
     for number in range(num_groups):
@@ -100,12 +100,16 @@ def sample_groups(policy: Policy, num_groups: int) -> list[Group]:
             tokens = np.array(prompt + response)
             in_loss = np.arange(len(tokens)) >= len(prompt)
             nothing = np.full(len(tokens), np.nan, np.float32)
-            samples.append(Sample(f"{number}/{index}", tokens, in_loss, nothing, float(index % 2), index % 2 == 1))
-        groups.append(Group(str(number), samples))
+            samples.append(
+                TrainingSample(f"{number}/{index}", tokens, in_loss, nothing, float(index % 2), index % 2 == 1)
+            )
+        groups.append(TrainingGroup(str(number), samples))
     return groups
 
 
-def sides(policy: Policy, groups: list[Group], samples: list[Sample], recipe: Recipe) -> list[Callable[[], None]]:
+def sides(
+    policy: Policy, groups: list[TrainingGroup], samples: list[TrainingSample], recipe: Recipe
+) -> list[Callable[[], None]]:
     """One optimiser step each, on a model and optimiser of its own: padded, masked, ours."""
     bare = copy.deepcopy(policy.model)
     bare.set_attn_implementation("sdpa")
@@ -125,7 +129,11 @@ def sides(policy: Policy, groups: list[Group], samples: list[Sample], recipe: Re
 
 
 def padded_step(
-    model: PreTrainedModel, optimizer: Optimizer, batches: list[list[Sample]], advantages: Tensor, ids: list[list[int]]
+    model: PreTrainedModel,
+    optimizer: Optimizer,
+    batches: list[list[TrainingSample]],
+    advantages: Tensor,
+    ids: list[list[int]],
 ) -> None:
     for part, indices in zip(batches, ids, strict=True):
         longest = max(len(sample.tokens) for sample in part)
@@ -144,7 +152,7 @@ def padded_step(
 def masked_step(
     model: PreTrainedModel,
     optimizer: Optimizer,
-    samples: list[Sample],
+    samples: list[TrainingSample],
     advantages: Tensor,
     batches: list[list[list[int]]],
 ) -> None:
@@ -185,7 +193,7 @@ def best_rounds(steps: list[Callable[[], None]], num_rounds: int) -> list[float]
 
 
 @torch.no_grad()
-def logprob_gap(policy: Policy, samples: list[Sample], max_tokens: int) -> float:
+def logprob_gap(policy: Policy, samples: list[TrainingSample], max_tokens: int) -> float:
     """The largest difference of a response token's log-prob between packed rows and one plain pass a sample."""
     plain = copy.deepcopy(policy.model)
     plain.set_attn_implementation("eager")

@@ -396,7 +396,7 @@ def deltas(rates: Sequence[float]) -> dict[str, Figure]:
 
     from benchmarks.trainer import sample_groups
     from perilune.recipe import check_recipe
-    from services.trainer.batch import Group
+    from services.trainer.batch import TrainingGroup
     from services.trainer.learner import Learner
     from services.trainer.policy.sources import make_policy
     from services.trainer.versions.snapshot import snapshot
@@ -420,7 +420,7 @@ def deltas(rates: Sequence[float]) -> dict[str, Figure]:
         learner = Learner(policy, recipe)
         states = []
         for number, group in enumerate(sample_groups(policy, 2)):
-            learner.train(number, [Group(group.id, group.samples[:4])])
+            learner.train(number, [TrainingGroup(group.id, group.samples[:4])])
             states.append(snapshot(policy, number, torch.bfloat16).state)
         figures |= compare_codes(f"{rate:.0e}", *states)
     return figures
@@ -531,7 +531,7 @@ def swap(vllm_python: str | None) -> dict[str, Figure]:
 def _stalls(options: TorchEngineTable | VllmEngineTable, versions: Sequence[PublishedVersion]) -> dict[str, Figure]:
     """Swaps to and fro while four samples are written, each of about sixty tokens by then."""
     from services.rollout.engines import make_engine
-    from services.rollout.engines.base import EngineSpec, Sample, Sampling
+    from services.rollout.engines.base import EngineSpec, SampleRequest, Sampling
 
     first, ended = versions[0], threading.Event()
     engine = make_engine(
@@ -549,7 +549,9 @@ def _stalls(options: TorchEngineTable | VllmEngineTable, versions: Sequence[Publ
     times: list[list[float]] = [[] for _ in range(4)]
     engine.submit(
         [
-            Sample(str(i), prompt, 400, Sampling(), seed=i, watch=lambda span, at=times[i]: at.append(time.monotonic()))
+            SampleRequest(
+                str(i), prompt, 400, Sampling(), seed=i, watch=lambda span, at=times[i]: at.append(time.monotonic())
+            )
             for i in range(4)
         ]
     )

@@ -25,9 +25,9 @@ from perilune.recipe import Recipe, check_recipe
 from services.master.prompts import PromptSet, open_prompts
 from services.master.samplers.uniform import epochs
 from services.reward.graders import find_grader
-from services.reward.graders.grader import Sample as Answer
+from services.reward.graders.grader import GradingSample
 from services.rollout.engines import make_engine
-from services.rollout.engines.base import EngineSpec, Generated, Sample, Sampling
+from services.rollout.engines.base import EngineSpec, Generated, SampleRequest, Sampling
 from services.rollout.tokenizer import prompt_tokens
 from services.trainer import optimization
 from services.trainer.policy.logprobs import sequence_logprobs, token_logprobs
@@ -97,7 +97,7 @@ def sample(policy: Policy, version: int, prompts: Sequence[Prompt], group_size: 
         tokens = prompt_tokens(prompt, policy.tokenizer, engine.max_context)
         engine.submit(
             [
-                Sample(f"{number}/{index}", tokens, MAX_TOKENS, Sampling(temperature=1.0), seed + number, index)
+                SampleRequest(f"{number}/{index}", tokens, MAX_TOKENS, Sampling(temperature=1.0), seed + number, index)
                 for index in range(group_size)
             ]
         )
@@ -118,7 +118,7 @@ def grade(policy: Policy, recipe: Recipe, prompts: Sequence[Prompt], generated: 
         prompt = prompts[int(each.sample.id.split("/")[0])]
         written = np.concatenate([span.tokens for span in each.spans])
         text = str(policy.tokenizer.decode(written.tolist(), skip_special_tokens=True))
-        verdict = grader.grade(Answer(prompt.messages[-1].content, prompt.reference, text), options)
+        verdict = grader.grade(GradingSample(prompt.messages[-1].content, prompt.reference, text), options)
         assert verdict is not None  # this grader always decides
         assert verdict.value is not None
         tokens = np.concatenate([each.sample.tokens, written]).astype(np.int64)

@@ -95,7 +95,7 @@ def _shown(number: int, prompt: Prompt, ids: list[int], tokenizer: Any) -> Itera
 async def _graded(recipe: Recipe, prompt: Prompt) -> list[str]:
     """Each grader's score of the reference answer; a warning where the first does not find it right."""
     from services.reward import scoring
-    from services.reward.graders.grader import Sample
+    from services.reward.graders.grader import GradingSample
     from services.reward.processes import Processes
 
     tables = [table for table in recipe.reward.graders if table.name not in NOT_GRADED]
@@ -111,7 +111,7 @@ async def _graded(recipe: Recipe, prompt: Prompt) -> list[str]:
             for t in tables
         )
         question = "\n".join(turn.content for turn in prompt.messages)
-        sample = Sample(question, prompt.reference, response)
+        sample = GradingSample(question, prompt.reference, response)
         with Processes(1, GRADING_S, GRADING_BYTES) as processes:
             score = await scoring.score(sample, choices, processes)
     lines = ["", f"the reference of prompt 0 as a response: {response!r:.300}"]

@@ -18,7 +18,7 @@ from perilune.api.reward.v1.reward_pb2 import GraderInfo
 from perilune.channel import open_channel
 from perilune.errors import InvalidInputError, error_from_rpc
 from services.reward.graders import GRADERS
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ def _check(name: str, address: str) -> None:
 
 
 async def _describe(name: str, stub: Any) -> Plugin:
-    async def ask(sample: Sample, options: PluginOptions) -> Verdict:
+    async def ask(sample: GradingSample, options: PluginOptions) -> Verdict:
         answer = await _grade(stub, sample, options)
         if answer.version != GRADERS[name].version:  # it was away at the start, or is a newer one since
             GRADERS[name] = dataclasses.replace(GRADERS[name], version=answer.version)
@@ -102,7 +102,7 @@ async def _describe(name: str, stub: Any) -> Plugin:
     )
 
 
-async def _grade(stub: Any, sample: Sample, options: PluginOptions) -> GradeResponse:
+async def _grade(stub: Any, sample: GradingSample, options: PluginOptions) -> GradeResponse:
     request = GradeRequest(
         question=sample.question,
         reference=sample.reference,

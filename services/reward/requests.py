@@ -9,7 +9,7 @@ from typing import Any
 
 from perilune.api.reward.v1.reward_pb2 import ScoreRequest
 from perilune.errors import InvalidInputError, StateError
-from services.reward.graders.grader import Sample
+from services.reward.graders.grader import GradingSample
 from services.reward.scoring import Choice, read_choices
 
 MAX_KEY_CHARS = 256
@@ -29,7 +29,7 @@ class Asked:
     """One request, checked: what to grade, by which graders, and until when (`time.monotonic`)."""
 
     request: ScoreRequest
-    sample: Sample
+    sample: GradingSample
     choices: list[Choice]
     deadline: float
 
@@ -66,9 +66,9 @@ def read_deadline(request: Any, limits: Limits, remaining_s: float | None) -> fl
     return min(wanted - min(WAY_BACK_S, 0.1 * wanted), limits.deadline_s)
 
 
-def _sample(request: ScoreRequest) -> Sample:
+def _sample(request: ScoreRequest) -> GradingSample:
     question = request.question or "\n".join(message.content for message in request.conversation)
-    return Sample(
+    return GradingSample(
         question,
         request.reference,
         request.response,

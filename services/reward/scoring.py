@@ -27,7 +27,7 @@ from perilune.api.reward.v1.reward_pb2 import (
 from perilune.errors import InvalidInputError, OverloadedError, PeriluneError, UnavailableError
 from perilune.runtime.telemetry import meter
 from services.reward.graders import find_grader
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 from services.reward.processes import Processes, WorkerDiedError
 
 logger = logging.getLogger(__name__)
@@ -69,7 +69,7 @@ def read_choices(choices: Iterable[GraderChoice]) -> list[Choice]:
 
 
 async def score(
-    sample: Sample,
+    sample: GradingSample,
     choices: Sequence[Choice],
     processes: Processes,
     deadline: float = math.inf,
@@ -114,7 +114,7 @@ def failed_score(choices: Iterable[GraderChoice], reason: str) -> Score:
     return Score(status=SCORE_STATUS_GRADER_ERROR, components=components)
 
 
-async def _ask_until(deadline: float, sample: Sample, choice: Choice, processes: Processes) -> Component:
+async def _ask_until(deadline: float, sample: GradingSample, choice: Choice, processes: Processes) -> Component:
     start = time.monotonic()
     try:
         async with asyncio.timeout(None if math.isinf(deadline) else deadline - start):
@@ -130,7 +130,7 @@ async def _ask_until(deadline: float, sample: Sample, choice: Choice, processes:
         )
 
 
-async def _ask(sample: Sample, choice: Choice, processes: Processes) -> Component:
+async def _ask(sample: GradingSample, choice: Choice, processes: Processes) -> Component:
     grader = choice.grader
     component = Component(grader=grader.name, version=grader.version, weight=choice.weight)
     start = time.perf_counter()

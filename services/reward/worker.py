@@ -18,7 +18,7 @@ from perilune.runtime.bus import Bus, Delivery
 from perilune.runtime.telemetry import tracer
 from perilune.runtime.wholes import with_score
 from services.reward import scoring
-from services.reward.graders.grader import Sample
+from services.reward.graders.grader import GradingSample
 from services.reward.processes import Processes
 
 STUCK_S = 30.0  # beyond a score's deadline, after which the work on it is taken for stuck
@@ -95,5 +95,5 @@ async def _score_trajectory(trajectory: Trajectory, processes: Processes, deadli
     conversation = tuple(Message(role=message.role, content=message.content) for message in prompt.messages)
     images = tuple(Image(uri=image.uri, media_type=image.media_type) for image in prompt.images)
     outcome = trajectory.outcome if trajectory.HasField("outcome") else None
-    sample = Sample(question, prompt.reference, trajectory.response, conversation, images, outcome)
+    sample = GradingSample(question, prompt.reference, trajectory.response, conversation, images, outcome)
     return await scoring.score(sample, choices, processes, time.monotonic() + deadline_s)

@@ -20,7 +20,7 @@ from perilune.codec import pack, unpack
 from perilune.errors import InvalidInputError, OverloadedError, UnavailableError
 from perilune.ids import SampleId
 from perilune.models.chat import continuation_ids
-from services.rollout.engines.base import Generated, Sample, Sampling, Span
+from services.rollout.engines.base import Generated, SampleRequest, Sampling, Span
 from services.rollout.environments.answers import checked, outcome_message
 from services.rollout.environments.base import Environment, Judging, Observation
 from services.rollout.repetition import Rule
@@ -83,13 +83,13 @@ class Rollout:
         """Tokens after the prompt, an environment's included."""
         return len(self._tokens) - len(self._prompt)
 
-    def next_sample(self) -> Sample:
+    def next_sample(self) -> SampleRequest:
         """The sample for the engine: no longer than the limit on all segments, nor than this round's budget."""
         wanted = self._task.sampling
         rule = wanted.repetition
         stop = (*wanted.stop, *(self._environment.stop if self._environment else ()))
         # A group may be in hand twice, when it was redelivered: the engine's name for a sample is its own.
-        return Sample(
+        return SampleRequest(
             id=f"{self.sample_id}#{uuid4().hex}",
             tokens=self._tokens,
             max_new_tokens=max(0, min(self._limit - self.num_response_tokens, self._budget_left)),

@@ -23,7 +23,7 @@ from perilune.runtime.service import Service, main, until_stopping
 from perilune.weights import RawTensor, manifest_of
 from services.rollout.config import RolloutSettings
 from services.rollout.engines import make_engine
-from services.rollout.engines.base import Engine, EngineSpec, Generated, Sample
+from services.rollout.engines.base import Engine, EngineSpec, Generated, SampleRequest
 from services.rollout.openai.endpoint import Endpoint
 
 INDEX = "model.safetensors.index.json"
@@ -77,7 +77,7 @@ class StandingModel:
             )
         )
 
-    async def generate(self, sample: Sample) -> Generated:
+    async def generate(self, sample: SampleRequest) -> Generated:
         """Has a sample drawn by the engine."""
         self._results[sample.id] = asyncio.get_running_loop().create_future()
         self.engine.submit([sample])

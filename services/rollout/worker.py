@@ -39,7 +39,7 @@ from perilune.weights.shared_memory import SharedReceiver
 from services.rollout.config import RolloutSettings
 from services.rollout.door import Door
 from services.rollout.engines import make_engine
-from services.rollout.engines.base import Engine, EngineSpec, Generated, Sample
+from services.rollout.engines.base import Engine, EngineSpec, Generated, SampleRequest
 from services.rollout.engines.hybrid_engine import HybridEngine
 from services.rollout.environments import environment_of, make_environment
 from services.rollout.environments.asking import ask
@@ -96,7 +96,7 @@ class RunWorker:
         self._held: dict[int, Delivery[RolloutTask]] = {}  # those groups, by their messages' numbers
         self._is_stuck = False
         self._results: dict[str, asyncio.Future[Generated]] = {}
-        self._to_submit: list[Sample] = []
+        self._to_submit: list[SampleRequest] = []
         self._publishing: set[asyncio.Future[list[None]]] = set()  # groups that the engine has
         self._is_leaving = False
         self._changed = asyncio.Condition()  # a version was swapped in, a group is done, or a stuck engine goes on
@@ -361,7 +361,7 @@ class RunWorker:
             await rollout.close()
         return rollout.trajectory()
 
-    async def generate(self, sample: Sample) -> Generated:
+    async def generate(self, sample: SampleRequest) -> Generated:
         """Has a sample, of the bus or of another caller, drawn by the engine."""
         assert self._engine is not None
         result: asyncio.Future[Generated] = self._loop.create_future()

@@ -24,15 +24,15 @@ from perilune.recipe import Recipe
 
 
 @dataclass(frozen=True)
-class Sample:
+class TrainingSample:
     """One scored response. Arrays have shape (T,): the prompt's tokens, then the response's."""
 
     id: str
     tokens: NDArray[np.int64]
     in_loss: NDArray[np.bool_]  # true for the tokens that are trained on
-    # The engine's log-probability of each token, of the distribution that the trainer computes, in nats; NaN where it
-    # has none or where another version than the batch's own wrote it.
-    engine_logprobs: NDArray[np.float32]
+    # The engine's log-probability of each token under the batch's own version, of the distribution that the trainer
+    # computes, in nats; NaN where it has none and for tokens that another version wrote.
+    current_logprobs: NDArray[np.float32]
     score: float
     correct: bool
     # The log-probability each token was drawn with, whichever version drew it, in nats; NaN where it is unknown.
@@ -57,23 +57,24 @@ class Refused:
 
 
 @dataclass(frozen=True)
-class Group:
+class TrainingGroup:
     """All scored samples of one prompt."""
 
     id: str
-    samples: list[Sample]
+    samples: list[TrainingSample]
     refused: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True)
 class Ages:
-    """Which of a batch's tokens are trained on, by the version that wrote them."""
+    """Limits on the age of tokens, which decide those that a batch trains on."""
 
     current: PolicyVersion  # that opens this iteration
     max_staleness: int = 0
     skips_older: bool = True  # older tokens are only context; if not, they must not occur
-    # Which of an engine's log-probabilities are the trainer's: at temperature 1 those of the whole distribution.
-    engine_logprobs: Literal["logprobs", "full_logprobs"] = "full_logprobs"
+    # The segment's field with the log-probabilities of the distribution that the trainer computes: at temperature 1
+    # that is the whole one.
+    logprobs_field: Literal["logprobs", "full_logprobs"] = "full_logprobs"
 
     @staticmethod
     def of(recipe: Recipe, current: PolicyVersion) -> Ages:
@@ -82,13 +83,13 @@ class Ages:
             current,
             recipe.rollout.max_staleness,
             skips_older=recipe.trainer.segments == "current",
-            engine_logprobs="full_logprobs" if recipe.rollout.temperature == 1 else "logprobs",
+            logprobs_field="full_logprobs" if recipe.rollout.temperature == 1 else "logprobs",
         )
 
 
 def read_group(
     message: ScoredGroup, ages: Ages, published_digests: Collection[str], vocab_size: int | None = None
-) -> Group:
+) -> TrainingGroup:
     """Unpacks and checks one group. What comes over the network is refused sample by sample.
 
     Refused is a sample without a valid score, written by a policy that was never published, older than the recipe
@@ -111,12 +112,12 @@ def read_group(
             samples.append(_read_sample(scored, ages, published_digests, vocab_size))
         except InvalidInputError as error:
             refused.append(Refused(message.group_id, scored.trajectory.sample_index, str(error)))
-    return Group(message.group_id, samples, tuple(refused))
+    return TrainingGroup(message.group_id, samples, tuple(refused))
 
 
 def _read_sample(
     scored: ScoredTrajectory, ages: Ages, published_digests: Collection[str], vocab_size: int | None
-) -> Sample:
+) -> TrainingSample:
     trajectory, score = scored.trajectory, scored.score
     if score.status != SCORE_STATUS_OK or not score.HasField("value"):
         raise InvalidInputError(f"sample {trajectory.id} has no valid score; a failed grader is never a zero")
@@ -133,18 +134,18 @@ def _read_sample(
         tokens.append(written)
         in_loss.append(np.full(len(written), is_trained))
         is_current = segment.policy.digest == ages.current.digest
-        engine.append(_logprobs(segment, ages.engine_logprobs if is_current else "", len(written)))
+        engine.append(_logprobs(segment, ages.logprobs_field if is_current else "", len(written)))
         behaviour.append(_logprobs(segment, "logprobs", len(written)))
         num_written += 0 if segment.environment else len(written)
         staleness = max(staleness, age if is_trained else 0)
     tokens_T = np.concatenate(tokens).astype(np.int64)
     if vocab_size is not None and not 0 <= tokens_T.min() <= tokens_T.max() < vocab_size:
         raise InvalidInputError(f"sample {trajectory.id} has tokens that are not in the vocabulary of {vocab_size}")
-    return Sample(
+    return TrainingSample(
         id=trajectory.id,
         tokens=tokens_T,
         in_loss=np.concatenate(in_loss),
-        engine_logprobs=np.concatenate(engine),
+        current_logprobs=np.concatenate(engine),
         score=score.value,
         correct=is_correct(score),
         behaviour_logprobs=np.concatenate(behaviour),
@@ -155,7 +156,7 @@ def _read_sample(
 
 
 def _is_trained(trajectory_id: str, segment: Segment, ages: Ages) -> tuple[bool, int]:
-    """Whether a segment enters the loss, and how many versions old it is."""
+    """Returns if a segment enters the loss, and how many versions old it is."""
     if segment.environment:
         return False, 0
     age = ages.current.number - segment.policy.number

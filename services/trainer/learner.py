@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from perilune.objectives.objective import Objective
 from perilune.recipe import Recipe
 from services.trainer import optimization
-from services.trainer.batch import Group
+from services.trainer.batch import TrainingGroup
 from services.trainer.minibatch import Minibatch, make_minibatch, rewards_of
 from services.trainer.policy.adapter import UnadaptedLogprobs
 from services.trainer.policy.logprobs import TokenLogprobs
@@ -93,7 +93,7 @@ class Learner:
         ]
 
     def train(
-        self, iteration: int, groups: Sequence[Group], should_stop: Callable[[], bool] = never
+        self, iteration: int, groups: Sequence[TrainingGroup], should_stop: Callable[[], bool] = never
     ) -> dict[str, float]:
         """Takes the iteration's optimiser steps on the policy, in place.
 
@@ -151,7 +151,7 @@ class Learner:
         """log π_i of each scored token, by row, shape (S,)."""
         reference = self._by_row(self._logprobs, minibatch, should_stop)
         for row, logprobs_S in zip(minibatch.rows, reference, strict=True):
-            tally.compare(minibatch.engine_logprobs(row), logprobs_S)
+            tally.compare(minibatch.current_logprobs(row), logprobs_S)
         return reference
 
     @torch.no_grad()
@@ -180,7 +180,7 @@ class Learner:
             logprobs_S = self._token_logprobs(self._logprobs, row)
             if is_open:
                 used.append(logprobs_S.detach())
-                tally.compare(minibatch.engine_logprobs(row), used[number])
+                tally.compare(minibatch.current_logprobs(row), used[number])
             loss_row = minibatch.loss_row(
                 number,
                 logprobs_S,
@@ -222,7 +222,7 @@ class Learner:
         return values_S.cpu()  # what comes after is little, and on the CPU
 
 
-def _shares(groups: Sequence[Group], num_shares: int) -> list[Sequence[Group]]:
+def _shares(groups: Sequence[TrainingGroup], num_shares: int) -> list[Sequence[TrainingGroup]]:
     """Consecutive whole groups for each step: no share has two more than another, and there are no empty ones."""
     num_groups, num_shares = len(groups), min(len(groups), num_shares)
     ends = [num_groups * number // num_shares for number in range(num_shares + 1)] if num_shares else []

@@ -17,7 +17,7 @@ from perilune.errors import InvalidInputError
 from perilune.objectives.objective import Advantage, LossRow, Objective
 from perilune.objectives.shaping import Response
 from perilune.recipe import Recipe
-from services.trainer.batch import Group, Sample
+from services.trainer.batch import TrainingGroup, TrainingSample
 from services.trainer.policy.packing import PackedRow, pack_rows
 from services.trainer.ranks.group import Ranks
 
@@ -26,17 +26,18 @@ from services.trainer.ranks.group import Ranks
 class Minibatch:
     """The samples of one optimiser step, packed, with what the loss needs of each."""
 
-    samples: list[Sample]  # those with tokens in the loss
+    samples: list[TrainingSample]  # those with tokens in the loss
     advantages: list[Tensor]  # of each sample's tokens in the loss
     weights_N: Tensor  # 1 / (groups in the step × samples in the group): the loss is the weighted sum
     rows: list[PackedRow]  # this rank's
     behaviour: list[Tensor]  # for each row what its scored tokens were drawn with, shape (S,); where that is needed
     idle: PackedRow | None = None  # passed through for nothing, where other ranks have a row more
 
-    def engine_logprobs(self, row: PackedRow) -> NDArray[np.float32]:
-        """The engine's log-probabilities of a row's scored tokens, shape (S,); NaN where it gave none."""
+    def current_logprobs(self, row: PackedRow) -> NDArray[np.float32]:
+        """The engine's log-probabilities of a row's scored tokens under the version that opened the iteration,
+        shape (S,); NaN for tokens of older versions and where it gave none."""
         samples = [self.samples[index] for index in row.indices]
-        return np.concatenate([sample.engine_logprobs[sample.in_loss] for sample in samples])
+        return np.concatenate([sample.current_logprobs[sample.in_loss] for sample in samples])
 
     def loss_row(
         self, number: int, policy_S: Tensor, reference_S: Tensor | None, frozen_S: Tensor | None = None
@@ -54,7 +55,7 @@ class Minibatch:
         )
 
 
-def make_minibatch(groups: Sequence[Group], recipe: Recipe, iteration: int, ranks: Ranks) -> Minibatch:
+def make_minibatch(groups: Sequence[TrainingGroup], recipe: Recipe, iteration: int, ranks: Ranks) -> Minibatch:
     """The groups of one step. InvalidInputError where the objective needs log-probabilities that an engine left out."""
     objective = recipe.trainer.objective
     samples = [sample for group in groups for sample in group.samples]
@@ -79,7 +80,7 @@ def make_minibatch(groups: Sequence[Group], recipe: Recipe, iteration: int, rank
     )
 
 
-def _advantages(group: Group, recipe: Recipe, iteration: int) -> list[Tensor]:
+def _advantages(group: TrainingGroup, recipe: Recipe, iteration: int) -> list[Tensor]:
     num_tokens = [int(sample.in_loss.sum()) for sample in group.samples]
     advantages = recipe.trainer.objective.advantages(rewards_of(group, recipe, iteration), num_tokens)
     return [_of_tokens(advantage, count) for advantage, count in zip(advantages, num_tokens, strict=True)]
@@ -91,7 +92,7 @@ def _of_tokens(advantage: Advantage, num_tokens: int) -> Tensor:
     return per_token.expand(num_tokens) if per_token.ndim == 0 else per_token
 
 
-def rewards_of(group: Group, recipe: Recipe, iteration: int) -> list[float]:
+def rewards_of(group: TrainingGroup, recipe: Recipe, iteration: int) -> list[float]:
     """The rewards of a group's samples, as the recipe's objective has them at this iteration."""
     responses = [
         Response(sample.score, sample.num_response_tokens, sample.correct, sample.repeated) for sample in group.samples
@@ -99,7 +100,7 @@ def rewards_of(group: Group, recipe: Recipe, iteration: int) -> list[float]:
     return recipe.trainer.objective.rewards(responses, recipe.reward, iteration)
 
 
-def _behaviour(samples: Sequence[Sample], row: PackedRow, objective: Objective) -> Tensor:
+def _behaviour(samples: Sequence[TrainingSample], row: PackedRow, objective: Objective) -> Tensor:
     """The log-probabilities that a row's scored tokens were drawn with, shape (S,)."""
     parts = []
     for index in row.indices:

@@ -46,8 +46,8 @@ FOLLOW = "follow"  # the order to take up a run
 
 
 @dataclass(frozen=True)
-class Start:
-    """Where a session takes up its run."""
+class StartingPoint:
+    """The policy and state that a session takes up its run from."""
 
     policy: Policy
     state: TrainerState
@@ -61,7 +61,7 @@ class Session:
     def __init__(
         self,
         recipe: Recipe,
-        start: Start,
+        start: StartingPoint,
         folder: Path,
         should_stop: Callable[[], bool] = never,
         ranks: Ranks | None = None,
@@ -165,7 +165,9 @@ class Session:
         """The session of another rank, from what the first one ordered. It touches no disk."""
         use_threads(recipe.trainer.num_threads)
         frozen = hollow_policy(frozen_files, ranks.device) if frozen_files else None
-        return cls(recipe, Start(hollow_policy(model_files, ranks.device), state, is_new, frozen), Path(), never, ranks)
+        return cls(
+            recipe, StartingPoint(hollow_policy(model_files, ranks.device), state, is_new, frozen), Path(), never, ranks
+        )
 
     @by_all_ranks
     def train(self, messages: Sequence[ScoredGroup]) -> PublishedVersion:
@@ -287,7 +289,7 @@ class Session:
 
 def _made(
     recipe: Recipe, file: ProgressFile, should_stop: Callable[[], bool], on_step: OnStep, device: Device
-) -> Start:
+) -> StartingPoint:
     """Version 0. Its stages are the first rank's alone: what needs many is small, and what is large comes trained."""
     started = time.perf_counter()
     policy = make_policy(recipe).to(device)
@@ -300,17 +302,17 @@ def _made(
     state = TrainerState(
         number=0, origin=origin_of(recipe), metrics=metrics, published_digests=[], optimizer={"state": {}}
     )
-    return Start(policy, state, is_new=True, frozen=frozen)
+    return StartingPoint(policy, state, is_new=True, frozen=frozen)
 
 
 def _found(
     recipe: Recipe, checkpoints: Checkpoints, number: int, committed_digests: Collection[str], device: Device
-) -> Start:
+) -> StartingPoint:
     logger.info("resuming from %s", checkpoints.path_of(number))
     is_adapted = recipe.trainer.adapter is not None
     policy, state = checkpoints.load(number, origin_of(recipe), is_adapted, committed_digests)
     policy.to(device)
-    return Start(policy, state, is_new=False, frozen=frozen_policy(recipe, policy, checkpoints.path_of(0)))
+    return StartingPoint(policy, state, is_new=False, frozen=frozen_policy(recipe, policy, checkpoints.path_of(0)))
 
 
 def _progress_of(folder: Path, recipe: Recipe, number: int) -> ProgressFile:

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from services.trainer.batch import Group
+from services.trainer.batch import TrainingGroup
 
 INFINITE_GAP = 1e6  # nats: an engine that says of a token that it drew that it cannot come
 
@@ -62,7 +62,7 @@ class Tally:
 
 
 def summary(
-    groups: Sequence[Group], num_mixed: int, tally: Tally, rate: float, num_epochs: int, train_seconds: float
+    groups: Sequence[TrainingGroup], num_mixed: int, tally: Tally, rate: float, num_epochs: int, train_seconds: float
 ) -> dict[str, float]:
     """The iteration's metrics. Those that need samples or steps are left out where there were none."""
     samples = [sample for group in groups for sample in group.samples]

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_ABORTED, ENDING_LENGTH, ENDING_REPETITION, ENDING_STOP
 from perilune.errors import WeightStreamError
-from services.rollout.engines.base import Generated, Sample, Sampling, Span
+from services.rollout.engines.base import Generated, SampleRequest, Sampling, Span
 from services.rollout.repetition import Cycle, Rule
 from tests.conformance.conftest import llama
 from tests.unit.rollout.tiny import EOS, PATIENCE_S, WORDS, Caller, logprobs, raw_tensors, recomputed, response, sample
@@ -104,7 +104,7 @@ def test_a_stop_text_ends_the_response_and_stays_in_it(caller: Caller, model: Pr
     assert stopped.ending == ENDING_STOP
 
 
-def interrupted(caller: Caller, samples: Sequence[Sample], after: int) -> dict[str, Generated]:
+def interrupted(caller: Caller, samples: Sequence[SampleRequest], after: int) -> dict[str, Generated]:
     """The samples, each interrupted when it has at least so many tokens."""
     caller.delivered = []
     counts = dict.fromkeys((each.id for each in samples), 0)
@@ -116,7 +116,9 @@ def interrupted(caller: Caller, samples: Sequence[Sample], after: int) -> dict[s
 
     caller.engine.submit(
         [
-            Sample(each.id, each.tokens, each.max_new_tokens, each.sampling, watch=lambda s, n=each.id: watch(n, s))
+            SampleRequest(
+                each.id, each.tokens, each.max_new_tokens, each.sampling, watch=lambda s, n=each.id: watch(n, s)
+            )
             for each in samples
         ]
     )
@@ -145,7 +147,7 @@ def test_unknown_samples_cannot_be_interrupted(caller: Caller) -> None:
 
 def test_a_watched_sample_shows_its_tokens_as_they_come(caller: Caller) -> None:
     seen: list[Span] = []
-    watched = Sample("watched", np.array([5, 9, 31], dtype=np.int32), 30, Sampling(), seed=3, watch=seen.append)
+    watched = SampleRequest("watched", np.array([5, 9, 31], dtype=np.int32), 30, Sampling(), seed=3, watch=seen.append)
     each = caller.generate([watched])["watched"]
     assert [token for span in seen for token in span.tokens.tolist()] == response(each)
     assert np.array_equal(np.concatenate([span.full_logprobs for span in seen]), logprobs(each))
@@ -157,7 +159,9 @@ def test_a_version_is_swapped_in_at_a_token_boundary(caller: Caller, model: PreT
     caller.delivered = []
     caller.engine.submit(
         [
-            Sample(str(i), np.array([5 + i], dtype=np.int32), 120, Sampling(), seed=i, watch=lambda _: started.set())
+            SampleRequest(
+                str(i), np.array([5 + i], dtype=np.int32), 120, Sampling(), seed=i, watch=lambda _: started.set()
+            )
             for i in range(8)
         ]
     )
@@ -185,7 +189,7 @@ def test_an_engine_that_keeps_contexts_goes_on_from_what_the_older_version_read(
 ) -> None:
     newer, prompt = llama(seed=1), [5, 9, 31, 40] * 8
     started = threading.Event()
-    running = Sample(
+    running = SampleRequest(
         "running", np.array(prompt, dtype=np.int32), 90, Sampling(temperature=0.01), watch=lambda _: started.set()
     )
     keeping_caller.delivered = []
@@ -263,11 +267,13 @@ def test_repetition_is_found_across_the_border_of_two_parts(caller: Caller, mode
     cycle = repeating(model, prompt)
     sampling = Sampling(temperature=0, repetition=Rule(min_tokens=6, min_repeats=1))
     tokens = np.array([*prompt, *cycle, *cycle[:5]])
-    continued = caller.generate([Sample("continued", tokens, 20, sampling, response_start=len(prompt))])["continued"]
+    continued = caller.generate([SampleRequest("continued", tokens, 20, sampling, response_start=len(prompt))])[
+        "continued"
+    ]
     assert (response(continued), continued.ending) == (cycle[5:], ENDING_REPETITION)
     assert continued.repetition == Cycle(start=6, period=6)
     # Where all of it is prompt, nothing of the response is a copy.
-    fresh = caller.generate([Sample("fresh", tokens, 5, sampling)])["fresh"]
+    fresh = caller.generate([SampleRequest("fresh", tokens, 5, sampling)])["fresh"]
     assert fresh.ending != ENDING_REPETITION
 
 
@@ -276,8 +282,10 @@ def test_a_stop_text_across_the_border_of_two_parts_ends_the_response(caller: Ca
     written = generated_greedily(model, prompt, 40)
     text = " ".join(WORDS[token] for token in written[2:4])
     sampling, tokens = Sampling(temperature=0, stop=(text,)), np.array(prompt + written[:3])
-    continued = caller.generate([Sample("continued", tokens, 20, sampling, response_start=len(prompt))])["continued"]
+    continued = caller.generate([SampleRequest("continued", tokens, 20, sampling, response_start=len(prompt))])[
+        "continued"
+    ]
     assert (response(continued), continued.ending) == (written[3:4], ENDING_STOP)
     # Where all of it is prompt, its end is no part of the response.
-    fresh = caller.generate([Sample("fresh", tokens, 20, sampling)])["fresh"]
+    fresh = caller.generate([SampleRequest("fresh", tokens, 20, sampling)])["fresh"]
     assert response(fresh)[:5] == written[3:8]

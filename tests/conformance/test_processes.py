@@ -17,7 +17,7 @@ from perilune.runtime.vitals import cpu_seconds
 from perilune.weights import manifest_of
 from services.master.liveness import Liveness
 from services.rollout.engines import make_engine
-from services.rollout.engines.base import Sample, Sampling
+from services.rollout.engines.base import SampleRequest, Sampling
 from services.rollout.engines.process.engine import MAX_DEATHS, ProcessEngine
 from tests.conformance.conftest import OPTIONS, installed_engines, llama
 from tests.unit.rollout.tiny import PATIENCE_S, Caller, raw_tensors, recomputed, response, sample, spec_of
@@ -37,9 +37,9 @@ def kill(caller: Caller) -> int:
     return caller.engine.pid
 
 
-def long_samples(started: threading.Semaphore) -> list[Sample]:
+def long_samples(started: threading.Semaphore) -> list[SampleRequest]:
     return [
-        Sample(str(i), np.array([5 + i, 9]), 110, Sampling(), seed=i, watch=lambda _: started.release())
+        SampleRequest(str(i), np.array([5 + i, 9]), 110, Sampling(), seed=i, watch=lambda _: started.release())
         for i in range(12)
     ]
 

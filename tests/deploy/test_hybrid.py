@@ -22,7 +22,7 @@ from perilune.runtime.device_lock import DeviceLock
 from perilune.weights import State
 from perilune.weights.shared_memory import SharedVersions
 from services.rollout.engines import ENGINES, EngineRow
-from services.rollout.engines.base import EngineSpec, Sample, Sampling, Span
+from services.rollout.engines.base import EngineSpec, SampleRequest, Sampling, Span
 from services.rollout.engines.hybrid_engine import HybridEngine
 from services.trainer.hybrid import Offload
 from tests.e2e.launcher import launch
@@ -228,7 +228,7 @@ def test_an_engine_that_fails_in_its_turn_says_so(tmp_path: Path, monkeypatch: p
     monkeypatch.setitem(ENGINES, "torch", EngineRow(f"{__name__}:Broken"))
     caller, trainer = InTurns(tmp_path), DeviceLock(tmp_path)
     trainer.take()
-    caller.engine.submit([Sample("s", np.array([1], dtype=np.int32), 4, Sampling())])
+    caller.engine.submit([SampleRequest("s", np.array([1], dtype=np.int32), 4, Sampling())])
     trainer.leave()
     with pytest.raises(UnavailableError, match="no more"):
         caller.engine.stopped.result(60)

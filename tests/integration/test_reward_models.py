@@ -31,7 +31,7 @@ from perilune.client import RewardClient, grader, score_request
 from perilune.errors import NotFoundError
 from perilune.grading.labelled_answers import LabelledAnswer, read_labelled_answers
 from services.reward import reasoning
-from services.reward.graders.grader import Sample
+from services.reward.graders.grader import GradingSample
 from services.reward.processes import Processes
 from services.reward.scoring import read_choices, score
 from services.rollout.standalone import read_folder
@@ -133,7 +133,7 @@ def id_in(prompt: str) -> str:
 async def graded(response: str, name: str = "judge", reference: str = "42", **options: str) -> Component:
     choices = read_choices([GraderChoice(name=name, options=options)])
     with Processes(1, 5.0, 1 << 30) as processes:
-        return (await score(Sample("6 × 7?", reference, response), choices, processes)).components[0]
+        return (await score(GradingSample("6 × 7?", reference, response), choices, processes)).components[0]
 
 
 def outcome(component: Component) -> tuple[int, float | None]:

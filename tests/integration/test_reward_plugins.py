@@ -21,7 +21,7 @@ from perilune.client import AsyncRewardClient, grader, score_request
 from perilune.errors import InvalidInputError
 from perilune.grading.plugin import Graded, start_grader
 from services.reward.graders import GRADERS
-from services.reward.graders.grader import Sample
+from services.reward.graders.grader import GradingSample
 from services.reward.plugins import plugged_in
 from tests.conftest import free_port
 from tests.integration.serving import reward_service
@@ -116,6 +116,6 @@ async def test_functions_that_are_no_coroutines_run_in_threads() -> None:
         options = GRADERS["long"].read_options({})
         ask_it = GRADERS["long"].ask
         assert ask_it is not None
-        verdict = await ask_it(Sample("", "", "four"), options)
+        verdict = await ask_it(GradingSample("", "", "four"), options)
         assert (verdict.value, verdict.version) == (4.0, "1")
     await server.stop(None)

@@ -12,7 +12,7 @@ from services.reward.answer_extraction import committed
 from services.reward.choices import chosen_letter, plain_choice
 from services.reward.equality.expression import TooLargeError
 from services.reward.equality.structure import equal
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 LETTERS = "ABCDEFGHIJ"
 _OPTION = re.compile(r"(?:^|\s)\(?([A-J])[).:]\s+(\S.*?)(?=\s*(?:(?:^|\s)\(?[A-J][).:]\s+\S|\n\s*\n|\Z))", re.DOTALL)
@@ -41,7 +41,7 @@ class ChoiceOptions(GraderOptions):
     marker: str = Field("", description="the answer follows the last one; empty: last box, `answer is`, or last line")
 
 
-def grade(sample: Sample, options: ChoiceOptions) -> Verdict:
+def grade(sample: GradingSample, options: ChoiceOptions) -> Verdict:
     """The verdict on a sample."""
     texts = _texts(options.choices, sample.question)
     wanted = _letters(sample.reference, texts)

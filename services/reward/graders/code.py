@@ -30,7 +30,7 @@ from perilune.grading.codetests import judge_request, language_of
 from perilune.grading.codetests.languages import language_called
 from perilune.settings import Settings
 from services.reward.fences import read_answer
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 Format = Literal[
     "apps", "taco", "livecodebench", "humaneval", "evalplus", "mbpp", "multipl-e", "sandboxfusion", "native"
@@ -70,12 +70,12 @@ class CodeOptions(GraderOptions):
     deadline_s: PositiveFloat = Field(120.0, description="for all cases together")
 
 
-def grade(sample: Sample, options: CodeOptions) -> Verdict | None:
+def grade(sample: GradingSample, options: CodeOptions) -> Verdict | None:
     """Nothing to run is a wrong answer; everything else is the sandbox's to say."""
     return None if program_of(sample.response, options.language) else Verdict(0.0, {"why": "no program"})
 
 
-async def ask(sample: Sample, options: CodeOptions) -> Verdict:
+async def ask(sample: GradingSample, options: CodeOptions) -> Verdict:
     """The verdict of the sandbox. UnavailableError if it does not answer."""
     request = request_of(sample, options)
     results: list[CaseResult] = []
@@ -88,7 +88,7 @@ async def ask(sample: Sample, options: CodeOptions) -> Verdict:
     return verdict_of(results, summary, options.partial)
 
 
-def request_of(sample: Sample, options: CodeOptions) -> JudgeRequest:
+def request_of(sample: GradingSample, options: CodeOptions) -> JudgeRequest:
     """What the sandbox is asked. InvalidInputError if the reference is no row of the format."""
     row = _row(sample.reference)
     language = language_of(options.format, row, options.language)

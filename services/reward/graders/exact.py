@@ -8,7 +8,7 @@ from collections import Counter
 from pydantic import Field
 
 from services.reward.answer_extraction import after_marker, without_thinking
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 
 class ExactOptions(GraderOptions):
@@ -19,7 +19,7 @@ class ExactOptions(GraderOptions):
     case: bool = Field(False, description="whether upper and lower case differ")
 
 
-def grade(sample: Sample, options: ExactOptions) -> Verdict:
+def grade(sample: GradingSample, options: ExactOptions) -> Verdict:
     """The verdict on a sample."""
     text = without_thinking(sample.response)
     answer = after_marker(text, options.marker) if options.marker else text.strip()

@@ -6,7 +6,7 @@ import re
 
 from pydantic import Field, field_validator
 
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 from services.reward.graders.regex import compile_pattern
 from services.reward.graders.repetition import repeated_share
 
@@ -35,7 +35,7 @@ class FormatOptions(GraderOptions):
         return pattern
 
 
-def grade(sample: Sample, options: FormatOptions) -> Verdict | None:
+def grade(sample: GradingSample, options: FormatOptions) -> Verdict | None:
     """The verdict, or None where only the work of another process can tell."""
     why = _misshapen(sample.response, options)
     if why or not options.pattern:
@@ -43,7 +43,7 @@ def grade(sample: Sample, options: FormatOptions) -> Verdict | None:
     return None  # a regular expression can take exponential time
 
 
-def work(sample: Sample, options: FormatOptions) -> Verdict:
+def work(sample: GradingSample, options: FormatOptions) -> Verdict:
     """The verdict, in a process of its own that may be killed."""
     matches = re.fullmatch(options.pattern, sample.response.strip(), re.DOTALL) is not None
     return Verdict.of(matches, why="" if matches else "the pattern does not match")

@@ -1,4 +1,4 @@
-"""What a grader is: options, a quick function, and where that cannot decide, work for a killable process."""
+"""Grader, the parts of one: options, a quick function, and where that cannot decide, work for a killable process."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from services.reward.remembered import remembered
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What is graded. The conversation and the images are those of the question, where it has any."""
+class GradingSample:
+    """A response to grade. The conversation and the images are those of the question, where it has any."""
 
     question: str
     reference: str
@@ -28,7 +28,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a grader says: a value, and why. A value of None says that the grader could not decide."""
+    """A grader's decision: a value, and why. A value of None says that the grader could not decide."""
 
     value: float | None
     evidence: Mapping[str, str] = field(default_factory=dict)
@@ -58,12 +58,12 @@ class Grader(Generic[O]):
     description: str
     options: type[O]
     # Runs in the service itself: no evaluation, time linear in the text. None leaves the verdict to `work`.
-    grade: Callable[[Sample, O], Verdict | None]
+    grade: Callable[[GradingSample, O], Verdict | None]
     # Runs in a process that is killed when it takes too long; a function of a module, so that it can be sent there.
-    work: Callable[[Sample, O], Verdict] | None = None
+    work: Callable[[GradingSample, O], Verdict] | None = None
     # Asks something outside (the sandbox, a judge, a plug-in), without blocking the service, if the others left it
     # undecided. UnavailableError if it is away: the caller may try again. None: the verdict stays as it is.
-    ask: Callable[[Sample, O], Awaitable[Verdict | None]] | None = None
+    ask: Callable[[GradingSample, O], Awaitable[Verdict | None]] | None = None
 
     def read_options(self, given: Mapping[str, str]) -> O:
         """The options checked. InvalidInputError names the wrong one, and the nearest that exists."""

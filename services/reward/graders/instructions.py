@@ -15,7 +15,7 @@ from pydantic import Field
 
 from perilune.errors import InvalidInputError
 from services.reward.answer_extraction import without_thinking
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict, nearest
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict, nearest
 from services.reward.graders.length import count
 from services.reward.languages import is_in
 from services.reward.sentences import count_sentences
@@ -33,7 +33,7 @@ class InstructionsOptions(GraderOptions):
     partial: bool = Field(False, description="the share of instructions followed, instead of all or nothing")
 
 
-def grade(sample: Sample, options: InstructionsOptions) -> Verdict:
+def grade(sample: GradingSample, options: InstructionsOptions) -> Verdict:
     """The verdict on a sample."""
     instructions = _read(options.instructions or sample.reference)
     response = without_thinking(sample.response).strip()

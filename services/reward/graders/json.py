@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 
 from perilune.errors import InvalidInputError
 from services.reward.fences import read_answer
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 MAX_CHARS = 200_000
 MAX_DEPTH = 100
@@ -64,7 +64,7 @@ def parse(text: str) -> Any:
     return found
 
 
-def grade(sample: Sample, options: JsonOptions) -> Verdict | None:
+def grade(sample: GradingSample, options: JsonOptions) -> Verdict | None:
     """The verdict, or None where only the work of another process can tell."""
     compares = _compares(sample, options)
     if not compares and not options.json_schema:
@@ -82,7 +82,7 @@ def grade(sample: Sample, options: JsonOptions) -> Verdict | None:
     return None if compares or options.json_schema else Verdict(1.0, {"answer": text})
 
 
-def work(sample: Sample, options: JsonOptions) -> Verdict:
+def work(sample: GradingSample, options: JsonOptions) -> Verdict:
     """The verdict, in a process of its own that may be killed."""
     text = _answer(sample.response)
     answer = parse(text)
@@ -96,7 +96,7 @@ def work(sample: Sample, options: JsonOptions) -> Verdict:
     return Verdict(1.0, {"answer": text})
 
 
-def _compares(sample: Sample, options: JsonOptions) -> bool:
+def _compares(sample: GradingSample, options: JsonOptions) -> bool:
     return bool(sample.reference.strip()) and options.compare != "none"
 
 
@@ -104,7 +104,7 @@ def _differs(text: str) -> Verdict:
     return Verdict(0.0, {"answer": text, "why": "another value than the reference"})
 
 
-def _is_right(sample: Sample, options: JsonOptions, answer: Any) -> bool:
+def _is_right(sample: GradingSample, options: JsonOptions, answer: Any) -> bool:
     try:
         reference = parse(sample.reference.strip(_SPACE))
     except ValueError as error:

@@ -24,7 +24,7 @@ from perilune.errors import InvalidInputError, OverloadedError, StateError, Unav
 from perilune.grading.judge_prompts import JudgePrompt, is_hollow, judge_prompt, read_verdict
 from perilune.settings import Settings
 from services.reward.answer_extraction import committed, without_thinking
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 MAX_ANSWER_CHARS = 20_000  # no judge reads more with profit
 MAX_VOTES = 64
@@ -61,7 +61,7 @@ class JudgeOptions(GraderOptions):
     marker: str = Field("", description="the answer follows the last one; empty: last box, `answer is`, or last line")
 
 
-def grade(sample: Sample, options: JudgeOptions) -> Verdict | None:
+def grade(sample: GradingSample, options: JudgeOptions) -> Verdict | None:
     """What needs no judge: nothing to compare with, and answers that hold nothing."""
     if not sample.reference.strip():
         raise InvalidInputError("the prompt has no reference answer")
@@ -73,7 +73,7 @@ def grade(sample: Sample, options: JudgeOptions) -> Verdict | None:
     return None
 
 
-async def ask(sample: Sample, options: JudgeOptions) -> Verdict:
+async def ask(sample: GradingSample, options: JudgeOptions) -> Verdict:
     """The verdict of the votes. UnavailableError, OverloadedError: the judge is away or full."""
     judge = _judge()
     answer = shown(sample, options)
@@ -83,7 +83,7 @@ async def ask(sample: Sample, options: JudgeOptions) -> Verdict:
     return verdict_of(replies, prompt.id, options.agreement, evidence)
 
 
-def shown(sample: Sample, options: JudgeOptions) -> str:
+def shown(sample: GradingSample, options: JudgeOptions) -> str:
     """What of the response the judge sees."""
     if options.show == "response":
         return without_thinking(sample.response).strip()

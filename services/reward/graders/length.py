@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from services.reward.answer_extraction import without_thinking
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 # Scripts that put no spaces between words count by the character.
 _WORD = re.compile(
@@ -32,7 +32,7 @@ class LengthOptions(GraderOptions):
         return self
 
 
-def grade(sample: Sample, options: LengthOptions) -> Verdict:
+def grade(sample: GradingSample, options: LengthOptions) -> Verdict:
     """The verdict on a sample."""
     text = sample.response if options.thinking else without_thinking(sample.response)
     length = count(text, options.unit)

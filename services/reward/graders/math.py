@@ -20,7 +20,7 @@ from services.reward.choices import chosen_letter
 from services.reward.equality.expression import TooLargeError
 from services.reward.equality.structure import Algebra, equal, has_noun, is_choice, is_text_answer
 from services.reward.graders import judge
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 
 class MathOptions(GraderOptions):
@@ -32,12 +32,12 @@ class MathOptions(GraderOptions):
     )
 
 
-def grade(sample: Sample, options: MathOptions) -> Verdict | None:
+def grade(sample: GradingSample, options: MathOptions) -> Verdict | None:
     """The verdict, or None where only the work of another process can tell."""
     return _grade(sample, options, None)
 
 
-def work(sample: Sample, options: MathOptions) -> Verdict:
+def work(sample: GradingSample, options: MathOptions) -> Verdict:
     """The verdict, in a process of its own that may be killed."""
     from services.reward.equality.symbolic import symbolic_equal  # sympy: only grader processes need it
 
@@ -46,7 +46,7 @@ def work(sample: Sample, options: MathOptions) -> Verdict:
     return verdict
 
 
-async def ask(sample: Sample, options: MathOptions) -> Verdict | None:
+async def ask(sample: GradingSample, options: MathOptions) -> Verdict | None:
     """The judge's verdict, where the options ask for one."""
     if not options.judge:
         return None
@@ -54,7 +54,7 @@ async def ask(sample: Sample, options: MathOptions) -> Verdict | None:
     return judge.grade(sample, asked) or await judge.ask(sample, asked)
 
 
-def _grade(sample: Sample, options: MathOptions, algebra: Algebra | None) -> Verdict | None:
+def _grade(sample: GradingSample, options: MathOptions, algebra: Algebra | None) -> Verdict | None:
     reference = committed(sample.reference) if is_solution(sample.reference) else sample.reference.strip()
     if not reference:
         raise InvalidInputError("the prompt has no reference answer")

@@ -9,7 +9,7 @@ from pydantic import Field
 from perilune.errors import InvalidInputError
 from services.reward.answer_extraction import after_marker, boxed, without_thinking
 from services.reward.equality.numbers import Number, agree, find_numbers, read_number
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 
 class NumericOptions(GraderOptions):
@@ -19,7 +19,7 @@ class NumericOptions(GraderOptions):
     tolerance: float = Field(0.0, ge=0, allow_inf_nan=False, description="largest absolute difference that is right")
 
 
-def grade(sample: Sample, options: NumericOptions) -> Verdict:
+def grade(sample: GradingSample, options: NumericOptions) -> Verdict:
     """The verdict on a sample."""
     reference = read_number(sample.reference)
     if reference is None:

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from perilune.errors import InvalidInputError
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 
 class OutcomeOptions(GraderOptions):
@@ -19,7 +19,7 @@ class OutcomeOptions(GraderOptions):
     )
 
 
-def grade(sample: Sample, options: OutcomeOptions) -> Verdict:
+def grade(sample: GradingSample, options: OutcomeOptions) -> Verdict:
     """InvalidInputError: the environment gave no outcome, or failed at it; nothing is known of the response then."""
     outcome = sample.outcome
     if outcome is None:

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator
 
 from perilune.errors import InvalidInputError
 from services.reward.answer_extraction import after_marker, without_thinking
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 MAX_PATTERN_CHARS = 10_000
 
@@ -39,14 +39,14 @@ def compile_pattern(pattern: str, flags: int = 0) -> re.Pattern[str]:
         raise ValueError(f"no regular expression: {error}") from error
 
 
-def grade(sample: Sample, options: RegexOptions) -> Verdict | None:
+def grade(sample: GradingSample, options: RegexOptions) -> Verdict | None:
     """Nothing but the reference is looked at here: a regular expression can take exponential time."""
     if not (options.pattern or sample.reference):
         raise InvalidInputError("there is no regular expression: give the option `pattern`, or a reference")
     return None
 
 
-def work(sample: Sample, options: RegexOptions) -> Verdict:
+def work(sample: GradingSample, options: RegexOptions) -> Verdict:
     """The verdict, in a process of its own that may be killed."""
     try:
         flags = re.DOTALL if options.case else re.DOTALL | re.IGNORECASE

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from services.reward.graders.grader import Grader, GraderOptions, Sample, Verdict
+from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 _WORD = re.compile(r"\w+|[^\w\s]")
 
@@ -21,7 +21,7 @@ class RepetitionOptions(GraderOptions):
     graded: bool = Field(False, description="fall from 1 at the largest right share to 0, where all is repeated")
 
 
-def grade(sample: Sample, options: RepetitionOptions) -> Verdict:
+def grade(sample: GradingSample, options: RepetitionOptions) -> Verdict:
     """The verdict on a sample."""
     if not sample.response.strip():
         return Verdict(0.0, {"why": "the response is empty"})

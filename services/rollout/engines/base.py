@@ -42,7 +42,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Sample:
+class SampleRequest:
     """One sample to generate, or to continue: any engine may go on where another stopped."""
 
     id: str
@@ -61,7 +61,7 @@ class Sample:
 class Generated:
     """A sample that ended, with what this engine added to it. ENDING_ABORTED: it was interrupted."""
 
-    sample: Sample
+    sample: SampleRequest
     spans: tuple[Span, ...]
     ending: Ending.ValueType
     repetition: Cycle | None = None  # where it began to repeat itself, counted from the response's start
@@ -117,7 +117,7 @@ class Engine(Protocol):
     def stopped(self) -> Future[None]:
         """Completes after `close`; fails with whatever ended the engine before."""
 
-    def submit(self, samples: Sequence[Sample]) -> None:
+    def submit(self, samples: Sequence[SampleRequest]) -> None:
         """Queues samples; each is delivered exactly once, when it ended, with its tokens and log-probabilities."""
 
     def interrupt(self, sample_ids: Sequence[str]) -> None:

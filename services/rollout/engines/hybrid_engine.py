@@ -28,7 +28,7 @@ from perilune.models.machine import give_memory_back
 from perilune.runtime.device_lock import POLL_S, DeviceLock
 from perilune.weights import RawTensor
 from services.rollout.engines import make_engine
-from services.rollout.engines.base import Capacity, Engine, EngineSpec, Generated, Sample, Span, promise
+from services.rollout.engines.base import Capacity, Engine, EngineSpec, Generated, SampleRequest, Span, promise
 from services.rollout.engines.calls import Calls
 
 logger = logging.getLogger(__name__)
@@ -38,11 +38,11 @@ logger = logging.getLogger(__name__)
 class _Held:
     """A sample that is not delivered yet, and what earlier turns wrote of it."""
 
-    sample: Sample
+    sample: SampleRequest
     spans: tuple[Span, ...] = ()
     is_unwanted: bool = False  # its caller interrupted it
 
-    def rest(self) -> Sample:
+    def rest(self) -> SampleRequest:
         """The sample with what is left of it to do."""
         written = [span.tokens for span in self.spans]
         start = self.sample.response_start
@@ -84,7 +84,7 @@ class HybridEngine:
 
     # What others call, from any thread.
 
-    def submit(self, samples: Sequence[Sample]) -> None:
+    def submit(self, samples: Sequence[SampleRequest]) -> None:
         """Queues samples; they wait while the engine is away."""
         self._calls.put(self._submit, samples)
 
@@ -188,7 +188,7 @@ class HybridEngine:
         del self._held[held.sample.id]
         return replace(last, sample=held.sample, spans=(*held.spans, *last.spans))
 
-    def _submit(self, samples: Sequence[Sample]) -> None:
+    def _submit(self, samples: Sequence[SampleRequest]) -> None:
         self._held |= {sample.id: _Held(sample) for sample in samples}
         if self._engine:
             self._running |= {sample.id for sample in samples}

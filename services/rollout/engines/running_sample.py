@@ -13,7 +13,7 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import Ending, PolicyVersion
 from perilune.models.files import build_tokenizer, end_tokens, num_embeddings
 from services.rollout.engines import sampling
-from services.rollout.engines.base import Generated, Sample, Span
+from services.rollout.engines.base import Generated, SampleRequest, Span
 from services.rollout.engines.stopping import StopTexts
 from services.rollout.repetition import Cycle, RepetitionDetector
 
@@ -55,7 +55,7 @@ class _Piece:
 class RunningSample:
     """A sample that is not yet delivered, and every token of it."""
 
-    def __init__(self, sample: Sample, endings: Endings, max_context: int) -> None:
+    def __init__(self, sample: SampleRequest, endings: Endings, max_context: int) -> None:
         self.sample = sample
         self.tokens: list[int] = sample.tokens.tolist()  # prompt and response
         self.limit = min(len(self.tokens) + sample.max_new_tokens, max_context)  # tokens at which it ends
@@ -105,7 +105,7 @@ class RunningSample:
 R = TypeVar("R", bound=RunningSample)
 
 
-def admit(samples: Iterable[Sample], make: Callable[[Sample], R]) -> tuple[list[R], list[Generated]]:
+def admit(samples: Iterable[SampleRequest], make: Callable[[SampleRequest], R]) -> tuple[list[R], list[Generated]]:
     """Samples as an engine runs them, and what is to be delivered at once: those without room, and those that cannot
     be taken."""
     admitted: list[R] = []

@@ -19,7 +19,7 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import PeriluneError, UnavailableError
 from perilune.policies import version_as_json
-from services.rollout.engines.base import Engine, Generated, Sample, Sampling, Span
+from services.rollout.engines.base import Engine, Generated, SampleRequest, Sampling, Span
 from services.rollout.openai.formats import Choice, Format, Part, error_body, segments
 from services.rollout.openai.request import BaseRequest
 from services.rollout.stream_text import StreamText
@@ -49,7 +49,7 @@ class Served(Protocol):
     def policy(self) -> PolicyVersion | None:
         """The version that is served."""
 
-    async def generate(self, sample: Sample) -> Generated:
+    async def generate(self, sample: SampleRequest) -> Generated:
         """Has the engine draw a sample."""
 
 
@@ -94,7 +94,7 @@ class Answer:
 
     def _samples(
         self, choices: Sequence[Choice], arrived: asyncio.Queue[tuple[Choice, Span | Generated]]
-    ) -> Iterator[Sample]:
+    ) -> Iterator[SampleRequest]:
         loop, request = asyncio.get_running_loop(), self.request
         sampling = Sampling(request.temperature, request.top_p, request.top_k, request.stops)
         seed = secrets.randbits(63) if request.seed is None else request.seed
@@ -103,12 +103,12 @@ class Answer:
             def watch(span: Span, choice: Choice = choice) -> None:
                 loop.call_soon_threadsafe(arrived.put_nowait, (choice, span))
 
-            yield Sample(
+            yield SampleRequest(
                 f"{self.id}/{choice.index}", self.prompt, self.max_tokens, sampling, seed, choice.index, watch=watch
             )
 
     async def _finish(
-        self, sample: Sample, choice: Choice, arrived: asyncio.Queue[tuple[Choice, Span | Generated]]
+        self, sample: SampleRequest, choice: Choice, arrived: asyncio.Queue[tuple[Choice, Span | Generated]]
     ) -> None:
         arrived.put_nowait((choice, await self.served.generate(sample)))
 

@@ -22,7 +22,7 @@ from perilune.tasks import TASKS
 from services.master.prompts import SOURCES
 from services.master.samplers import SAMPLERS
 from services.reward.graders import GRADERS, find_grader
-from services.reward.graders.grader import Sample
+from services.reward.graders.grader import GradingSample
 from services.reward.plugins import plugged_in
 from services.rollout.engines import ENGINES
 from services.rollout.environments import ENVIRONMENTS
@@ -141,7 +141,7 @@ async def test_the_grader_of_ones_own_is_served_and_asked(tmp_path: Path) -> Non
     async with plugged_in({"polite": address}):
         grader = find_grader("polite")
         assert grader.ask
-        verdict = await grader.ask(Sample("", "", "Kindly go"), grader.read_options({"word": "kindly"}))
+        verdict = await grader.ask(GradingSample("", "", "Kindly go"), grader.read_options({"word": "kindly"}))
     await server.stop(None)
     assert verdict
     assert (verdict.value, verdict.version) == (1.0, version)

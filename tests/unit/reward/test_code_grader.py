@@ -11,7 +11,7 @@ from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from perilune.errors import InvalidInputError, UnavailableError
 from services.reward.graders import find_grader
 from services.reward.graders.code import CodeOptions, grade, program_of, request_of, verdict_of
-from services.reward.graders.grader import Sample
+from services.reward.graders.grader import GradingSample
 
 ROW = json.dumps({"inputs": ["1"], "outputs": ["2"]})
 
@@ -83,7 +83,7 @@ def test_the_language_asked_for_chooses_the_block() -> None:
     assert {language: program_of(response, language) for language in asked} == asked
     row = json.dumps({"language": "cpp", "prompt": "int f() {", "tests": "}\nint main() {}"})
     options = find_grader("code").read_options({"format": "multipl-e"})
-    assert "b\n" in request_of(Sample("", row, response), options).program.source
+    assert "b\n" in request_of(GradingSample("", row, response), options).program.source
 
 
 @pytest.mark.parametrize(
@@ -111,22 +111,22 @@ def test_reading_takes_linear_time(response: str) -> None:
 
 
 def test_no_program_is_wrong_and_a_program_is_for_the_sandbox() -> None:
-    verdict = grade(Sample("", ROW, " "), CodeOptions())
+    verdict = grade(GradingSample("", ROW, " "), CodeOptions())
     assert verdict is not None
     assert verdict.value == 0.0
-    assert grade(Sample("", ROW, "print(2)"), CodeOptions()) is None
+    assert grade(GradingSample("", ROW, "print(2)"), CodeOptions()) is None
 
 
 def test_the_options_become_the_request() -> None:
     options = find_grader("code").read_options(
         {"format": "apps", "language": "c", "comparison": "exact", "partial": "true", "cpu_s": "2", "memory_mb": "64"}
     )
-    request = request_of(Sample("", ROW, "```c\nint main(){}\n```"), options)
+    request = request_of(GradingSample("", ROW, "```c\nint main(){}\n```"), options)
     assert (request.program.language, request.program.source) == ("c", "int main(){}\n")
     assert (request.run_all, request.limits.cpu_s, request.limits.memory_bytes) == (True, 2.0, 64 << 20)
     assert request.comparison.kind == api.Comparison.KIND_EXACT
     with pytest.raises(InvalidInputError, match="as JSON"):
-        request_of(Sample("", "not a row", "x"), options)
+        request_of(GradingSample("", "not a row", "x"), options)
 
 
 def summary(verdict: int, passed: int, cases: int = 4) -> api.JudgeSummary:

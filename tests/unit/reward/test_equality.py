@@ -15,7 +15,7 @@ from perilune.api.reward.v1.reward_pb2 import (
     GraderChoice,
 )
 from services.reward.graders import find_grader
-from services.reward.graders.grader import Sample, Verdict
+from services.reward.graders.grader import GradingSample, Verdict
 from services.reward.processes import Processes
 from services.reward.scoring import read_choices, score
 from tests.unit.reward.conftest import read_cases
@@ -25,7 +25,7 @@ OPTIONS = MATH.read_options({})
 
 
 def verdict_of(case: dict[str, Any]) -> float | None:
-    sample = Sample("", case["reference"], case["response"])
+    sample = GradingSample("", case["reference"], case["response"])
     verdict = MATH.grade(sample, OPTIONS)
     if verdict is None:
         assert MATH.work
@@ -57,7 +57,9 @@ def test_labelled_pairs(name: str, least_accuracy: float, most_false_positives: 
 
 def test_few_pairs_need_a_process() -> None:
     cases = read_cases("reward/math")
-    open_ones = [case for case in cases if MATH.grade(Sample("", case["reference"], case["response"]), OPTIONS) is None]
+    open_ones = [
+        case for case in cases if MATH.grade(GradingSample("", case["reference"], case["response"]), OPTIONS) is None
+    ]
     assert len(open_ones) < len(cases) / 20
 
 
@@ -67,7 +69,7 @@ def test_nothing_hostile_holds_up_the_service(reference: str) -> None:
     """Whatever runs in the service itself ends soon, without an exception."""
     for case in read_cases("reward/hostile"):
         start = time.process_time()
-        verdict = MATH.grade(Sample("", reference, hostile_response(case)), OPTIONS)
+        verdict = MATH.grade(GradingSample("", reference, hostile_response(case)), OPTIONS)
         assert time.process_time() - start < 3, case
         assert verdict is None or isinstance(verdict, Verdict)
 
@@ -75,14 +77,14 @@ def test_nothing_hostile_holds_up_the_service(reference: str) -> None:
 @pytest.mark.slow
 @pytest.mark.asyncio(loop_scope="session")
 async def test_hostile_work_ends_at_its_deadline_and_the_next_works(processes: Processes) -> None:
-    samples = [Sample("", "x^2+1", hostile_response(case)) for case in read_cases("reward/hostile")]
+    samples = [GradingSample("", "x^2+1", hostile_response(case)) for case in read_cases("reward/hostile")]
     stuck = [sample for sample in samples if MATH.grade(sample, OPTIONS) is None][::8]
     choices = read_choices([GraderChoice(name="math")])
     scores = await asyncio.gather(*(score(sample, choices, processes) for sample in stuck))
     answered = (SCORE_STATUS_OK, SCORE_STATUS_TIMEOUT, SCORE_STATUS_UNDECIDED)
     assert all(found.status in answered or not found.HasField("value") for found in scores)
     assert not any(found.value == 1.0 for found in scores)
-    following = await score(Sample("", r"\int_0^1 x\,dx", r"\boxed{\frac12}"), choices, processes)
+    following = await score(GradingSample("", r"\int_0^1 x\,dx", r"\boxed{\frac12}"), choices, processes)
     assert (following.status, following.value) == (SCORE_STATUS_OK, 1.0)
 
 

@@ -17,14 +17,14 @@ from services.reward.equality.notation import normalise
 from services.reward.equality.numbers import read_number
 from services.reward.equality.structure import equal
 from services.reward.graders import GRADERS, find_grader
-from services.reward.graders.grader import Sample
+from services.reward.graders.grader import GradingSample
 from tests.unit.reward.conftest import read_cases
 
 
 def value_of(grader_name: str, case: dict[str, Any]) -> float | None:
     """What a grader says, with the part that services leave to processes done here."""
     grader = find_grader(grader_name)
-    sample = Sample(case.get("question", ""), case["reference"], case["response"])
+    sample = GradingSample(case.get("question", ""), case["reference"], case["response"])
     options = grader.read_options(case.get("options", {}))
     verdict = grader.grade(sample, options)
     if verdict is None:
@@ -88,7 +88,7 @@ def test_any_text_is_an_answer_that_can_be_judged(text: str) -> None:
     """Responses are whatever a model writes: nothing in the service's own process may raise on them."""
     for name in ("exact", "numeric", "math", "format"):
         grader = GRADERS[name]
-        verdict = grader.grade(Sample("", "42", text), grader.read_options({}))
+        verdict = grader.grade(GradingSample("", "42", text), grader.read_options({}))
         assert verdict is None or verdict.value in (0.0, 1.0)
 
 
@@ -175,7 +175,7 @@ def test_hostile_text_is_read_in_linear_time(text: str) -> None:
     start = time.process_time()
     for name, reference in (("choice", "B"), ("json", "[1]"), ("math", "5")):
         grader = find_grader(name)
-        grader.grade(Sample("", reference, text), grader.read_options({}))
+        grader.grade(GradingSample("", reference, text), grader.read_options({}))
     assert time.process_time() - start < 3
 
 
@@ -201,7 +201,7 @@ def test_a_language_that_cannot_be_told_is_named() -> None:
 )
 def test_an_outcome_is_a_value(outcome: Outcome, take: str, value: float) -> None:
     grader = find_grader("outcome")
-    verdict = grader.grade(Sample("", "", "", outcome=outcome), grader.read_options({"take": take}))
+    verdict = grader.grade(GradingSample("", "", "", outcome=outcome), grader.read_options({"take": take}))
     assert verdict
     assert verdict.value == value
 
@@ -219,4 +219,4 @@ def test_an_outcome_is_a_value(outcome: Outcome, take: str, value: float) -> Non
 def test_without_an_outcome_there_is_no_value(outcome: Outcome | None, said: str) -> None:
     grader = find_grader("outcome")
     with pytest.raises(InvalidInputError, match=said):
-        grader.grade(Sample("", "", "", outcome=outcome), grader.read_options({}))
+        grader.grade(GradingSample("", "", "", outcome=outcome), grader.read_options({}))

@@ -9,7 +9,7 @@ import pytest
 from perilune.errors import InvalidInputError
 from services.reward.equality import structure
 from services.reward.graders import GRADERS
-from services.reward.graders.grader import Sample
+from services.reward.graders.grader import GradingSample
 
 MIB = 1 << 20
 
@@ -50,4 +50,4 @@ def test_a_pattern_has_a_length() -> None:
     work = GRADERS["regex"].work
     assert work
     with pytest.raises(InvalidInputError, match="the reference is no regular expression"):
-        work(Sample("", "a" * 10_001, "a"), GRADERS["regex"].read_options({}))
+        work(GradingSample("", "a" * 10_001, "a"), GRADERS["regex"].read_options({}))

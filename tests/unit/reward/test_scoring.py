@@ -18,7 +18,7 @@ from perilune.api.reward.v1.reward_pb2 import (
 )
 from perilune.errors import InvalidInputError
 from services.reward.graders import GRADERS
-from services.reward.graders.grader import Sample
+from services.reward.graders.grader import GradingSample
 from services.reward.processes import Processes, WorkerDiedError
 from services.reward.scoring import read_choices, score, total
 
@@ -32,7 +32,7 @@ def component(value: float, weight: float) -> Component:
 
 
 async def grade(response: str, reference: str, processes: Processes, *choices: GraderChoice) -> Score:
-    return await score(Sample("", reference, response), read_choices(choices), processes)
+    return await score(GradingSample("", reference, response), read_choices(choices), processes)
 
 
 def test_the_total_is_the_weighted_sum() -> None:

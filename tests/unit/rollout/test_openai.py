@@ -21,7 +21,7 @@ from perilune.runtime.http import serve_http
 from perilune.runtime.service import Service
 from services.rollout.config import RolloutSettings
 from services.rollout.engines import make_engine
-from services.rollout.engines.base import Engine, EngineSpec, Generated, Sample
+from services.rollout.engines.base import Engine, EngineSpec, Generated, SampleRequest
 from services.rollout.openai.endpoint import Endpoint
 from services.rollout.stream_text import StreamText
 from tests.unit.rollout.tiny import WORDS, manifest_of, model_files, raw_tensors, recomputed, tiny_llama
@@ -62,7 +62,7 @@ class Run:
             if not result.done():
                 result.set_result(generated)
 
-    async def generate(self, sample: Sample) -> Generated:
+    async def generate(self, sample: SampleRequest) -> Generated:
         assert self.engine is not None
         self.results[sample.id] = asyncio.get_running_loop().create_future()
         self.engine.submit([sample])

@@ -15,7 +15,7 @@ from perilune.codec import unpack
 from perilune.errors import InvalidInputError
 from perilune.recipe import CalculatorEnvironment, GuessEnvironment
 from services.rollout.config import RolloutSettings
-from services.rollout.engines.base import Generated, Sample, Span
+from services.rollout.engines.base import Generated, SampleRequest, Span
 from services.rollout.environments.answers import checked, outcome_message
 from services.rollout.environments.base import Observation, Outcome
 from services.rollout.environments.calculator import Calculator, evaluate
@@ -42,7 +42,7 @@ def rollout(a_task: RolloutTask) -> Rollout:
     return Rollout(a_task, 0, PROMPT, tiny_tokenizer(), max_context=64)  # type: ignore[arg-type]
 
 
-def wrote(sample: Sample, tokens: list[int], ending: int) -> Generated:
+def wrote(sample: SampleRequest, tokens: list[int], ending: int) -> Generated:
     ids, logprobs = np.array(tokens, np.int32), np.full(len(tokens), -1.0, np.float32)
     return Generated(sample, (Span(POLICY, ids, logprobs, logprobs),), ending)  # type: ignore[arg-type]
 

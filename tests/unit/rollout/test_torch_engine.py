@@ -17,7 +17,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_ABORTED, ENDING_LEN
 from perilune.errors import InvalidInputError, WeightStreamError
 from perilune.recipe import EngineBase, TorchEngineTable
 from services.rollout.engines import make_engine
-from services.rollout.engines.base import Sample, Sampling
+from services.rollout.engines.base import SampleRequest, Sampling
 from services.rollout.engines.embedded.model import round_to_int8
 from services.rollout.repetition import Rule
 from tests.unit.rollout.tiny import (
@@ -48,7 +48,7 @@ def caller(model: PreTrainedModel) -> Iterator[Caller]:
     caller.engine.close()
 
 
-def mixed_samples(count: int) -> list[Sample]:
+def mixed_samples(count: int) -> list[SampleRequest]:
     """Groups of four with prompts and lengths of all sizes: more than eight places hold."""
     random = np.random.default_rng(0)
     prompts = [random.integers(4, len(WORDS), random.integers(1, 20)) for _ in range(count // 4)]
@@ -160,7 +160,7 @@ def test_a_sample_can_be_continued_elsewhere(caller: Caller) -> None:
 
 def test_versions_change_under_running_samples(model: PreTrainedModel) -> None:
     caller, newer = Caller(model, max_running=64), tiny_llama(seed=1)
-    long = [Sample(f"{i}", np.array([5 + i % 50], dtype=np.int32), 120, Sampling(), seed=i) for i in range(64)]
+    long = [SampleRequest(f"{i}", np.array([5 + i % 50], dtype=np.int32), 120, Sampling(), seed=i) for i in range(64)]
     caller.engine.submit(long)
     caller.wait_for(1)
     caller.load(1, newer)

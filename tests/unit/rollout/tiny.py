@@ -18,7 +18,7 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.recipe import EngineBase, TorchEngineTable
 from perilune.weights import RawTensor, manifest_of
 from services.rollout.engines import make_engine
-from services.rollout.engines.base import Deliver, Engine, EngineSpec, Generated, Sample, Sampling
+from services.rollout.engines.base import Deliver, Engine, EngineSpec, Generated, SampleRequest, Sampling
 
 WORDS = ["<pad>", "<bos>", "<eos>", "<unk>", *(f"w{i}" for i in range(60))]
 EOS = WORDS.index("<eos>")
@@ -124,7 +124,7 @@ class Caller:
             assert len(self.delivered) >= count, f"{len(self.delivered)} of {count} samples ended within {PATIENCE_S} s"
             return self.delivered
 
-    def generate(self, samples: Sequence[Sample]) -> dict[str, Generated]:
+    def generate(self, samples: Sequence[SampleRequest]) -> dict[str, Generated]:
         self.delivered = []
         self.engine.submit(samples)
         return {generated.sample.id: generated for generated in self.wait_for(len(samples))}
@@ -137,8 +137,10 @@ class Caller:
 
 def sample(
     name: str, prompt: Sequence[int], max_new_tokens: int, sampling: Sampling | None = None, index: int = 0
-) -> Sample:
-    return Sample(name, np.array(prompt, dtype=np.int32), max_new_tokens, sampling or Sampling(), seed=7, index=index)
+) -> SampleRequest:
+    return SampleRequest(
+        name, np.array(prompt, dtype=np.int32), max_new_tokens, sampling or Sampling(), seed=7, index=index
+    )
 
 
 def response(generated: Generated) -> list[int]:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from perilune.recipe import CreateModel, Recipe, check_recipe
-from services.trainer.batch import Group, Sample
+from services.trainer.batch import TrainingGroup, TrainingSample
 from services.trainer.policy.created import create_policy
 from services.trainer.policy.model import Policy
 
@@ -48,23 +48,25 @@ def tiny_policy(seed: int = 0, **changes: Any) -> Policy:
     return create_policy(CreateModel.model_validate(TINY | changes), seed)
 
 
-def sample(rng: np.random.Generator, score: float, num_prompt: int = 5, num_response: int | None = None) -> Sample:
+def sample(
+    rng: np.random.Generator, score: float, num_prompt: int = 5, num_response: int | None = None
+) -> TrainingSample:
     num_response = num_response or int(rng.integers(3, 40))
     tokens = rng.integers(3, 40, num_prompt + num_response)
-    return Sample(
+    return TrainingSample(
         id="s",
         tokens=tokens,
         in_loss=np.arange(len(tokens)) >= num_prompt,
-        engine_logprobs=np.full(len(tokens), np.nan, np.float32),
+        current_logprobs=np.full(len(tokens), np.nan, np.float32),
         score=score,
         correct=score >= 1,
     )
 
 
-def groups(seed: int, num_groups: int = 4, size: int = 4) -> list[Group]:
+def groups(seed: int, num_groups: int = 4, size: int = 4) -> list[TrainingGroup]:
     rng = np.random.default_rng(seed)
     return [
-        Group(f"g{number}", [sample(rng, float(rng.random() < 0.5)) for _ in range(size)])
+        TrainingGroup(f"g{number}", [sample(rng, float(rng.random() < 0.5)) for _ in range(size)])
         for number in range(num_groups)
     ]
 

@@ -13,7 +13,7 @@ from perilune.errors import InvalidInputError, WeightStreamError
 from perilune.recipe import AdapterTable
 from perilune.weights.adapted import adapted, base_digest, scale_of
 from perilune.weights.store import VersionStore
-from services.trainer.batch import Group, Sample
+from services.trainer.batch import TrainingGroup, TrainingSample
 from services.trainer.learner import Learner
 from services.trainer.policy.adapter import AdaptedLinear, adapt, factors, merged_state
 from services.trainer.policy.model import Policy
@@ -137,7 +137,7 @@ def test_an_adapter_learns_what_is_rewarded() -> None:
         probabilities = torch.softmax(next_logits(policy, prompt), -1)
         shares.append(probabilities[20:].sum().item())
         drawn = torch.multinomial(probabilities, 32, replacement=True, generator=generator).numpy()
-        learner.train(iteration, [Group("g", [answered(prompt, token) for token in drawn])])
+        learner.train(iteration, [TrainingGroup("g", [answered(prompt, token) for token in drawn])])
     assert shares[0] < 0.2
     assert shares[-1] > 0.8
 
@@ -150,11 +150,11 @@ def next_logits(policy: Policy, prompt: np.ndarray) -> torch.Tensor:
     return found
 
 
-def answered(prompt: np.ndarray, token: int) -> Sample:
+def answered(prompt: np.ndarray, token: int) -> TrainingSample:
     tokens = np.append(prompt, token)
     unknown = np.full(len(tokens), np.nan, np.float32)
     right = bool(token >= 20)
-    return Sample("s", tokens, np.arange(len(tokens)) == len(prompt), unknown, float(right), right)
+    return TrainingSample("s", tokens, np.arange(len(tokens)) == len(prompt), unknown, float(right), right)
 
 
 def test_a_weight_that_is_tied_gets_no_adapter() -> None:

@@ -38,7 +38,7 @@ def test_segments_become_one_sequence_with_the_environment_left_out() -> None:
     assert sample.behaviour_logprobs is not None
     np.testing.assert_array_equal(sample.behaviour_logprobs[2:4], np.array([-1.5, -2.5], np.float32))
     # Log-probs of another version cannot be compared with this one's.
-    np.testing.assert_array_equal(sample.engine_logprobs, np.array([np.nan] * 5 + [-3, -4], np.float32))
+    np.testing.assert_array_equal(sample.current_logprobs, np.array([np.nan] * 5 + [-3, -4], np.float32))
 
 
 def test_tokens_of_earlier_iterations_are_context_where_only_current_ones_are_trained_on() -> None:
@@ -106,4 +106,4 @@ def test_at_another_temperature_the_engine_is_compared_with_on_what_it_drew_from
     message = group(0, NEW, size=1)
     message.samples[0].trajectory.segments[0].full_logprobs.CopyFrom(pack(np.full(3, -9, np.float32)))
     (sample,) = read_group(message, Ages.of(recipe(rollout={"temperature": 0.7}), NEW), {"new"}).samples
-    np.testing.assert_array_equal(sample.engine_logprobs[5:], -3.0)
+    np.testing.assert_array_equal(sample.current_logprobs[5:], -3.0)

@@ -11,7 +11,7 @@ import torch
 
 from perilune.objectives import k15
 from perilune.objectives.correction import adaptive_exponent, effective_share, importance_weights
-from services.trainer.batch import Group
+from services.trainer.batch import TrainingGroup
 from services.trainer.learner import Learner
 from tests.unit.trainer.models import plain_logprobs, recipe, sample, tiny_policy
 
@@ -58,7 +58,7 @@ def test_the_adaptive_exponent_is_the_largest_that_leaves_enough_tokens_effectiv
 def test_tokens_of_the_current_policy_need_no_correction(kind: str) -> None:
     """Where the engine's log-probabilities are the policy's own, every weight is 1 and the step is the plain one."""
     rng = np.random.default_rng(0)
-    batch = [Group("a", [sample(rng, 1.0), sample(rng, 0.0)])]
+    batch = [TrainingGroup("a", [sample(rng, 1.0), sample(rng, 0.0)])]
     policies = [tiny_policy(), tiny_policy()]
     for one in batch[0].samples:
         logprobs = plain_logprobs(policies[0], [one.tokens])[0].numpy()
@@ -74,7 +74,7 @@ def test_tokens_of_the_current_policy_need_no_correction(kind: str) -> None:
 
 def test_the_gradient_is_that_of_the_weighted_tokens() -> None:
     rng = np.random.default_rng(0)
-    group = Group("a", [sample(rng, 1.0, 5, 6), sample(rng, 0.0, 5, 9)])
+    group = TrainingGroup("a", [sample(rng, 1.0, 5, 6), sample(rng, 0.0, 5, 9)])
     limited = {"correction": "decoupled", "correction_limit": 1.5}
     policy = tiny_policy()
     ours = [np.exp(-rng.random(len(one.tokens))).astype(np.float32) for one in group.samples]

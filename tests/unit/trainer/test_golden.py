@@ -19,7 +19,7 @@ import torch
 from perilune.models.chat import prompt_ids
 from perilune.recipe import Recipe, load_recipe
 from perilune.tasks import search
-from services.trainer.batch import Group, Sample
+from services.trainer.batch import TrainingGroup, TrainingSample
 from services.trainer.learner import Learner
 from services.trainer.policy.model import Policy
 from services.trainer.policy.sources import make_policy
@@ -63,7 +63,7 @@ def _digest(policy: Policy, number: int) -> str:
     return snapshot(policy, number, torch.float32, None, None).policy.digest
 
 
-def _sampled(policy: Policy, recipe: Recipe, iteration: int, random: torch.Generator) -> list[Group]:
+def _sampled(policy: Policy, recipe: Recipe, iteration: int, random: torch.Generator) -> list[TrainingGroup]:
     """Responses to an iteration's problems, graded, each token with the log-probability that it was drawn with."""
     problems = [
         search.problem(recipe.seed, NUM_GROUPS * iteration + number, num_numbers=2) for number in range(NUM_GROUPS)
@@ -75,7 +75,7 @@ def _sampled(policy: Policy, recipe: Recipe, iteration: int, random: torch.Gener
         for place, tokens in enumerate(_drawn(policy, tokens_BT, recipe.rollout.max_tokens, random).numpy())
     ]
     return [
-        Group(f"{iteration}-{n}", samples[n * GROUP_SIZE : (n + 1) * GROUP_SIZE]) for n in range(NUM_GROUPS)
+        TrainingGroup(f"{iteration}-{n}", samples[n * GROUP_SIZE : (n + 1) * GROUP_SIZE]) for n in range(NUM_GROUPS)
     ]  # fmt: skip
 
 
@@ -89,14 +89,14 @@ def _drawn(policy: Policy, tokens_BT: torch.Tensor, max_tokens: int, random: tor
     return tokens_BT
 
 
-def _sample(policy: Policy, tokens: np.ndarray, num_prompt: int, answer: str) -> Sample:
+def _sample(policy: Policy, tokens: np.ndarray, num_prompt: int, answer: str) -> TrainingSample:
     response: Sequence[int] = tokens[num_prompt:].tolist()
     length = response.index(policy.eos_token_id) + 1 if policy.eos_token_id in response else len(response)
     tokens = tokens[: num_prompt + length]
     text = policy.tokenizer.decode(response[:length], skip_special_tokens=True)
     right = sorted(text.rpartition("answer:")[2].split()) == sorted(answer.split())
     logprobs = np.concatenate([[np.nan], plain_logprobs(policy, [tokens])[0].numpy()]).astype(np.float32)
-    return Sample("s", tokens, np.arange(len(tokens)) >= num_prompt, logprobs, float(right), right, logprobs)
+    return TrainingSample("s", tokens, np.arange(len(tokens)) >= num_prompt, logprobs, float(right), right, logprobs)
 
 
 def this_platform() -> str:

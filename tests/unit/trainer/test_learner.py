@@ -11,7 +11,7 @@ import torch
 
 from perilune.objectives import k15
 from perilune.recipe import LengthRewardTable
-from services.trainer.batch import Group, Sample
+from services.trainer.batch import TrainingGroup, TrainingSample
 from services.trainer.learner import InterruptedTraining, Learner, _shares
 from services.trainer.optimization import DivergedError
 from tests.unit.trainer.models import groups, plain_logprobs, recipe, same_bits, sample, state, tiny_policy
@@ -24,8 +24,8 @@ def test_one_sgd_step_is_the_gradient_of_the_papers_objective() -> None:
     """Two groups of unlike size: each counts the same, and each sample 1/k of its group."""
     rng = np.random.default_rng(0)
     batch = [
-        Group("a", [sample(rng, 1.0), sample(rng, 0.0)]),
-        Group("b", [sample(rng, 0.0), sample(rng, 0.0), sample(rng, 1.0)]),
+        TrainingGroup("a", [sample(rng, 1.0), sample(rng, 0.0)]),
+        TrainingGroup("b", [sample(rng, 0.0), sample(rng, 0.0), sample(rng, 1.0)]),
     ]
     policy = tiny_policy()
     expected = copy.deepcopy(policy.model)
@@ -68,8 +68,8 @@ def test_the_result_does_not_depend_on_how_the_batch_is_cut_into_microbatches(ta
 def test_later_steps_are_pulled_back_to_the_reference() -> None:
     """With all advantages zero only (τ/2)·ρ² is left: after a step away from π_i, its gradient is not zero."""
     rng = np.random.default_rng(0)
-    uniform = Group("u", [sample(rng, 1.0) for _ in range(4)])
-    mixed = Group("m", [sample(rng, float(number % 2)) for number in range(4)])
+    uniform = TrainingGroup("u", [sample(rng, 1.0) for _ in range(4)])
+    mixed = TrainingGroup("m", [sample(rng, float(number % 2)) for number in range(4)])
     table = recipe(optimizer="sgd", learning_rate=0.1, objective={"tau": 1.0}, steps_per_iteration=2)
     alone = Learner(tiny_policy(), table).train(0, [uniform, uniform])
     assert alone["grad_norm"] == 0.0
@@ -102,8 +102,8 @@ def test_rewarded_responses_become_likelier() -> None:
 def test_metrics_count_what_was_there() -> None:
     rng = np.random.default_rng(0)
     batch = [
-        Group("a", [sample(rng, 1.0, 5, 10), sample(rng, 0.0, 5, 20)]),
-        Group("b", [sample(rng, 1.0, 5, 6), sample(rng, 1.0, 5, 4)]),
+        TrainingGroup("a", [sample(rng, 1.0, 5, 10), sample(rng, 0.0, 5, 20)]),
+        TrainingGroup("b", [sample(rng, 1.0, 5, 6), sample(rng, 1.0, 5, 4)]),
     ]
     metrics = Learner(tiny_policy(), recipe(learning_rate=0.01)).train(0, batch)
     assert metrics["reward"] == 0.75
@@ -121,8 +121,8 @@ def test_the_engine_gap_is_the_largest_difference_of_one_token() -> None:
     policy, one = tiny_policy(), groups(5, 1, 2)[0]
     for number, s in enumerate(one.samples):
         (logprobs,) = plain_logprobs(policy, [s.tokens])
-        s.engine_logprobs[1:] = logprobs
-        s.engine_logprobs[-1] += 0.25 * number
+        s.current_logprobs[1:] = logprobs
+        s.current_logprobs[-1] += 0.25 * number
     metrics = Learner(policy, recipe()).train(0, [one])
     assert metrics["engine_gap"] == pytest.approx(0.25, abs=1e-4)
 
@@ -155,7 +155,7 @@ def test_it_stops_between_steps() -> None:
 def test_a_gradient_that_is_no_number_leaves_the_weights_alone() -> None:
     policy = tiny_policy()
     batch = groups(0)
-    batch[0] = Group("inf", [sample(np.random.default_rng(0), score) for score in (float("inf"), 0.0)])
+    batch[0] = TrainingGroup("inf", [sample(np.random.default_rng(0), score) for score in (float("inf"), 0.0)])
     before = state(policy)
     with pytest.raises(DivergedError, match="learning rate"):
         Learner(policy, recipe()).train(0, batch)
@@ -190,21 +190,21 @@ def test_the_number_of_steps_is_that_of_the_recipe() -> None:
     assert learner.train(0, groups(seed=1, num_groups=7, size=2))["num_steps"] == 10
 
 
-def every_token(num_tokens: int, rewards: np.ndarray) -> Group:
+def every_token(num_tokens: int, rewards: np.ndarray) -> TrainingGroup:
     """A prompt and every response of one token, each once."""
     prompt = np.array([1, 5, 9, 6])
     samples = [
-        Sample(
+        TrainingSample(
             id=f"{token}",
             tokens=np.append(prompt, token),
             in_loss=np.arange(5) == 4,
-            engine_logprobs=np.full(5, np.nan, np.float32),
+            current_logprobs=np.full(5, np.nan, np.float32),
             score=float(rewards[token]),
             correct=False,
         )
         for token in range(num_tokens)
     ]
-    return Group("all", samples)
+    return TrainingGroup("all", samples)
 
 
 def cosine(left: torch.Tensor, right: torch.Tensor) -> float:
@@ -235,7 +235,7 @@ def test_the_gradient_is_of_the_distribution_that_was_sampled_from(temperature: 
     logits = expected(torch.tensor([[1, 5, 9, 6]]), use_cache=False).logits[0, -1]
     logprobs = (logits / temperature).log_softmax(-1)
     for each, logprob in zip(group.samples, logprobs.tolist(), strict=True):
-        object.__setattr__(each, "engine_logprobs", np.array([np.nan] * 4 + [logprob], np.float32))
+        object.__setattr__(each, "current_logprobs", np.array([np.nan] * 4 + [logprob], np.float32))
         object.__setattr__(each, "behaviour_logprobs", np.array([np.nan] * 4 + [logprob], np.float32))
     (torch.tensor(rewards - rewards.mean(), dtype=torch.float32) * logprobs).sum().backward()
     before = torch.cat([parameter.detach().flatten() for parameter in policy.model.parameters()]).clone()
@@ -253,7 +253,7 @@ def test_the_gradient_is_of_the_distribution_that_was_sampled_from(temperature: 
 
 def test_metrics_are_finite_numbers() -> None:
     rng = np.random.default_rng(0)
-    batch = [Group("a", [sample(rng, float(score)) for score in (0, 1)])]
+    batch = [TrainingGroup("a", [sample(rng, float(score)) for score in (0, 1)])]
     for one in batch[0].samples:  # corrected, and no token of any sample is in the loss
         one.in_loss[:] = False
         object.__setattr__(one, "behaviour_logprobs", np.full(len(one.tokens), -1.0, np.float32))
@@ -264,7 +264,7 @@ def test_metrics_are_finite_numbers() -> None:
 
 def test_a_group_is_mixed_by_the_rewards_of_the_objective() -> None:
     rng = np.random.default_rng(0)
-    batch = [Group("a", [sample(rng, 1.0, num_response=length) for length in (3, 9)])]
+    batch = [TrainingGroup("a", [sample(rng, 1.0, num_response=length) for length in (3, 9)])]
     plain = recipe()
     shaped = plain.model_copy(
         update={"reward": plain.reward.model_copy(update={"length": LengthRewardTable(weight=1)})}

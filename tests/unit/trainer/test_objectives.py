@@ -17,7 +17,7 @@ from perilune.objectives.k15 import K15
 from perilune.objectives.kl import KlEstimator, kl_estimate
 from perilune.objectives.objective import LossRow
 from perilune.objectives.rloo import Rloo, left_one_out
-from services.trainer.batch import Group
+from services.trainer.batch import TrainingGroup
 from services.trainer.learner import Learner
 from services.trainer.policy.adapter import adapt
 from tests.unit.trainer.models import groups, plain_logprobs, recipe, same_bits, sample, state, tiny_policy
@@ -213,7 +213,7 @@ def test_rewarded_responses_become_likelier(kind: dict[str, Any]) -> None:
 def test_the_engine_is_compared_with_the_policy_that_opens_the_iteration_alone(kind: dict[str, Any]) -> None:
     policy, batch = tiny_policy(), groups(2)
     for one in [each for group in batch for each in group.samples]:
-        one.engine_logprobs[1:] = plain_logprobs(policy, [one.tokens])[0]
+        one.current_logprobs[1:] = plain_logprobs(policy, [one.tokens])[0]
     table = recipe(learning_rate=0.1, steps_per_iteration=2, epochs_per_iteration=2, objective=kind)
     metrics = Learner(policy, table).train(0, batch)
     assert metrics["engine_gap"] < 1e-4
@@ -222,7 +222,7 @@ def test_the_engine_is_compared_with_the_policy_that_opens_the_iteration_alone(k
 
 def test_grpo_and_rloo_step_nowhere_for_a_uniform_group() -> None:
     rng = np.random.default_rng(0)
-    uniform = [Group("u", [sample(rng, 1.0) for _ in range(4)])]
+    uniform = [TrainingGroup("u", [sample(rng, 1.0) for _ in range(4)])]
     for kind in ({"type": "grpo"}, {"type": "rloo"}):
         policy = tiny_policy()
         before = state(policy)
@@ -233,8 +233,8 @@ def test_grpo_and_rloo_step_nowhere_for_a_uniform_group() -> None:
 def test_the_penalty_holds_the_policy_to_version_0_in_later_iterations_too() -> None:
     """With no advantage there is only the penalty: none at version 0, and a way back to it from elsewhere."""
     rng = np.random.default_rng(0)
-    uniform = [Group("u", [sample(rng, 1.0) for _ in range(4)])]
-    mixed = [Group("m", [sample(rng, float(number % 2)) for number in range(4)])]
+    uniform = [TrainingGroup("u", [sample(rng, 1.0) for _ in range(4)])]
+    mixed = [TrainingGroup("m", [sample(rng, float(number % 2)) for number in range(4)])]
     policy = tiny_policy()
     held = {"type": "grpo", "kl_weight": 1.0}
     learner = Learner(policy, recipe(optimizer="sgd", learning_rate=0.05, objective=held))
@@ -248,7 +248,7 @@ def test_the_penalty_holds_the_policy_to_version_0_in_later_iterations_too() -> 
 
 def test_the_frozen_policy_is_the_one_given() -> None:
     other, rng = tiny_policy(seed=7), np.random.default_rng(0)
-    batch = [Group("u", [sample(rng, 1.0) for _ in range(2)])]
+    batch = [TrainingGroup("u", [sample(rng, 1.0) for _ in range(2)])]
     policy = tiny_policy()
     table = recipe(learning_rate=1e-3, objective={"type": "grpo", "kl_weight": 1.0, "kl_estimator": "k1"})
     found = Learner(policy, table, frozen=other).train(0, batch)["frozen_kl"]
@@ -261,7 +261,7 @@ def test_the_frozen_policy_is_the_one_given() -> None:
 
 def test_with_adapters_the_frozen_policy_is_the_base_and_no_copy() -> None:
     rng = np.random.default_rng(0)
-    batch = [Group("m", [sample(rng, float(number % 2)) for number in range(4)])]
+    batch = [TrainingGroup("m", [sample(rng, float(number % 2)) for number in range(4)])]
     policy, base = tiny_policy(), tiny_policy()
     adapter = {"rank": 2, "targets": ["q_proj", "v_proj"]}
     held = {"type": "grpo", "kl_weight": 0.1, "kl_estimator": "k1"}

@@ -33,7 +33,7 @@ from perilune.models.tensors import dtype_name
 from perilune.recipe import TorchEngineTable
 from perilune.weights import RawTensor
 from services.rollout.engines import sampling
-from services.rollout.engines.base import Capacity, EngineSpec, Sample, promise
+from services.rollout.engines.base import Capacity, EngineSpec, SampleRequest, promise
 from services.rollout.engines.calls import Calls
 from services.rollout.engines.embedded.model import build_model, round_to_int8, stage_tensors, swap_tensors
 from services.rollout.engines.embedded.slots import ATTENTION, Slots, forward, num_read
@@ -113,7 +113,7 @@ class TorchEngine:
         """Tokens that the model's positions reach."""
         return int(self._model.config.get_text_config().max_position_embeddings)
 
-    def submit(self, samples: Sequence[Sample]) -> None:
+    def submit(self, samples: Sequence[SampleRequest]) -> None:
         """Queues samples."""
         self._calls.put(self._enqueue, samples)
 
@@ -169,7 +169,7 @@ class TorchEngine:
             raise
         self.stopped.set_result(None)
 
-    def _enqueue(self, samples: Sequence[Sample]) -> None:
+    def _enqueue(self, samples: Sequence[SampleRequest]) -> None:
         rows, over = admit(samples, lambda sample: _Row(sample, self._endings, self.max_context))
         self._waiting += rows
         if over:

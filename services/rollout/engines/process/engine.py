@@ -25,7 +25,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, UnavailableError, WeightStreamError
 from perilune.models.tensors import compute_dtype, dtype_name
 from perilune.weights import RawTensor
-from services.rollout.engines.base import Capacity, EngineSpec, Generated, Sample, Span, promise
+from services.rollout.engines.base import Capacity, EngineSpec, Generated, SampleRequest, Span, promise
 from services.rollout.engines.process import weight_file, wire
 from services.rollout.engines.process.start import EngineProcess
 from services.rollout.engines.running_sample import Endings, RunningSample, admit
@@ -96,7 +96,7 @@ class ProcessEngine:
 
     # What others call, from any thread. The executor's one thread does it in turn.
 
-    def submit(self, samples: Sequence[Sample]) -> None:
+    def submit(self, samples: Sequence[SampleRequest]) -> None:
         """Queues samples."""
         self._commands.submit(self._submit, samples)
 
@@ -131,7 +131,7 @@ class ProcessEngine:
 
     # Commands to the process.
 
-    def _submit(self, samples: Sequence[Sample]) -> None:
+    def _submit(self, samples: Sequence[SampleRequest]) -> None:
         admitted, over = admit(samples, lambda sample: RunningSample(sample, self._endings, self.max_context))
         fresh = dict(enumerate(admitted, start=self._num_samples))
         self._num_samples += len(fresh)
