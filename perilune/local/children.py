@@ -20,7 +20,7 @@ KEEP_FREED_MEMORY = {
 
 
 def ending_with_parent(argv: Sequence[str]) -> list[str]:
-    """The command such that the kernel ends it with whoever starts it, where that can be had (Linux).
+    """The command such that the kernel ends it with its parent, where it can (Linux).
 
     A process asks for that itself, before it becomes the command: Python code between fork and exec (preexec_fn)
     crashes now and then where the one who forks has gRPC's threads.
@@ -68,6 +68,7 @@ def complaint(log: Path, start: int = 0) -> str:
 
 
 def log_tail(log: Path, start: int = 0) -> str:
+    """The last lines of a log from byte `start` on, indented."""
     with log.open("rb") as file:
         file.seek(start)
         lines = file.read().decode(errors="replace").splitlines()

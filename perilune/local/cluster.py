@@ -124,6 +124,7 @@ class LocalCluster:
 
     @property
     def log_dir(self) -> Path:
+        """The folder of the children's logs."""
         return self.home / "logs"
 
     @property
@@ -359,7 +360,7 @@ async def local_cluster(
         num_rollouts: rollout workers; if not given, one for each card that the trainer leaves, or without cards one
             for each of the first two cores.
         num_rewards: reward workers.
-        notify: told in a sentence when a child died and is started again.
+        notify: called with a sentence when a child died and is started again.
         num_trainer_ranks: processes that the policy is sharded over.
         page: host and port of the web page; port 7080 of the loopback interface, or a free one, if not given.
         needs: what the runs need beside; None if that is not known yet: reward workers then wait for `provide`.

@@ -59,6 +59,7 @@ class Finding:
     needed: bool = True  # `train` cannot do without it
 
     def as_json(self) -> dict[str, Any]:
+        """The finding as a JSON object."""
         return asdict(self)
 
 

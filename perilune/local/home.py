@@ -129,7 +129,7 @@ def _alive(pid: int) -> bool:
 
 
 def free_ports(num_ports: int) -> list[int]:
-    """Ports of the loopback interface that nobody listens on right now."""
+    """Ports of the loopback interface that are free right now."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(num_ports)]
         for probe in sockets:
@@ -188,8 +188,10 @@ def page_port() -> Iterator[int]:
 
 
 def num_cores() -> int:
+    """The CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def with_root(root: Path) -> str:
+    """PYTHONPATH with a folder put before it."""
     return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH")]))

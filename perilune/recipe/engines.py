@@ -36,6 +36,7 @@ class TorchEngineTable(EngineBase):
 
     @property
     def is_exact(self) -> bool:
+        """True if the engine computes what the trainer computes: no quantisation, contexts reread at a swap."""
         return self.quantization == "none" and self.context_at_swap == "reread"
 
 
@@ -47,6 +48,7 @@ class VllmEngineTable(EngineBase):
 
     @property
     def is_exact(self) -> bool:
+        """True if the engine computes what the trainer computes: no quantisation, contexts reread at a swap."""
         return self.context_at_swap == "reread"
 
 

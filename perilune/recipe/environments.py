@@ -67,6 +67,7 @@ class GuessEnvironment(EnvironmentBase):
     role: Literal["user", "tool"] = "user"  # that the answers have
 
     def roles(self) -> tuple[str, ...]:
+        """The roles of the messages that the environment writes."""
         return (self.role,)
 
 

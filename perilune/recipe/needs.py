@@ -29,6 +29,7 @@ def environment_kinds(recipe: Recipe) -> set[type[EnvironmentBase]]:
 
 
 def needs(recipe: Recipe) -> Needs:
+    """The services that a recipe's graders and environments need."""
     graders = recipe.reward.graders
     return Needs(
         sandbox=any(grader.name == "code" for grader in graders)
@@ -48,4 +49,5 @@ def function_of(place: str) -> tuple[str, str] | None:
 
 
 def is_address(place: str) -> bool:
+    """True if a plug-in is given as an address, not as a function."""
     return _ADDRESS.fullmatch(place) is not None

@@ -40,6 +40,8 @@ class EvaluationTable(Table):
 
 
 class Recipe(Table):
+    """A whole run, as a TOML file describes it."""
+
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]*$", max_length=40)]
     description: str = ""
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

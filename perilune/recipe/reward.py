@@ -28,6 +28,8 @@ class LengthRewardTable(Table):
 
 
 class RewardTable(Table):
+    """`[reward]`: graders, and what is added to or taken off their score."""
+
     graders: Annotated[list[GraderTable], Field(min_length=1)]
     length: LengthRewardTable = LengthRewardTable()
     repetition_penalty: NonNegativeFloat = 0.0  # off the reward of a response that was ended for repeating itself

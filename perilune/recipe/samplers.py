@@ -40,6 +40,7 @@ class CurriculumSampler(SamplerBase):
     min_difficulty: float = 0.5
 
     def labels(self) -> dict[str, str]:
+        """The label of a prompt's difficulty."""
         return {"difficulty_label": self.difficulty_label}
 
 

@@ -36,6 +36,7 @@ class WarmupStage(StageBase):
 
     @property
     def tasks(self) -> dict[str, str]:
+        """The task whose traces are learnt."""
         return {"task": self.task}
 
 

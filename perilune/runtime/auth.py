@@ -144,7 +144,7 @@ _CALLER: ContextVar[Caller] = ContextVar("caller", default=ANYONE)
 
 
 def caller() -> Caller:
-    """Who makes the call that is being answered; ANYONE where nobody is asked."""
+    """The caller of the call that is being answered; ANYONE without authentication."""
     return _CALLER.get()
 
 
@@ -211,10 +211,12 @@ def read_tokens(path: Path) -> dict[str, Entry]:
 
 
 def new_token() -> str:
+    """A random token."""
     return f"perilune-{secrets.token_urlsafe(32)}"
 
 
 def digest_of(token: str) -> str:
+    """A token's SHA-256, in hexadecimal."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
@@ -241,6 +243,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler | None]],
         details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler | None:
+        """Wraps a method so that its caller is authenticated first."""
         handler = await continuation(details)
         service = details.method.rpartition("/")[0].lstrip("/")
         if handler is None:

@@ -95,7 +95,7 @@ def in_words(error: BaseException) -> str:
 
 @dataclass(frozen=True)
 class Backlog:
-    """Messages that a consumer has not acknowledged: those that nobody has taken, and those that a worker holds."""
+    """Messages that a consumer has not acknowledged: those still waiting, and those that a worker holds."""
 
     consumer: str
     num_waiting: int
@@ -220,7 +220,7 @@ class Bus:
             logger.warning("NATS: %s", error or type(error).__name__)
 
         async def on_disconnect() -> None:
-            if not (client.is_draining or client.is_closed):  # our own end is told as well
+            if not (client.is_draining or client.is_closed):  # it is called at our own close as well
                 logger.warning("lost the NATS server at %s; waiting for it to come back", url)
 
         async def on_reconnect() -> None:
@@ -273,6 +273,7 @@ class Bus:
         await _answered(self._jetstream.add_consumer(consumer.stream, config), f"make the consumer {consumer.durable}")
 
     async def delete_consumer(self, consumer: Consumer) -> None:
+        """Deletes a consumer, if it exists."""
         with contextlib.suppress(StreamNotFoundError):
             deleted = self._jetstream.delete_consumer(consumer.stream, consumer.durable)
             await _answered(deleted, f"delete the consumer {consumer.durable}")
@@ -558,6 +559,7 @@ class Bus:
         return Msg(self._client, subject=stored.subject or "", data=stored.data or b"", headers=stored.headers)
 
     async def delete(self, stream: str, sequence: int) -> None:
+        """Deletes a message of a stream by its sequence number, if it exists."""
         with contextlib.suppress(StreamNotFoundError):
             await self._jetstream.delete_msg(stream, sequence)
 
@@ -637,7 +639,7 @@ def _heed_cancellation() -> None:
     """Raises a cancellation that was swallowed below us.
 
     The client waits in `asyncio.wait_for`, which, before Python 3.12, gives its result instead of a cancellation that
-    comes in the same turn of the event loop. Whoever cancelled us would wait for ever.
+    comes in the same turn of the event loop. The canceller would wait for ever.
     """
     task = asyncio.current_task()
     if task and task.cancelling():

@@ -14,6 +14,7 @@ POLL_S = 0.01
 
 
 def never() -> bool:
+    """The `should_stop` of work that is not interrupted."""
     return False
 
 

@@ -45,7 +45,7 @@ NOTE_WORK_EVERY_S = 1.0
 
 
 class ServiceSettings(Credentials):
-    """What every service is told from outside: PERILUNE_LISTEN, PERILUNE_NATS_URL, and so on."""
+    """Settings of every service: PERILUNE_LISTEN, PERILUNE_NATS_URL, and so on."""
 
     listen: str = "127.0.0.1:0"  # port 0: any free one
     http_listen: str | None = None  # HTTP/JSON beside gRPC, for the services that have it
@@ -97,7 +97,7 @@ class Service:
     async def listen(self, services: Sequence[ServiceDescriptor]) -> None:
         """Opens the port for the servicers that were added to `server`; `address` is known afterwards.
 
-        InvalidInputError if the port is taken, or open to others with nobody checking who calls.
+        InvalidInputError if the port is taken, or open to others without authentication.
         """
         host = self.settings.listen.rpartition(":")[0]
         self.check_exposure(self.settings.listen)
@@ -117,7 +117,7 @@ class Service:
         await self.server.start()
 
     def check_exposure(self, listen: str) -> None:
-        """InvalidInputError if others than this machine could call, and nobody would ask who they are."""
+        """InvalidInputError if others than this machine could call without authentication."""
         if is_loopback(listen.rpartition(":")[0]) or self.settings.allow_unauthenticated:
             return
         if self.gate is None:
@@ -259,6 +259,7 @@ def reachable_name(host: str) -> str:
 
 
 def is_loopback(host: str) -> bool:
+    """True if only this machine can reach the host."""
     if host in ("localhost", "unix"):
         return True
     with contextlib.suppress(ValueError):
@@ -286,7 +287,7 @@ async def patiently(
 
 
 async def until_stopping(service: Service, *work: Awaitable[Any]) -> None:
-    """Runs the service's endless work until it is told to stop; the first failure of any part is raised."""
+    """Runs the service's endless work until it is stopped; the first failure of any part is raised."""
     stop = asyncio.create_task(service.stopping.wait())
     tasks = [asyncio.ensure_future(part) for part in work]
     try:

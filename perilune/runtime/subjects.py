@@ -33,6 +33,7 @@ def is_prompt_subject(subject: str) -> bool:
 
 
 def finished_subject(run_id: str) -> str:
+    """The subject of a run's finished trajectories."""
     return f"perilune.{run_id}.trajectory.finished"
 
 
@@ -42,14 +43,17 @@ def sample_subject(run_id: str) -> str:
 
 
 def partial_subject(run_id: str) -> str:
+    """The subject of a run's interrupted trajectories."""
     return f"perilune.{run_id}.trajectory.partial"
 
 
 def scored_subject(run_id: str) -> str:
+    """The subject of a run's scored trajectories."""
     return f"perilune.{run_id}.trajectory.scored"
 
 
 def event_subject(run_id: str) -> str:
+    """The subject of a run's events."""
     return f"perilune.{run_id}.event"
 
 
@@ -123,7 +127,7 @@ STREAMS = [
     api.StreamConfig(DEAD, subjects=[DEAD_SUBJECT], max_age=30 * 24 * 3600),
     # How often a message was tried alone and ended the worker that tried it, by its number: the last count of each.
     api.StreamConfig(TRIALS, subjects=["perilune.*.trial.*"], max_msgs_per_subject=1, max_age=24 * 3600),
-    # The server says only once that it gave a message up; without this stream nobody might be listening.
+    # The server says only once that it gave a message up; without this stream it could be missed.
     api.StreamConfig(ADVISORIES, subjects=[f"{MAX_DELIVERIES_ADVISORY}.>"], max_age=7 * 24 * 3600),
 ]
 STANDING_CONSUMERS = [

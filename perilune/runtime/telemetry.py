@@ -1,6 +1,6 @@
 """OpenTelemetry for every service: one trace follows a trajectory through NATS and gRPC.
 
-Silent unless told where to send: OTEL_EXPORTER_OTLP_ENDPOINT for traces and metrics, PERILUNE_METRICS_PORT for a
+Silent unless configured: OTEL_EXPORTER_OTLP_ENDPOINT for traces and metrics, PERILUNE_METRICS_PORT for a
 Prometheus page. Without them the API's own no-op tracer and meter cost next to nothing.
 """
 
@@ -17,14 +17,14 @@ meter = metrics.get_meter("perilune")
 
 
 def is_exporting() -> bool:
-    """Whether anybody is told: else what costs something to measure need not be."""
+    """True if metrics are exported: else what costs something to measure need not be."""
     return bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("PERILUNE_METRICS_PORT"))
 
 
 def set_up(service: str, instance: str, metrics_port: int | None) -> None:
     """Installs exporters for this process, as the environment asks; call once, before the first span.
 
-    InvalidInputError if the port of the metrics' page is not to be had.
+    InvalidInputError if the port of the metrics' page is taken.
     """
     if not is_exporting():
         return

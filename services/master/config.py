@@ -1,4 +1,4 @@
-"""What the master is told from outside, beside what every service is told."""
+"""Settings of the master, beside those of every service."""
 
 from __future__ import annotations
 

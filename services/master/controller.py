@@ -49,7 +49,7 @@ class Controller:
 
     Consumes committed versions and recorded scores; produces prompts on the bus, settled batches and evaluations;
     waits for the fleet and for the trainer; is unblocked by `changed`, which the intake and the commits notify.
-    All that it knows is in the database: it can be dropped at any instant and made anew. What is sent out when, and
+    All that it knows is in the database: it can be dropped at any instant and made again. What is sent out when, and
     when a batch is ready, `schedule.py` decides.
     """
 

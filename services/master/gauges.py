@@ -39,7 +39,7 @@ class Gauges:
             ("ledger", "{sample}", "Samples of an active run, by where they are in the ledger."),
             ("balanced", "1", "1 if the ledger of an active run balances, else 0."),
             ("version", "{version}", "The newest committed version of an active run."),
-            ("waiting", "{message}", "Messages of a queue that nobody has taken."),
+            ("waiting", "{message}", "Messages of a queue that wait for a worker."),
             ("in_hand", "{message}", "Messages of a queue that a worker holds."),
             ("dead_letters", "{message}", "Messages that were given up and are kept."),
             ("workers", "{worker}", "Members of the fleet, by kind."),
@@ -54,7 +54,7 @@ class Gauges:
         return read
 
     async def look(self, store: Store, registry: Registry, fleet: FleetService) -> None:
-        """Takes the values anew. UnavailableError if the bus does not answer."""
+        """Takes the values again. UnavailableError if the bus does not answer."""
         newest = {}
         self.ledger, self.balanced, self.version = [], [], []
         for row in await store.runs():

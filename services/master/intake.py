@@ -1,4 +1,4 @@
-"""What comes back over the bus: scores to the buffer, dead letters to the ledger, events to whoever watches.
+"""What comes back over the bus: scores to the buffer, dead letters to the ledger, events to watchers.
 
 Insert before ack: a message is forgotten by the bus only when its effect is in the database.
 """
@@ -52,7 +52,7 @@ R = TypeVar("R")
 SampleKey = tuple[str, int, int]  # group, index, round
 
 MAX_DELAY_S = 15.0  # between tries of a database that fails
-Notify = Callable[[str], None]  # told the id of a run that something came for
+Notify = Callable[[str], None]  # called with the id of a run that something came for
 
 
 async def take_scores(bus: Bus, store: Store, notify: Notify) -> None:
@@ -305,7 +305,7 @@ def _sample_or_none(text: str) -> SampleId | None:
 
 
 async def take_advisories(bus: Bus) -> None:
-    """Moves what the server stopped delivering from its queue, where nobody would see it, to the dead letters."""
+    """Moves what the server stopped delivering from its queue, where it would stay unseen, to the dead letters."""
     async for raws in bus.raw_deliveries(ADVISORY_CONSUMER):
         for raw in raws:
             async with settled(Delivery(DeadLetter(), raw, bus)):

@@ -60,7 +60,7 @@ class Pulse:
     longest_step_s: float = 0.0
     num_streams: int = 0  # by which it belongs to the fleet
     reporter_id: str = ""  # the service that says it on this one's behalf, where this one knows no master
-    trouble: Trouble | None = None  # as it was last told
+    trouble: Trouble | None = None  # as it was last reported
 
     def hear(self, heartbeat: HeartbeatRequest, now: float) -> None:
         """Takes in a heartbeat."""

@@ -279,7 +279,7 @@ class Registry:
             self._active[run_id].changed.notify()
 
     async def hear(self, event: Event) -> None:
-        """Keeps an event for whoever watches. A model that cannot be sampled is the end of its run."""
+        """Keeps an event for the run's watchers. A model that cannot be sampled is the end of its run."""
         active = self._active.get(event.run_id)
         if active is None:
             return

@@ -74,10 +74,10 @@ R = TypeVar("R")
 def _whole(
     change: Callable[Concatenate[Store, P], Coroutine[Any, Any, R]],
 ) -> Callable[Concatenate[Store, P], Coroutine[Any, Any, R]]:
-    """Lets a change end even if whoever asked for it is cancelled.
+    """Lets a change end even if its caller is cancelled.
 
     A transaction that is torn in the middle can keep SQLite's only write lock until its connection is collected. And
-    whoever finds that lock taken sleeps for up to 100 ms at a time, so that our own writers queue here.
+    a writer that finds that lock taken sleeps for up to 100 ms at a time, so that our own writers queue here.
     """
 
     async def in_turn(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -607,7 +607,7 @@ class Store:
         async with self._engine.connect() as db:
             found = (await db.execute(groups)).all()
         sizes = [num_tokens or 0 for _, _, num_tokens in found]
-        for part in _parts(found, sizes, PART_TOKENS):  # no connection is held while whoever asks is slow
+        for part in _parts(found, sizes, PART_TOKENS):  # no connection is held while the caller is slow
             ids = [row.id for row in part]
             samples = select(SampleRow.group_id, SampleRow.payload).where(SampleRow.group_id.in_(ids), used)
             payloads: dict[str, list[bytes]] = {group_id: [] for group_id in ids}

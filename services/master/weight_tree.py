@@ -1,8 +1,8 @@
 """The fleet as a tree: who gets weight versions from whom. Plain functions of the order of its nodes.
 
 Node number 0 gets them from the trainer, every other node n from node (n - 1) // FAN_OUT. So the trainer sends each
-version once however many workers there are, and nobody sends it more than FAN_OUT times. Who joins is a leaf; where one
-leaves, the last leaf takes its place: nobody else moves but the children of both.
+version once however many workers there are, and none sends it more than FAN_OUT times. Who joins is a leaf; where one
+leaves, the last leaf takes its place: no other node moves but the children of both.
 
 Left out: distances. Nodes of one region should stand together; here it is the order of joining that counts.
 """

@@ -15,7 +15,7 @@ async def as_finished(
     works: Sequence[Callable[[], Coroutine[Any, Any, T]]], window: int
 ) -> AsyncIterator[tuple[int, T]]:
     """Does the works and yields (index, result) of each as it ends; the first to raise ends all. At most `window` are
-    under way, and those that turned out slow: a batch leaves room for others, and a stuck one holds up nobody."""
+    under way, and those that turned out slow: a batch leaves room for others, and a stuck one holds up no other."""
     places = asyncio.Semaphore(window)
     finished: asyncio.Queue[tuple[int, asyncio.Task[T]]] = asyncio.Queue()
     running: set[asyncio.Task[T]] = set()

@@ -1,4 +1,4 @@
-"""What the reward service is told from outside."""
+"""Settings of the reward service."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ _CODE = re.compile(r"[a-z]{2,3}(?:[-_][a-zA-Z]{2,8})*")
 
 
 def check_language(code: str) -> str:
-    """The code of a language without its region. ValueError if it cannot be told from others."""
+    """The code of a language without its region. ValueError if it is not known."""
     language = re.split("[-_]", code.strip().lower())[0] if _CODE.fullmatch(code.strip().lower()) else ""
     if _SAME.get(language, language) not in {_SAME.get(each, each) for each in _identifier().labels}:
         raise ValueError(f"language {code!r} cannot be told; known are ISO 639-1 codes such as 'en', 'fa' and 'zh'")

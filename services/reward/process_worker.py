@@ -3,7 +3,7 @@
     python -m services.reward.process_worker CONTROL_FD MEMORY_BYTES MODULE...
 
 The server imports the heavy modules once. It holds no connection, no thread and no secret of the service; every byte
-that arrives on its control socket brings the socket of a new worker. Whoever closes a socket ends its other end.
+that arrives on its control socket brings the socket of a new worker. Closing a socket ends its other end.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def serve_forks(control: socket.socket, memory_bytes: int) -> None:
 
 def work(connection: socket.socket) -> None:
     """Says its pid, then answers (function, arguments, seconds) with (whether it returned, what it returned or
-    raised), until nobody asks any more."""
+    raised), until no request can come any more."""
     with connection, connection.makefile("rwb") as stream:
         _send(stream, os.getpid())
         while header := stream.read(LENGTH.size):
@@ -55,12 +55,12 @@ def work(connection: socket.socket) -> None:
 
 
 def _attempt(function: Any, arguments: tuple[Any, ...], timeout_s: float) -> tuple[bool, Any]:
-    # Should the service hang, nobody is left to kill a stuck worker: then the kernel does.
+    # Should the service hang, nothing is left to kill a stuck worker: then the kernel does.
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + timeout_s) + 2, hard))
     try:
         return True, function(*arguments)
-    except Exception as error:  # noqa: BLE001 it is handed on to whoever asked
+    except Exception as error:  # noqa: BLE001 it is handed on to the caller
         return False, error
 
 

@@ -2,7 +2,7 @@
 
 They are forked from a server process (`worker.py`) that has the heavy imports done. It starts with the first task:
 runs with cheap graders never pay for it. Each worker has a socket of its own and shares no lock, so that killing one
-harms no other; nothing here blocks the event loop, and the end waits for nobody.
+harms no other; nothing here blocks the event loop, and the end waits for no worker.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ class Processes:
         try:
             return _Worker(await _receive(reader), reader, writer)
         except BaseException:
-            writer.transport.abort()  # the worker ends when it finds nobody there
+            writer.transport.abort()  # the worker ends when its peer is gone
             raise
 
     def _start_forks(self) -> socket.socket:

@@ -24,6 +24,7 @@ AT_ONCE = 32  # answers under way
 
 
 def main() -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Have a judge reason about labelled answers; keep what was right.")
     parser.add_argument("rows", type=Path, help="JSONL: question, reference, response, correct")
     parser.add_argument("--out", required=True, type=Path, help="the file to write; must not exist yet")

@@ -54,6 +54,7 @@ class RewardServicer(RewardServiceServicer):
         self._num_waiting = 0
 
     async def Score(self, request: ScoreRequest, context: Context[ScoreRequest, ScoreResponse]) -> ScoreResponse:
+        """Scores one answer. INVALID_ARGUMENT; RESOURCE_EXHAUSTED if the service is full."""
         async with rpc_errors(context):
             asked = read_request(request, self._limits, context.time_remaining())
             if self._num_waiting >= self._max_waiting:
@@ -67,6 +68,7 @@ class RewardServicer(RewardServiceServicer):
     async def ScoreBatch(
         self, request: ScoreBatchRequest, context: Context[ScoreBatchRequest, ScoreBatchResponse]
     ) -> AsyncIterator[ScoreBatchResponse]:
+        """Scores answers and streams each score when it is ready. INVALID_ARGUMENT; RESOURCE_EXHAUSTED."""
         async with rpc_errors(context):
             self._admit(len(request.requests))
             for each in request.requests:
@@ -79,6 +81,7 @@ class RewardServicer(RewardServiceServicer):
     async def Rescore(
         self, request: RescoreRequest, context: Context[RescoreRequest, RescoreResponse]
     ) -> AsyncIterator[RescoreResponse]:
+        """Scores answers again, each beside its former score. INVALID_ARGUMENT; NOT_FOUND for an unknown key."""
         async with rpc_errors(context):
             self._admit(len(request.idempotency_keys) + len(request.answers))
             owner = caller().name
@@ -97,6 +100,7 @@ class RewardServicer(RewardServiceServicer):
     async def ListGraders(
         self, request: ListGradersRequest, context: Context[ListGradersRequest, ListGradersResponse]
     ) -> ListGradersResponse:
+        """Lists the graders with their versions and options."""
         return ListGradersResponse(graders=[grader.info() for grader in GRADERS.values()])
 
     def _admit(self, num_requests: int) -> None:

@@ -30,9 +30,11 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
         details: str = "",
         trailing_metadata: Sequence[tuple[str, str | bytes]] | grpc.aio.Metadata = (),
     ) -> NoReturn:
+        """Ends the call with a status. RpcAborted."""
         raise RpcAborted(code, details, (*self._trailers, *tuple(trailing_metadata)))
 
     async def abort_with_status(self, status: grpc.Status) -> NoReturn:
+        """Ends the call with a status. RpcAborted."""
         await self.abort(status.code, status.details, status.trailing_metadata or ())
 
     def time_remaining(self) -> float | None:  # type: ignore[override]  # gRPC has none without a deadline, too
@@ -42,27 +44,34 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
         return max(0.0, self._deadline - asyncio.get_running_loop().time())
 
     def invocation_metadata(self) -> grpc.aio.Metadata:
+        """The request's headers."""
         return grpc.aio.Metadata(*((key, value) for key, value in self._request.headers.items()))
 
     def set_trailing_metadata(self, trailing_metadata: Any) -> None:
+        """Sets the metadata that goes with the answer."""
         self._trailers = tuple(trailing_metadata)
 
     def trailing_metadata(self) -> Any:
+        """The metadata that goes with the answer."""
         return self._trailers
 
     async def send_initial_metadata(self, initial_metadata: Any) -> None:
         """HTTP's headers are sent with the first message."""
 
     def set_code(self, code: grpc.StatusCode) -> None:
+        """Sets the status code of the answer."""
         self._code = code
 
     def code(self) -> grpc.StatusCode:
+        """The status code of the answer; OK if none was set."""
         return self._code or grpc.StatusCode.OK
 
     def set_details(self, details: str) -> None:
+        """Sets the message of an error."""
         self._details = details
 
     def details(self) -> str:
+        """The message of an error."""
         return self._details
 
     def raise_if_failed(self) -> None:
@@ -71,16 +80,20 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
             raise RpcAborted(self.code(), self._details, self._trailers)
 
     def peer(self) -> str:
+        """The caller's address, as `http:HOST:PORT`."""
         client = self._request.client
         return f"http:{client.host}:{client.port}" if client else "http:"
 
     def auth_context(self) -> Mapping[str, Iterable[bytes]]:
+        """The common names in the caller's certificate."""
         return {"x509_common_name": [name.encode() for name in certificate_names(self._request)]}
 
     def peer_identities(self) -> Iterable[bytes] | None:
+        """The common names in the caller's certificate."""
         return self.auth_context()["x509_common_name"]
 
     def peer_identity_key(self) -> str | None:
+        """The key of `auth_context` that identifies the caller."""
         return "x509_common_name"
 
     def set_compression(self, compression: grpc.Compression) -> None:
@@ -90,18 +103,23 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
         """HTTP's own layers compress."""
 
     def cancelled(self) -> bool:
+        """False: a call whose caller left is cancelled as a task."""
         return False  # a call whose caller left is cancelled as a task
 
     def done(self) -> bool:
+        """False: the method is still running."""
         return False
 
     def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        """Not supported over HTTP. NotImplementedError."""
         raise NotImplementedError("over HTTP, clean up in `finally`")
 
     async def read(self) -> NoReturn:
+        """Not supported: streams of requests have no HTTP face. NotImplementedError."""
         raise NotImplementedError("methods that take streams have no HTTP face")
 
     async def write(self, message: Any) -> NoReturn:
+        """Not supported: a method yields its stream. NotImplementedError."""
         raise NotImplementedError("over HTTP, a stream is what the method yields")
 
 

@@ -46,6 +46,7 @@ class Method:
 
     @property
     def service(self) -> str:
+        """The service's full name in its proto."""
         return self.descriptor.containing_service.full_name
 
     @property
@@ -74,7 +75,7 @@ def methods_of(servicers: Mapping[ServiceDescriptor, object]) -> list[Method]:
 
 
 def identify(request: Request, gate: Gate | None) -> Caller:
-    """Who calls; ANYONE where nobody is asked. UnauthenticatedError."""
+    """The caller; ANYONE without authentication. UnauthenticatedError."""
     if gate is None:
         return ANYONE
     return gate.caller(request.headers.get("authorization", ""), certificate_names(request))
@@ -88,6 +89,7 @@ class Endpoint:
     gate: Gate | None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answers one HTTP request (ASGI)."""
         request = Request(scope, receive)
         with tracer.start_as_current_span(self.method.path, context=context_of(dict(request.headers))):
             await self._answer(request, send)

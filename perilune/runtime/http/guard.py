@@ -1,7 +1,7 @@
 """What a connection may take of an HTTP server before it has asked for anything: time, and a descriptor.
 
 A caller that sends its request slowly, or never, or does not read the answer, is disconnected in time. Where too many
-are connected, the one that has kept the server waiting longest makes room for the next: whoever asks is answered.
+are connected, the one that has kept the server waiting longest makes room for the next: every caller is answered.
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ class GuardedProtocol(H11Protocol):
     waiting: dict[GuardedProtocol, None]  # connections of this server that owe it a request, the oldest first
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Notes the caller's certificate and starts the connection's deadline."""
         super().connection_made(transport)
         certificate = transport.get_extra_info("peercert") or {}
         subject = [pair for part in certificate.get("subject", ()) for pair in part]
@@ -57,23 +58,28 @@ class GuardedProtocol(H11Protocol):
         self._set_deadline()
 
     def data_received(self, data: bytes) -> None:
+        """Reads bytes and sets the deadline again."""
         super().data_received(data)
         self._set_deadline()
 
     def on_response_complete(self) -> None:
+        """Ends a response and sets the deadline again."""
         super().on_response_complete()
         self._set_deadline()
 
     def pause_writing(self) -> None:
+        """Aborts the connection if its client does not read for READING_S."""
         super().pause_writing()
         self._unread = self.loop.call_later(READING_S, self.transport.abort)
 
     def resume_writing(self) -> None:
+        """Cancels the abort: the client reads again."""
         super().resume_writing()
         if self._unread:
             self._unread.cancel()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """Cancels the connection's timers."""
         super().connection_lost(exc)
         for timer in (self._deadline, self._unread):
             if timer:

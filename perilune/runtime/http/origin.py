@@ -26,6 +26,7 @@ class SameOrigin:
         self._loopback_only = loopback_only
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Rejects a request of a foreign page, and passes all others on (ASGI)."""
         if scope["type"] == "http" and (reason := self.objection(Headers(scope=scope))):
             await problem_response(RpcAborted(grpc.StatusCode.PERMISSION_DENIED, reason))(scope, receive, send)
         else:

@@ -15,7 +15,7 @@ MEDIA_TYPE = "application/problem+json"
 
 # As google.rpc.Code documents it.
 HTTP_STATUS: dict[grpc.StatusCode, int] = {
-    grpc.StatusCode.CANCELLED: 499,  # the caller left: nobody reads it
+    grpc.StatusCode.CANCELLED: 499,  # the caller left and does not read it
     grpc.StatusCode.UNKNOWN: 500,
     grpc.StatusCode.INVALID_ARGUMENT: 400,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,

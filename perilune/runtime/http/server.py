@@ -54,7 +54,7 @@ async def serve_http(
     callers with a format of their own.
 
     Raises:
-        InvalidInputError: the port is taken, or open to others with nobody checking who calls.
+        InvalidInputError: the port is taken, or open to others without authentication.
     """
     settings = service.settings
     if settings.http_listen is None:

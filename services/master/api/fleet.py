@@ -47,11 +47,13 @@ class FleetService(FleetServiceServicer):
         return self._registry.liveness.described([*trainers, *self._workers.values()])
 
     async def Heartbeat(self, request: m.HeartbeatRequest, context: grpc.aio.ServicerContext) -> m.HeartbeatResponse:
+        """Notes that a worker is alive."""
         async with rpc_errors(context):
             self._registry.liveness.hear(request)
             return m.HeartbeatResponse()
 
     async def Join(self, request: m.JoinRequest, context: grpc.aio.ServicerContext) -> AsyncIterator[m.JoinResponse]:
+        """Takes a worker into the fleet for as long as the call lasts. INVALID_ARGUMENT if a name cannot be used."""
         async with rpc_errors(context):
             check_names(request.worker_id, request.kind, request.address)
         worker = m.Worker(id=request.worker_id, kind=request.kind, address=request.address)
@@ -91,6 +93,7 @@ class FleetService(FleetServiceServicer):
     async def ReportServing(
         self, request: m.ReportServingRequest, context: grpc.aio.ServicerContext
     ) -> m.ReportServingResponse:
+        """Notes the version that a worker serves. NOT_FOUND if it has not joined."""
         async with rpc_errors(context):
             if request.worker_id not in self._workers:
                 raise NotFoundError(f"{request.worker_id} has not joined the fleet")

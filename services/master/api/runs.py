@@ -43,6 +43,7 @@ class RunService(RunServiceServicer):
         self._store, self._registry, self._fleet, self._is_driven = store, registry, fleet, is_driven
 
     async def SubmitRun(self, request: m.SubmitRunRequest, context: grpc.aio.ServicerContext) -> m.SubmitRunResponse:
+        """Starts a run. INVALID_ARGUMENT if its recipe is wrong."""
         async with rpc_errors(context):
             registry, recipe = self._writable, recipe_from_json(request.recipe_json)
             mistakes = await grader_mistakes(recipe, self._fleet.workers() if self._fleet else ())
@@ -50,6 +51,7 @@ class RunService(RunServiceServicer):
             return m.SubmitRunResponse(run=await self._describe(run_id))
 
     async def GetRun(self, request: m.GetRunRequest, context: grpc.aio.ServicerContext) -> m.GetRunResponse:
+        """Describes a run, on request with its versions. NOT_FOUND."""
         async with rpc_errors(context):
             run = await self._describe(request.run_id)
             if not request.with_versions:
@@ -61,6 +63,7 @@ class RunService(RunServiceServicer):
             return m.GetRunResponse(run=run, versions=versions, stage_steps=steps)
 
     async def ListRuns(self, request: m.ListRunsRequest, context: grpc.aio.ServicerContext) -> m.ListRunsResponse:
+        """Lists at most MAX_LISTED runs."""
         async with rpc_errors(context):
             rows = (await self._store.runs())[:MAX_LISTED]
             return m.ListRunsResponse(runs=[await self._description_of(row) for row in rows])
@@ -68,6 +71,7 @@ class RunService(RunServiceServicer):
     async def WatchRun(
         self, request: m.WatchRunRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[m.WatchRunResponse]:
+        """Streams a run's state and new versions whenever they change. NOT_FOUND."""
         newest, num_events = -1, 0
         async with rpc_errors(context):
             registry = self._writable
@@ -90,16 +94,19 @@ class RunService(RunServiceServicer):
                 await registry.wait_for_news(request.run_id, seen, WATCH_INTERVAL_S)
 
     async def StopRun(self, request: m.StopRunRequest, context: grpc.aio.ServicerContext) -> m.StopRunResponse:
+        """Stops a run. NOT_FOUND; FAILED_PRECONDITION if it has ended."""
         async with rpc_errors(context):
             await self._writable.stop(request.run_id, request.failure)
             return m.StopRunResponse(run=await self._describe(request.run_id))
 
     async def ResumeRun(self, request: m.ResumeRunRequest, context: grpc.aio.ServicerContext) -> m.ResumeRunResponse:
+        """Resumes a run, on request with more iterations. NOT_FOUND; FAILED_PRECONDITION if it cannot be."""
         async with rpc_errors(context):
             await self._writable.resume(request.run_id, request.num_iterations)
             return m.ResumeRunResponse(run=await self._describe(request.run_id))
 
     async def GetLedger(self, request: m.GetLedgerRequest, context: grpc.aio.ServicerContext) -> m.GetLedgerResponse:
+        """Counts a run's samples by their state. NOT_FOUND."""
         async with rpc_errors(context):
             await self._store.run(request.run_id)
             return m.GetLedgerResponse(ledger=await self._store.ledger(request.run_id))
@@ -107,6 +114,7 @@ class RunService(RunServiceServicer):
     async def ListSamples(
         self, request: m.ListSamplesRequest, context: grpc.aio.ServicerContext
     ) -> m.ListSamplesResponse:
+        """Lists at most MAX_SAMPLES samples of an iteration. NOT_FOUND."""
         async with rpc_errors(context):
             await self._store.run(request.run_id)
             iteration, limit = min(request.iteration, MAX_INTEGER), min(request.limit or 20, MAX_SAMPLES)
@@ -120,6 +128,7 @@ class RunService(RunServiceServicer):
             return m.ListSamplesResponse(samples=samples, num_samples=num_samples)
 
     async def GetFleet(self, request: m.GetFleetRequest, context: grpc.aio.ServicerContext) -> m.GetFleetResponse:
+        """Lists the workers, and the queues unless the bus is away."""
         async with rpc_errors(context):
             registry = self._writable
             fleet = m.GetFleetResponse(workers=self._fleet.workers() if self._fleet else [])

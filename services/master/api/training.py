@@ -30,6 +30,7 @@ class TrainingService(TrainingServiceServicer):
     async def AcquireRun(
         self, request: m.AcquireRunRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[m.AcquireRunResponse]:
+        """Leases a run to a trainer for as long as the call lasts. INVALID_ARGUMENT if a name cannot be used."""
         async with rpc_errors(context):
             check_names(request.trainer_id, request.weights_address, *request.rank_addresses)
         addresses = request.weights_address, list(request.rank_addresses)
@@ -53,6 +54,7 @@ class TrainingService(TrainingServiceServicer):
     async def GetBatch(
         self, request: m.GetBatchRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[m.GetBatchResponse]:
+        """Streams an iteration's scored groups once it is closed. FAILED_PRECONDITION if it is not open yet."""
         async with rpc_errors(context):
             active = await self._registry.leased(request.run_id, request.lease_epoch)
             newest = await self._store.newest_version(request.run_id)
@@ -78,6 +80,7 @@ class TrainingService(TrainingServiceServicer):
     async def CommitVersion(
         self, request: m.CommitVersionRequest, context: grpc.aio.ServicerContext
     ) -> m.CommitVersionResponse:
+        """Commits a version. ABORTED if the lease is stale."""
         async with rpc_errors(context):
             refused = {(sample.group_id, sample.sample_index): sample.reason for sample in request.refused}
             finished = await self._registry.commit(
@@ -86,6 +89,7 @@ class TrainingService(TrainingServiceServicer):
             return m.CommitVersionResponse(finished=finished)
 
     async def FailRun(self, request: m.FailRunRequest, context: grpc.aio.ServicerContext) -> m.FailRunResponse:
+        """Ends a run with a reason. ABORTED if the lease is stale."""
         async with rpc_errors(context):
             await self._registry.fail(request.run_id, request.reason, request.lease_epoch)
             return m.FailRunResponse()

@@ -25,10 +25,12 @@ class PromptSet(Protocol):
     """The same index is the same prompt for as long as the run lives. Training and held-out prompts never meet."""
 
     @property
-    def num_train(self) -> int: ...
+    def num_train(self) -> int:
+        """Prompts to train on."""
 
     @property
-    def num_heldout(self) -> int: ...
+    def num_heldout(self) -> int:
+        """Prompts to evaluate on."""
 
     @property
     def notes(self) -> Sequence[str]:
@@ -40,9 +42,11 @@ class PromptSet(Protocol):
         """Differs where any prompt does; an endless set's is made of some of them."""
         ...
 
-    def train(self, index: int) -> Prompt: ...
+    def train(self, index: int) -> Prompt:
+        """The training prompt with this index."""
 
-    def heldout(self, index: int) -> Prompt: ...
+    def heldout(self, index: int) -> Prompt:
+        """The held-out prompt with this index."""
 
 
 SOURCES: dict[type, Callable[[Any, int], PromptSet]] = {

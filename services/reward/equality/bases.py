@@ -13,6 +13,7 @@ _PREFIXED = {"0x": 16, "0b": 2, "0o": 8}
 
 
 def same_in_base(reference: str, answer: str) -> bool | None:
+    """Compares numbers of which one names its base; NotImplemented if neither does."""
     left, right = _in_base(reference), _in_base(answer)
     if left is None and right is None:
         return NotImplemented

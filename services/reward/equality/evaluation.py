@@ -105,10 +105,12 @@ def constant(node: Node) -> Value | None:
 
 
 def distance(value: Value, number: Fraction) -> Value:
+    """The absolute difference of a value and a number, to the digits that are computed with."""
     return abs(_high(value) - _high(number))
 
 
 def high(number: Fraction) -> Value:
+    """A number to the digits that are computed with."""
     return _high(number)
 
 
@@ -118,6 +120,7 @@ def order(left: Value, right: Value) -> int:
 
 
 def unknowns(node: Node) -> set[str]:
+    """The names of a formula's free variables."""
     kind = node[0]
     if kind == "symbol":
         return set() if node[1] in ("e", "i") else {node[1]}

@@ -127,11 +127,13 @@ def _value_at(text: str, point: Mapping[str, Fraction]) -> Any:
 
 
 def is_constant(text: str) -> bool:
+    """True if the text is a formula without unknowns."""
     node = _read(text)
     return node is not None and not evaluation.unknowns(node)
 
 
 def is_scalar(text: str) -> bool:
+    """True if the text can be read as one formula."""
     return _read(text) is not None
 
 

@@ -81,5 +81,6 @@ def without_determinants(reference: str, answer: str) -> tuple[str, str] | None:
 
 
 def matrix_rows(text: str) -> list[list[str]]:
+    """The cells of a LaTeX matrix, row by row."""
     rows = re.split(r"\\\\(?:\[[^\]]*\])?|\\cr(?![a-z])", text)
     return [[cell.strip() for cell in row.split("&")] for row in rows if row.strip(" &")]

@@ -73,11 +73,13 @@ def renamed(name: str, other_name: str, other: str) -> str | None:
 
 
 def rename(expression: str, old: Sequence[str], new: Sequence[str]) -> str:
+    """Replaces variables of one letter by others, all at once."""
     names = dict(zip(old, new, strict=True))
     return re.sub(r"(?<![a-zA-Z\\])[a-zA-Z](?![a-zA-Z])", lambda match: names.get(match[0], match[0]), expression)
 
 
 def value_of(text: str) -> str:
+    """The text without the name that it gives its value."""
     return split_name(text)[1]
 
 

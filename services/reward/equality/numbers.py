@@ -25,6 +25,8 @@ _IN_TEXT = re.compile(
 
 @dataclass(frozen=True)
 class Number:
+    """A number as it was written."""
+
     value: Fraction
     text: str
     half_unit: Fraction | None = None

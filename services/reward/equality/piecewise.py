@@ -33,6 +33,8 @@ Compare = Callable[[str, str], "bool | None"]
 
 @dataclass(frozen=True)
 class Piece:
+    """A value and the condition that it holds under."""
+
     value: str
     condition: str | None  # None: otherwise
 

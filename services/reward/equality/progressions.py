@@ -35,6 +35,8 @@ _NAMED = [
 
 @dataclass(frozen=True)
 class Progression:
+    """The terms of a list, written out or continued by dots."""
+
     terms: list[Fraction]  # all of a finite one; else those that are written
     is_endless: bool
     both_ways: bool = False

@@ -27,6 +27,8 @@ Sign = Callable[[str, str], int | None]
 
 @dataclass(frozen=True)
 class Interval:
+    """An interval, with its ends as text."""
+
     low: str
     high: str
     closed_low: bool
@@ -231,4 +233,5 @@ def _distance(sides: list[str], relations: list[str]) -> list[Interval] | None:
 
 
 def is_unknown(side: str) -> bool:
+    """True if a side is a variable, or f(x)."""
     return _UNKNOWN.fullmatch(side) is not None

@@ -47,6 +47,8 @@ _DECLARED = re.compile(r"(?<![a-zA-Z\\{])[a-zA-Z](?:_\w)?(?![a-zA-Z}])")
 
 @dataclass(frozen=True)
 class Remarked:
+    """A formula, and the remark that stood beside it."""
+
     body: str
     said: str = ""
 

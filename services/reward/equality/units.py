@@ -134,16 +134,20 @@ MAX_UNIT_CHARS = 60
 
 @dataclass(frozen=True)
 class Unit:
+    """A unit: its dimensions, and how to convert it."""
+
     dimensions: tuple[tuple[str, int], ...]
     factor: Fraction = Fraction(1)
     offset: Fraction = Fraction(0)  # added after the factor: temperatures
 
     @property
     def is_ratio(self) -> bool:
+        """True if it has no dimensions."""
         return not self.dimensions
 
     @property
     def is_angle(self) -> bool:
+        """True if it is radians or degrees."""
         return self.dimensions in (_RADIANS, _DEGREES)
 
 

@@ -40,6 +40,7 @@ class AdaptedLinear(nn.Linear):
         self.is_adapted = True  # off only while `unadapted` asks for the base
 
     def forward(self, x: Tensor) -> Tensor:
+        """The layer's output, with the adapter's share if it is on."""
         base = super().forward(x)
         return base if not self.is_adapted else base + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
 
@@ -122,6 +123,7 @@ def factors(model: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def set_factors(model: nn.Module, values: Mapping[str, Tensor]) -> None:
+    """Copies values into the adapter's factors, by name."""
     for name, own in factors(model).items():
         own.copy_(values[name])
 

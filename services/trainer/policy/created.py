@@ -32,17 +32,28 @@ class LlamaSize(Protocol):
     """The shape of a model to be made; `num_kv_heads` None: as many as `num_heads`."""
 
     @property
-    def hidden_size(self) -> int: ...
+    def hidden_size(self) -> int:
+        """Elements of a hidden state."""
+
     @property
-    def intermediate_size(self) -> int: ...
+    def intermediate_size(self) -> int:
+        """Elements between an MLP's two layers."""
+
     @property
-    def num_layers(self) -> int: ...
+    def num_layers(self) -> int:
+        """Transformer blocks."""
+
     @property
-    def num_heads(self) -> int: ...
+    def num_heads(self) -> int:
+        """Attention heads of a block."""
+
     @property
-    def num_kv_heads(self) -> int | None: ...
+    def num_kv_heads(self) -> int | None:
+        """Heads of keys and values; None: as many as attention heads."""
+
     @property
-    def max_positions(self) -> int: ...
+    def max_positions(self) -> int:
+        """Tokens of context."""
 
 
 def create_policy(table: CreateModel, seed: int, prepare: Prepare = unprepared) -> Policy:

@@ -39,6 +39,7 @@ class TokenLogprobs(nn.Module):
         self._temperature = temperature
 
     def forward(self, row: PackedRow) -> Tensor:
+        """The log-probabilities of a row's scored tokens, shape (S,), in nats."""
         return token_logprobs(self.model, row, self._temperature)
 
 

@@ -31,6 +31,7 @@ class Block:
     slots: Tensor | None  # (end - begin,) where each token lies in the padded batch; None: there is no padding
 
     def to(self, device: torch.device) -> Block:
+        """The block with its tensors on a device."""
         return self if self.slots is None else replace(self, slots=self.slots.to(device))
 
 

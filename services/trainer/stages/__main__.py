@@ -19,6 +19,7 @@ SAID_EVERY_S = 2.0
 
 
 def main() -> None:
+    """Runs the command."""
     parser = argparse.ArgumentParser(description="Run a recipe's stages before RL, and save the model.")
     parser.add_argument("recipe", help="a TOML recipe with [[stages]]")
     parser.add_argument("--out", required=True, type=Path, help="the folder to write; must not exist yet")
@@ -72,6 +73,7 @@ class Lines:
         self._started, self._said = time.perf_counter(), 0.0
 
     def __call__(self, step: StageStep) -> None:
+        """Prints a step, at most every SAID_EVERY_S and at the end."""
         elapsed = time.perf_counter() - self._started
         if elapsed - self._said > SAID_EVERY_S or step.step == step.num_steps:
             self._said = elapsed

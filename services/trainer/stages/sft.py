@@ -22,6 +22,7 @@ class Sft(Supervised):
     table: SftStage
 
     def example(self, number: int) -> Example:
+        """The example with this number, in shuffled order."""
         return self._shuffled[number]
 
     def check(self, should_stop: Callable[[], bool]) -> None:

@@ -54,4 +54,5 @@ class Stage(ABC):
         return AdamW(trained, lr=rate, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
 
     def learning_rate(self, step: int) -> float:
+        """The learning rate of a step."""
         return optimization.stage_learning_rate(self.table.learning_rate, step, self.table.num_steps)

@@ -21,10 +21,12 @@ class Supervised(Stage):
         """The example of a running number, from 0; numbers are asked for in order, from any one on."""
 
     def batch(self, step: int) -> list[Example]:
+        """The examples of a step."""
         first = step * self.table.batch_size
         return [self.example(first + number) for number in range(self.table.batch_size)]
 
     def accumulate(self, step: int, reference: Any) -> dict[str, float]:
+        """Adds a step's gradient and returns its metrics. InvalidInputError if an example is too long."""
         sequences = tokens_of(self.policy, self.batch(step))
         refuse_long([longest(each) for each in sequences], context_of(self.policy), f"step {step + 1}")
         flat = [sequence for example in sequences for sequence in example]

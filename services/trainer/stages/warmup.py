@@ -18,6 +18,7 @@ class Warmup(Supervised):
     table: WarmupStage
 
     def example(self, number: int) -> Example:
+        """The example with this number."""
         return trace(self.table, self.recipe.seed, number % self.table.num_examples)
 
 

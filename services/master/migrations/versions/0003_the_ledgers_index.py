@@ -1,4 +1,4 @@
-"""The ledger is counted from an index alone: twice a second for whoever watches a run, over all of its samples"""
+"""The ledger is counted from an index alone: twice a second for every watcher of a run, over all of its samples"""
 
 from alembic import op
 
