@@ -20,7 +20,7 @@ from typing import Any
 from perilune.api.sandbox.v1 import sandbox_pb2 as api
 from perilune.api.sandbox.v1.sandbox_pb2 import Comparison
 from perilune.errors import InvalidInputError
-from services.sandbox import comparison as comparisons
+from perilune.grading import comparison as comparisons
 from services.sandbox.builds import Builds, Runnable
 from services.sandbox.harness import HARNESSES, Harness
 from services.sandbox.jail.slot import KeeperError

@@ -74,12 +74,12 @@ def stdio(stdin: Any, stdout: Any) -> TestCase:
 
 def call(function: str, arguments: Sequence[Any], expected: Any, *also: Any) -> TestCase:
     """A function's arguments and what it is to return; `also` are values that are right too."""
-    coded = CallTest(
-        function=function,
-        arguments_json=json.dumps(arguments),
-        expected_json=json.dumps(expected),
-        also_expected_json=map(json.dumps, also),
-    )
+    return call_text(function, json.dumps(arguments), json.dumps(expected), *map(json.dumps, also))
+
+
+def call_text(function: str, arguments: str, expected: str, *also: str) -> TestCase:
+    """The same, of values that are JSON text."""
+    coded = CallTest(function=function, arguments_json=arguments, expected_json=expected, also_expected_json=also)
     return TestCase(call=coded)
 
 

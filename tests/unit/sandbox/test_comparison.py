@@ -6,7 +6,7 @@ import pytest
 
 from perilune.api.sandbox.v1.sandbox_pb2 import Comparison, Program
 from perilune.errors import InvalidInputError
-from services.sandbox.comparison import check, difference, value_difference
+from perilune.grading.comparison import check, difference, value_difference
 
 KINDS = {
     "exact": Comparison(kind=Comparison.KIND_EXACT),

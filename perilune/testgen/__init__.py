@@ -1,0 +1,21 @@
+"""Test cases for coding problems that have none (k1.5 §2.3.5): `perilune testgen`.
+
+Read in the order of the data:
+
+    problem        a row of the input: statement, submissions, generators, validator, checker
+    settings       how many cases, and the thresholds of 7 of 10 and 9 of 10
+    special_judge  whether outputs can be compared at all: the statement's words, and right submissions that disagree
+    mutation       inputs made of examples, where a problem has no generator
+    author         a model behind an endpoint writes the generator and the validator that a problem lacks
+    packages       CYaRon's files, which travel beside a generator into the sandbox
+    execution      programs in the sandbox, and what became of them
+    inputs         generators run, malformed and repeated inputs dropped
+    validity       which cases are valid, whether the problem stays, TPR and TNR: plain functions
+    making         one problem from its row to its verdict
+    store          one file a problem, written whole or not at all, so that the same command goes on
+    output         test cases for the grader `code`, the manifest and report.json
+    page           report.html
+    command        the whole set
+
+No service is imported: programs run in a sandbox that is named by its address, or in one that is started for the command.
+"""
