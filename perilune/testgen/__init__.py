@@ -7,15 +7,13 @@ Read in the order of the data:
     special_judge  whether outputs can be compared at all: the statement's words, and right submissions that disagree
     mutation       inputs made of examples, where a problem has no generator
     author         a model behind an endpoint writes the generator and the validator that a problem lacks
-    packages       CYaRon's files, which travel beside a generator into the sandbox
+    packages       CYaRon's files, that travel beside a generator into the sandbox
     execution      programs in the sandbox, and what became of them
     inputs         generators run, malformed and repeated inputs dropped
     validity       which cases are valid, whether the problem stays, TPR and TNR: plain functions
     making         one problem from its row to its verdict
     store          one file a problem, written whole or not at all, so that the same command goes on
-    output         test cases for the grader `code`, the manifest and report.json
-    page           report.html
-    command        the whole set
+    command        the whole set: test cases for the grader `code`, a manifest and report.json
 
-No service is imported: programs run in a sandbox that is named by its address, or in one that is started for the command.
+No service is imported: programs run in a sandbox that is named by its address, or one that the command starts.
 """

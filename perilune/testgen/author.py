@@ -31,8 +31,8 @@ Write a Python program that generates test inputs for the coding problem below. 
 and prints one input, in exactly the format of the problem{format}. KIND is a word:
   random    a typical input, within all constraints, of varied size
   small     one of the smallest inputs; go through them by INDEX, from 0 on
-  extreme   the largest sizes, boundary values, and shapes on which slow or careless programs fail
-INDEX counts the runs of a kind up to COUNT, and inputs of different INDEX should differ. The module random is seeded for
+  extreme   the largest sizes, boundary values, shapes on which slow or careless programs fail
+INDEX counts the runs of a kind up to COUNT; inputs of different INDEX should differ. The module random is seeded for
 you. You may use the library CYaRon (`from cyaron import *`) and the standard library, and nothing else. Answer with the
 program in one block of code.
 
@@ -40,9 +40,9 @@ program in one block of code.
 {statement}
 {examples}"""
 VALIDATOR_PROMPT = """\
-Write a Python program that validates test inputs for the coding problem below. It reads one input{format} from stdin and
+Write a Python program that checks test inputs for the coding problem below. It reads one input{format} from stdin and
 exits with code 0 if the input follows the format and every constraint of the problem, and with code 1 if it does not:
-wrong counts, missing or additional values, numbers out of range, text in place of numbers. Use the standard library
+wrong counts, missing or additional values, numbers out of range, text for numbers. Use the standard library
 alone. Answer with the program in one block of code.
 
 # Problem

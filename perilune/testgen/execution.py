@@ -98,7 +98,9 @@ class Sandbox:
     async def generate(self, program: Program, arguments: Sequence[str], limits: Limits) -> Written:
         """Runs a generator. It prints one input, or writes files `*.in` that hold one each, as CYaRon's IO does."""
         is_python = program.language == "python"
-        files = {"generator.py": program.source, **files_beside(program.source)} if is_python else {}
+        files: dict[str, bytes | str] = (
+            {"generator.py": program.source, **files_beside(program.source)} if is_python else {}
+        )
         source = _SEEDED if is_python else program.source
 
         verdict, execution = await self._run(

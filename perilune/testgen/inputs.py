@@ -97,7 +97,7 @@ class Source:
 async def gather(
     problem: Problem, generators: Sequence[Generator], sandbox: Sandbox, settings: TestgenSettings
 ) -> Gathered:
-    """The problem's inputs: its examples first, then of each kind its share. Without generators, made of the examples."""
+    """The problem's inputs: examples first, then of each kind its share. Without generators, made of the examples."""
     given: Sequence[Generator | None] = generators or ([None] if problem.examples else [])
     sources = [Source(problem, generator, sandbox, settings) for generator in given]
     gathered = Gathered()
@@ -148,15 +148,15 @@ async def _add(
         if why:
             gathered.note_malformed(found, why)
     verdicts = await validate(problem, [found.text for found in accepted], sandbox, settings)
-    for found, why in zip(accepted, verdicts, strict=True):
-        if why is None:
+    for found, verdict in zip(accepted, verdicts, strict=True):
+        if verdict is None:
             gathered.inputs.append(found)
         else:
-            gathered.note_malformed(found, why)
+            gathered.note_malformed(found, verdict)
 
 
 def malformed_by_rule(problem: Problem, text: bytes, settings: TestgenSettings) -> str:
-    """What is wrong with an input whatever the problem: it is too long, or no list of arguments; empty if nothing is."""
+    """What is wrong with an input of any problem: it is too long, or no list of arguments; empty if nothing is."""
     if len(text) > settings.max_input_bytes:
         return f"it is longer than {settings.max_input_bytes} bytes"
     if not problem.entry_point:

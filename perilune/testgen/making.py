@@ -64,13 +64,13 @@ class Findings:
     gathered: Gathered = field(default_factory=Gathered)
     generators: Sequence[Generator] = ()
     validator_by: str = ""
-    malformed: Rate = Rate()  # planted malformed inputs that were rejected
+    malformed: Rate = field(default_factory=Rate)  # planted malformed inputs that were rejected
     accepted_malformed: list[str] = field(default_factory=list)
     valid: list[tuple[Input, Agreement]] = field(default_factory=list)
     passed: Sequence[bool] = ()
-    tpr: Rate = Rate()
-    heldout_tpr: Rate = Rate()
-    tnr: Rate = Rate()
+    tpr: Rate = field(default_factory=Rate)
+    heldout_tpr: Rate = field(default_factory=Rate)
+    tnr: Rate = field(default_factory=Rate)
     failing: list[str] = field(default_factory=list)
 
 
@@ -131,7 +131,7 @@ def _comparison_of(problem: Problem) -> Comparison:
 async def _with_validator(
     problem: Problem, findings: Findings, sandbox: Sandbox, author: Author | None, settings: TestgenSettings
 ) -> Problem:
-    """The problem with its validator, given or written, which accepts the examples and was tried on malformed inputs."""
+    """The problem with its validator, given or written, which accepts the examples and was tried on bad inputs."""
     trouble = ""
     if problem.validator is not None:
         findings.validator_by = "given"
@@ -316,7 +316,7 @@ def _as_json(
     by_kind: dict[str, int] = {}
     for found, _ in findings.valid:
         by_kind[found.kind] = by_kind.get(found.kind, 0) + 1
-    result = {
+    result: dict[str, Any] = {
         "id": problem.id,
         "fate": fate.value,
         "reason": reason,

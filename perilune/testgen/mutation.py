@@ -41,7 +41,7 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def _mutated(value: Any, kind: str, rng: Random, pool: Sequence[Any]) -> Any:
-    """A value of the same type. Texts and numbers of other examples are taken too, for they carry the problem's words."""
+    """A value of the same type. Those of other examples are taken too, for they carry the problem's words."""
     alike = [leaf for leaf in pool if type(leaf) is type(value)]
     if alike and rng.random() < 0.25:
         return rng.choice(alike)

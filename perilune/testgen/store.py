@@ -1,4 +1,4 @@
-"""Results on disk: one file a problem, named by the digest of the problem and the settings, written whole or not at all."""
+"""Results on disk: a file for each problem, named by a digest of it and the settings, written whole or not at all."""
 
 from __future__ import annotations
 

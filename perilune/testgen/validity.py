@@ -56,8 +56,8 @@ def agreement(outputs: Sequence[bytes | None], same: Same) -> Agreement:
 def is_valid(found: Agreement, share: float) -> bool:
     """True if so many submissions agree: 7 of 10 at 0.7. An output that is not equal to itself (NaN) never is valid.
 
-    >>> is_valid(Agreement(b"", (True,) * 7 + (False,) * 3), 0.7), is_valid(Agreement(b"", (True,) * 6 + (False,) * 4), 0.7)
-    (True, False)
+    >>> [is_valid(Agreement(b"", (True,) * n + (False,) * (10 - n)), 0.7) for n in (7, 6)]
+    [True, False]
     """
     return found.num >= max(1, needed(share, len(found.agrees)))
 
