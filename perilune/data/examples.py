@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from random import Random
-from typing import Any, NamedTuple
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perilune.data.jsonlines import lines_of, parse_object
 from perilune.data.rows import kind_of, messages_of, plain_text, value_at
 from perilune.errors import InvalidInputError
 from perilune.models.chat import prompt_ids
 from perilune.recipe import SftStage
+
+if TYPE_CHECKING:  # who only looks at examples, as the master does, has no numpy
+    import numpy as np
+    from numpy.typing import NDArray
 
 Messages = list[dict[str, str]]
 
@@ -103,11 +104,17 @@ def _sequences(tokenizer: Any, eos_token_id: int, example: Example, responses: I
     for turn, response in zip(example, responses, strict=False):
         prompt = prompt_ids(tokenizer, turn.prompt)
         if tokens and prompt[: len(tokens)] != tokens:
-            yield Tokens(np.array(tokens, np.int64), np.array(learnt))
+            yield _as_arrays(tokens, learnt)
             tokens, learnt = [], []
         learnt += [False] * (len(prompt) - len(tokens)) + [True] * (len(response) + 1)
         tokens = [*prompt, *response, eos_token_id]
-    yield Tokens(np.array(tokens, np.int64), np.array(learnt))
+    yield _as_arrays(tokens, learnt)
+
+
+def _as_arrays(tokens: list[int], learnt: list[bool]) -> Tokens:
+    import numpy as np
+
+    return Tokens(np.array(tokens, np.int64), np.array(learnt))
 
 
 def refuse_long(lengths: Sequence[int], context: int | None, what: str) -> None:

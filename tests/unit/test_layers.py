@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "transformers", "accelerate"}
@@ -57,3 +61,61 @@ def test_what_clients_and_the_command_line_import_brings_no_torch(modules: str) 
     program = f"import sys, {modules}; print(sorted({HEAVY!r} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow  # a process for each
+@pytest.mark.parametrize("service", ["master", "reward", "sandbox", "relay"])
+def test_a_service_imports_only_what_its_extra_installs(service: str) -> None:
+    """An image holds the packages of its service's extra and no others; this environment holds all of them."""
+    allowed = distributions_of(f"perilune[{service}]")
+    foreign = sorted(
+        name for name, owners in metadata.packages_distributions().items() if not {normal(o) for o in owners} & allowed
+    )
+    program = f"""
+import sys
+class Refusing:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {foreign!r}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Refusing())
+import services.{service}.server
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert not done.returncode, done.stderr
+
+
+def distributions_of(requirement: str) -> set[str]:
+    """A requirement's distributions with all that they need here, by their normal names."""
+    found: set[str] = set()
+    waiting = [Requirement(requirement)]
+    seen: set[str] = set()
+    while waiting:
+        each = waiting.pop()
+        if str(each) in seen:
+            continue
+        seen.add(str(each))
+        found.add(normal(each.name))
+        waiting += our_needs(each.extras) if each.name == "perilune" else needs_of(each)
+    return found
+
+
+def our_needs(extras: set[str]) -> list[Requirement]:
+    """What pyproject.toml says of our own extras."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    texts = [*project["dependencies"], *(text for extra in extras for text in project["optional-dependencies"][extra])]
+    return [Requirement(text) for text in texts]
+
+
+def needs_of(requirement: Requirement) -> list[Requirement]:
+    """What an installed distribution needs itself; nothing for one of another system."""
+    try:
+        needed = [Requirement(text) for text in metadata.requires(requirement.name) or []]
+    except metadata.PackageNotFoundError:
+        return []
+    extras = {*requirement.extras, ""}
+    return [each for each in needed if not each.marker or any(each.marker.evaluate({"extra": e}) for e in extras)]
+
+
+def normal(name: str) -> str:
+    """A distribution's name as indexes compare it."""
+    return re.sub(r"[-_.]+", "-", name).lower()
