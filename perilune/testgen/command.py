@@ -21,12 +21,12 @@ from perilune.testgen.author import Author, Endpoint
 from perilune.testgen.execution import Sandbox
 from perilune.testgen.making import Fate, make
 from perilune.testgen.problem import BrokenRow, Problem, read_problems
-from perilune.testgen.settings import TestgenSettings
+from perilune.testgen.settings import CaseSettings
 
 NUM_SLOTS = 2
 
 
-def run(path: Path, out: Path, settings: TestgenSettings, endpoint: Endpoint | None, address: str | None) -> int:
+def run(path: Path, out: Path, settings: CaseSettings, endpoint: Endpoint | None, address: str | None) -> int:
     """Makes the test cases of a file of problems; exit status 1 if a row is broken, has no verdict, or none is kept."""
     rows, problems, broken = read_problems(path)
     folder = store.open_folder(out)
@@ -48,7 +48,7 @@ async def _all(
     problems: Mapping[str, Problem],
     digests: Mapping[str, str],
     folder: Path,
-    settings: TestgenSettings,
+    settings: CaseSettings,
     endpoint: Endpoint | None,
     address: str | None,
 ) -> tuple[dict[str, Mapping[str, Any]], dict[str, str]]:

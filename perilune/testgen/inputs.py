@@ -11,7 +11,7 @@ from random import Random
 from perilune.testgen.execution import Sandbox, limits_of
 from perilune.testgen.mutation import mutated
 from perilune.testgen.problem import EXTREME, RANDOM, SMALL, Generator, Problem
-from perilune.testgen.settings import TestgenSettings
+from perilune.testgen.settings import CaseSettings
 
 SHARES = {SMALL: 0.2, EXTREME: 0.3, RANDOM: 0.5}
 MAX_FAILURES = 3  # of a generator's runs, after which it is not run again
@@ -57,9 +57,7 @@ def quotas(num_cases: int) -> Mapping[str, int]:
 class Source:
     """One generator of one problem, or its examples, with a place in the sequence of each kind."""
 
-    def __init__(
-        self, problem: Problem, generator: Generator | None, sandbox: Sandbox, settings: TestgenSettings
-    ) -> None:
+    def __init__(self, problem: Problem, generator: Generator | None, sandbox: Sandbox, settings: CaseSettings) -> None:
         self._problem, self._generator, self._sandbox, self._settings = problem, generator, sandbox, settings
         self._next: dict[str, int] = {}
         self.kinds: Sequence[str] = generator.kinds if generator else tuple(SHARES)
@@ -95,7 +93,7 @@ class Source:
 
 
 async def gather(
-    problem: Problem, generators: Sequence[Generator], sandbox: Sandbox, settings: TestgenSettings
+    problem: Problem, generators: Sequence[Generator], sandbox: Sandbox, settings: CaseSettings
 ) -> Gathered:
     """The problem's inputs: examples first, then of each kind its share. Without generators, made of the examples."""
     given: Sequence[Generator | None] = generators or ([None] if problem.examples else [])
@@ -118,7 +116,7 @@ async def _fill(
     count: int,
     sources: Sequence[Source],
     sandbox: Sandbox,
-    settings: TestgenSettings,
+    settings: CaseSettings,
 ) -> None:
     """Adds inputs of a kind; asks again for what was malformed or repeated, a few times."""
     wanted = len(gathered.inputs) + count
@@ -136,7 +134,7 @@ async def _fill(
 
 
 async def _add(
-    problem: Problem, gathered: Gathered, drawn: Sequence[Input], sandbox: Sandbox, settings: TestgenSettings
+    problem: Problem, gathered: Gathered, drawn: Sequence[Input], sandbox: Sandbox, settings: CaseSettings
 ) -> None:
     """Adds what is new and well formed."""
     known = {found.text for found in gathered.inputs}
@@ -155,7 +153,7 @@ async def _add(
             gathered.note_malformed(found, verdict)
 
 
-def malformed_by_rule(problem: Problem, text: bytes, settings: TestgenSettings) -> str:
+def malformed_by_rule(problem: Problem, text: bytes, settings: CaseSettings) -> str:
     """What is wrong with an input of any problem: it is too long, or no list of arguments; empty if nothing is."""
     if len(text) > settings.max_input_bytes:
         return f"it is longer than {settings.max_input_bytes} bytes"
@@ -173,7 +171,7 @@ class ValidatorError(Exception):
 
 
 async def validate(
-    problem: Problem, texts: Sequence[bytes], sandbox: Sandbox, settings: TestgenSettings
+    problem: Problem, texts: Sequence[bytes], sandbox: Sandbox, settings: CaseSettings
 ) -> list[str | None]:
     """For each input None, or why the validator rejects it. ValidatorError: it exceeds a limit or does not compile."""
     if problem.validator is None or not texts:

@@ -16,7 +16,7 @@ from perilune.testgen.author import Author
 from perilune.testgen.execution import Outcome, Sandbox, limits_of, sandbox_program
 from perilune.testgen.inputs import Gathered, Input, ValidatorError, gather, malformed_by_rule, shown, validate
 from perilune.testgen.problem import Generator, Problem, Program
-from perilune.testgen.settings import TestgenSettings, needed
+from perilune.testgen.settings import CaseSettings, needed
 from perilune.testgen.special_judge import allows_tolerance, disagreement, reason_in
 from perilune.testgen.validity import (
     Agreement,
@@ -74,7 +74,7 @@ class Findings:
     failing: list[str] = field(default_factory=list)
 
 
-async def make(problem: Problem, sandbox: Sandbox, author: Author | None, settings: TestgenSettings) -> dict[str, Any]:
+async def make(problem: Problem, sandbox: Sandbox, author: Author | None, settings: CaseSettings) -> dict[str, Any]:
     """The problem's result as JSON: its fate with the reason, counts, examples, and if it is kept its test cases.
 
     UnavailableError: the sandbox or the endpoint gives no answer, which is no verdict.
@@ -92,7 +92,7 @@ async def make(problem: Problem, sandbox: Sandbox, author: Author | None, settin
 
 
 async def _make(
-    problem: Problem, findings: Findings, sandbox: Sandbox, author: Author | None, settings: TestgenSettings
+    problem: Problem, findings: Findings, sandbox: Sandbox, author: Author | None, settings: CaseSettings
 ) -> None:
     """The steps of k1.5 §2.3.5 in their order; the first that fails drops the problem (DroppedError)."""
     used = problem.solutions[: settings.num_submissions]
@@ -129,7 +129,7 @@ def _comparison_of(problem: Problem) -> Comparison:
 
 
 async def _with_validator(
-    problem: Problem, findings: Findings, sandbox: Sandbox, author: Author | None, settings: TestgenSettings
+    problem: Problem, findings: Findings, sandbox: Sandbox, author: Author | None, settings: CaseSettings
 ) -> Problem:
     """The problem with its validator, given or written, which accepts the examples and was tried on bad inputs."""
     trouble = ""
@@ -147,7 +147,7 @@ async def _with_validator(
 
 
 async def _written_validator(
-    problem: Problem, author: Author, sandbox: Sandbox, settings: TestgenSettings
+    problem: Problem, author: Author, sandbox: Sandbox, settings: CaseSettings
 ) -> tuple[Problem, str]:
     trouble = ""
     for attempt in range(NUM_AUTHOR_TRIES):
@@ -158,7 +158,7 @@ async def _written_validator(
     return problem, trouble
 
 
-async def _trouble_of_validator(problem: Problem, sandbox: Sandbox, settings: TestgenSettings) -> str:
+async def _trouble_of_validator(problem: Problem, sandbox: Sandbox, settings: CaseSettings) -> str:
     """What is wrong with the validator by the examples, which are well formed; empty if nothing is."""
     try:
         reasons = await validate(problem, problem.examples, sandbox, settings)
@@ -168,19 +168,17 @@ async def _trouble_of_validator(problem: Problem, sandbox: Sandbox, settings: Te
     return f"{wrong[0][1]}, and it is an example: {shown(wrong[0][0])}" if wrong else ""
 
 
-async def _try_malformed(problem: Problem, findings: Findings, sandbox: Sandbox, settings: TestgenSettings) -> None:
-    left = [text for text in problem.malformed if not malformed_by_rule(problem, text, settings)]
-    accepted = []
-    if left and problem.validator is not None:
-        reasons = await validate(problem, left, sandbox, settings)
-        left = [text for text, why in zip(left, reasons, strict=True) if why is None]
-    accepted = left
+async def _try_malformed(problem: Problem, findings: Findings, sandbox: Sandbox, settings: CaseSettings) -> None:
+    accepted = [text for text in problem.malformed if not malformed_by_rule(problem, text, settings)]
+    if accepted and problem.validator is not None:
+        reasons = await validate(problem, accepted, sandbox, settings)
+        accepted = [text for text, why in zip(accepted, reasons, strict=True) if why is None]
     findings.malformed = Rate(len(problem.malformed) - len(accepted), len(problem.malformed))
     findings.accepted_malformed = [shown(text) for text in accepted[:MAX_EXAMPLES]]
 
 
 async def _gather(
-    problem: Problem, findings: Findings, sandbox: Sandbox, author: Author | None, settings: TestgenSettings
+    problem: Problem, findings: Findings, sandbox: Sandbox, author: Author | None, settings: CaseSettings
 ) -> None:
     """Inputs from the generators that are given, else from a written one, else made of the examples."""
     findings.generators = problem.generators
@@ -193,7 +191,7 @@ async def _gather(
 
 
 async def _gather_written(
-    problem: Problem, findings: Findings, author: Author, sandbox: Sandbox, settings: TestgenSettings
+    problem: Problem, findings: Findings, author: Author, sandbox: Sandbox, settings: CaseSettings
 ) -> None:
     trouble = ""
     for attempt in range(NUM_AUTHOR_TRIES):
@@ -217,13 +215,13 @@ def _why_no_inputs(problem: Problem, gathered: Gathered) -> str:
 # --- Cases --------------------------------------------------------------------------------------------------------
 
 
-def _limits(problem: Problem, settings: TestgenSettings) -> Limits:
+def _limits(problem: Problem, settings: CaseSettings) -> Limits:
     cpu_s, memory_mb = problem.time_limit_s or settings.time_limit_s, problem.memory_mb or settings.memory_mb
     return limits_of(cpu_s, memory_mb, settings.max_input_bytes)
 
 
 async def _agreements(
-    problem: Problem, used: Sequence[Program], findings: Findings, sandbox: Sandbox, settings: TestgenSettings
+    problem: Problem, used: Sequence[Program], findings: Findings, sandbox: Sandbox, settings: CaseSettings
 ) -> list[tuple[Input, Agreement, bool]]:
     """For each input: the expected output, who gave it, and whether nearly all submissions ended well."""
     texts = [found.text for found in findings.gathered.inputs]
@@ -244,7 +242,7 @@ async def _agreements(
 
 
 async def _accepted(
-    problem: Problem, found: Input, outputs: Sequence[bytes | None], sandbox: Sandbox, settings: TestgenSettings
+    problem: Problem, found: Input, outputs: Sequence[bytes | None], sandbox: Sandbox, settings: CaseSettings
 ) -> Agreement:
     """What the checker accepts, where the output that most submissions gave is expected."""
     expected = agreement(outputs, lambda a, b: a == b).expected
@@ -259,7 +257,7 @@ async def _accepted(
 
 
 def _choose_valid(
-    cases: Sequence[tuple[Input, Agreement, bool]], findings: Findings, num_used: int, settings: TestgenSettings
+    cases: Sequence[tuple[Input, Agreement, bool]], findings: Findings, num_used: int, settings: CaseSettings
 ) -> None:
     findings.valid = [(found, agreed) for found, agreed, _ in cases if is_valid(agreed, settings.agree)]
     answered = [is_valid(agreed, settings.agree) for _, agreed, ended in cases if ended]
@@ -275,7 +273,7 @@ def _choose_valid(
         )
 
 
-async def _measure(problem: Problem, findings: Findings, sandbox: Sandbox, settings: TestgenSettings) -> None:
+async def _measure(problem: Problem, findings: Findings, sandbox: Sandbox, settings: CaseSettings) -> None:
     """TPR of submissions that had no part in the tests, and TNR of known-bad ones, judged as the grader judges."""
     passed = {}
     for name, programs in (
@@ -287,7 +285,7 @@ async def _measure(problem: Problem, findings: Findings, sandbox: Sandbox, setti
     findings.heldout_tpr, findings.tnr = tpr(passed["right"]), tnr(passed["wrong"])
 
 
-def request_of(problem: Problem, findings: Findings, program: Program, settings: TestgenSettings) -> JudgeRequest:
+def request_of(problem: Problem, findings: Findings, program: Program, settings: CaseSettings) -> JudgeRequest:
     """The request that judges a program by the problem's test cases."""
     return JudgeRequest(
         program=sandbox_program(program),
@@ -309,9 +307,7 @@ def _case(problem: Problem, number: int, found: Input, agreed: Agreement) -> Tes
 # --- The result ---------------------------------------------------------------------------------------------------
 
 
-def _as_json(
-    problem: Problem, findings: Findings, fate: Fate, reason: str, settings: TestgenSettings
-) -> dict[str, Any]:
+def _as_json(problem: Problem, findings: Findings, fate: Fate, reason: str, settings: CaseSettings) -> dict[str, Any]:
     gathered = findings.gathered
     by_kind: dict[str, int] = {}
     for found, _ in findings.valid:

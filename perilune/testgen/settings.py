@@ -10,7 +10,7 @@ from perilune.errors import InvalidInputError
 
 
 @dataclass(frozen=True)
-class TestgenSettings:
+class CaseSettings:
     """How many cases are made, and what makes a case valid and keeps a problem. Shares are of the submissions used."""
 
     num_cases: int = 50

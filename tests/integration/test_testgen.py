@@ -7,7 +7,7 @@ from pathlib import Path
 
 from perilune.grading.codetests import judge_request
 from perilune.testgen.command import run
-from perilune.testgen.settings import TestgenSettings
+from perilune.testgen.settings import CaseSettings
 
 SUM = {
     "statement": "Print the sum of two integers.",
@@ -28,7 +28,7 @@ def test_one_is_kept_and_an_endless_generator_is_a_verdict(tmp_path: Path) -> No
     ]
     problems, out = tmp_path / "problems.jsonl", tmp_path / "out"
     problems.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = TestgenSettings(num_cases=6, min_valid=4)
+    settings = CaseSettings(num_cases=6, min_valid=4)
     assert run(problems, out, settings, None, None) == 0
     report = json.loads((out / "report.json").read_text())
     assert [found["fate"] for found in report["problems"]] == ["kept", "no generator that works"]

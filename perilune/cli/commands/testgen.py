@@ -39,10 +39,10 @@ def testgen(
     """
     from perilune.testgen.author import Endpoint
     from perilune.testgen.command import run
-    from perilune.testgen.settings import TestgenSettings
+    from perilune.testgen.settings import CaseSettings
 
     if (endpoint is None) != (not model):
         raise typer.BadParameter("--endpoint and --model go together")
-    settings = TestgenSettings(cases, min_valid, submissions, min_submissions, agree, passing, seed=seed)
+    settings = CaseSettings(cases, min_valid, submissions, min_submissions, agree, passing, seed=seed)
     key = os.environ.get("PERILUNE_TESTGEN_API_KEY", "")
     end(run(problems, out, settings, Endpoint(endpoint, model, key) if endpoint else None, address))
