@@ -125,7 +125,7 @@ def _queues(fleet: GetFleetResponse) -> Iterator[Finding]:
     for queue in fleet.queues:
         stuck = queue.num_waiting > 0 and queue.num_in_hand == 0
         detail = f"{queue.num_waiting} waiting, {queue.num_in_hand} in hand"
-        yield Finding("queues", queue.name, not stuck, detail, "nobody takes from it: look at its workers' logs")
+        yield Finding("queues", queue.name, not stuck, detail, "no worker takes from it: look at its workers' logs")
     dead = fleet.num_dead_letters
     remedy = "their reasons are on the subject perilune.dead and in the master's log"
     yield Finding("queues", "dead letters", dead == 0, str(dead), remedy, needed=False)

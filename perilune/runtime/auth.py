@@ -206,7 +206,7 @@ def read_tokens(path: Path) -> dict[str, Entry]:
             where = ".".join(str(part) for part in (name, *first["loc"]))
             raise InvalidInputError(f"the tokens file {path}, {where}: {first['msg']}") from error
     if not entries:
-        raise InvalidInputError(f"the tokens file {path} names nobody; make a token with `perilune token NAME`")
+        raise InvalidInputError(f"the tokens file {path} names no caller; make a token with `perilune token NAME`")
     return entries
 
 

@@ -48,17 +48,17 @@ def secrets_for(url: str) -> dict[str, Any]:
 
 
 async def try_once(url: str, options: dict[str, Any]) -> None:
-    """Connects once, so that a failure is told: the connection that stays would retry for ever, whatever it is."""
-    told: list[Exception] = []
+    """Connects once, so that a failure is raised: the connection that stays would retry for ever, whatever it is."""
+    reported: list[Exception] = []
 
     async def on_error(error: Exception) -> None:
-        told.append(error)
+        reported.append(error)
 
     try:
         client = await nats.connect(
             url,
             allow_reconnect=False,
-            max_reconnect_attempts=1,  # the library's own loop around a port where nobody listens
+            max_reconnect_attempts=1,  # the library's own loop around a closed port
             reconnect_time_wait=0,
             connect_timeout=5,
             error_cb=on_error,
@@ -71,11 +71,11 @@ async def try_once(url: str, options: dict[str, Any]) -> None:
             "look at PERILUNE_TLS_CA"
         ) from error
     except (OSError, TimeoutError, nats.errors.Error) as error:
-        # That no server is left is the library's last word; why, it told before.
-        cause = told[-1] if isinstance(error, nats.errors.NoServersError) and told else error
+        # That no server is left is the library's last word; why, it reported before.
+        cause = reported[-1] if isinstance(error, nats.errors.NoServersError) and reported else error
         if "authorization" in str(cause).lower():
             raise InvalidInputError(
-                f"the NATS server at {url} turns us away: {cause}; look at PERILUNE_NATS_URL and "
+                f"the NATS server at {url} rejects the connection: {cause}; look at PERILUNE_NATS_URL and "
                 "PERILUNE_NATS_PASSWORD_FILE"
             ) from cause
         raise UnavailableError(

@@ -27,7 +27,7 @@ Known = Mapping[str, Sequence[str]]  # the options of each grader
 
 async def grader_mistakes(recipe: Recipe, fleet: Iterable[Worker]) -> list[Mistake]:
     """Unknown graders and options, as a reward worker of the fleet knows them, with its plug-ins; and what the graders
-    and environments that are installed beside the master say. Nothing is wrong that nobody can be asked about.
+    and environments that are installed beside the master say. What cannot be asked is no mistake.
     """
     installed, known = await asyncio.gather(_installed(recipe), _of_fleet(fleet))
     if known is None:

@@ -74,7 +74,7 @@ async def _take_scores(bus: Bus, store: Store, deliveries: Sequence[Delivery[Sco
 
 
 async def _complete(bus: Bus, delivery: Delivery[ScoredTrajectory]) -> bool:
-    """Fetches the trajectory that a score came for; false, and the delivery is settled, if it cannot be had.
+    """Fetches the trajectory that a score came for; false, and the delivery is settled, if it is gone.
 
     One that is gone was stored before, or was lost: the controller asks again for what is awaited and on no queue.
     """

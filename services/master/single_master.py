@@ -109,7 +109,7 @@ async def _hold_lock(url: URL) -> AsyncIterator[Awaitable[None]]:
     except DBAPIError as error:
         if str(getattr(error.orig, "sqlstate", "")).startswith(REFUSALS):
             raise InvalidInputError(
-                f"{shown} turns us away: {error.orig}; look at PERILUNE_DATABASE_URL and "
+                f"{shown} rejects the connection: {error.orig}; look at PERILUNE_DATABASE_URL and "
                 "PERILUNE_DATABASE_PASSWORD_FILE"
             ) from error
         raise UnavailableError(f"the database {shown} does not answer: {error.orig}") from error

@@ -24,7 +24,7 @@ def check_language(code: str) -> str:
     """The code of a language without its region. ValueError if it is not known."""
     language = re.split("[-_]", code.strip().lower())[0] if _CODE.fullmatch(code.strip().lower()) else ""
     if _SAME.get(language, language) not in {_SAME.get(each, each) for each in _identifier().labels}:
-        raise ValueError(f"language {code!r} cannot be told; known are ISO 639-1 codes such as 'en', 'fa' and 'zh'")
+        raise ValueError(f"language {code!r} is not known; known are ISO 639-1 codes such as 'en', 'fa' and 'zh'")
     return _SAME.get(language, language)
 
 

@@ -45,7 +45,7 @@ class UndefinedError(Exception):
 
 
 class UnknownError(Exception):
-    """The formula has a part whose value cannot be had here."""
+    """The formula has a part that has no value here."""
 
 
 def same_value(reference: Node, answer: Node) -> bool | None:

@@ -1,4 +1,4 @@
-"""Whether two formulas are equal, as far as that can be told in a moment and without sympy."""
+"""Whether two formulas are equal, as far as that can be decided in a moment and without sympy."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ def _unknown(pieces: Sequence[Piece]) -> str | None:
 
 
 def _ranges(pieces: Sequence[Piece]) -> list[list[_Range] | None] | None:
-    """Where each piece holds, None standing for `otherwise`; None if one of them cannot be told."""
+    """Where each piece holds, None standing for `otherwise`; None if one of them is undecided."""
     found: list[list[_Range] | None] = []
     for piece in pieces:
         if piece.condition is None:

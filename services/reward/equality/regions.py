@@ -22,7 +22,7 @@ _REALS = r"\mathbb{R}"
 _WITHOUT = re.compile(r"^\\mathbb\{R\}\s*(?:\\setminus|\\backslash|-)\s*\\\{(.+)\\\}$")
 
 Sign = Callable[[str, str], int | None]
-"""-1, 0 or 1 for how two endpoints stand to each other; None if that cannot be told."""
+"""-1, 0 or 1 for how two endpoints stand to each other; None if that is undecided."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Structure of answers: names, relations, lists, brackets, matrices, units. Formulas inside are left to `formulas`.
 
-Truth has three values here: None says that it could not be told without algebra, or not at all.
+Truth has three values here: None says that it could not be decided without algebra, or not at all.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ _PHRASES = [
 
 
 def equal(reference: str, answer: str, algebra: Algebra | None = None) -> bool | None:
-    """Whether an answer means the same as the reference; None if that cannot be told. TooLargeError if one of them has
+    """Whether an answer means the same as the reference; None if that is undecided. TooLargeError if one of them has
     parts that are too large to look at."""
     if len(answer) > MAX_CHARS or len(reference) > MAX_CHARS:
         return reference.strip() == answer.strip() and bool(answer.strip())

@@ -184,7 +184,7 @@ def _reason(answer: httpx2.Response) -> str:
 
 
 def configured_judge() -> Judge:
-    """The judge of the settings. StateError if nobody said who judges."""
+    """The judge of the settings. StateError if none is configured."""
     settings = JudgeSettings()
     if not (settings.url and settings.model):
         raise StateError("no judge is set up: PERILUNE_JUDGE_URL and PERILUNE_JUDGE_MODEL say who judges")

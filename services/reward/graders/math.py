@@ -28,7 +28,7 @@ class MathOptions(GraderOptions):
 
     marker: str = Field("", description="the answer follows the last one; empty: last box, `answer is`, or last line")
     judge: NonNegativeInt = Field(
-        0, le=judge.MAX_VOTES, description="votes of the judge on what the rules leave undecided; 0: nobody is asked"
+        0, le=judge.MAX_VOTES, description="votes of the judge on what the rules leave undecided; 0: no judge is asked"
     )
 
 

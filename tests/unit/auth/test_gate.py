@@ -153,7 +153,7 @@ def test_a_token_of_the_command_line_opens_the_gate(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "names nobody"),
+        ("", "names no caller"),
         ("[alice]\nroles = ['reward']", "give sha256"),
         ("[alice]\nsha256 = 'abc'\nroles = ['reward']", "alice.sha256"),
         ("[alice]\ncertificate = 'a'\nroles = []", "alice.roles"),
