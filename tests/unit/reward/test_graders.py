@@ -184,7 +184,7 @@ def test_a_language_that_cannot_be_told_is_named() -> None:
         "reference": '[{"id": "language:response_language", "language": "xx"}]',
         "response": "Any words in English.",
     }
-    with pytest.raises(InvalidInputError, match="language 'xx' cannot be told"):
+    with pytest.raises(InvalidInputError, match="language 'xx' is not known"):
         value_of("instructions", case)
 
 
