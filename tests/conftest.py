@@ -23,6 +23,21 @@ settings.register_profile("no deadline", deadline=None)
 settings.load_profile("no deadline")
 
 
+# Files of whole runs take minutes each: begun last, one process would work on them while the others are done.
+FIRST = ("e2e", "integration", "deploy", "conformance", "web", "compose")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the longest kinds of test first; within a kind the order stays."""
+    here = Path(__file__).parent
+
+    def rank(item: pytest.Item) -> int:
+        folder = item.path.relative_to(here).parts[0]
+        return FIRST.index(folder) if folder in FIRST else len(FIRST)
+
+    items.sort(key=rank)
+
+
 def find_nats_server() -> str:
     """The server that the wheel installed beside this Python, or one on the PATH."""
     program = shutil.which("nats-server", path=str(Path(sys.executable).parent)) or shutil.which("nats-server")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,12 @@ class Remains:
             files=frozenset(map(str, filter(_is_a_jobs, [*Path("/tmp").iterdir(), *Path("/dev/shm").iterdir()]))),
             descriptors=tuple(sorted(len(os.listdir(f"/proc/{pid}/fd")) for pid in open_to_us)),
         )
+
+
+def left_behind(before: Remains, after: Remains) -> bool:
+    """Whether something is there after that was not before. A keeper may have closed a descriptor meanwhile."""
+    grown = [more > less for less, more in zip(before.descriptors, after.descriptors, strict=False)]
+    return replace(after, descriptors=()) != replace(before, descriptors=()) or any(grown)
 
 
 def num_descriptors() -> int:
