@@ -11,8 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from perilune.completions import Cache
 from perilune.curation.plan import InputTable, PlanBase
-from perilune.curation.sampling import Cache
 from perilune.curation.stages.stage import Stage, Tools
 from perilune.curation.workspace import Decision, Row, Survivors, Workspace
 from perilune.data.files import matching, rows_of

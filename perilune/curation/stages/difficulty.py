@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from perilune.curation.sampling import Answers, ModelTable
+from perilune.completions import Answers, ModelTable
 from perilune.curation.stages.stage import Stage, Tools
 from perilune.curation.workspace import Decision, Row, Survivors
 from perilune.recipe import GraderTable, PositiveInt, Share

@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, Score
 from perilune.client.reward import RewardClient, grader, score_request
-from perilune.curation.sampling import Answers, Cache, ModelTable, Sampler
+from perilune.completions import Answers, Cache, ModelTable, Sampler
 from perilune.curation.workspace import Decision, Row, Survivors
 from perilune.errors import StateError
 from perilune.recipe import GraderTable, Table, option_text

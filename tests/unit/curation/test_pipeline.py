@@ -194,7 +194,7 @@ async def test_difficulty_and_guesses_ask_a_model_once(raw: Path, tmp_path: Path
 async def test_an_endpoint_that_is_away_is_named_and_loses_nothing(
     raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("perilune.curation.sampling.FIRST_PAUSE_S", 0.0)
+    monkeypatch.setattr("perilune.completions.FIRST_PAUSE_S", 0.0)
     async with own_reward() as address:
         plan = tmp_path / "plan.toml"
         plan.write_text(PLAN.format(raw=raw, url="http://127.0.0.1:9/v1", guesses="false"))

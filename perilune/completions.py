@@ -1,0 +1,243 @@
+"""Answers of a model, over any OpenAI-compatible endpoint; each is asked for once and kept.
+
+The cache is one SQLite file. An answer's key is the digest of the messages, the model, the settings and its number, so
+that a command that was stopped goes on where it was, and another one takes what is there already.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import random
+import sqlite3
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from perilune.errors import InvalidInputError, MissingDependencyError, StateError, UnavailableError
+from perilune.recipe import NonNegativeFloat, PositiveFloat, PositiveInt, Table
+
+T = TypeVar("T")
+
+NUM_TRIES = 5
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 20.0
+NUM_AHEAD = 4  # times max_concurrent: questions that wait for the endpoint
+RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
+ALL_REJECTED = frozenset({401, 403, 404, 405})  # by an endpoint that would reject every other request too
+
+
+class ModelTable(Table):
+    """A model behind an endpoint, and how it is sampled."""
+
+    url: str = ""  # such as http://127.0.0.1:8000/v1; empty: there is none
+    model: str = ""
+    api_key_env: str = ""  # the environment variable that holds the key
+    temperature: NonNegativeFloat = 1.0
+    max_tokens: PositiveInt = 1024
+    system: str = ""
+    template: str = "{question}"
+    max_concurrent: PositiveInt = 32
+    timeout_s: PositiveFloat = 300.0  # of one call
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model wrote to one question; `failure` says why it is less than was asked for."""
+
+    texts: Sequence[str]
+    failure: str = ""
+
+
+class Cache:
+    """Answers by their keys, in a file. Every method raises StateError where the file cannot be read or written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with self._named_errors():
+            self._database = sqlite3.connect(path, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("CREATE TABLE IF NOT EXISTS answers (key BLOB PRIMARY KEY, text TEXT NOT NULL)")
+
+    def get(self, key: bytes) -> str | None:
+        """The answer under a key, if it was ever given."""
+        with self._named_errors():
+            found = self._database.execute("SELECT text FROM answers WHERE key = ?", (key,)).fetchone()
+        return found[0] if found else None
+
+    def put(self, key: bytes, text: str) -> None:
+        """Keeps an answer; it is on disk when this returns."""
+        with self._named_errors(), self._database:
+            self._database.execute("INSERT OR REPLACE INTO answers VALUES (?, ?)", (key, text))
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._database.close()
+
+    @contextlib.contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise StateError(
+                f"cannot keep answers in {self._path}: {error}; those before are kept, and the same command goes on"
+            ) from error
+
+
+class Model:
+    """One model behind an endpoint, open for the time of a block."""
+
+    def __init__(self, table: ModelTable, cache: Cache, api_key: str = "") -> None:
+        self._table, self._cache = table, cache
+        key = {"authorization": f"Bearer {api_key}"} if api_key else {}
+        self._headers = {"content-type": "application/json", **key}
+
+    async def __aenter__(self) -> Self:
+        """InvalidInputError: the URL is none. MissingDependencyError: there is no HTTP client."""
+        try:
+            import httpx2
+        except ImportError as error:
+            raise MissingDependencyError(f"asking a model needs `pip install httpx2`: {error}") from error
+        try:
+            self._client = httpx2.AsyncClient(
+                base_url=f"{self._table.url.rstrip('/')}/",
+                headers=self._headers,
+                limits=httpx2.Limits(max_connections=self._table.max_concurrent),
+                timeout=httpx2.Timeout(self._table.timeout_s, connect=10.0, pool=None),
+            )
+        except (httpx2.InvalidURL, UnicodeError) as error:
+            raise InvalidInputError(f"{self._table.url!r} is no URL of an endpoint: {error}") from error
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes the connections."""
+        await self._client.aclose()
+
+    async def reply(self, messages: Sequence[Mapping[str, str]], number: int = 0) -> str:
+        """The reply to messages that has this number, kept or asked for.
+
+        Raises:
+            UnavailableError: the endpoint failed NUM_TRIES times, or rejects this request.
+            InvalidInputError: it rejects every request: the key, the URL or the model is wrong.
+            StateError: the reply cannot be kept.
+        """
+        body = {
+            "model": self._table.model,
+            "messages": messages,
+            "temperature": self._table.temperature,
+            "max_tokens": self._table.max_tokens,
+        }
+        key = hashlib.sha256(json.dumps([self._table.url, body, number], sort_keys=True).encode()).digest()
+        if (kept := self._cache.get(key)) is not None:
+            return kept
+        text = await self._ask(body | {"seed": int.from_bytes(key[:4], "little") >> 1})
+        self._cache.put(key, text)
+        return text
+
+    async def _ask(self, body: Mapping[str, Any]) -> str:
+        import httpx2
+
+        reason, content = "", json.dumps(body)  # in ASCII, whatever a prompt holds
+        for attempt in range(NUM_TRIES):
+            if attempt:
+                pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
+                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
+            try:
+                answer = await self._client.post("chat/completions", content=content)
+            except httpx2.UnsupportedProtocol as error:
+                raise InvalidInputError(f"{self._table.url!r} is no URL of an endpoint: {error}") from error
+            except httpx2.HTTPError as error:
+                reason = f"{self._table.url} is away: {error!r}"
+                continue
+            said = answer.text[:300].strip()
+            if answer.status_code in RETRIED:
+                reason = f"{self._table.url} failed with {answer.status_code}: {said}"
+            elif answer.status_code in ALL_REJECTED:
+                raise InvalidInputError(f"{self._table.url} rejects {self._table.model!r}: {answer.status_code} {said}")
+            elif answer.is_error:
+                raise UnavailableError(f"{self._table.url} rejects this request with {answer.status_code}: {said}")
+            else:
+                text = text_in(answer.content)
+                if text is not None:
+                    return text
+                reason = f"{self._table.url} answered with no chat completion: {said}"
+        raise UnavailableError(f"after {NUM_TRIES} tries, {reason}")
+
+
+def text_in(content: bytes) -> str | None:
+    """The text of a chat completion, with its reasoning before it in <think> tags; None if it is no chat completion.
+
+    >>> text_in(b'{"choices": [{"message": {"content": "4", "reasoning_content": "2 + 2"}}]}')
+    '<think>\\n2 + 2\\n</think>\\n\\n4'
+    """
+    try:
+        message = json.loads(content)["choices"][0]["message"]
+        answer, reasoning = message["content"], message.get("reasoning_content") or message.get("reasoning")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):  # whatever an endpoint may send
+        return None
+    if not isinstance(answer or "", str) or not isinstance(reasoning or "", str):
+        return None
+    text = f"<think>\n{reasoning}\n</think>\n\n{answer or ''}" if reasoning else answer or ""
+    return text.encode("utf-8", "replace").decode()  # half a surrogate pair cannot be stored
+
+
+class Sampler:
+    """Asks one model many questions."""
+
+    def __init__(self, table: ModelTable, cache: Cache, api_key: str = "") -> None:
+        """InvalidInputError: a key of the table cannot be used."""
+        if "{question}" not in table.template:
+            raise InvalidInputError("every prompt would be the same text: write {question} where the question goes")
+        self._table = table
+        self._model = Model(table, cache, api_key)
+
+    async def sample(
+        self, questions: Iterator[tuple[int, str]], num_answers: int
+    ) -> AsyncIterator[tuple[int, Answers]]:
+        """Answers to many questions, as they come. Errors as `Model.reply`, where the whole endpoint fails.
+
+        Args:
+            questions: numbers and texts.
+            num_answers: to each.
+        """
+        room = max(1, NUM_AHEAD * self._table.max_concurrent // num_answers)
+        async with self._model:
+            waiting = (self._answer(number, question, num_answers) for number, question in questions)
+            async with contextlib.aclosing(as_finished(waiting, room)) as answers:
+                async for answer in answers:
+                    yield answer
+
+    async def _answer(self, number: int, question: str, num_answers: int) -> tuple[int, Answers]:
+        messages = self._messages(question)
+        tries = (self._model.reply(messages, index) for index in range(num_answers))
+        found = await asyncio.gather(*tries, return_exceptions=True)
+        failures = [each for each in found if isinstance(each, BaseException)]
+        for each in failures:
+            if not isinstance(each, UnavailableError):
+                raise each
+        texts = [each for each in found if isinstance(each, str)]
+        return number, Answers(texts, str(failures[0]) if failures else "")
+
+    def _messages(self, question: str) -> list[dict[str, str]]:
+        system = [{"role": "system", "content": self._table.system}] if self._table.system else []
+        return [*system, {"role": "user", "content": self._table.template.replace("{question}", question)}]
+
+
+async def as_finished(work: Iterator[Coroutine[Any, Any, T]], at_once: int) -> AsyncGenerator[T, None]:
+    """Results as they come, of at most so many coroutines at once; what runs is cancelled where the reader stops."""
+    running: set[asyncio.Task[T]] = set()
+    try:
+        for each in work:
+            running.add(asyncio.create_task(each))
+            while len(running) >= at_once:
+                finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in finished:
+                    yield task.result()
+        for coming in asyncio.as_completed(running):
+            yield await coming
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
