@@ -8,9 +8,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from perilune.errors import InvalidInputError
+from perilune.models.attention import Layout
 from perilune.models.probe import check_gap, own_logprobs, refuse_moving_positions, sequences, short_windows
 from services.trainer.policy.logprobs import token_logprobs
-from services.trainer.policy.packing import Block, pack_row
+from services.trainer.policy.packing import pack_row
 
 INSTEAD = "choose a model with plain attention layers (Llama, Qwen, Mistral, Gemma 3, ...)"
 
@@ -51,7 +52,7 @@ def _alone_and_packed(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
 def _heads_differ(model: PreTrainedModel) -> bool:
     """Whether the model does more for its logits than to multiply the last hidden state with the output embedding."""
     tokens = torch.full((1, 1), model.config.get_text_config().vocab_size - 1, device=model.device)
-    layout = {"use_cache": False, "blocks": [Block(1, 1, 0, 1, None)]}
-    hidden = model.base_model(tokens, **layout).last_hidden_state
+    options = {"use_cache": False, "layout": Layout((1,), model.device)}
+    hidden = model.base_model(tokens, **options).last_hidden_state
     made = model.get_output_embeddings()(hidden)
-    return not torch.allclose(made, model(tokens, **layout).logits, equal_nan=True)
+    return not torch.allclose(made, model(tokens, **options).logits, equal_nan=True)

@@ -24,7 +24,7 @@ def token_logprobs(model: PreTrainedModel, row: PackedRow, temperature: float = 
     """
     row = row.to(model.device)
     hidden = model.base_model(
-        input_ids=row.tokens_T[None], position_ids=row.positions_T[None], use_cache=False, blocks=row.blocks
+        input_ids=row.tokens_T[None], position_ids=row.positions_T[None], use_cache=False, layout=row.layout
     ).last_hidden_state[0]
     head = model.get_output_embeddings()
     return _chunked_logprobs(head, hidden.index_select(0, row.scored_S), row.targets_S, temperature)

@@ -10,29 +10,14 @@ Shapes: N sequences, T tokens of the row, S scored tokens (those whose log-proba
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-MAX_PADDING = 1.5  # of a block: its longest sequence over its shortest
-
-
-@dataclass(frozen=True)
-class Block:
-    """Consecutive sequences of similar length, which attention sees as a padded (num_sequences, length) batch."""
-
-    num_sequences: int
-    length: int  # of the longest one
-    begin: int  # tokens [begin, end) of the row belong to it
-    end: int
-    slots: Tensor | None  # (end - begin,) where each token lies in the padded batch; None: there is no padding
-
-    def to(self, device: torch.device) -> Block:
-        """The block with its tensors on a device."""
-        return self if self.slots is None else replace(self, slots=self.slots.to(device))
+from perilune.models.attention import Layout
 
 
 @dataclass(frozen=True)
@@ -42,7 +27,7 @@ class PackedRow:
     indices: list[int]  # (N,) which of the caller's sequences lie here, in order
     tokens_T: Tensor
     positions_T: Tensor
-    blocks: list[Block]
+    layout: Layout  # of the N sequences
     scored_S: Tensor  # positions in the row whose next token is scored
     targets_S: Tensor  # those next tokens
     sequence_S: Tensor  # which of the N sequences each belongs to
@@ -55,7 +40,7 @@ class PackedRow:
             self.indices,
             self.tokens_T.to(device),
             self.positions_T.to(device),
-            [block.to(device) for block in self.blocks],
+            self.layout.to(device),
             self.scored_S.to(device),
             self.targets_S.to(device),
             self.sequence_S.to(device),
@@ -95,7 +80,7 @@ def pack_row(
         indices=list(indices),
         tokens_T=torch.from_numpy(np.concatenate(inputs)),
         positions_T=torch.from_numpy(np.concatenate([np.arange(length) for length in lengths])),
-        blocks=_blocks(lengths.tolist()),
+        layout=Layout(tuple(lengths.tolist())),
         scored_S=torch.from_numpy(np.flatnonzero(wanted)),
         targets_S=torch.from_numpy(np.concatenate([tokens[index][1:] for index in indices])[wanted]),
         sequence_S=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)[wanted]),
@@ -108,21 +93,3 @@ def pack_rows(
     """All sequences in rows of at most `max_tokens` tokens."""
     plan = plan_rows([len(sequence) - 1 for sequence in tokens], max_tokens)
     return [pack_row(indices, tokens, scored) for indices in plan]
-
-
-def _blocks(lengths: Sequence[int]) -> list[Block]:
-    """Cuts the row, which falls in length, where a sequence is too short to be padded to the longest before it."""
-    blocks: list[Block] = []
-    first = 0
-    for end in range(1, len(lengths) + 1):
-        if end == len(lengths) or lengths[first] > MAX_PADDING * lengths[end]:
-            blocks.append(_block(lengths[first:end], begin=blocks[-1].end if blocks else 0))
-            first = end
-    return blocks
-
-
-def _block(lengths: Sequence[int], begin: int) -> Block:
-    longest, num_tokens = max(lengths), sum(lengths)
-    padded = len(lengths) * longest != num_tokens
-    slots = np.concatenate([row * longest + np.arange(length) for row, length in enumerate(lengths)])
-    return Block(len(lengths), longest, begin, begin + num_tokens, torch.from_numpy(slots) if padded else None)

@@ -80,7 +80,7 @@ class RewardModel:
         """log(p / (1 - p)) of each sequence of a row being right, shape (N,), where the model is."""
         row = row.to(self.policy.model.device)
         hidden = self.policy.model.base_model(
-            input_ids=row.tokens_T[None], position_ids=row.positions_T[None], use_cache=False, blocks=row.blocks
+            input_ids=row.tokens_T[None], position_ids=row.positions_T[None], use_cache=False, layout=row.layout
         ).last_hidden_state[0]
         return self.head(hidden.index_select(0, row.scored_S)).squeeze(-1)
 

@@ -39,7 +39,7 @@ def test_a_row_by_hand() -> None:
     assert row.targets_S.tolist() == [7, 8, 3]
     assert row.sequence_S.tolist() == [0, 0, 1]
     # 3 tokens and 1 token differ by more than padding is worth.
-    assert [(block.num_sequences, block.length, block.begin, block.end) for block in row.blocks] == [
+    assert [(block.num_sequences, block.length, block.begin, block.end) for block in row.layout.blocks] == [
         (1, 3, 0, 3),
         (1, 1, 3, 4),
     ]
