@@ -19,7 +19,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -192,7 +192,7 @@ def flash_refusal(kind: Kind) -> str:
 class Flash:
     """torch's flash attention of variable lengths; its arguments change from one version to the next."""
 
-    attend: Callable[..., Tensor]
+    attend: Callable[..., Any]
     parameters: frozenset[str]
 
 
@@ -225,7 +225,8 @@ def attend_flash(
     if "enable_gqa" in flash.parameters:  # before there was such an argument, grouped heads were taken as they are
         options["enable_gqa"] = query.shape[1] != key.shape[1]
     places = layout.offsets, layout.offsets, layout.longest, layout.longest
-    return flash.attend(query, key, value, *places, scale=scaling, **options)
+    attended: Tensor = flash.attend(query, key, value, *places, scale=scaling, **options)
+    return attended
 
 
 def efficient_refusal(kind: Kind) -> str:
