@@ -1,14 +1,15 @@
-"""Causal attention within sequences of one length.
+"""Causal attention within sequences of one length, of all positions or of the last ones.
 
 A sliding window is computed by chunks of queries, each of which reads only the keys that its window reaches: no mask is
 larger than a chunk, and what the window hides is not computed.
 
-Shapes: N sequences, H query heads, G key-value heads, L positions, D head size.
+Shapes: N sequences, H query heads, G key-value heads, L positions, Q positions that attend, D head size.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import torch
@@ -30,27 +31,34 @@ def causal_attention(
     window: int | None = None,
     sinks_H: Tensor | None = None,
 ) -> Tensor:
-    """Causal attention within sequences of one length, (N, H, L, D).
+    """Causal attention within sequences of one length, (N, H, Q, D).
 
     Args:
-        query: (N, H, L, D).
+        query: (N, H, Q, D), of the last Q positions: of all, or of those that were read last.
         key: (N, G, L, D); so many query heads share each as there are more of them.
         value: as key, its D may be another.
         scaling: of the scores; the square root of D divides them if not given.
         window: how many positions back a query reads, itself too; all if not given.
         sinks_H: attention sinks: a score beside those of the keys, which takes its share and gives nothing.
     """
-    length = query.shape[2]
-    if window is None or length <= window:
+    num_queries, length = query.shape[2], key.shape[2]
+    if num_queries == length and (window is None or length <= window):
         return _attend(query, key, value, None, scaling, sinks_H)
-    chunk, masks, parts = max(MIN_CHUNK, window // 2), dict[tuple[int, int], Tensor](), []
-    for start in range(0, length, chunk):
-        end, first = min(start + chunk, length), max(0, start - window + 1)
-        shape = end - start, end - first
-        mask = masks.setdefault(shape, _band(*shape, window, query.device))
-        keys = slice(first, end)
-        parts.append(_attend(query[:, :, start:end], key[:, :, keys], value[:, :, keys], mask, scaling, sinks_H))
+    reach, masks, parts = window or length, dict[tuple[int, int], Tensor](), []
+    for queries, keys in _spans(num_queries, length, reach):
+        shape = queries.stop - queries.start, keys.stop - keys.start
+        if shape not in masks:
+            masks[shape] = _band(*shape, reach, query.device)
+        parts.append(_attend(query[:, :, queries], key[:, :, keys], value[:, :, keys], masks[shape], scaling, sinks_H))
     return torch.cat(parts, 2) if len(parts) > 1 else parts[0]
+
+
+def _spans(num_queries: int, length: int, reach: int) -> Iterator[tuple[slice, slice]]:
+    """Chunks of the last queries, each with the keys that it reads."""
+    chunk, before = max(MIN_CHUNK, reach // 2), length - num_queries
+    for start in range(0, num_queries, chunk):
+        end = min(start + chunk, num_queries)
+        yield slice(start, end), slice(max(0, before + start - reach + 1), before + end)
 
 
 def _band(num_queries: int, num_keys: int, window: int, device: torch.device) -> Tensor:

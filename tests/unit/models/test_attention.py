@@ -72,6 +72,17 @@ def test_no_mask_of_a_window_is_larger_than_a_chunk_and_its_reach(monkeypatch) -
     assert max(sizes) <= 256 * (256 + 299)
 
 
+@pytest.mark.parametrize("window", [None, 7])
+@pytest.mark.parametrize("has_sinks", [False, True])
+def test_the_last_positions_alone_attend_as_they_do_among_all(monkeypatch, window, has_sinks) -> None:
+    monkeypatch.setattr(dense, "MIN_CHUNK", 9)
+    sinks_H = torch.tensor([0.3, -1.0, 2.0, 0.0]) if has_sinks else None
+    query, key, value = (tensor.transpose(0, 1)[None] for tensor in inputs((40,)))
+    whole = causal_attention(query, key, value, None, window, sinks_H)
+    last = causal_attention(query[:, :, -21:], key, value, None, window, sinks_H)
+    torch.testing.assert_close(last, whole[:, :, -21:], atol=1e-5, rtol=1e-5)
+
+
 def documented(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale, window_size, enable_gqa) -> Tensor:
     """What torch's documentation says that `varlen_attn` computes."""
     assert cu_seq_q.dtype == torch.int32
