@@ -1,120 +1,185 @@
-"""Examples of supervised fine-tuning: conversations with the responses to learn, from rows of JSON lines.
+"""Examples of supervised fine-tuning: what is read and what is learnt of a row of data.
 
 Nothing here imports torch, so that a recipe's files can be looked at before a trainer is started.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import Path
 from random import Random
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
-from perilune.data.jsonlines import lines_of, parse_object
-from perilune.data.rows import kind_of, messages_of, plain_text, value_at
+from perilune.data.chats import Message, Tools, chat_of, sharegpt_chat, tools_of
+from perilune.data.files import READERS, Row, matching, rows_of
+from perilune.data.rows import kind_of, plain_text, value_at
 from perilune.errors import InvalidInputError
-from perilune.models.chat import prompt_ids
 from perilune.recipe import SftStage
 
-if TYPE_CHECKING:  # who only looks at examples, as the master does, has no numpy
-    import numpy as np
-    from numpy.typing import NDArray
-
-Messages = list[dict[str, str]]
+SHAREGPT = "conversations"  # the key of lists of {from, value}
+IMAGE_KEYS = ("images", "image")  # of rows that are about more than text
 
 
 class Turn(NamedTuple):
     """All that was said before a response, and the response, which is learnt."""
 
-    prompt: Messages
-    response: str
+    prompt: Sequence[Message] | str  # text: no chat template renders it
+    response: str | Message  # the assistant's text; or a message, of any role or with calls of tools
+    tools: Tools | None = None  # that the prompt offers
 
 
 Example = tuple[Turn, ...]  # of one conversation, in order
 
 
-class Tokens(NamedTuple):
-    """A sequence, and which of its tokens are learnt."""
-
-    tokens: NDArray[np.int64]
-    learnt: NDArray[np.bool_]
+# --- Files --------------------------------------------------------------------------------------------------------
 
 
 def read_examples(table: SftStage) -> list[Example]:
-    """The examples of a stage's files, the first `num_examples` of them.
+    """The examples of a stage's files, the first `num_examples` of them; without broken rows, where it drops them.
 
-    NotFoundError: no such file. InvalidInputError: no examples, or a line that is none, by its file and number.
+    NotFoundError: no such file. InvalidInputError: no examples, or a row that is none, by its file and line.
     """
-    examples = [example for path in table.path for example in _examples_of_file(path, table)]
+    examples = []
+    for _, example in examples_of(table, table.path):
+        if not isinstance(example, InvalidInputError):
+            examples.append(example)
+        elif table.broken == "refuse":
+            raise example
     if not examples:
         raise InvalidInputError(f"there are no examples in {', '.join(table.path)}")
-    return examples[: table.num_examples]
+    return examples
 
 
-def _examples_of_file(path: str, table: SftStage) -> Iterator[Example]:
-    for number, line in lines_of(path):
-        where = f"{path}:{number}"
-        yield example_of_row(parse_object(line, where), table, where)
+def examples_of(table: SftStage, paths: Sequence[str]) -> Iterator[tuple[str, Example | InvalidInputError]]:
+    """The examples of files one by one, the first `num_examples`, each with its place; of a broken row, why it is."""
+    num_read = 0
+    for path in matching(paths):
+        for where, row in rows_of(path, _format_of(path, table), "{}:{}"):
+            if num_read == table.num_examples:
+                return
+            example = _read(row, table, where)
+            num_read += not isinstance(example, InvalidInputError)
+            yield where, example
+
+
+def _format_of(path: str, table: SftStage) -> str | None:
+    """JSON lines unless the suffix says something else."""
+    is_known = Path(path).is_dir() or Path(path).suffix.removeprefix(".").lower() in READERS
+    return table.format or (None if is_known else "jsonl")
+
+
+def _read(row: Row, table: SftStage, where: str) -> Example | InvalidInputError:
+    if isinstance(row, InvalidInputError):
+        return row
+    try:
+        return example_of_row(row, table, where)
+    except InvalidInputError as error:
+        return error
+
+
+# --- Rows ---------------------------------------------------------------------------------------------------------
 
 
 def example_of_row(row: Mapping[str, Any], table: SftStage, where: str) -> Example:
     """One row as an example. InvalidInputError names the place and the key that is wrong."""
-    if _has(row, table.messages):
-        return conversation(value_at(row, table.messages, where), where, table.messages)
-    if missing := [key for key in (table.question, table.response) if not _has(row, key)]:
-        raise InvalidInputError(
-            f"{where} has no {missing[0]!r}: a row has {table.messages!r}, or {table.question!r} and "
-            f"{table.response!r} (the stage's keys messages, question and response name others), and this is "
-            f"{kind_of(row)}"
-        )
-    question, response = value_at(row, table.question, where), value_at(row, table.response, where)
-    return (Turn(_prompt(question, where, table.question), plain_text(response, where, table.response)),)
+    if pictures := [key for key in IMAGE_KEYS if row.get(key)]:
+        raise InvalidInputError(f"{where} has {pictures[0]!r}: only text is learnt from; leave the row out")
+    tools = tools_of(_value(row, table.tools), where, table.tools)
+    if (chat := _value(row, table.messages)) is not None:
+        return conversation(chat, where, table.messages, table.learn, tools)
+    if (chat := _value(row, SHAREGPT)) is not None:
+        return conversation(sharegpt_chat(chat, where, SHAREGPT), where, SHAREGPT, table.learn, tools)
+    for first, second in ((table.question, table.response), (table.prompt, table.completion)):
+        if _has(row, first) and _has(row, second) and (_value(row, first), _value(row, second)) != (None, None):
+            return _answered(row, first, second, table, where, tools)
+    if (text := _value(row, table.text)) is not None:
+        return (Turn("", plain_text(text, where, table.text)),)
+    raise _no_example(row, table, where)
 
 
-def conversation(value: Any, where: str, key: str) -> Example:
-    """All that the assistant says in answer to something. InvalidInputError if that is nothing."""
-    if not isinstance(value, list):
-        raise InvalidInputError(f"{where}: {key!r} must be a list of {{role, content}}, and is {kind_of(value)}")
-    messages = messages_of(value, where, key)
+def conversation(
+    value: Any, where: str, key: str, learn: Collection[str] = ("assistant",), tools: Tools | None = None
+) -> Example:
+    """The turns of a conversation in which these roles speak. InvalidInputError if there are none.
+
+    A greeting of the assistant that opens a conversation answers nothing: it is read, and not learnt.
+    """
+    messages = chat_of(value, where, key)
     roles = [message["role"] for message in messages]
     for place in range(1, len(roles)):
         if roles[place - 1] == roles[place] == "assistant":
             raise InvalidInputError(f"{where}: '{key}[{place}]' follows another message of the assistant: join the two")
-    # A greeting that opens a conversation answers nothing: it is read, and not learnt.
-    answers = [place for place, role in enumerate(roles) if role == "assistant" and {*roles[:place]} - {"system"}]
-    if not answers:
-        raise InvalidInputError(f"{where}: {key!r} has no message of the assistant after one of the user to learn from")
-    return tuple(Turn(messages[:place], messages[place]["content"]) for place in answers)
+    learnt = [
+        place for place, role in enumerate(roles)
+        if role in learn and (role != "assistant" or {*roles[:place]} - {"system"})
+    ]  # fmt: skip
+    if not learnt:
+        raise InvalidInputError(
+            f"{where}: {key!r} has no message of the assistant after one of the user to learn from"
+            if "assistant" in learn
+            else f"{where}: {key!r} has no message of {' or '.join(learn)} to learn from"
+        )
+    return tuple(Turn(messages[:place], _response(messages[place]), tools) for place in learnt)
 
 
-def tokenize(tokenizer: Any, eos_token_id: int, examples: Sequence[Example]) -> list[list[Tokens]]:
-    """Each example's sequences: prompts, and responses with an end of sequence each, which are learnt.
-
-    A conversation is one sequence where the chat template writes earlier turns as they were said. Where it does not (it
-    strips reasoning from them, say), each response has a sequence of its own, with the prompt that it will be asked by.
-    InvalidInputError if the template or the tokenizer refuses an example.
-    """
-    texts = [turn.response for example in examples for turn in example]
-    responses = iter(tokenizer(texts, add_special_tokens=False)["input_ids"])
-    return [list(_sequences(tokenizer, eos_token_id, example, responses)) for example in examples]
+def _response(message: Message) -> str | Message:
+    """The text alone where there is nothing but what the assistant says."""
+    is_plain = message["role"] == "assistant" and message.keys() == {"role", "content"}
+    return str(message["content"]) if is_plain else message
 
 
-def _sequences(tokenizer: Any, eos_token_id: int, example: Example, responses: Iterator[list[int]]) -> Iterator[Tokens]:
-    tokens: list[int] = []
-    learnt: list[bool] = []
-    for turn, response in zip(example, responses, strict=False):
-        prompt = prompt_ids(tokenizer, turn.prompt)
-        if tokens and prompt[: len(tokens)] != tokens:
-            yield _as_arrays(tokens, learnt)
-            tokens, learnt = [], []
-        learnt += [False] * (len(prompt) - len(tokens)) + [True] * (len(response) + 1)
-        tokens = [*prompt, *response, eos_token_id]
-    yield _as_arrays(tokens, learnt)
+def _answered(
+    row: Mapping[str, Any], first: str, second: str, table: SftStage, where: str, tools: Tools | None
+) -> Example:
+    """A prompt and what answers it, each text or messages; `prompt` and `completion` of text are not rendered."""
+    prompt, answer = value_at(row, first, where), value_at(row, second, where)
+    if isinstance(answer, list):
+        said = chat_of(prompt, where, first) if isinstance(prompt, list) else _asked(prompt, where, first)
+        whole = conversation([*said, *chat_of(answer, where, second)], where, second, table.learn, tools)
+        return tuple(turn for turn in whole if len(turn.prompt) >= len(said))
+    response = plain_text(answer, where, second)
+    if isinstance(prompt, list):
+        return (Turn(_prompt(prompt, where, first), response, tools),)
+    if second == table.response:
+        return (Turn(_asked(prompt, where, first), response, tools),)
+    return (Turn(plain_text(prompt, where, first, may_be_blank=True), response),)
 
 
-def _as_arrays(tokens: list[int], learnt: list[bool]) -> Tokens:
-    import numpy as np
+def _asked(prompt: Any, where: str, key: str) -> list[Message]:
+    return [{"role": "user", "content": plain_text(prompt, where, key)}]
 
-    return Tokens(np.array(tokens, np.int64), np.array(learnt))
+
+def _prompt(value: Any, where: str, key: str) -> list[Message]:
+    messages = chat_of(value, where, key)
+    if not any(message["role"] in ("user", "tool") for message in messages):
+        raise InvalidInputError(f"{where}: {key!r} has no message of the user")
+    return messages
+
+
+def _no_example(row: Mapping[str, Any], table: SftStage, where: str) -> InvalidInputError:
+    pairs = ((table.question, table.response), (table.prompt, table.completion))
+    missing = next((other for pair in pairs for key, other in (pair, pair[::-1]) if _has(row, key)), table.messages)
+    return InvalidInputError(
+        f"{where} has no {missing!r}: a row has {table.messages!r}, or {table.question!r} and {table.response!r}, or "
+        f"{table.prompt!r} and {table.completion!r}, or {table.text!r} (the stage's keys of these names say otherwise), "
+        f"and this is {kind_of(row)}"
+    )
+
+
+def _has(row: Mapping[str, Any], key: str) -> bool:
+    try:
+        value_at(row, key, "")
+    except InvalidInputError:
+        return False
+    return True
+
+
+def _value(row: Mapping[str, Any], key: str) -> Any:
+    """The value under a key; None if there is none."""
+    return value_at(row, key, "") if _has(row, key) else None
+
+
+# --- What there is to learn ---------------------------------------------------------------------------------------
 
 
 def refuse_long(lengths: Sequence[int], context: int | None, what: str) -> None:
@@ -131,30 +196,19 @@ def refuse_long(lengths: Sequence[int], context: int | None, what: str) -> None:
         )
 
 
-class Shuffled:
+T = TypeVar("T")
+
+
+class Shuffled(Generic[T]):
     """Examples by a running number: all of them once an epoch, each epoch in another order of the seed's."""
 
-    def __init__(self, examples: Sequence[Example], seed: int) -> None:
+    def __init__(self, examples: Sequence[T], seed: int) -> None:
         self._order, self._seed, self._epoch = list(examples), seed, -1
 
-    def __getitem__(self, number: int) -> Example:
+    def __getitem__(self, number: int) -> T:
         """The example of that number; of no earlier epoch than was asked for before."""
         epoch, place = divmod(number, len(self._order))
         while self._epoch < epoch:  # each order is made from the one before
             self._epoch += 1
             Random(f"epoch/{self._seed}/{self._epoch}").shuffle(self._order)
         return self._order[place]
-
-
-def _has(row: Mapping[str, Any], key: str) -> bool:
-    try:
-        value_at(row, key, "")
-    except InvalidInputError:
-        return False
-    return True
-
-
-def _prompt(question: Any, where: str, key: str) -> Messages:
-    if isinstance(question, list):
-        return messages_of(question, where, key)
-    return [{"role": "user", "content": plain_text(question, where, key)}]

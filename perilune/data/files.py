@@ -1,10 +1,11 @@
-"""Files of rows: Parquet, JSON, JSON lines and CSV, by their suffixes or as one says."""
+"""Files of rows: Parquet, JSON, JSON lines, CSV and what `datasets` saved, by their suffixes or as one says."""
 
 from __future__ import annotations
 
 import csv
 import glob
 import io
+import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -28,19 +29,19 @@ def matching(patterns: Iterable[str]) -> list[str]:
     return list(found)
 
 
-def rows_of(path: str, file_format: str | None) -> Iterator[tuple[str, Row]]:
+def rows_of(path: str, file_format: str | None, line_form: str = "{}, line {}") -> Iterator[tuple[str, Row]]:
     """The rows of one file, each with its place in words; a row that cannot be read is the reason.
 
-    InvalidInputError: no file of that format. NotFoundError: no such file.
+    `line_form` is how a line of a file is named. InvalidInputError: no file of that format. NotFoundError: no such file.
     """
-    suffix = file_format or Path(path).suffix.removeprefix(".").lower()
+    suffix = file_format or ("arrow" if Path(path).is_dir() else Path(path).suffix.removeprefix(".").lower())
     if suffix not in READERS:
         raise InvalidInputError(f"{path} ends in none of {', '.join(READERS)}; set `format` to one of them")
-    return READERS[suffix](path)
+    return READERS[suffix](path, line_form)
 
 
-def _json_lines(path: str) -> Iterator[tuple[str, Row]]:
-    return (_line(line, f"{path}, line {number}") for number, line in lines_of(path))
+def _json_lines(path: str, line_form: str) -> Iterator[tuple[str, Row]]:
+    return (_line(line, line_form.format(path, number)) for number, line in lines_of(path))
 
 
 def _line(line: bytes, where: str) -> tuple[str, Row]:
@@ -50,18 +51,18 @@ def _line(line: bytes, where: str) -> tuple[str, Row]:
         return where, error
 
 
-def _json(path: str) -> Iterator[tuple[str, Row]]:
+def _json(path: str, line_form: str) -> Iterator[tuple[str, Row]]:
     """A list of objects; or JSON lines, which often have this suffix too."""
     content = read_bytes(path)
     if not content.lstrip().startswith(b"["):
-        yield from _json_lines(path)
+        yield from _json_lines(path, line_form)
         return
     for number, row in enumerate(parse_json(content, path)):
         where = f"{path}, row {number}"
         yield where, row if isinstance(row, dict) else InvalidInputError(f"{where} is no JSON object")
 
 
-def _separated(path: str, delimiter: str) -> Iterator[tuple[str, Row]]:
+def _separated(path: str, line_form: str, delimiter: str) -> Iterator[tuple[str, Row]]:
     """A line of names, and a line for each row. Everything in it is text."""
     csv.field_size_limit(sys.maxsize)
     try:
@@ -70,16 +71,16 @@ def _separated(path: str, delimiter: str) -> Iterator[tuple[str, Row]]:
         if len(set(names)) < len(names):
             raise InvalidInputError(f"{path} has two columns of one name: {', '.join(names)}")
         for fields in filter(None, lines):
-            where = f"{path}, line {lines.line_num}"
+            where = line_form.format(path, lines.line_num)
             wrong = InvalidInputError(f"{where} has {len(fields)} fields, and the first line names {len(names)}")
             yield where, dict(zip(names, fields, strict=True)) if len(fields) == len(names) else wrong
     except UnicodeDecodeError as error:
         raise InvalidInputError(f"{path} is no UTF-8 text: {error}") from error
     except csv.Error as error:
-        raise InvalidInputError(f"{path}, line {lines.line_num}: {error}") from error
+        raise InvalidInputError(f"{line_form.format(path, lines.line_num)}: {error}") from error
 
 
-def _parquet(path: str) -> Iterator[tuple[str, Row]]:
+def _parquet(path: str, _: str) -> Iterator[tuple[str, Row]]:
     try:
         import pyarrow
         import pyarrow.parquet
@@ -94,10 +95,52 @@ def _parquet(path: str) -> Iterator[tuple[str, Row]]:
         raise InvalidInputError(f"{path} is no Parquet file that can be read: {error}") from error
 
 
-READERS: dict[str, Callable[[str], Iterator[tuple[str, Row]]]] = {
+def _saved_dataset(path: str, _: str) -> Iterator[tuple[str, Row]]:
+    """A folder that `Dataset.save_to_disk` wrote; of several splits, `train`. Needs pyarrow, and no `datasets`."""
+    try:
+        import pyarrow
+        import pyarrow.ipc
+    except ImportError as error:
+        raise MissingDependencyError("folders that `datasets` saved need `pip install pyarrow`") from error
+    number = 0
+    for file in _arrow_files(Path(path)):
+        try:
+            with pyarrow.memory_map(str(file)) as source:
+                for part in pyarrow.ipc.open_stream(source):
+                    for row in part.to_pylist():
+                        yield f"{path}, row {number}", row
+                        number += 1
+        except (pyarrow.ArrowException, OSError) as error:
+            raise InvalidInputError(f"{file} is no Arrow file that can be read: {error}") from error
+
+
+def _arrow_files(folder: Path) -> list[Path]:
+    """The files of a saved data set, in their order. InvalidInputError: it is none, or has splits and no `train`."""
+    splits = _saved_json(folder / "dataset_dict.json").get("splits", [])
+    if splits and "train" not in splits:
+        raise InvalidInputError(f"{folder} has the splits {', '.join(splits)}: name the folder of one, {folder}/SPLIT")
+    folder = folder / "train" if splits else folder
+    names = [part.get("filename", "") for part in _saved_json(folder / "state.json").get("_data_files", [])]
+    if not names:
+        raise InvalidInputError(
+            f"{folder} is a folder, and none that `Dataset.save_to_disk` wrote; name the files in it: {folder}/*.jsonl"
+        )
+    return [folder / name for name in names]
+
+
+def _saved_json(file: Path) -> dict[str, Any]:
+    """A small JSON file of a saved data set; empty where there is none. InvalidInputError: it is no JSON."""
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
+    except (OSError, ValueError, TypeError) as error:
+        raise InvalidInputError(f"{file} cannot be read: {error}") from error
+
+
+READERS: dict[str, Callable[[str, str], Iterator[tuple[str, Row]]]] = {
     "parquet": _parquet,
     "json": _json,
     "jsonl": _json_lines,
-    "csv": lambda path: _separated(path, ","),
-    "tsv": lambda path: _separated(path, "\t"),
+    "csv": lambda path, line_form: _separated(path, line_form, ","),
+    "tsv": lambda path, line_form: _separated(path, line_form, "\t"),
+    "arrow": _saved_dataset,
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
 from typing import Any
 
@@ -84,7 +84,7 @@ def messages_in_parts(value: list[Any], where: str, key: str) -> list[dict[str, 
 def _messages(value: list[Any], where: str, key: str, read_content: Callable[..., Any]) -> list[dict[str, Any]]:
     messages = []
     for place, message in enumerate(value):
-        role = _role(message, where, f"{key}[{place}]")
+        role = role_of(message, where, f"{key}[{place}]")
         content = read_content(message.get("content"), where, f"{key}[{place}].content", role)
         messages.append({"role": role, "content": content})
     if not any(message["role"] in ("user", "tool") for message in messages):
@@ -125,15 +125,17 @@ def kind_of(value: Any) -> str:
             return f"of type {type(value).__name__}"
 
 
-def _role(message: Any, where: str, key: str) -> str:
-    """A message's role. InvalidInputError if it has none, or says what would be lost."""
+def role_of(message: Any, where: str, key: str, also: Collection[str] = ()) -> str:
+    """A message's role. InvalidInputError if it has none, or says what would be lost: keys that `also` has not."""
     if not isinstance(message, Mapping):
         raise InvalidInputError(f"{where}: {key!r} must have a role and a content, and is {kind_of(message)}")
     # Parquet gives every message the keys of all of them: what is null or empty was not said.
-    extra = [name for name, value in message.items() if name not in ("role", "content") and value not in (None, [], {})]
+    known = {"role", "content", *also}
+    extra = [name for name, value in message.items() if name not in known and value not in (None, [], {})]
     if extra:
         raise InvalidInputError(
-            f"{where}: {f'{key}.{extra[0]}'!r} would be lost: a message has a role and a content and nothing else"
+            f"{where}: {f'{key}.{extra[0]}'!r} would be lost: a message has a role and a content"
+            f"{', ' + ', '.join(also) if also else ''} and nothing else"
         )
     role = message.get("role")
     if role not in ROLES:

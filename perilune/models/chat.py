@@ -19,7 +19,7 @@ from perilune.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
 
-Message = Mapping[str, str]
+Message = Mapping[str, Any]
 
 ANSWER = "perilune"  # stands for a response, where only what comes after it is looked at
 
@@ -113,6 +113,53 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
         return ids
 
 
+def chat_text(
+    tokenizer: Any,
+    messages: Sequence[Message],
+    tools: Sequence[Mapping[str, Any]] | None = None,
+    is_begun: bool = False,
+    is_closed: bool = False,
+) -> str:
+    """A conversation as the chat template writes it; "" of no messages.
+
+    The assistant's next turn is opened, unless the last message is begun (it is not closed) or all is said.
+    InvalidInputError if the template refuses it.
+    """
+    if not messages:
+        return ""
+    with _refusals(messages):
+        text: str = tokenizer.apply_chat_template(
+            list(messages),
+            tools=list(tools) if tools else None,
+            tokenize=False,
+            add_generation_prompt=not (is_begun or is_closed),
+            continue_final_message=is_begun,
+        )
+        return text
+
+
+def text_with_generation(
+    tokenizer: Any, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]] | None = None
+) -> tuple[str, list[tuple[int, int]]]:
+    """A conversation as the chat template writes it, and the characters that its `{% generation %}` marks hold.
+
+    InvalidInputError if the template refuses it.
+    """
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    with _refusals(messages):
+        given: Any = list(tools) if tools else None
+        found: Any = render_jinja_template(
+            conversations=[[dict(message) for message in messages]],
+            tools=given,
+            chat_template=tokenizer.get_chat_template(None, given),
+            return_assistant_tokens_mask=True,
+            **tokenizer.special_tokens_map,
+        )
+        (text,), (spans,) = found
+        return text, list(spans)
+
+
 def continuation_ids(
     tokenizer: Any, messages: Sequence[Message], turn: str, answers: Sequence[Message], *, is_final: bool = False
 ) -> list[int]:
@@ -131,10 +178,10 @@ def continuation_ids(
     """
     if not tokenizer.chat_template:
         raise InvalidInputError("the model has no chat template that could render messages; set model.chat_template")
-    marker = _unused_in(" ".join(message["content"] for message in [*messages, *answers]))
-    opened = _text(tokenizer, messages, _is_begun(messages))
-    whole = _text(tokenizer, [*_with_turn(messages, marker), *answers], is_closed=is_final)
-    real = _text(tokenizer, [*_with_turn(messages, turn), *answers], is_closed=is_final)
+    marker = unused_in(" ".join(message["content"] for message in [*messages, *answers]))
+    opened = chat_text(tokenizer, messages, is_begun=_is_begun(messages))
+    whole = chat_text(tokenizer, [*_with_turn(messages, marker), *answers], is_closed=is_final)
+    real = chat_text(tokenizer, [*_with_turn(messages, turn), *answers], is_closed=is_final)
     head, found, tail = whole.partition(marker)
     ids, before = _ids(tokenizer, whole), _ids(tokenizer, head + marker)
     if not found or _ids(tokenizer, head) != _ids(tokenizer, opened) or ids[: len(before)] != before:
@@ -143,7 +190,7 @@ def continuation_ids(
             "assistant's turn otherwise than it renders it in a conversation; set model.chat_template or "
             "model.template_arguments"
         )
-    if _without_space(real) != _without_space(head + turn + tail):
+    if without_space(real) != without_space(head + turn + tail):
         raise InvalidInputError(
             f"the model's chat template cannot be continued (roles: {_roles(answers)}): it changes the assistant's "
             f"earlier turn, which was {turn!r:.200}; set model.chat_template to one that keeps it"
@@ -207,30 +254,19 @@ def _with_turn(messages: Sequence[Message], turn: str) -> list[Message]:
     return [*messages, {"role": "assistant", "content": turn}]
 
 
-def _text(tokenizer: Any, messages: Sequence[Message], is_begun: bool = False, is_closed: bool = False) -> str:
-    """A conversation as text; the assistant's next turn is opened unless the last message is begun or all is said."""
-    with _refusals(messages):
-        text: str = tokenizer.apply_chat_template(
-            list(messages),
-            tokenize=False,
-            add_generation_prompt=not (is_begun or is_closed),
-            continue_final_message=is_begun,
-        )
-        return text
-
-
 def _ids(tokenizer: Any, text: str) -> list[int]:
     """The ids of a rendered text, which holds its special tokens itself."""
     ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
     return ids
 
 
-def _unused_in(text: str) -> str:
+def unused_in(text: str) -> str:
     """A word that does not occur in a text."""
     return next(word for number in itertools.count() if (word := f"{ANSWER}{number or ''}") not in text)
 
 
-def _without_space(text: str) -> str:
+def without_space(text: str) -> str:
+    """A text without blanks of any kind."""
     return "".join(text.split())
 
 

@@ -13,7 +13,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import SGD, AdamW, Optimizer
 
 from perilune.errors import InvalidInputError
-from perilune.recipe import TrainerTable
+from perilune.recipe import StageBase, TrainerTable
 
 
 class DivergedError(InvalidInputError):
@@ -38,10 +38,22 @@ def learning_rate(table: TrainerTable, iteration: int) -> float:
     return ramp * (table.learning_rate + progress * (table.final_learning_rate - table.learning_rate))
 
 
-def stage_learning_rate(peak: float, step: int, num_steps: int) -> float:
-    """The rate of a step of a stage: a tenth of the steps, at most 50, up; a half cosine down to 0."""
-    ramp = min(1.0, (step + 1) / max(1, min(50, num_steps // 10)))
-    return peak * ramp * 0.5 * (1 + math.cos(math.pi * step / num_steps))
+def stage_learning_rate(peak: float, step: int, num_steps: int, table: StageBase | None = None) -> float:
+    """The rate of a step of a stage: a ramp up to the peak, times the table's schedule down to its final rate.
+
+    Without a table: a tenth of the steps, at most 50, up; a half cosine down to 0.
+    """
+    given = table.warmup_steps if table else None
+    num_up = min(50, num_steps // 10) if given is None else given
+    ramp = min(1.0, (step + 1) / max(1, num_up))
+    final = table.final_learning_rate if table else 0.0
+    match table.schedule if table else "cosine":
+        case "constant":
+            return peak * ramp
+        case "linear":
+            return ramp * final + (peak - final) * ramp * (1 - step / num_steps)
+        case _:
+            return ramp * final + (peak - final) * ramp * 0.5 * (1 + math.cos(math.pi * step / num_steps))
 
 
 def step(optimizer: Optimizer, rate: float, max_grad_norm: float) -> Tensor:

@@ -12,9 +12,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from perilune.data.examples import Example, read_examples, refuse_long, tokenize
+from perilune.data.examples import Example, read_examples, refuse_long
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.models.chat import with_defaults
+from perilune.models.masking import tokenize
 from perilune.recipe import Mistake, Recipe, SftStage
 from perilune.recipe.files import chat_template_text
 from perilune.recipe.preflight import absent_targets, no_room
@@ -224,23 +225,27 @@ def _of_files(recipe: Recipe, table: SftStage, key: str) -> Iterator[Mistake]:
     except (NotFoundError, InvalidInputError) as error:
         yield Mistake(key, str(error))
     else:
-        yield from _too_long(recipe, examples[:NUM_MEASURED], ", ".join(table.path), key)
+        yield from _too_long(recipe, table, examples[:NUM_MEASURED], key)
 
 
-def _too_long(recipe: Recipe, examples: Sequence[Example], what: str, key: str) -> Iterator[Mistake]:
+def _too_long(recipe: Recipe, table: SftStage, examples: Sequence[Example], key: str) -> Iterator[Mistake]:
     path = recipe.model.path
     if path is not None and not (path.startswith(PACKAGE_PREFIX) or Path(path).is_dir()):
         return  # the tokenizer of a hub's model may have to be fetched
     sources = importlib.import_module("services.trainer.policy.sources")  # imports torch
     try:
         context, tokenizer = context_of(recipe), sources.make_tokenizer(recipe)
-        sequences = tokenize(tokenizer, 0, examples)
+        sequences = tokenize(tokenizer, [tokenizer.eos_token_id or 0], examples)
     except NotFoundError:
         return  # there is no such model or tokenizer, which the check of the model says with its key
     except InvalidInputError as error:
         yield Mistake(key, str(error))
         return
+    if table.too_long != "refuse":
+        return
+    limits = [limit for limit in (context, table.max_length) if limit is not None]
     try:
-        refuse_long([max(len(each.tokens) for each in parts) for parts in sequences], context, what)
+        lengths = [max(len(each.tokens) for each in parts) for parts in sequences]
+        refuse_long(lengths, min(limits, default=None), ", ".join(table.path))
     except InvalidInputError as error:
         yield Mistake(key, str(error))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from perilune.data.examples import Example, read_examples
-from perilune.errors import InvalidInputError, NotFoundError
+from perilune.errors import InvalidInputError, MissingDependencyError, NotFoundError
 from perilune.recipe import SftStage, StageBase
 from services.master.prompts import PromptSet
 from services.master.prompts.prompt import QuestionKey, conversation_key, question_key
@@ -28,7 +28,7 @@ def notes_on_examples(stages: Sequence[StageBase], prompts: PromptSet) -> list[s
 def _read(table: SftStage) -> list[Example]:
     try:
         return read_examples(table)
-    except (NotFoundError, InvalidInputError):
+    except (NotFoundError, InvalidInputError, MissingDependencyError):
         return []
 
 
@@ -43,4 +43,5 @@ def _notes(table: SftStage, examples: Sequence[Example], heldout: set[QuestionKe
 
 def _questions(example: Example) -> Iterator[QuestionKey]:
     for turn in example:
-        yield conversation_key((message["role"], message["content"]) for message in turn.prompt)
+        prompt = [{"role": "user", "content": turn.prompt}] if isinstance(turn.prompt, str) else turn.prompt
+        yield conversation_key((message["role"], message["content"]) for message in prompt)

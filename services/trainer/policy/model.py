@@ -67,13 +67,22 @@ class Policy:
     def eos_token_id(self) -> int:
         """What a response ends with: of the model's and the tokenizer's end tokens, the one with which the
         chat template ends what the assistant says, else the first."""
+        closing = closing_token(self.tokenizer, self._known_ends)
+        return self._known_ends[0] if closing is None else closing
+
+    @property
+    def end_tokens(self) -> list[int]:
+        """All that may end a response, `eos_token_id` first."""
+        return list(dict.fromkeys([self.eos_token_id, *self._known_ends]))
+
+    @cached_property
+    def _known_ends(self) -> list[int]:
         configured = self.model.generation_config.eos_token_id if self.model.generation_config else None
         ends = configured if isinstance(configured, list) else [configured]
         known = [token for token in (*ends, self.tokenizer.eos_token_id) if token is not None]
         if not known:
             raise InvalidInputError("the model has no end-of-sequence token; set eos_token_id in its config")
-        closing = closing_token(self.tokenizer, known)
-        return known[0] if closing is None else closing
+        return known
 
 
 Prepare = Callable[[PreTrainedTokenizerBase], None]

@@ -104,8 +104,8 @@ def _train_judge(arguments: argparse.Namespace, rows: list[LabelledAnswer]) -> N
     examples = judge_examples(rows, arguments.prompt, arguments.seed)
     if arguments.model == SMALL:
         turns = [turn for example in examples for turn in example]
-        texts = [message["content"] for turn in turns for message in turn.prompt]
-        policy = small_policy([*texts, *(turn.response for turn in turns)], arguments.seed)
+        texts = [message["content"] for turn in turns for message in turn.prompt if isinstance(message, dict)]
+        policy = small_policy([*texts, *(str(turn.response) for turn in turns)], arguments.seed)
     else:
         policy = load_policy(arguments.model)
     plan = _plan(arguments)

@@ -9,18 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from perilune.recipe import Recipe, SftStage, StageTable, WarmupStage
+from perilune.recipe import SftStage, StageTable, WarmupStage
 from services.trainer.policy.model import Policy
 from services.trainer.stages.sft import Sft
-from services.trainer.stages.stage import Stage
+from services.trainer.stages.stage import Setting, Stage
 from services.trainer.stages.warmup import Warmup
 
-STAGES: dict[type, Callable[[Any, Policy, Recipe], Stage]] = {
+STAGES: dict[type, Callable[[Any, Policy, Setting], Stage]] = {
     WarmupStage: Warmup,
     SftStage: Sft,
 }
 
 
-def make_stage(table: StageTable, policy: Policy, recipe: Recipe) -> Stage:
+def make_stage(table: StageTable, policy: Policy, recipe: Setting) -> Stage:
     """Makes a recipe's stage over the policy that it trains."""
     return STAGES[type(table)](table, policy, recipe)

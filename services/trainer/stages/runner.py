@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from perilune.recipe import Recipe, StageTable
+from perilune.recipe import StageTable
 from services.trainer import optimization
 from services.trainer.learner import InterruptedTraining, never
 from services.trainer.policy.model import Policy
 from services.trainer.stages import make_stage
 from services.trainer.stages.progress import Progress, ProgressFile
-from services.trainer.stages.stage import MAX_GRAD_NORM
+from services.trainer.stages.stage import Generated, Setting
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ class StageStep:
     step: int  # from 1
     num_steps: int
     metrics: dict[str, float]
+    generated: list[Generated] = field(default_factory=list)
 
 
 OnStep = Callable[[StageStep], None]
@@ -39,7 +40,7 @@ def unheard(step: StageStep) -> None:
 def run_stages(
     stages: Sequence[tuple[int, StageTable]],
     policy: Policy,
-    recipe: Recipe,
+    recipe: Setting,
     file: ProgressFile | None = None,
     should_stop: Callable[[], bool] = never,
     on_step: OnStep = unheard,
@@ -81,7 +82,7 @@ class _StageRun:
         index: int,
         table: StageTable,
         policy: Policy,
-        recipe: Recipe,
+        recipe: Setting,
         file: ProgressFile,
         should_stop: Callable[[], bool],
         on_step: OnStep,
@@ -100,7 +101,7 @@ class _StageRun:
         reference = progress.reference if progress else self.stage.reference()
         first = progress.step if progress else 0
         follows = progress is None and bool(metrics)  # another stage, whose end is not kept yet
-        for step in range(first, self._table.num_steps):
+        for step in range(first, self.stage.num_steps):
             is_stopped = self._should_stop()
             if (follows or step > first) and (is_stopped or step % self._table.checkpoint_every == 0):
                 self._keep(step, reference, metrics)
@@ -116,10 +117,12 @@ class _StageRun:
         started = time.perf_counter()
         observed = self.stage.accumulate(step, reference)
         rate = self.stage.learning_rate(step)
-        norm = optimization.step(self._optimizer, rate, MAX_GRAD_NORM).item()
+        norm = optimization.step(self._optimizer, rate, self._table.max_grad_norm).item()
         speed = observed["num_tokens"] / (time.perf_counter() - started)
-        shown = {**observed, "learning_rate": rate, "grad_norm": norm, "tokens_per_second": speed}
-        self._on_step(StageStep(self._table.type, self.index, step + 1, self._table.num_steps, shown))
+        measured = self.stage.measure(step)
+        shown = {**observed, "learning_rate": rate, "grad_norm": norm, "tokens_per_second": speed, **measured.metrics}
+        step_taken = StageStep(self._table.type, self.index, step + 1, self.stage.num_steps, shown, measured.generated)
+        self._on_step(step_taken)
         return observed
 
     def _keep(self, step: int, reference: object, metrics: dict[str, float]) -> None:

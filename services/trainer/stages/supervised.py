@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
-from perilune.data.examples import Example, Tokens, refuse_long, tokenize
+import torch
+from torch import Tensor
+
+from perilune.data.examples import Example
+from perilune.models.masking import Tokens, tokenize
 from services.trainer.policy.logprobs import token_logprobs
 from services.trainer.policy.model import Policy
-from services.trainer.policy.packing import pack_rows
+from services.trainer.policy.packing import PackedRow, pack_rows
 from services.trainer.stages.stage import Stage
 
 
@@ -17,42 +22,59 @@ class Supervised(Stage):
     """A stage whose steps see a batch of examples each."""
 
     @abstractmethod
-    def example(self, number: int) -> Example:
-        """The example of a running number, from 0; numbers are asked for in order, from any one on."""
-
-    def batch(self, step: int) -> list[Example]:
-        """The examples of a step."""
-        first = step * self.table.batch_size
-        return [self.example(first + number) for number in range(self.table.batch_size)]
+    def sequences(self, step: int) -> list[Tokens]:
+        """The sequences of a step's examples; steps are asked for in order, from any one on."""
 
     def accumulate(self, step: int, reference: Any) -> dict[str, float]:
         """Adds a step's gradient and returns its metrics. InvalidInputError if an example is too long."""
-        sequences = tokens_of(self.policy, self.batch(step))
-        refuse_long([longest(each) for each in sequences], context_of(self.policy), f"step {step + 1}")
-        flat = [sequence for example in sequences for sequence in example]
+        sequences, trainer = self.sequences(step), self.recipe.trainer
         return {
-            "loss": accumulate_nll(self.policy, flat, self.recipe.trainer.microbatch_tokens),
-            "num_tokens": float(sum(len(sequence.tokens) for sequence in flat)),
+            "loss": accumulate_nll(self.policy, sequences, trainer.microbatch_tokens, trainer.precision),
+            "num_tokens": float(sum(len(sequence.tokens) for sequence in sequences)),
         }
 
 
-def accumulate_nll(policy: Policy, sequences: Sequence[Tokens], max_tokens: int) -> float:
+def accumulate_nll(
+    policy: Policy, sequences: Sequence[Tokens], max_tokens: int, precision: Literal["fp32", "bf16"] = "fp32"
+) -> float:
     """Adds the gradient of the mean negative log-likelihood over all learnt tokens; returns that mean, in nats.
 
     `max_tokens`: of one forward and backward pass.
     """
     num_learnt = sum(int(sequence.learnt.sum()) for sequence in sequences)
     total = 0.0
-    for row in pack_rows([each.tokens for each in sequences], [each.learnt for each in sequences], max_tokens):
-        loss = -token_logprobs(policy.model, row).sum() / num_learnt
+    for row in rows_of(sequences, max_tokens):
+        loss = -row_logprobs(policy, row, precision).sum() / num_learnt
         loss.backward()
         total += loss.item()
     return total
 
 
+@torch.no_grad()
+def mean_nll(
+    policy: Policy, sequences: Sequence[Tokens], max_tokens: int, precision: Literal["fp32", "bf16"] = "fp32"
+) -> float:
+    """The mean negative log-likelihood over all learnt tokens, in nats; no gradient."""
+    num_learnt = sum(int(sequence.learnt.sum()) for sequence in sequences)
+    rows = rows_of(sequences, max_tokens)
+    return -sum(row_logprobs(policy, row, precision).sum().item() for row in rows) / num_learnt
+
+
+def rows_of(sequences: Sequence[Tokens], max_tokens: int) -> list[PackedRow]:
+    """Sequences packed in rows of at most `max_tokens` tokens."""
+    return pack_rows([each.tokens for each in sequences], [each.learnt for each in sequences], max_tokens)
+
+
+def row_logprobs(policy: Policy, row: PackedRow, precision: Literal["fp32", "bf16"] = "fp32") -> Tensor:
+    """`token_logprobs` of a row, in a precision; shape (S,)."""
+    autocast = torch.autocast(policy.model.device.type, torch.bfloat16)
+    with autocast if precision == "bf16" else contextlib.nullcontext():
+        return token_logprobs(policy.model, row)
+
+
 def tokens_of(policy: Policy, examples: Sequence[Example]) -> list[list[Tokens]]:
     """Each example's sequences, as the policy reads them."""
-    return tokenize(policy.tokenizer, policy.eos_token_id, examples)
+    return tokenize(policy.tokenizer, policy.end_tokens, examples)
 
 
 def longest(sequences: Sequence[Tokens]) -> int:

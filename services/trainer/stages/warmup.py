@@ -5,11 +5,12 @@ from __future__ import annotations
 from inspect import signature
 from random import Random
 
-from perilune.data.examples import Example, Turn
+from perilune.data.examples import Example, Turn, refuse_long
 from perilune.errors import RecipeError
+from perilune.models.masking import Tokens
 from perilune.recipe import WarmupStage
 from perilune.tasks import find_task
-from services.trainer.stages.supervised import Supervised
+from services.trainer.stages.supervised import Supervised, context_of, longest, tokens_of
 
 
 class Warmup(Supervised):
@@ -17,9 +18,19 @@ class Warmup(Supervised):
 
     table: WarmupStage
 
-    def example(self, number: int) -> Example:
-        """The example with this number."""
-        return trace(self.table, self.recipe.seed, number % self.table.num_examples)
+    def batch(self, step: int) -> list[Example]:
+        """The traces of a step."""
+        size, seed = self.table.batch_size, self.recipe.seed
+        return [
+            trace(self.table, seed, number % self.table.num_examples)
+            for number in range(step * size, (step + 1) * size)
+        ]
+
+    def sequences(self, step: int) -> list[Tokens]:
+        """The sequences of a step's traces. InvalidInputError if one is too long."""
+        found = tokens_of(self.policy, self.batch(step))
+        refuse_long([longest(each) for each in found], context_of(self.policy), f"step {step + 1}")
+        return [sequence for example in found for sequence in example]
 
 
 def trace(table: WarmupStage, seed: int, index: int) -> Example:
