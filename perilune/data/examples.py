@@ -161,7 +161,7 @@ def _no_example(row: Mapping[str, Any], table: SftStage, where: str) -> InvalidI
     missing = next((other for pair in pairs for key, other in (pair, pair[::-1]) if _has(row, key)), table.messages)
     return InvalidInputError(
         f"{where} has no {missing!r}: a row has {table.messages!r}, or {table.question!r} and {table.response!r}, or "
-        f"{table.prompt!r} and {table.completion!r}, or {table.text!r} (the stage's keys of these names say otherwise), "
+        f"{table.prompt!r} and {table.completion!r}, or {table.text!r} (keys of the stage that name others), "
         f"and this is {kind_of(row)}"
     )
 

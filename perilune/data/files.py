@@ -32,7 +32,7 @@ def matching(patterns: Iterable[str]) -> list[str]:
 def rows_of(path: str, file_format: str | None, line_form: str = "{}, line {}") -> Iterator[tuple[str, Row]]:
     """The rows of one file, each with its place in words; a row that cannot be read is the reason.
 
-    `line_form` is how a line of a file is named. InvalidInputError: no file of that format. NotFoundError: no such file.
+    `line_form`: how a line of a file is named. InvalidInputError: no file of that format. NotFoundError: no such file.
     """
     suffix = file_format or ("arrow" if Path(path).is_dir() else Path(path).suffix.removeprefix(".").lower())
     if suffix not in READERS:

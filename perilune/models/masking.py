@@ -93,6 +93,7 @@ def _marked(tokenizer: Any, example: Example, ends: Sequence[str]) -> Rendered:
     last = example[-1]
     messages = _whole(last)
     text, spans = text_with_generation(tokenizer, messages, last.tools)
+    _check_tools(last, text)
     said = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
     learnt = {_place(turn) for turn in example}
     if len(spans) == len(said):  # a greeting is marked too
@@ -132,16 +133,36 @@ def _turn(tokenizer: Any, turn: Turn, ends: Sequence[str]) -> _Said:
     opened = _opened(tokenizer, turn)
     whole = chat_text(tokenizer, _whole(turn), turn.tools, is_closed=True)
     response = whole.removeprefix(opened)
-    if whole.startswith(opened) and without_space(_content(turn)) in without_space(response):
+    _check_tools(turn, whole)
+    if whole.startswith(opened) and all(without_space(part) in without_space(response) for part in _parts(turn)):
         bare = response.rstrip()
         return _Said(opened, bare, bare.endswith(tuple(ends)))
     if isinstance(turn.response, str):
         return _Said(opened, _unopened(turn.response, opened), False)
     raise InvalidInputError(
         f"which tokens of the message of {_role(turn)!r} are learnt cannot be made out: the model's chat template "
-        "writes what comes before it otherwise when it is there, or leaves out its content; set model.chat_template to "
-        "one that keeps messages as they were said, or that marks what is generated with {% generation %}"
+        "writes what comes before it otherwise when it is there, or leaves out some of it (content, calls of tools, "
+        "reasoning); set model.chat_template to one that keeps messages as they were said, or that marks what is "
+        "generated with {% generation %}"
     )
+
+
+def _check_tools(turn: Turn, text: str) -> None:
+    """InvalidInputError if a template does not write the tools that a conversation offers."""
+    names = [str(tool.get("function", tool).get("name", "")) for tool in turn.tools or ()]
+    if missing := [name for name in names if name not in text]:
+        raise InvalidInputError(
+            f"the model's chat template does not write tools ({missing[0]!r}); set model.chat_template to one that does"
+        )
+
+
+def _parts(turn: Turn) -> list[str]:
+    """All that a response says."""
+    if isinstance(turn.response, str):
+        return [turn.response]
+    said = [turn.response.get(name) for name in ("content", "reasoning_content", "thinking")]
+    calls = [call["function"]["name"] for call in turn.response.get("tool_calls", ())]
+    return [str(part) for part in (*said, *calls) if part]
 
 
 def _opened(tokenizer: Any, turn: Turn) -> str:
@@ -189,10 +210,6 @@ def _place(turn: Turn) -> int:
 
 def _role(turn: Turn) -> str:
     return "assistant" if isinstance(turn.response, str) else str(turn.response["role"])
-
-
-def _content(turn: Turn) -> str:
-    return turn.response if isinstance(turn.response, str) else str(turn.response["content"])
 
 
 # --- Tokens -------------------------------------------------------------------------------------------------------

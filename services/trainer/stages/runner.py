@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from perilune.recipe import StageTable
 from services.trainer import optimization
@@ -13,7 +14,7 @@ from services.trainer.learner import InterruptedTraining, never
 from services.trainer.policy.model import Policy
 from services.trainer.stages import make_stage
 from services.trainer.stages.progress import Progress, ProgressFile
-from services.trainer.stages.stage import Generated, Setting
+from services.trainer.stages.stage import Generated, Setting, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -31,10 +32,15 @@ class StageStep:
 
 
 OnStep = Callable[[StageStep], None]
+MakeStage = Callable[[int, Any, Policy, Setting], Stage]  # of its place in the recipe, and its table
 
 
 def unheard(step: StageStep) -> None:
     """Reports to no one."""
+
+
+def _of_recipe(_: int, table: StageTable, policy: Policy, recipe: Setting) -> Stage:
+    return make_stage(table, policy, recipe)
 
 
 def run_stages(
@@ -44,6 +50,7 @@ def run_stages(
     file: ProgressFile | None = None,
     should_stop: Callable[[], bool] = never,
     on_step: OnStep = unheard,
+    make: MakeStage = _of_recipe,
 ) -> dict[str, float]:
     """Trains the policy in place by one stage after the other, from where they were left.
 
@@ -52,6 +59,7 @@ def run_stages(
         file: where progress is kept; if not given, nowhere.
         should_stop: asked before every step.
         on_step: called after every step.
+        make: makes a stage of its table.
 
     Returns:
         Metrics: `TYPE_loss`, that of each stage's last step, and `stage_tokens`, that went through the policy in all.
@@ -65,11 +73,15 @@ def run_stages(
     file = file or ProgressFile()
     progress = file.load()
     left = [(index, table) for index, table in stages if progress is None or index >= progress.index]
-    runs = [_StageRun(index, table, policy, recipe, file, should_stop, on_step) for index, table in left]
+    runs = [
+        _StageRun(index, table, make(index, table, policy, recipe), policy, file, should_stop, on_step)
+        for index, table in left
+    ]
     for run in runs:
         run.stage.check(should_stop)  # all of them, before the time that the first one takes
     metrics = progress.metrics if progress else {}
-    for run in runs:
+    while runs:
+        run = runs.pop(0)  # its optimiser's state goes before the next one's comes
         metrics = run.steps(progress if progress and progress.index == run.index else None, metrics)
     return metrics
 
@@ -81,16 +93,15 @@ class _StageRun:
         self,
         index: int,
         table: StageTable,
+        stage: Stage,
         policy: Policy,
-        recipe: Setting,
         file: ProgressFile,
         should_stop: Callable[[], bool],
         on_step: OnStep,
     ) -> None:
         self.index, self._table, self._policy, self._file = index, table, policy, file
         self._should_stop, self._on_step = should_stop, on_step
-        self.stage = make_stage(table, policy, recipe)
-        self._optimizer = self.stage.optimizer()
+        self.stage, self._optimizer = stage, stage.optimizer()
 
     def steps(self, progress: Progress | None, metrics: dict[str, float]) -> dict[str, float]:
         """Takes the steps that are left; returns the metrics, those of this stage among them."""

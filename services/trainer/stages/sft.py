@@ -12,15 +12,17 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from random import Random
+from typing import Any
 
 from perilune.data.examples import Example, Shuffled, examples_of, refuse_long
 from perilune.errors import InvalidInputError
 from perilune.models.masking import Tokens
 from perilune.recipe import SftStage
 from services.trainer.learner import InterruptedTraining
+from services.trainer.policy.model import Policy
 from services.trainer.stages.heldout import generate, heldout_loss
 from services.trainer.stages.sequences import Sequences
-from services.trainer.stages.stage import Measured
+from services.trainer.stages.stage import Measured, Setting
 from services.trainer.stages.supervised import Supervised, context_of, longest, tokens_of
 
 logger = logging.getLogger(__name__)
@@ -30,20 +32,24 @@ BROKEN, TOO_LONG, NOTHING_LEARNT = "broken", "too long", "nothing learnt"
 NUM_SAID = 5  # rows left out that the log names
 
 
+OnRow = Callable[[str, str, str], None]  # called with where a row lies, the kind of reason, and the reason
+
+
 @dataclass
 class LeftOut:
     """Rows that are not learnt from, and those that are cut."""
 
     counts: Counter[str] = field(default_factory=Counter)  # by kind
     num_truncated: int = 0
-    on_row: Callable[[str, str, str], None] = lambda where, kind, reason: None
+    on_row: OnRow | None = None
 
     def add(self, where: str, kind: str, reason: str) -> None:
         """Counts a row, and names the first ones."""
         self.counts[kind] += 1
         if self.counts[kind] <= NUM_SAID:
-            logger.warning("%s is left out (%s): %s", where, kind, reason)
-        self.on_row(where, kind, reason)
+            logger.warning("left out (%s): %s", kind, reason)
+        if self.on_row:
+            self.on_row(where, kind, reason)
 
 
 class Sft(Supervised):
@@ -51,9 +57,13 @@ class Sft(Supervised):
 
     table: SftStage
 
+    def __init__(self, table: SftStage, policy: Policy, recipe: Setting, on_row: OnRow | None = None) -> None:
+        """`on_row`: called for each row that is left out."""
+        super().__init__(table, policy, recipe)
+        self.left_out = LeftOut(on_row=on_row)
+
     def check(self, should_stop: Callable[[], bool]) -> None:
         """Reads and tokenizes the files; says how much of them is seen."""
-        self.left_out = getattr(self, "left_out", LeftOut())
         names = ", ".join(self.table.path)
         self.examples = self._read(self.table.path, should_stop)
         self._learnt, self._measured = self._split(should_stop)
@@ -88,6 +98,17 @@ class Sft(Supervised):
         asked = self._measured[: self.table.num_generated]
         answers = generate(self.policy, asked, self.table.max_generated_tokens)
         return Measured({"heldout_loss": loss}, answers)
+
+    def facts(self) -> dict[str, Any]:
+        """What there is to say of the data."""
+        return {
+            "num_examples": len(self._learnt),
+            "num_heldout": len(self._measured),
+            "num_tokens": self.examples.num_tokens,
+            "num_learnt_tokens": self.examples.num_learnt,
+            "num_left_out": dict(self.left_out.counts),
+            "num_truncated": self.left_out.num_truncated,
+        }
 
     # --- Reading --------------------------------------------------------------------------------------------------
 
@@ -134,7 +155,8 @@ class Sft(Supervised):
         limit = self._max_length
         if limit is not None and longest(sequences) > limit and self.table.too_long != "refuse":
             if self.table.too_long == "drop":
-                self.left_out.add(where, TOO_LONG, f"{longest(sequences)} tokens, and at most {limit} are learnt from")
+                reason = f"{where} has {longest(sequences)} tokens, and at most {limit} are learnt from"
+                self.left_out.add(where, TOO_LONG, reason)
                 return
             self.left_out.num_truncated += 1
             sequences = [Tokens(each.tokens[:limit], each.learnt[:limit]) for each in sequences]
@@ -142,7 +164,7 @@ class Sft(Supervised):
         if sequences:
             found.add(sequences)
         else:
-            self.left_out.add(where, NOTHING_LEARNT, "no token of it is learnt")
+            self.left_out.add(where, NOTHING_LEARNT, f"{where}: no token of it is learnt")
 
     @property
     def _max_length(self) -> int | None:
