@@ -14,7 +14,6 @@ from perilune.data.jsonlines import open_file
 from perilune.errors import AlreadyExistsError, NotFoundError, StateError
 from perilune.sft.plan import SftPlan
 
-
 PART_BYTES = 1 << 20  # of a file that is read to be digested
 
 
