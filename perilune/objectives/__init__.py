@@ -10,9 +10,18 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
+from perilune.objectives.cispo import Cispo
+from perilune.objectives.dapo import Dapo
+from perilune.objectives.dppo import Dppo
+from perilune.objectives.dr_grpo import DrGrpo
 from perilune.objectives.grpo import Grpo
+from perilune.objectives.gspo import Gspo
 from perilune.objectives.k15 import K15
+from perilune.objectives.ppo import Ppo
+from perilune.objectives.reinforce import Reinforce
+from perilune.objectives.rest import Rest
 from perilune.objectives.rloo import Rloo
+from perilune.objectives.sft import Sft
 
 
 def _k15_by_default(value: object) -> object:
@@ -21,8 +30,17 @@ def _k15_by_default(value: object) -> object:
 
 ObjectiveTable = Annotated[
     K15
+    | Reinforce
+    | Rloo
     | Grpo
-    | Rloo,
+    | DrGrpo
+    | Dapo
+    | Ppo
+    | Gspo
+    | Cispo
+    | Dppo
+    | Rest
+    | Sft,
     Field(discriminator="type"),
     BeforeValidator(_k15_by_default),
 ]  # fmt: skip

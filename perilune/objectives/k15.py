@@ -17,13 +17,14 @@ itself would fade away with its gradient, and at τ = 0 it is the policy gradien
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field, NonNegativeFloat, PrivateAttr
+from pydantic import NonNegativeFloat
 
-from perilune.objectives.correction import Correction, adaptive_exponent, effective_share, importance_weights
-from perilune.objectives.objective import ITERATION, Loss, LossRow, Need, Objective
+from perilune.objectives.advantages import above
+from perilune.objectives.corrected import Corrected
+from perilune.objectives.objective import ITERATION, Loss, LossRow, Need
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,72 +32,31 @@ if TYPE_CHECKING:
 Baseline = Literal["mean", "log_z"]
 
 
-class K15(Objective):
+class K15(Corrected):
     """The objective of k1.5 (§2.3.1-2.3.2), summed over each response."""
 
     type: Literal["k15"] = "k15"
     tau: NonNegativeFloat = 0.1
     # What a reward is compared with: the group's mean, or tau * log((1/k) sum exp(r/tau)).
     baseline: Baseline = "mean"
-    # Importance weights for tokens that another distribution wrote than the one that is trained; none, if not given.
-    correction: Correction | None = None
-    correction_limit: Annotated[float, Field(gt=1)] = 2.0  # on an importance weight, or on its inverse
-    effective_share: Annotated[float, Field(gt=0, lt=1)] = 0.9  # adaptive: of a batch's tokens, after weighting
-    _exponent: float = PrivateAttr(1.0)  # of the correction `adaptive`, for the step at hand
 
     @property
-    def needs(self) -> frozenset[Need]:
-        """The iteration's policy, and with a correction what tokens were drawn with."""
-        return ITERATION | {"behaviour"} if self.correction else ITERATION
-
-    @property
-    def looks_at_step(self) -> bool:
-        """True for the correction `adaptive`, whose exponent depends on all of a step's tokens."""
-        return self.correction == "adaptive"
+    def own_needs(self) -> frozenset[Need]:
+        """The iteration's policy."""
+        return ITERATION
 
     def advantages(self, rewards: Sequence[float], num_tokens: Sequence[int]) -> list[float]:
         """r - b of its response."""
         return advantages(rewards, self.baseline, self.tau)
 
-    def for_step(self, reference_S: Tensor, behaviour_S: Tensor) -> K15:
-        """The objective with the exponent that leaves `effective_share` of the step's tokens effective."""
-        step = self.model_copy()
-        step._exponent = adaptive_exponent(reference_S - behaviour_S, self.effective_share)
-        return step
-
     def loss(self, row: LossRow) -> Loss:
         """`policy_loss` of each sequence, with its tokens' importance weights where they are corrected."""
         log_ratio_S, advantages_n = row.log_ratio_S, row.of_sequences(row.advantage_S)
         log_ratio_n, weighted_n, observed = row.sums(log_ratio_S), None, {}
-        if self.correction is not None:
-            observed["importance"] = self._importance(row, self.correction)
-            weighted_n = row.sums(observed["importance"] * log_ratio_S)
+        if (weights_S := self.weights(row)) is not None:
+            weighted_n, observed["importance"] = row.sums(weights_S * log_ratio_S), weights_S
         losses_n = policy_loss(advantages_n, log_ratio_n, self.tau, weighted_n)
         return Loss((row.weight_n * losses_n).sum(), observed)
-
-    def _importance(self, row: LossRow, correction: Correction) -> Tensor:
-        """The importance weight of each token, shape (S,), with no gradient."""
-        assert row.reference_S is not None
-        assert row.behaviour_S is not None
-        return importance_weights(
-            correction,
-            row.policy_S,
-            row.reference_S,
-            row.behaviour_S,
-            row.sequence_S,
-            self.correction_limit,
-            self._exponent,
-        )
-
-    def metrics(self, observed: Mapping[str, Tensor]) -> dict[str, float]:
-        """The importance weights' mean, the largest, and the share of the tokens that they leave effective."""
-        if (importance_S := observed.get("importance")) is None:
-            return {}
-        return {
-            "importance_mean": importance_S.mean().item(),
-            "importance_max": importance_S.max().item(),
-            "effective_share": effective_share(importance_S),
-        }
 
 
 def log_z(rewards: Sequence[float], tau: float) -> float:
@@ -110,10 +70,7 @@ def log_z(rewards: Sequence[float], tau: float) -> float:
 
 def advantages(rewards: Sequence[float], baseline: Baseline, tau: float) -> list[float]:
     """r_j - b of one group; exactly zero for all where the rewards are all equal."""
-    if min(rewards) == max(rewards):
-        return [0.0] * len(rewards)
-    level = math.fsum(rewards) / len(rewards) if baseline == "mean" else log_z(rewards, tau)
-    return [reward - level for reward in rewards]
+    return above(rewards, math.fsum(rewards) / len(rewards) if baseline == "mean" else log_z(rewards, tau))
 
 
 def policy_loss(

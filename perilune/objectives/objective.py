@@ -42,6 +42,8 @@ class LossRow:
     sequence_S: Tensor  # which of the n sequences each token belongs to; every sequence has at least one
     weight_n: Tensor  # of each sequence in its step: 1 / (groups × samples of its group)
     frozen_S: Tensor | None = None  # of the frozen policy
+    num_step_tokens: int = 0  # in the loss, of all rows of the step: what a mean over tokens divides by
+    max_tokens: int = 0  # that a response may have: rollout.max_tokens
 
     @property
     def log_ratio_S(self) -> Tensor:

@@ -44,7 +44,7 @@ from perilune.recipe.reading import (
     recipe_from_json,
 )
 from perilune.recipe.recipe import MAX_PROBLEMS, EvaluationTable, Recipe, WeightsTable
-from perilune.recipe.reward import GraderTable, LengthRewardTable, RewardTable, option_text
+from perilune.recipe.reward import GraderTable, LengthRewardTable, OverlongTable, RewardTable, option_text
 from perilune.recipe.rollout import RepetitionTable, RolloutTable
 from perilune.recipe.samplers import CurriculumSampler, PrioritizedSampler, SamplerBase, SamplerTable, UniformSampler
 from perilune.recipe.stages import SftStage, StageBase, StageTable, WarmupStage
@@ -86,6 +86,7 @@ __all__ = [
     "NonNegativeInt",
     "NumGenerated",
     "Options",
+    "OverlongTable",
     "Paths",
     "PositiveFloat",
     "PositiveInt",

@@ -75,6 +75,16 @@ class Recipe(Table):
         return self
 
     @model_validator(mode="after")
+    def _can_be_overlong(self) -> Recipe:
+        table = self.reward.overlong
+        if table is not None and table.max_tokens > self.rollout.max_tokens:
+            raise ValueError(
+                f"reward.overlong.max_tokens = {table.max_tokens} is more than a response may have: rollout.max_tokens "
+                f"is {self.rollout.max_tokens}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _has_labels(self) -> Recipe:
         sampler = self.prompts.sampler
         for key, label in sampler.labels().items():

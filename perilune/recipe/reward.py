@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field, NonNegativeFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from perilune.table import NonNegativeInt, Options, Table
+from perilune.table import NonNegativeInt, Options, PositiveInt, Table
 
 
 class GraderTable(Table):
@@ -27,11 +27,27 @@ class LengthRewardTable(Table):
     warmup_iterations: NonNegativeInt = 0
 
 
+class OverlongTable(Table):
+    """The price of responses near the length limit (DAPO, arXiv:2503.14476 §3.4): none up to `max_tokens` -
+    `buffer_tokens`, then in proportion, all of `penalty` from `max_tokens` on."""
+
+    max_tokens: PositiveInt  # at most rollout.max_tokens, or nothing ever pays in full
+    buffer_tokens: PositiveInt
+    penalty: PositiveFloat = 1.0
+
+    @model_validator(mode="after")
+    def _leaves_room(self) -> OverlongTable:
+        if self.buffer_tokens > self.max_tokens:
+            raise ValueError(f"buffer_tokens {self.buffer_tokens} is more than max_tokens {self.max_tokens}")
+        return self
+
+
 class RewardTable(Table):
     """`[reward]`: graders, and what is added to or taken off their score."""
 
     graders: Annotated[list[GraderTable], Field(min_length=1)]
     length: LengthRewardTable = LengthRewardTable()
+    overlong: OverlongTable | None = None
     repetition_penalty: NonNegativeFloat = 0.0  # off the reward of a response that was ended for repeating itself
 
 

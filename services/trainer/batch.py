@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
@@ -40,6 +41,12 @@ class TrainingSample:
     num_written: int | None = None  # tokens that the policy wrote, in any iteration; else those in the loss
     staleness: int = 0  # versions between the oldest token in the loss and the batch's own
     repeated: bool = False  # it was ended for repeating itself
+
+    @property
+    def drawn_logprobs(self) -> NDArray[np.float32]:
+        """`behaviour_logprobs`; NaN for every token where they were not kept, shape (T,)."""
+        known = self.behaviour_logprobs
+        return np.full(len(self.tokens), np.nan, np.float32) if known is None else known
 
     @property
     def num_response_tokens(self) -> int:
@@ -119,7 +126,7 @@ def _read_sample(
     scored: ScoredTrajectory, ages: Ages, published_digests: Collection[str], vocab_size: int | None
 ) -> TrainingSample:
     trajectory, score = scored.trajectory, scored.score
-    if score.status != SCORE_STATUS_OK or not score.HasField("value"):
+    if score.status != SCORE_STATUS_OK or not score.HasField("value") or not math.isfinite(score.value):
         raise InvalidInputError(f"sample {trajectory.id} has no valid score; a failed grader is never a zero")
     prompt = unpack(trajectory.prompt_tokens)
     if not len(prompt):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import itertools
 import math
 import time
@@ -24,7 +25,7 @@ from services.trainer import optimization
 from services.trainer.batch import TrainingGroup
 from services.trainer.minibatch import Minibatch, make_minibatch, rewards_of
 from services.trainer.policy.adapter import UnadaptedLogprobs
-from services.trainer.policy.logprobs import TokenLogprobs
+from services.trainer.policy.logprobs import OnGradient, TokenLogprobs
 from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import PackedRow
 from services.trainer.ranks.group import Ranks
@@ -140,7 +141,7 @@ class Learner:
                 norm = optimization.step(self.optimizer, rate, self._table.max_grad_norm)
                 tally.grad_norms.append(norm.item())
         tally = Tally.of_all(self._ranks.gathered(tally))
-        num_mixed = sum(self._objective.prefers(rewards_of(group, self._recipe, iteration)) for group in groups)
+        num_mixed = sum(len(set(rewards_of(group, self._recipe, iteration))) > 1 for group in groups)
         metrics = summary(
             groups, num_mixed, tally, rate, self._table.epochs_per_iteration, time.perf_counter() - started
         )
@@ -176,8 +177,11 @@ class Learner:
         used = reference or []
         objective = self._for_step(minibatch, used)
         loss, tally.half_squares = 0.0, []
+        tally.gradients.open(minibatch.num_groups)
         for number, row in enumerate(minibatch.rows):
-            logprobs_S = self._token_logprobs(self._logprobs, row)
+            on_gradient = functools.partial(tally.gradients.add, group_S=minibatch.group_of_tokens(row))
+            logprobs_S = self._token_logprobs(self._logprobs, row, on_gradient)
+            tally.ratios.add(logprobs_S, minibatch.drawn_logprobs(row))
             if is_open:
                 used.append(logprobs_S.detach())
                 tally.compare(minibatch.current_logprobs(row), used[number])
@@ -212,13 +216,13 @@ class Learner:
         reference_S, behaviour_S = (torch.cat([none, *(pair[place] for pair in pairs)]) for place in (0, 1))
         return self._objective.for_step(reference_S, behaviour_S)
 
-    def _token_logprobs(self, logprobs: nn.Module, row: PackedRow) -> Tensor:
+    def _token_logprobs(self, logprobs: nn.Module, row: PackedRow, *on_gradient: OnGradient) -> Tensor:
         device = self.policy.model.device.type
         autocast = (
             torch.autocast(device, torch.bfloat16) if self._table.precision == "bf16" else contextlib.nullcontext()
         )
         with autocast:
-            values_S: Tensor = logprobs(row)
+            values_S: Tensor = logprobs(row, *on_gradient)
         return values_S.cpu()  # what comes after is little, and on the CPU
 
 

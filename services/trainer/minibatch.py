@@ -5,6 +5,7 @@ Shapes: S tokens in the loss of one row, N samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,6 +32,10 @@ class Minibatch:
     weights_N: Tensor  # 1 / (groups in the step × samples in the group): the loss is the weighted sum
     rows: list[PackedRow]  # this rank's
     behaviour: list[Tensor]  # for each row what its scored tokens were drawn with, shape (S,); where that is needed
+    groups_N: Tensor  # which of the step's groups each sample belongs to
+    num_groups: int
+    num_tokens: int  # in the loss
+    max_tokens: int  # that a response may have
     idle: PackedRow | None = None  # passed through for nothing, where other ranks have a row more
 
     def current_logprobs(self, row: PackedRow) -> NDArray[np.float32]:
@@ -38,6 +43,15 @@ class Minibatch:
         shape (S,); NaN for tokens of older versions and where it gave none."""
         samples = [self.samples[index] for index in row.indices]
         return np.concatenate([sample.current_logprobs[sample.in_loss] for sample in samples])
+
+    def drawn_logprobs(self, row: PackedRow) -> Tensor:
+        """The log-probabilities that a row's scored tokens were drawn with, shape (S,); NaN where they are unknown."""
+        samples = [self.samples[index] for index in row.indices]
+        return torch.from_numpy(np.concatenate([sample.drawn_logprobs[sample.in_loss] for sample in samples]))
+
+    def group_of_tokens(self, row: PackedRow) -> Tensor:
+        """Which of the step's groups each of a row's scored tokens belongs to, shape (S,)."""
+        return self.groups_N[row.indices][row.sequence_S]
 
     def loss_row(
         self, number: int, policy_S: Tensor, reference_S: Tensor | None, frozen_S: Tensor | None = None
@@ -52,6 +66,8 @@ class Minibatch:
             row.sequence_S,
             self.weights_N[row.indices],
             frozen_S,
+            self.num_tokens,
+            self.max_tokens,
         )
 
 
@@ -61,6 +77,7 @@ def make_minibatch(groups: Sequence[TrainingGroup], recipe: Recipe, iteration: i
     samples = [sample for group in groups for sample in group.samples]
     advantages = [part for group in groups for part in _advantages(group, recipe, iteration)]
     weights = [1 / (len(groups) * len(group.samples)) for group in groups for _ in group.samples]
+    places = [number for number, group in enumerate(groups) for _ in group.samples]
     # A sample none of whose tokens is trained on was only there to be compared with.
     used = [number for number, sample in enumerate(samples) if sample.in_loss.any()]
     samples = [samples[number] for number in used]
@@ -76,6 +93,10 @@ def make_minibatch(groups: Sequence[TrainingGroup], recipe: Recipe, iteration: i
         weights_N=torch.tensor(weights, dtype=torch.float32, device="cpu")[used],
         rows=mine,
         behaviour=ranks.share(behaviour),
+        groups_N=torch.tensor(places, device="cpu")[used],
+        num_groups=len(groups),
+        num_tokens=sum(int(sample.in_loss.sum()) for sample in samples),
+        max_tokens=recipe.rollout.max_tokens,
         idle=rows[-1] if is_short else None,  # the last one has the fewest tokens
     )
 
@@ -93,11 +114,21 @@ def _of_tokens(advantage: Advantage, num_tokens: int) -> Tensor:
 
 
 def rewards_of(group: TrainingGroup, recipe: Recipe, iteration: int) -> list[float]:
-    """The rewards of a group's samples, as the recipe's objective has them at this iteration."""
+    """The rewards of a group's samples, as the recipe's objective has them at this iteration.
+
+    InvalidInputError names a sample whose reward is no number: it would make no number of every weight.
+    """
     responses = [
         Response(sample.score, sample.num_response_tokens, sample.correct, sample.repeated) for sample in group.samples
     ]
-    return recipe.trainer.objective.rewards(responses, recipe.reward, iteration)
+    rewards = recipe.trainer.objective.rewards(responses, recipe.reward, iteration)
+    for sample, reward in zip(group.samples, rewards, strict=True):
+        if not math.isfinite(reward):
+            raise InvalidInputError(
+                f"sample {sample.id} of group {group.id} has the reward {reward} by trainer.objective (type "
+                f"{recipe.trainer.objective.type!r}), from the score {sample.score}; a reward is a finite number"
+            )
+    return rewards
 
 
 def _behaviour(samples: Sequence[TrainingSample], row: PackedRow, objective: Objective) -> Tensor:
@@ -105,8 +136,8 @@ def _behaviour(samples: Sequence[TrainingSample], row: PackedRow, objective: Obj
     parts = []
     for index in row.indices:
         sample = samples[index]
-        known = None if sample.behaviour_logprobs is None else sample.behaviour_logprobs[sample.in_loss]
-        if known is None or np.isnan(known).any():
+        known = sample.drawn_logprobs[sample.in_loss]
+        if np.isnan(known).any():
             raise InvalidInputError(
                 f"sample {sample.id} has tokens without log-probabilities, and trainer.objective (type "
                 f"{objective.type!r}) as it is set needs them; use an engine that gives them"

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from services.trainer.batch import TrainingGroup
+from services.trainer.diagnostics import GroupGradients, RatioSums
 
 INFINITE_GAP = 1e6  # nats: an engine that says of a token that it drew that it cannot come
 
@@ -27,6 +28,8 @@ class Tally:
     sum_reference_logprobs: float = 0.0
     engine_gap: float = -math.inf
     observed: dict[str, list[Tensor]] = field(default_factory=dict)  # by the objective, row by row
+    ratios: RatioSums = field(default_factory=RatioSums)
+    gradients: GroupGradients = field(default_factory=GroupGradients)
 
     @staticmethod
     def of_all(parts: Sequence[Tally]) -> Tally:
@@ -40,6 +43,8 @@ class Tally:
             sum_reference_logprobs=math.fsum(part.sum_reference_logprobs for part in parts),
             engine_gap=max(part.engine_gap for part in parts),
             observed={name: [each for part in parts for each in part.observed.get(name, [])] for name in names},
+            ratios=RatioSums.of_all([part.ratios for part in parts]),
+            gradients=GroupGradients.of_all([part.gradients for part in parts]),
         )
 
     def observe(self, values: Mapping[str, Tensor]) -> None:
@@ -83,7 +88,7 @@ def summary(
             "reward": math.fsum(sample.score for sample in samples) / len(samples),
             "accuracy": sum(sample.correct for sample in samples) / len(samples),
             "mean_tokens": sum(lengths) / len(samples),
-            "mixed_groups": num_mixed / len(groups),  # the share that carries a preference
+            "mixed_groups": num_mixed / len(groups),  # the share whose rewards are not all equal
             "loss": math.fsum(tally.losses) / len(tally.losses),
             "grad_norm": math.fsum(tally.grad_norms) / len(tally.grad_norms),
             # How many versions old the oldest token in the loss was, of each sample.
@@ -99,4 +104,4 @@ def summary(
         metrics["entropy"] = -tally.sum_reference_logprobs / tally.num_reference_tokens
     if tally.engine_gap >= 0:
         metrics["engine_gap"] = min(tally.engine_gap, INFINITE_GAP)  # nats; the largest over all tokens
-    return metrics
+    return metrics | tally.ratios.metrics() | tally.gradients.metrics()

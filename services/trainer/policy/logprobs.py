@@ -6,6 +6,8 @@ only, in chunks; where there is more than one chunk, its logits are made again i
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,17 +19,28 @@ from services.trainer.policy.packing import PackedRow
 CHUNK_LOGITS = 1 << 24  # logits held at a time: 64 MiB in float32
 
 
-def token_logprobs(model: PreTrainedModel, row: PackedRow, temperature: float = 1.0) -> Tensor:
+OnGradient = Callable[[Tensor], None]
+
+
+def token_logprobs(
+    model: PreTrainedModel, row: PackedRow, temperature: float = 1.0, on_gradient: OnGradient | None = None
+) -> Tensor:
     """log π(token | what comes before it in its sequence) of each scored token, float32 nats, shape (S,).
 
     π is softmax(logits / temperature): the distribution that the tokens were drawn from.
+
+    Args:
+        on_gradient: called in the backward pass with the gradient by the last hidden state of each scored token, shape
+            (S, D).
     """
     row = row.to(model.device)
     hidden = model.base_model(
         input_ids=row.tokens_T[None], position_ids=row.positions_T[None], use_cache=False, layout=row.layout
     ).last_hidden_state[0]
-    head = model.get_output_embeddings()
-    return _chunked_logprobs(head, hidden.index_select(0, row.scored_S), row.targets_S, temperature)
+    scored_SD = hidden.index_select(0, row.scored_S)
+    if on_gradient is not None and scored_SD.requires_grad:
+        scored_SD.register_hook(on_gradient)
+    return _chunked_logprobs(model.get_output_embeddings(), scored_SD, row.targets_S, temperature)
 
 
 class TokenLogprobs(nn.Module):
@@ -38,9 +51,9 @@ class TokenLogprobs(nn.Module):
         self.model = model
         self._temperature = temperature
 
-    def forward(self, row: PackedRow) -> Tensor:
-        """The log-probabilities of a row's scored tokens, shape (S,), in nats."""
-        return token_logprobs(self.model, row, self._temperature)
+    def forward(self, row: PackedRow, on_gradient: OnGradient | None = None) -> Tensor:
+        """The log-probabilities of a row's scored tokens, shape (S,), in nats; see `token_logprobs`."""
+        return token_logprobs(self.model, row, self._temperature, on_gradient)
 
 
 def sequence_logprobs(logprobs_S: Tensor, row: PackedRow) -> Tensor:

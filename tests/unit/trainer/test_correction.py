@@ -10,7 +10,15 @@ import pytest
 import torch
 
 from perilune.objectives import k15
-from perilune.objectives.correction import adaptive_exponent, effective_share, importance_weights
+from perilune.objectives.correction import (
+    Spread,
+    adaptive_exponent,
+    effective_share,
+    furthest_kept,
+    importance_weights,
+    mixing_share,
+    spread_of,
+)
 from services.trainer.batch import TrainingGroup
 from services.trainer.learner import Learner
 from tests.unit.trainer.models import plain_logprobs, recipe, sample, tiny_policy
@@ -30,11 +38,15 @@ SEQUENCE = torch.tensor([0, 0, 1])
         ("sequence", [2.2, 2.2, 2.2]),  # 5 · 1/2 = 2.5 and 3, at most 2.2
         ("decoupled", [2.2, 1.0, 2.2]),  # 4, 1 and 3
         ("adaptive", [2.0, 1.0, math.sqrt(3)]),  # their square roots, with no limit
+        ("ais", [1.9, 1.0, 1.9]),  # 1/4 + 3/4 of 4, 1 and 3, at most 2.2
+        ("m2po", [0.0, 0.5, 3.0]),  # log 4 is further than 1.2 nats, log 3 is not
     ],
 )
 def test_weights_by_hand(kind, expected: list[float]) -> None:
     policy = POLICY.clone().requires_grad_()
-    weights = importance_weights(kind, policy, REFERENCE, BEHAVIOUR, SEQUENCE, limit=2.2, exponent=0.5)
+    weights = importance_weights(
+        kind, policy, REFERENCE, BEHAVIOUR, SEQUENCE, limit=2.2, exponent=0.5, share=0.75, furthest=1.2
+    )
     assert weights.tolist() == pytest.approx(expected)
     assert not weights.requires_grad
 
@@ -54,7 +66,29 @@ def test_the_adaptive_exponent_is_the_largest_that_leaves_enough_tokens_effectiv
     assert effective_share(((exponent + 1 / 2048) * far).exp()) < 0.8
 
 
-@pytest.mark.parametrize("kind", ["truncated", "masked", "sequence", "decoupled", "adaptive"])
+def test_the_share_of_ais_follows_its_three_diagnostics() -> None:
+    spread = spread_of(torch.log(torch.tensor([1.0, 3.0])))
+    assert spread == pytest.approx((16 / 20, math.log(3) / 2, 0.5))
+    assert mixing_share(spread) == pytest.approx(0.8 * (1 - math.exp(-math.log(3) / 2 / 0.01)) / 1.5)
+    assert mixing_share(Spread(1.0, 0.0, 0.0)) == 0
+    assert mixing_share(Spread(1.0, 0.01, 0.0)) == pytest.approx(1 - math.exp(-1))
+    assert mixing_share(Spread(1.0, 1e9, 0.0)) == 1
+    base = Spread(0.9, 0.02, 0.3)
+    assert mixing_share(base._replace(divergence=0.03)) > mixing_share(base)
+    assert mixing_share(base._replace(effective_share=0.8)) < mixing_share(base)
+    assert mixing_share(base._replace(variation=0.4)) < mixing_share(base)
+
+
+def test_m2po_leaves_out_the_furthest_until_the_rest_is_near() -> None:
+    far = torch.tensor([0.1, -0.2, 0.3, -1.0])  # squares 0.01, 0.04, 0.09 and 1; means 0.01, 0.025, 0.0467, 0.285
+    assert furthest_kept(far, 0.04) == pytest.approx(0.2)
+    assert furthest_kept(far, 0.05) == pytest.approx(0.3)
+    assert furthest_kept(far, 1.0) == pytest.approx(1.0)
+    assert furthest_kept(far, 1e-9) == pytest.approx(0.1)  # one is kept
+    assert furthest_kept(far[:0], 0.04) == math.inf
+
+
+@pytest.mark.parametrize("kind", ["truncated", "masked", "sequence", "decoupled", "adaptive", "ais", "m2po"])
 def test_tokens_of_the_current_policy_need_no_correction(kind: str) -> None:
     """Where the engine's log-probabilities are the policy's own, every weight is 1 and the step is the plain one."""
     rng = np.random.default_rng(0)

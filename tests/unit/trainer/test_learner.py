@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from perilune.errors import InvalidInputError
 from perilune.objectives import k15
 from perilune.recipe import LengthRewardTable
 from services.trainer.batch import TrainingGroup, TrainingSample
@@ -155,9 +156,18 @@ def test_it_stops_between_steps() -> None:
 def test_a_gradient_that_is_no_number_leaves_the_weights_alone() -> None:
     policy = tiny_policy()
     batch = groups(0)
-    batch[0] = TrainingGroup("inf", [sample(np.random.default_rng(0), score) for score in (float("inf"), 0.0)])
+    batch[0] = TrainingGroup("inf", [sample(np.random.default_rng(0), score) for score in (1e39, 0.0)])  # infinite in float32
     before = state(policy)
     with pytest.raises(DivergedError, match="learning rate"):
+        Learner(policy, recipe()).train(0, batch)
+    assert same_bits(before, state(policy))
+
+
+@pytest.mark.parametrize("score", [float("nan"), float("inf"), -float("inf")])
+def test_a_reward_that_is_no_number_is_named(score: float) -> None:
+    policy, before = tiny_policy(), state(tiny_policy())
+    batch = [TrainingGroup("odd", [sample(np.random.default_rng(0), each) for each in (1.0, score)])]
+    with pytest.raises(InvalidInputError, match=r"sample s of group odd has the reward .* finite number"):
         Learner(policy, recipe()).train(0, batch)
     assert same_bits(before, state(policy))
 
@@ -260,6 +270,34 @@ def test_metrics_are_finite_numbers() -> None:
     metrics = Learner(tiny_policy(), recipe(objective=CORRECTED)).train(0, batch)
     assert all(np.isfinite(value) for value in metrics.values())
     assert "importance_mean" not in metrics
+
+
+def test_ratios_are_to_what_tokens_were_drawn_with() -> None:
+    """Of 4 + 6 tokens: half a nat above what one was drawn with, the others as they were; three of which are unknown."""
+    policy, rng = tiny_policy(), np.random.default_rng(0)
+    batch = [TrainingGroup("a", [sample(rng, 1.0, 5, 4), sample(rng, 0.0, 5, 6)])]
+    for one in batch[0].samples:
+        logprobs = plain_logprobs(policy, [one.tokens])[0].numpy()
+        object.__setattr__(one, "behaviour_logprobs", np.concatenate([[np.nan], logprobs]).astype(np.float32))
+    assert batch[0].samples[0].behaviour_logprobs is not None
+    assert batch[0].samples[1].behaviour_logprobs is not None
+    batch[0].samples[0].behaviour_logprobs[-1] -= 0.5
+    batch[0].samples[1].behaviour_logprobs[-3:] = np.nan
+    metrics = Learner(policy, recipe()).train(0, batch)
+    w = np.exp(0.5)
+    assert metrics["ratio_effective_share"] == pytest.approx((6 + w) ** 2 / (7 * (6 + w**2)), rel=1e-4)
+    assert metrics["ratio_second_moment"] == pytest.approx(0.25 / 7, rel=1e-4)
+    assert metrics["ratio_kl"] == pytest.approx((w - 1.5) / 7, rel=1e-3)
+    assert metrics["ratio_outside"] == pytest.approx(1 / 7)
+
+
+def test_groups_that_agree_have_no_variance_of_their_gradients() -> None:
+    one = TrainingGroup("m", [sample(np.random.default_rng(3), float(number % 2)) for number in range(4)])
+    metrics = [Learner(tiny_policy(), recipe()).train(0, batch) for batch in ([one, one], [one, groups(1)[0]])]
+    assert metrics[0]["hidden_grad_norm"] > 0
+    assert metrics[0]["hidden_grad_variance"] == pytest.approx(0, abs=1e-9)
+    assert metrics[1]["hidden_grad_variance"] > 1e-6
+    assert "hidden_grad_norm" not in Learner(tiny_policy(), recipe()).train(0, [one])
 
 
 def test_a_group_is_mixed_by_the_rewards_of_the_objective() -> None:
