@@ -30,9 +30,9 @@ def _k15_by_default(value: object) -> object:
 
 ObjectiveTable = Annotated[
     K15
-    | Reinforce
-    | Rloo
     | Grpo
+    | Rloo
+    | Reinforce
     | DrGrpo
     | Dapo
     | Ppo

@@ -4,8 +4,8 @@ With the ratio w = π_θ/π_i of a token and the advantage A = (r - mean r) / st
 
     - mean over all its tokens of stop[min(w, C)]·A·log π_θ - β·kl
 
-Rare tokens that turn a chain of thought keep their gradient, where PPO's clip drops them after the first step. There is no
-lower limit, as in the paper's experiments; it does not say its C, and TRL's advice is 5.
+Rare tokens that turn a chain of thought keep their gradient, where PPO's clip drops them after the first step. There is
+no lower limit, as in the paper's experiments; it does not say its C, and TRL's advice is 5.
 """
 
 from __future__ import annotations

@@ -10,13 +10,14 @@ the one being trained. Each correction is a weight on the gradient of log π_θ(
     decoupled   min(π_i/μ, C)                 π_θ/π_i is left to the pull back to π_i (AReaL, arXiv:2505.24298)
     adaptive    (π_i/μ)^a                     a in [0, 1] as large as leaves `effective_share` of the tokens effective
     ais         1 - α + α·min(π_i/μ, C)       α in [0, 1] by how a batch looks (adaptive importance sampling, below)
-    m2po        π_θ/μ, or 0 for outliers       those with the largest |log π_i/μ|, until the mean square of the rest is at
-                                              most `second_moment` (M2PO, arXiv:2510.01161; there with π_θ, which is π_i
-                                              at an iteration's first step)
+    m2po        π_θ/μ, or 0 for outliers      M2PO (arXiv:2510.01161), below
 
-`ais` is the interpolation of arXiv:2605.13907 between the uncorrected gradient and the corrected one. Its α grows with the
-mean |log π_i/μ| and shrinks as weights lose effective samples or spread; how the authors combine the three we could not
-find. `mixing_share` is a monotone combination of our own that stays in [0, 1].
+`ais` is the interpolation of arXiv:2605.13907 between the uncorrected gradient and the corrected one. Its α grows with
+the mean |log π_i/μ| and shrinks as weights lose effective samples or spread; how the authors combine the three we could
+not find. `mixing_share` is a monotone combination of our own that stays in [0, 1].
+
+`m2po` leaves out the tokens with the largest |log π_i/μ| until the mean square of the rest is at most `second_moment`.
+The paper has π_θ for π_i, which is the same at an iteration's first step.
 
 `adaptive` is this project's earlier reading of the same idea: the weights are tempered by what they cost in variance,
 measured by Kish's effective sample size (Σw)²/Σw².
@@ -119,15 +120,15 @@ def spread_of(log_ratio_S: Tensor) -> Spread:
 def mixing_share(spread: Spread) -> float:
     """α of `ais`: effective share × (1 - exp(-divergence/d)) / (1 + variation), with d = `DIVERGENCE_NATS`.
 
-    Where engine and trainer agree there is nothing to correct, and α is 0; where few tokens would decide, correcting costs
-    more than it mends, and α falls again. Each factor is in [0, 1] and monotone in its diagnostic.
+    Where engine and trainer agree there is nothing to correct, and α is 0; where few tokens would decide, correcting
+    costs more than it mends, and α falls again. Each factor is in [0, 1] and monotone in its diagnostic.
     """
     return spread.effective_share * -math.expm1(-spread.divergence / DIVERGENCE_NATS) / (1 + spread.variation)
 
 
 def furthest_kept(log_ratio_S: Tensor, second_moment: float) -> float:
-    """The largest |log ratio| that is kept, in nats: those above it are left out, so that the mean square of what is kept is
-    at most `second_moment`, nats². At least one token, the nearest, is kept.
+    """The largest |log ratio| that is kept, in nats: those above it are left out, so that the mean square of what is
+    kept is at most `second_moment`, nats². At least one token, the nearest, is kept.
     """
     if not len(log_ratio_S):
         return math.inf

@@ -4,9 +4,9 @@ With the ratio w = π_θ/π_i of a token and the advantage A = (r - mean r) / st
 
     - mean over all its tokens of min(w·A, clip(w, 1 - ε, 1 + ε')·A)        ε = 0.2, ε' = 0.28
 
-The paper's two other parts are for any objective: groups whose rewards are all equal are left out and replaced
-(`trainer.drop_uniform_groups`, `rollout.max_refills`), and responses near the length limit pay (`[reward.overlong]`). Its
-mean is over the tokens of one group, then over groups; over all tokens of a step, as here, TRL and verl take it.
+The paper's two other parts are for any objective: groups whose rewards are all equal are left out
+(`trainer.drop_uniform_groups`), and responses near the length limit pay (`[reward.overlong]`). Its mean is over the
+tokens of one group, then over groups; over all tokens of a step, as here, TRL and verl take it.
 """
 
 from __future__ import annotations

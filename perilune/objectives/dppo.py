@@ -6,10 +6,10 @@ A = r - mean r of its response, a step's loss is
     - mean over all its tokens of keep·w·A - τ·(log w)²        keep = 0 where A > 0 and p - q > δ'
                                                                     or A < 0 and p - q < -δ, else 1
 
-keep is DPPO's (arXiv:2602.04879, its binary total variation): how far a probability has moved, not by which factor, says
-whether the token is left out, so that rare tokens stay. The squared log-ratio is that of Kimi K2.5 (arXiv:2602.02276), k1.5's
-pull (§2.3.1) token by token; it holds for tokens that are left out as well. Measured against μ, both correct for engines that
-round and for old tokens; other importance weights there are none.
+keep is DPPO's (arXiv:2602.04879, its binary total variation): how far a probability has moved, not by which factor,
+says whether the token is left out, so that rare tokens stay. The squared log-ratio is that of Kimi K2.5
+(arXiv:2602.02276), k1.5's pull (§2.3.1) token by token; it holds for tokens that are left out as well. Measured against
+μ, both correct for engines that round and for old tokens; other importance weights there are none.
 """
 
 from __future__ import annotations

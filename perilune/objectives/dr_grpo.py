@@ -4,8 +4,8 @@ With the ratio w = π_θ/π_i of a token and the advantage A = r - mean r of its
 
     - (1/L)·sum over its tokens of min(w·A, clip(w, 1 - ε, 1 + ε')·A) - β·kl        L = rollout.max_tokens
 
-Not divided by the standard deviation, a group weighs by how much its rewards differ; not divided by its own length, a long
-wrong response is not let off lightly. L only sets the scale.
+Not divided by the standard deviation, a group weighs by how much its rewards differ; not divided by its own length, a
+long wrong response is not let off lightly. L only sets the scale.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     loss of a response = -(r - mean r)·log π_θ(y|x)        log π_θ summed over the response's tokens
 
-The mean holds a k-th of the response's own reward, which makes the gradient smaller by (k - 1)/k, and leaves its direction:
-`rloo` is the same without it. There is no reference: the gradient is right for the first step after sampling, and nothing
-holds later ones back, so a recipe takes few steps an iteration.
+The mean holds a k-th of the response's own reward, which makes the gradient smaller by (k - 1)/k, and leaves its
+direction: `rloo` is the same without it. There is no reference: the gradient is right for the first step after
+sampling, and nothing holds later ones back, so a recipe takes few steps an iteration.
 """
 
 from __future__ import annotations

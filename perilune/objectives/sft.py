@@ -2,8 +2,8 @@
 
     loss of a group = - mean over all tokens of its right responses of log π_θ
 
-Right is what the recipe's first grader calls so; length rewards and penalties play no part. A group with none is left out
-of nothing but the sum: each group weighs alike.
+Right is what the recipe's first grader calls so; length rewards and penalties play no part. A group with none is left
+out of nothing but the sum: each group weighs alike.
 """
 
 from __future__ import annotations

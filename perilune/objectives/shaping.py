@@ -1,5 +1,5 @@
-"""From scores to rewards: the length reward of k1.5 §2.3.3, the price of repetition (§2.6.2) and that of responses near the
-length limit (DAPO §3.4).
+"""From scores to rewards: the length reward of k1.5 §2.3.3, the price of repetition (§2.6.2) and that of responses near
+the length limit (DAPO §3.4).
 
 This is what `Objective.rewards` does unless an objective shapes otherwise; nothing else in the project shapes rewards.
 """

@@ -31,7 +31,7 @@ class RatioSums:
     outside: float = 0.0
 
     def add(self, policy_S: Tensor, drawn_S: Tensor) -> None:
-        """Adds the tokens of a row: log-probabilities by π_θ and by μ, in nats; NaN in `drawn_S` where it is unknown."""
+        """Adds the tokens of a row: log-probabilities by π_θ and μ, in nats; NaN in `drawn_S` where it is unknown."""
         log_ratio = (policy_S.detach() - drawn_S).double()
         log_ratio = log_ratio[~log_ratio.isnan()]
         weight = log_ratio.exp()
@@ -67,8 +67,9 @@ class RatioSums:
 
 @dataclass
 class GroupGradients:
-    """The gradient by an offset on all last hidden states, by step and group: a slice of the whole gradient that costs a
-    sum. A group's whole gradient would cost a backward pass of its own.
+    """The gradient by an offset on all last hidden states, by step and group.
+
+    A slice of the whole gradient that costs a sum; a group's whole gradient would cost a backward pass of its own.
     """
 
     steps: list[Tensor] = field(default_factory=list)  # of each step, shape (groups, D)
@@ -89,14 +90,14 @@ class GroupGradients:
     def of_all(parts: Sequence[GroupGradients]) -> GroupGradients:
         """The sums of all ranks, which take the same steps; one without a row has an empty tensor."""
         steps = zip(*(part.steps for part in parts), strict=True)
-        return GroupGradients([torch.stack([each for each in step if each.numel()] or [step[0]]).sum(0) for step in steps])
+        return GroupGradients([_sum_of([each for each in step if each.numel()] or [step[0]]) for step in steps])
 
     def metrics(self) -> dict[str, float]:
         """Means over the steps of more than one group.
 
         hidden_grad_norm      the norm of the step's gradient by the offset
-        hidden_grad_variance  its variance across groups: Σ|g - mean g|²/(groups - 1), with g scaled to be the step's
-                              gradient were all groups like that one
+        hidden_grad_variance  its variance across groups: Σ|g - mean g|²/(groups - 1), where g is what the step's
+                              gradient would be were all groups like that one
         """
         found = [_norm_and_variance(step) for step in self.steps if len(step) > 1 and step.numel()]
         if not found:
@@ -106,6 +107,10 @@ class GroupGradients:
             "hidden_grad_norm": math.fsum(norms) / len(norms),
             "hidden_grad_variance": math.fsum(variances) / len(variances),
         }
+
+
+def _sum_of(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack(list(parts)).sum(0)
 
 
 def _norm_and_variance(sums_GD: Tensor) -> tuple[float, float]:

@@ -507,12 +507,22 @@ def test_a_stored_recipe_of_now_is_left_alone() -> None:
     [
         (
             {"type": "grpo", "tau": 0.1},
-            "  trainer.objective.tau: no such key; known here are clip, clip_high, frozen_model, kl_estimator, "
-            "kl_weight, type",
+            "  trainer.objective.tau: no such key; known here are clip, clip_high, correction, correction_limit, "
+            "effective_share, frozen_model, kl_estimator, kl_weight, second_moment, type",
         ),
         ({"type": "grpo", "clipp": 0.1}, "  trainer.objective.clipp: no such key; did you mean 'clip'?"),
         ({"type": "grpo", "clip": 1.5}, "  trainer.objective.clip: input should be less than 1 (got 1.5)"),
-        ({"type": "rloo", "tau": 0.1}, "  trainer.objective.tau: no such key; known here are type"),
+        (
+            {"type": "rloo", "tau": 0.1},
+            "  trainer.objective.tau: no such key; known here are correction, correction_limit, effective_share, "
+            "second_moment, type",
+        ),
+        ({"type": "sft", "tau": 0.1}, "  trainer.objective.tau: no such key; known here are type"),
+        (
+            {"type": "rloo", "kl_weight": 0.1},
+            "  trainer.objective.kl_weight: no such key; known here are correction, "
+            "correction_limit, effective_share, second_moment, type",
+        ),
     ],
 )
 def test_each_objective_has_its_own_keys(objective: dict[str, object], said: str) -> None:

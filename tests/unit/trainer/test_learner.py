@@ -156,7 +156,8 @@ def test_it_stops_between_steps() -> None:
 def test_a_gradient_that_is_no_number_leaves_the_weights_alone() -> None:
     policy = tiny_policy()
     batch = groups(0)
-    batch[0] = TrainingGroup("inf", [sample(np.random.default_rng(0), score) for score in (1e39, 0.0)])  # infinite in float32
+    # Infinite in float32.
+    batch[0] = TrainingGroup("inf", [sample(np.random.default_rng(0), score) for score in (1e39, 0.0)])
     before = state(policy)
     with pytest.raises(DivergedError, match="learning rate"):
         Learner(policy, recipe()).train(0, batch)
@@ -273,7 +274,7 @@ def test_metrics_are_finite_numbers() -> None:
 
 
 def test_ratios_are_to_what_tokens_were_drawn_with() -> None:
-    """Of 4 + 6 tokens: half a nat above what one was drawn with, the others as they were; three of which are unknown."""
+    """Of ten tokens one is half a nat above what it was drawn with, three are unknown, the others as they were."""
     policy, rng = tiny_policy(), np.random.default_rng(0)
     batch = [TrainingGroup("a", [sample(rng, 1.0, 5, 4), sample(rng, 0.0, 5, 6)])]
     for one in batch[0].samples:
