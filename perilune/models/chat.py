@@ -19,7 +19,7 @@ from perilune.errors import InvalidInputError
 
 logger = logging.getLogger(__name__)
 
-Message = Mapping[str, Any]
+Message = Mapping[str, Any]  # role and content, which are texts, and what else a template reads
 
 ANSWER = "perilune"  # stands for a response, where only what comes after it is looked at
 
@@ -95,18 +95,16 @@ def check_ids(ids: Sequence[int], num_embeddings: int, what: str) -> None:
         )
 
 
-def prompt_ids(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
+def prompt_ids(tokenizer: Any, messages: Sequence[Message], **arguments: Any) -> list[int]:
     """A prompt in the tokenizer's chat template, up to where the response begins; plain text if it has none.
 
     A last message of the assistant is a response begun: it is not closed, so that the model goes on with it.
-    InvalidInputError if the template or the tokenizer refuses it.
+    `arguments` are the template's own. InvalidInputError if the template or the tokenizer refuses it.
     """
     with _refusals(messages):
         if tokenizer.chat_template:
-            is_begun = _is_begun(messages)
-            encoded = tokenizer.apply_chat_template(
-                list(messages), add_generation_prompt=not is_begun, continue_final_message=is_begun, return_dict=True
-            )
+            settings = _opening(messages) | arguments
+            encoded = tokenizer.apply_chat_template(list(messages), return_dict=True, **settings)
         else:
             encoded = tokenizer("\n".join(message["content"] for message in messages))
         ids: list[int] = encoded["input_ids"]
@@ -158,6 +156,12 @@ def text_with_generation(
         )
         (text,), (spans,) = found
         return text, list(spans)
+
+
+def _opening(messages: Sequence[Message]) -> dict[str, bool]:
+    """The arguments with which a template opens the assistant's turn, or leaves open what is begun."""
+    is_begun = _is_begun(messages)
+    return {"add_generation_prompt": not is_begun, "continue_final_message": is_begun}
 
 
 def continuation_ids(
@@ -244,7 +248,7 @@ def _roles(messages: Sequence[Message]) -> str:
 
 def _is_begun(messages: Sequence[Message]) -> bool:
     """Whether the last message is a response begun."""
-    return bool(messages) and messages[-1]["role"] == "assistant"
+    return bool(messages) and messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")
 
 
 def _with_turn(messages: Sequence[Message], turn: str) -> list[Message]:

@@ -1,4 +1,4 @@
-"""The protocol of an inference engine: five calls and one callback.
+"""The protocol of an inference engine: six calls and one callback.
 
 An engine owns its threads or processes. Its calls may come from any thread and return at once; what was generated is
 handed to `deliver` in batches, from the engine's own thread.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,6 +69,31 @@ class Generated:
 
 
 @dataclass(frozen=True)
+class TokensToScore:
+    """Tokens that are given, and where in them log-probabilities are wanted.
+
+    Position p is the place of token p, given those before it: 1 to len(tokens). The last of these has no token yet.
+    """
+
+    tokens: NDArray[np.int32]
+    positions: NDArray[np.int64]  # ascending
+    chosen: NDArray[np.int32]  # [positions, C]: ids whose log-probabilities are wanted there, beside the own token's
+    num_top: int = 0  # most likely ids that are wanted at each position
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Log-probabilities at the wanted positions: by one version, at temperature 1, in nats."""
+
+    policy: PolicyVersion
+    logprobs: NDArray[np.float32]  # [positions]: of the token that is there; NaN where none is
+    ranks: NDArray[np.int32]  # [positions]: how many are at least as likely as that token; 0 where none is
+    chosen: NDArray[np.float32]  # [positions, C]
+    top_ids: NDArray[np.int32]  # [positions, num_top], the most likely first
+    top_logprobs: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
 class Capacity:
     """How busy an engine is."""
 
@@ -96,9 +121,9 @@ class EngineSpec:
     device: str = "auto"  # where its model is; each engine takes the first that it can use
 
 
-def promise() -> Future[None]:
+def promise() -> Future[Any]:
     """A future that those who wait for it cannot cancel."""
-    made: Future[None] = Future()
+    made: Future[Any] = Future()
     made.set_running_or_notify_cancel()
     return made
 
@@ -130,6 +155,12 @@ class Engine(Protocol):
         read again by it, or, in an engine that keeps contexts, stay what the version before made of them; samples that
         come later are read by the new version either way. The future has WeightStreamError if the tensors are not this
         model's; the version before then still serves.
+        """
+
+    def score(self, wanted: TokensToScore) -> Future[TokenScores]:
+        """Reads given tokens, and draws none. UnavailableError (in the future) if the engine ends before.
+
+        InvalidInputError (in the future): this engine cannot.
         """
 
     def capacity(self) -> Capacity:

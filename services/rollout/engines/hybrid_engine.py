@@ -22,13 +22,23 @@ import numpy as np
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.errors import PeriluneError
+from perilune.errors import PeriluneError, UnavailableError
 from perilune.models.files import read_config
 from perilune.models.machine import give_memory_back
 from perilune.runtime.device_lock import POLL_S, DeviceLock
 from perilune.weights import RawTensor
 from services.rollout.engines import make_engine
-from services.rollout.engines.base import Capacity, Engine, EngineSpec, Generated, SampleRequest, Span, promise
+from services.rollout.engines.base import (
+    Capacity,
+    Engine,
+    EngineSpec,
+    Generated,
+    SampleRequest,
+    Span,
+    TokenScores,
+    TokensToScore,
+    promise,
+)
 from services.rollout.engines.calls import Calls
 
 logger = logging.getLogger(__name__)
@@ -54,6 +64,14 @@ class _Held:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Reading:
+    """A text that is to be scored, in this turn or a later one."""
+
+    wanted: TokensToScore
+    done: Future[TokenScores]
+
+
 @dataclass(frozen=True)
 class _Loading:
     """A version that is to be served from now on."""
@@ -71,6 +89,7 @@ class HybridEngine:
         self._spec, self._device = spec, device  # the specification has the newest version
         self._held: dict[str, _Held] = {}
         self._running: set[str] = set()  # of them, those that the engine has
+        self._readings: list[_Reading] = []
         self._loading: _Loading | None = None
         self._engine: Engine | None = None
         self._before = Capacity(0, 0, spec.max_running, 0, 0.0)  # what earlier turns' engines did
@@ -97,6 +116,12 @@ class HybridEngine:
         loading = _Loading(policy, tensors, promise())
         self._calls.put(self._load, loading)
         return loading.done
+
+    def score(self, wanted: TokensToScore) -> Future[TokenScores]:
+        """Has a text scored; it waits while the engine is away."""
+        reading = _Reading(wanted, promise())
+        self._calls.put(self._score, reading)
+        return reading.done
 
     def capacity(self) -> Capacity:
         """Sums over all turns; while the engine is away, all samples wait."""
@@ -127,6 +152,8 @@ class HybridEngine:
         finally:
             if self._engine:
                 self._engine.close()
+            for reading in self._readings:
+                reading.done.set_exception(UnavailableError("the engine ended; try again in a moment"))
             self._engine, self._spec = None, replace(self._spec, tensors=())
             self._device.close()
             if not self.stopped.done():
@@ -134,9 +161,10 @@ class HybridEngine:
 
     def _turn(self) -> None:
         """Makes one call; takes the device for work, and leaves it where the trainer wants it."""
-        if self._engine is None and self._held and self._device.try_take():
+        has_work = bool(self._held or self._readings)
+        if self._engine is None and has_work and self._device.try_take():
             self._start()
-        self._calls.make_next(wait_s=POLL_S if self._engine or self._held else None)
+        self._calls.make_next(wait_s=POLL_S if self._engine or has_work else None)
         if self._engine and self._engine.stopped.done():
             self._engine.stopped.result()
         elif self._engine and not self._closing and self._device.is_wanted():
@@ -147,6 +175,8 @@ class HybridEngine:
         self._engine = make_engine(replace(self._spec, deliver=self._arrived))
         self._running = set(self._held)
         self._engine.submit([held.rest() for held in self._held.values()])
+        for reading in self._readings:
+            self._pass_on(self._engine, reading)
         ready_s = time.perf_counter() - started
         logger.info("took the device; version %d is served after %.2f s", self._spec.policy.number, ready_s)
 
@@ -205,6 +235,26 @@ class HybridEngine:
             self._spec.deliver(
                 [self._end(held, Generated(held.sample, (), trajectory.ENDING_ABORTED)) for held in away]
             )
+
+    def _score(self, reading: _Reading) -> None:
+        self._readings.append(reading)
+        if self._engine:
+            self._pass_on(self._engine, reading)
+
+    def _pass_on(self, engine: Engine, reading: _Reading) -> None:
+        scored = engine.score(reading.wanted)
+        scored.add_done_callback(lambda scored: self._calls.put(self._scored, engine, reading, scored))
+
+    def _scored(self, engine: Engine, reading: _Reading, scored: Future[TokenScores]) -> None:
+        """Takes what an engine made of a text; one that left before it had read it leaves it to the next turn."""
+        error = scored.exception()
+        if reading not in self._readings or (error and engine is not self._engine):
+            return
+        self._readings.remove(reading)
+        if error:
+            reading.done.set_exception(error)
+        else:
+            reading.done.set_result(scored.result())
 
     def _load(self, loading: _Loading) -> None:
         """Where the engine is away, its next turn begins with this version."""

@@ -13,14 +13,14 @@ from typing import Any, Protocol
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.errors import PeriluneError, UnavailableError
+from perilune.errors import InvalidInputError, PeriluneError, UnavailableError
 from perilune.policies import version_as_json
-from services.rollout.engines.base import Engine, Generated, SampleRequest, Sampling, Span
-from services.rollout.openai.formats import Choice, Format, Part, error_body, segments
+from services.rollout.engines.base import Engine, Generated, SampleRequest, Sampling, Span, TokenScores, TokensToScore
+from services.rollout.openai import scoring
+from services.rollout.openai.formats import Choice, Format, GivenPrompt, Part, error_body, segments
 from services.rollout.openai.request import BaseRequest
 from services.rollout.stream_text import StreamText
 
@@ -60,7 +60,7 @@ class Answer:
     served: Served
     request: BaseRequest
     form: Format
-    prompt: NDArray[np.int32]
+    prompts: Sequence[GivenPrompt]
     max_tokens: int
     id: str = field(default_factory=lambda: f"perilune-{uuid4().hex}")
     created: int = field(default_factory=lambda: int(time.time()))
@@ -68,15 +68,18 @@ class Answer:
     async def parts(self) -> AsyncGenerator[Part]:
         """Gives what is drawn as it comes; the last part of each choice has its finish reason.
 
-        The samples end where they are when the caller has gone. UnavailableError if the engine breaks.
+        The samples end where they are when the caller has gone. UnavailableError if the engine breaks;
+        InvalidInputError if it cannot take a sample.
         """
         arrived: asyncio.Queue[tuple[Choice, Span | Generated]] = asyncio.Queue()
+        num, tokenizer = self.request.num_samples, self.served.tokenizer
         choices = [
-            Choice(index, StreamText(self.served.tokenizer, self.request.stops)) for index in range(self.request.n)
+            Choice(prompt, index, number * num + index, StreamText(tokenizer, self.request.stops), tokenizer)
+            for number, prompt in enumerate(self.prompts)
+            for index in range(num)
         ]
         samples = list(self._samples(choices, arrived))
-        engine = self.served.engine
-        assert engine is not None
+        engine = self._engine
         broken: asyncio.Future[Any] = asyncio.wrap_future(engine.stopped)
         working = [asyncio.create_task(self._finish(s, c, arrived)) for s, c in zip(samples, choices, strict=True)]
         try:
@@ -92,11 +95,17 @@ class Answer:
             for task in working:
                 task.cancel()
 
+    @property
+    def _engine(self) -> Engine:
+        assert self.served.engine is not None
+        return self.served.engine
+
     def _samples(
         self, choices: Sequence[Choice], arrived: asyncio.Queue[tuple[Choice, Span | Generated]]
     ) -> Iterator[SampleRequest]:
+        """A prompt's samples are the same alone and beside others: each has a random stream by seed and index."""
         loop, request = asyncio.get_running_loop(), self.request
-        sampling = Sampling(request.temperature, request.top_p, request.top_k, request.stops)
+        sampling = Sampling(request.temperature, request.top_p, max(0, request.top_k), request.stops)
         seed = secrets.randbits(63) if request.seed is None else request.seed
         for choice in choices:
 
@@ -104,7 +113,13 @@ class Answer:
                 loop.call_soon_threadsafe(arrived.put_nowait, (choice, span))
 
             yield SampleRequest(
-                f"{self.id}/{choice.index}", self.prompt, self.max_tokens, sampling, seed, choice.index, watch=watch
+                f"{self.id}/{choice.number}",
+                choice.prompt.tokens,
+                self.max_tokens,
+                sampling,
+                seed,
+                choice.index,
+                watch=watch,
             )
 
     async def _finish(
@@ -112,19 +127,65 @@ class Answer:
     ) -> None:
         arrived.put_nowait((choice, await self.served.generate(sample)))
 
+    # Scores.
+
+    async def _score(self, choices: Sequence[Choice]) -> None:
+        """Looks up what is asked of log-probabilities beyond those of drawn tokens.
+
+        A prompt's scores reach to the first drawn token; a response is read again for those behind.
+        """
+        await asyncio.gather(*(self._score_prompt(prompt) for prompt in self.prompts))
+        if self.request.num_alternatives:
+            await asyncio.gather(*(self._score_response(choice) for choice in choices))
+
+    async def _score_prompt(self, prompt: GivenPrompt) -> None:
+        if (num_top := self.form.num_prompt_alternatives) is not None:
+            end = len(prompt.tokens) + bool(self.max_tokens)
+            scores = await self._scored(scoring.to_score(prompt.tokens, 1, end, num_top))
+            prompt.known, prompt.scored_by = scoring.details(scores), scores.policy
+        if prompt.to_score is not None:
+            prompt.scores = scoring.scores_as_json(prompt.to_score, await self._scored(prompt.to_score))
+
+    async def _score_response(self, choice: Choice) -> None:
+        start, num_top = len(choice.prompt.tokens), self.request.num_alternatives
+        if choice.num_tokens == 1 and len(choice.prompt.known) == start:
+            choice.known, choice.scored_by = choice.prompt.known[-1:], choice.prompt.scored_by
+            return
+        tokens = np.concatenate([choice.prompt.tokens, *(span.tokens for span in choice.spans)])
+        scores = await self._scored(scoring.to_score(tokens, start, len(tokens), num_top))
+        choice.known, choice.scored_by = scoring.details(scores), scores.policy
+
+    async def _scored(self, wanted: TokensToScore) -> TokenScores:
+        assert self.served.policy is not None
+        return await scoring.scored(self._engine, wanted, self.served.policy)
+
+    def _likeliest(self, choices: Sequence[Choice]) -> list[Choice]:
+        """The n likeliest samples of each prompt, by the mean of their tokens' log-probabilities; all, if n are."""
+        kept: list[Choice] = []
+        for number, prompt in enumerate(self.prompts):
+            own = sorted((each for each in choices if each.prompt is prompt), key=lambda each: each.index)
+            if self.request.num_samples > self.request.n:
+                own = sorted(own, key=lambda each: each.mean_logprob, reverse=True)[: self.request.n]
+            for place, choice in enumerate(own):
+                choice.number = number * self.request.n + place
+            kept += own
+        return kept
+
     # As JSON.
 
     async def whole(self) -> dict[str, Any]:
         """The answer as one object, when all choices have ended."""
-        texts: dict[int, str] = {}
-        ended: dict[int, Choice] = {}
+        ended: list[Choice] = []
         async with aclosing(self.parts()) as parts:
             async for part in parts:
-                ended[part.choice.index] = part.choice
-                texts[part.choice.index] = texts.get(part.choice.index, "") + part.text
-        whole = [Part(choice, choice.spans, texts[index]) for index, choice in sorted(ended.items())]
-        choices = [self._ended(part.choice) | self.form.choice(part, self.prompt.tolist()) for part in whole]
-        return self._frame(self.form.kind, choices) | {"usage": self._usage(list(ended.values()))}
+                part.choice.written += part.text
+                if part.choice.finish_reason:
+                    ended.append(part.choice)
+        choices = self._likeliest(ended)
+        await self._score(choices)
+        written = [self._ended(self.form.choice(each.whole()), each) for each in choices]
+        frame = self._frame(self.form.kind, written) | self.form.beside_choices(self.prompts)
+        return frame | {"usage": self._usage(ended)}
 
     async def events(self) -> AsyncGenerator[str]:
         """Server-sent events."""
@@ -132,13 +193,10 @@ class Answer:
         try:
             async with aclosing(self.parts()) as parts:
                 async for part in parts:
-                    chunk = self.form.chunk_choice(part, self.prompt.tolist())
                     if part.choice.finish_reason:
                         ended.append(part.choice)
-                        yield _event(self._frame(self.form.chunk_kind, [self._ended(part.choice) | chunk]))
-                    elif part.text or self.request.return_token_ids or chunk["logprobs"]:
-                        running = {"index": part.choice.index, "finish_reason": None}
-                        yield _event(self._frame(self.form.chunk_kind, [running | chunk]))
+                    if chunk := self._chunk(part):
+                        yield _event(self._frame(self.form.chunk_kind, [chunk]))
         except PeriluneError as error:
             yield _event(error_body(error))
             return
@@ -146,12 +204,25 @@ class Answer:
             yield _event(self._frame(self.form.chunk_kind, []) | {"usage": self._usage(ended)})
         yield "data: [DONE]\n\n"
 
-    def _ended(self, choice: Choice) -> dict[str, Any]:
+    def _chunk(self, part: Part) -> dict[str, Any] | None:
+        """A piece of a choice; None if there is nothing in it, or the form waits for the whole."""
+        choice = part.choice
+        choice.written += part.text
+        if choice.finish_reason:
+            return self._ended(self.form.chunk_choice(choice.whole() if self.form.waits_for_all else part), choice)
+        if self.form.waits_for_all:
+            return None
+        written = self.form.chunk_choice(part)
+        is_news = part.text or self.request.return_token_ids or written["logprobs"]
+        return {"index": choice.number, "finish_reason": None} | written if is_news else None
+
+    def _ended(self, written: dict[str, Any], choice: Choice) -> dict[str, Any]:
+        by = {"scored_by": version_as_json(choice.scored_by)} if choice.scored_by else {}
         return {
-            "index": choice.index,
+            "index": choice.number,
             "finish_reason": choice.finish_reason,
-            "perilune": {"segments": segments(choice.spans)},
-        }
+            "perilune": {"segments": segments(choice.spans)} | by,
+        } | written
 
     def _frame(self, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         """`system_fingerprint` and `perilune` name what is served now; a choice's segments say who wrote it."""
@@ -168,20 +239,24 @@ class Answer:
         }
 
     def _usage(self, choices: Sequence[Choice]) -> dict[str, int]:
+        num_prompt = sum(len(prompt.tokens) for prompt in self.prompts)
         num_completion = sum(choice.num_tokens for choice in choices)
         return {
-            "prompt_tokens": len(self.prompt),
+            "prompt_tokens": num_prompt,
             "completion_tokens": num_completion,
-            "total_tokens": len(self.prompt) + num_completion,
+            "total_tokens": num_prompt + num_completion,
         }
 
 
 def _part(choice: Choice, news: Span | Generated) -> Part:
     if isinstance(news, Span):
+        begins = not choice.spans
         choice.spans.append(news)
-        return Part(choice, [news], choice.text.add(news.tokens.tolist()))
+        return Part(choice, [news], choice.text.add(news.tokens.tolist()), begins)
+    if news.error:
+        raise InvalidInputError(news.error)
     choice.finish_reason = FINISH_REASONS[news.ending]
-    return Part(choice, [], choice.text.end())
+    return Part(choice, [], choice.text.end(), begins=not choice.spans)
 
 
 def _event(content: dict[str, Any]) -> str:

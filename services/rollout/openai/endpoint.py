@@ -1,4 +1,4 @@
-"""The routes: finds the run that is meant, and checks who calls."""
+"""The routes: finds the model that is meant, and checks who calls."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from perilune.api.rollout.v1 import rollout_pb2
-from perilune.api.trajectory.v1.trajectory_pb2 import ChatMessage, Prompt
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, UnavailableError
 from perilune.policies import version_as_json
 from perilune.runtime.auth import Gate
@@ -23,9 +20,11 @@ from perilune.runtime.http.face import identify, read_body
 from perilune.runtime.http.problems import HTTP_STATUS, RpcAborted
 from services.rollout.engines.base import Engine
 from services.rollout.openai.answer import Answer, Served
+from services.rollout.openai.fields import header
 from services.rollout.openai.formats import ChatFormat, CompletionFormat, error_body, status_of
+from services.rollout.openai.prompts import chat_prompt, given_prompts
 from services.rollout.openai.request import ChatRequest, CompletionRequest, read
-from services.rollout.tokenizer import prompt_tokens
+from services.rollout.openai.tools import call_form
 
 SERVICE = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name  # whose callers may call this too
 
@@ -41,8 +40,10 @@ class Endpoint:
         """The paths that it answers."""
         return [
             Route("/v1/models", self._guarded(self._models), methods=["GET"]),
+            Route("/v1/models/{name:path}", self._guarded(self._model), methods=["GET"]),
             Route("/v1/completions", self._guarded(self._completions), methods=["POST"]),
             Route("/v1/chat/completions", self._guarded(self._chat_completions), methods=["POST"]),
+            Route("/v1/{rest:path}", self._guarded(self._unknown), methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         ]
 
     def _guarded(
@@ -66,34 +67,44 @@ class Endpoint:
         return guarded
 
     async def _models(self, http: HttpRequest) -> Response:
-        models = [
-            {"id": run.run_id, "object": "model", "created": 0, "owned_by": "perilune"} | _version(run)
-            for run in self.runs()
-        ]
-        return JSONResponse({"object": "list", "data": models})
+        return JSONResponse({"object": "list", "data": [_as_model(run) for run in self.runs()]})
+
+    async def _model(self, http: HttpRequest) -> Response:
+        name = http.path_params["name"]
+        return JSONResponse(_as_model(self._find(name)))
 
     async def _completions(self, http: HttpRequest) -> Response:
-        request = read(CompletionRequest, await read_body(http))
-        served, engine = self._run(request.model)
-        ids = request.prompt if isinstance(request.prompt, list) else served.tokenizer(request.prompt)["input_ids"]
-        prompt = _checked(ids, engine.max_context, len(served.tokenizer))
+        request, ignored = read(CompletionRequest, await read_body(http))
+        served, engine = self._serving(request.model)
+        prompts = given_prompts(request, served.tokenizer, engine.max_context)
         form = CompletionFormat(request, served.tokenizer)
-        return await _respond(http, Answer(served, request, form, prompt, request.max_tokens))
+        return await _respond(http, Answer(served, request, form, prompts, request.max_tokens), ignored)
 
     async def _chat_completions(self, http: HttpRequest) -> Response:
-        request = read(ChatRequest, await read_body(http))
-        served, engine = self._run(request.model)
-        messages = [ChatMessage(role=message.role, content=message.text) for message in request.messages]
-        prompt = prompt_tokens(Prompt(id="of this request", messages=messages), served.tokenizer, engine.max_context)
-        limit = request.max_completion_tokens or request.max_tokens or engine.max_context - len(prompt)
-        return await _respond(http, Answer(served, request, ChatFormat(request, served.tokenizer), prompt, limit))
+        request, ignored = read(ChatRequest, await read_body(http))
+        served, engine = self._serving(request.model)
+        calls = call_form(served.tokenizer, request.offered_tools) if request.offered_tools else None
+        prompt = chat_prompt(request, served.tokenizer, engine.max_context)
+        limit = request.max_completion_tokens or request.max_tokens or engine.max_context - len(prompt.tokens)
+        form = ChatFormat(request, served.tokenizer, calls)
+        return await _respond(http, Answer(served, request, form, [prompt], limit), ignored)
 
-    def _run(self, model: str) -> tuple[Served, Engine]:
-        """NotFoundError for a run that is not served here; UnavailableError before its first version is."""
+    async def _unknown(self, http: HttpRequest) -> Response:
+        raise NotFoundError(
+            f"there is no {http.method} {http.url.path} here: GET /v1/models, POST /v1/completions and "
+            "POST /v1/chat/completions are answered"
+        )
+
+    def _find(self, model: str) -> Served:
+        """NotFoundError for a model that is not served here."""
         runs = {run.run_id: run for run in self.runs()}
         if model not in runs:
             raise NotFoundError(f"there is no model {model!r} here; the runs that are served: {', '.join(runs) or '-'}")
-        served = runs[model]
+        return runs[model]
+
+    def _serving(self, model: str) -> tuple[Served, Engine]:
+        """NotFoundError for a model that is not served here; UnavailableError before its first version is."""
+        served = self._find(model)
         if served.engine is None or served.policy is None:
             raise UnavailableError(f"{model} has no weights yet; try again in a moment")
         return served, served.engine
@@ -106,13 +117,14 @@ async def _held(stack: ExitStack, body: AsyncIterable[Any]) -> AsyncGenerator[An
             yield piece
 
 
-async def _respond(http: HttpRequest, answer: Answer) -> Response:
+async def _respond(http: HttpRequest, answer: Answer, ignored: Sequence[str]) -> Response:
+    headers = header(ignored)
     if answer.request.stream:
-        return StreamingResponse(answer.events(), media_type="text/event-stream")
+        return StreamingResponse(answer.events(), headers=headers, media_type="text/event-stream")
     whole, leaving = asyncio.create_task(answer.whole()), asyncio.create_task(_left(http))
     try:
         await asyncio.wait([whole, leaving], return_when=asyncio.FIRST_COMPLETED)
-        return JSONResponse(whole.result()) if whole.done() else Response(status_code=499)
+        return JSONResponse(whole.result(), headers=headers) if whole.done() else Response(status_code=499)
     finally:
         whole.cancel()
         leaving.cancel()
@@ -125,14 +137,8 @@ async def _left(http: HttpRequest) -> None:
         pass
 
 
-def _checked(ids: Sequence[int], max_context: int, vocab_size: int) -> NDArray[np.int32]:
-    if not ids:
-        raise InvalidInputError("prompt: is empty")
-    if not all(0 <= token < vocab_size for token in ids):
-        raise InvalidInputError(f"prompt: token ids are 0 to {vocab_size - 1}")
-    if len(ids) >= max_context:
-        raise InvalidInputError(f"prompt: has {len(ids)} tokens, and the model's context is {max_context}")
-    return np.array(ids, dtype=np.int32)
+def _as_model(run: Served) -> dict[str, Any]:
+    return {"id": run.run_id, "object": "model", "created": 0, "owned_by": "perilune"} | _version(run)
 
 
 def _version(run: Served) -> dict[str, Any]:

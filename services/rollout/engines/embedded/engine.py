@@ -6,6 +6,8 @@ go back to the head of the queue and are read again, so that every token's log-p
 whole context, and a fresh pass over the same tokens finds the same number. Or, where contexts are kept, they go on at
 once from the keys and values that they have.
 
+Given tokens are scored in chunks, one between two passes (`scoring.py`).
+
 Left out: several devices, chunked prefill (a prompt is read in one pass), prefixes kept after their samples ended.
 """
 
@@ -33,9 +35,17 @@ from perilune.models.tensors import dtype_name
 from perilune.recipe import TorchEngineTable
 from perilune.weights import RawTensor
 from services.rollout.engines import sampling
-from services.rollout.engines.base import Capacity, EngineSpec, SampleRequest, promise
+from services.rollout.engines.base import (
+    Capacity,
+    EngineSpec,
+    SampleRequest,
+    TokenScores,
+    TokensToScore,
+    promise,
+)
 from services.rollout.engines.calls import Calls
 from services.rollout.engines.embedded.model import build_model, round_to_int8, stage_tensors, swap_tensors
+from services.rollout.engines.embedded.scoring import Scorer
 from services.rollout.engines.embedded.slots import ATTENTION, Slots, forward, num_read
 from services.rollout.engines.probe import check_decoding
 from services.rollout.engines.running_sample import Endings, RunningSample, admit
@@ -87,6 +97,7 @@ class TorchEngine:
         logger.info("samples on %s, attention %s, %s", device.in_words(), ATTENTION, dtype_name(self._model.dtype))
         token_bytes = check_decoding(self._model) * self._model.dtype.itemsize
         self._quantize()
+        self._scorer = Scorer(self._model)
         self._endings = Endings(spec.model_files)
         self._policy = spec.policy
         self._deliver = spec.deliver
@@ -127,6 +138,12 @@ class TorchEngine:
         self._staging.submit(self._stage, policy, tensors, done)
         return done
 
+    def score(self, wanted: TokensToScore) -> Future[TokenScores]:
+        """Queues a text to be read between the passes that write."""
+        done: Future[TokenScores] = promise()
+        self._calls.put(self._scorer.add, wanted, done)
+        return done
+
     def capacity(self) -> Capacity:
         """Counts rows and waiting samples."""
         return Capacity(
@@ -156,9 +173,11 @@ class TorchEngine:
         try:
             with torch.inference_mode():
                 while not self._closing:
-                    if not self._rows and not self._waiting:
+                    if not self._rows and not self._waiting and not self._scorer.has_work:
                         self._calls.make_next()
                     self._calls.make_all()
+                    if self._scorer.has_work:
+                        self._scorer.read_chunk(self._policy)
                     started = time.perf_counter()
                     prefills = self._admit()
                     if self._rows:
@@ -167,6 +186,8 @@ class TorchEngine:
         except BaseException as error:  # those that wait for this thread must learn why it ended
             self.stopped.set_exception(error)
             raise
+        finally:
+            self._scorer.close()
         self.stopped.set_result(None)
 
     def _enqueue(self, samples: Sequence[SampleRequest]) -> None:

@@ -25,7 +25,16 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, UnavailableError, WeightStreamError
 from perilune.models.tensors import compute_dtype, dtype_name
 from perilune.weights import RawTensor
-from services.rollout.engines.base import Capacity, EngineSpec, Generated, SampleRequest, Span, promise
+from services.rollout.engines.base import (
+    Capacity,
+    EngineSpec,
+    Generated,
+    SampleRequest,
+    Span,
+    TokenScores,
+    TokensToScore,
+    promise,
+)
 from services.rollout.engines.process import weight_file, wire
 from services.rollout.engines.process.start import EngineProcess
 from services.rollout.engines.running_sample import Endings, RunningSample, admit
@@ -109,6 +118,12 @@ class ProcessEngine:
         served = promise()
         self._commands.submit(self._load, policy, tensors, served)
         return served
+
+    def score(self, wanted: TokensToScore) -> Future[TokenScores]:
+        """Refuses: this side of the wire has no words for it yet."""
+        done: Future[TokenScores] = promise()
+        done.set_exception(InvalidInputError(f"the {self._type} engine does not score given tokens; torch does"))
+        return done
 
     def capacity(self) -> Capacity:
         """Counts the samples here; those beyond the process's places wait."""
