@@ -6,6 +6,7 @@ Needs no transformers of its own: it is handed the tokenizer.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import itertools
 import json
 import logging
@@ -84,6 +85,12 @@ def check_tokenizer(tokenizer: Any, num_embeddings: int, name: str) -> None:
             f"first is {beyond[0]!r}; take the tokenizer that belongs to the model, or save the model with its "
             "embeddings resized (resize_token_embeddings)"
         )
+
+
+def vocabulary_digest(tokenizer: Any) -> str:
+    """SHA-256 in hex of a tokenizer's tokens with their ids: with another vocabulary the same ids are another text."""
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
 
 
 def check_ids(ids: Sequence[int], num_embeddings: int, what: str) -> None:

@@ -30,7 +30,7 @@ async def run(service: Service) -> None:
         relay.add_to(service.server)
         workers = Workers(service, bus, relay)
         descriptor = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"]
-        servicer = RolloutServicer(service.id, workers)
+        servicer = RolloutServicer(service.id, workers.all)
         add_RolloutServiceServicer_to_server(servicer, service.server)
         await service.listen([descriptor, WEIGHT_SERVICE])
         async with serve_http(service, {descriptor: servicer}, Endpoint(workers.all, service.gate).routes()):

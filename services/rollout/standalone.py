@@ -1,5 +1,5 @@
-"""`python -m services.rollout.standalone`: a model's folder behind the OpenAI-compatible endpoint, with no run, no
-master and no bus. PERILUNE_MODEL is the folder, a judge's for example; its name is what callers ask for."""
+"""`python -m services.rollout.standalone`: a model behind the OpenAI-compatible endpoint and RolloutService, with no run,
+no master and no bus. PERILUNE_MODEL names it: a judge's folder, a teacher's, a checkpoint to be evaluated."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ import torch
 from pydantic import PositiveInt
 from safetensors import SafetensorError, safe_open
 
+from perilune.api.rollout.v1 import rollout_pb2
+from perilune.api.rollout.v1.rollout_pb2 import RunStatus
+from perilune.api.rollout.v1.rollout_pb2_grpc import add_RolloutServiceServicer_to_server
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import NotFoundError
 from perilune.models.files import build_tokenizer
@@ -25,6 +28,7 @@ from services.rollout.config import RolloutSettings
 from services.rollout.engines import make_engine
 from services.rollout.engines.base import Engine, EngineSpec, Generated, SampleRequest
 from services.rollout.openai.endpoint import Endpoint
+from services.rollout.servicer import RolloutServicer
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
@@ -47,8 +51,11 @@ async def run(service: Service) -> None:
     torch.set_num_threads(settings.num_threads)
     model = await asyncio.to_thread(StandingModel, settings, asyncio.get_running_loop())
     try:
-        await service.listen([])
-        async with serve_http(service, {}, Endpoint(lambda: [model], service.gate).routes()):
+        descriptor = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"]
+        servicer = RolloutServicer(service.id, lambda: [model])
+        add_RolloutServiceServicer_to_server(servicer, service.server)
+        await service.listen([descriptor])
+        async with serve_http(service, {descriptor: servicer}, Endpoint(lambda: [model], service.gate).routes()):
             await service.ready()
             await until_stopping(service, asyncio.wrap_future(model.engine.stopped))
     finally:
@@ -60,6 +67,7 @@ class StandingModel:
 
     def __init__(self, settings: StandaloneSettings, loop: asyncio.AbstractEventLoop) -> None:
         files, tensors = read_folder(settings.model)
+        self._engine_type = settings.engine.type
         self.run_id = settings.model_name or settings.model.resolve().name
         self.policy: PolicyVersion | None = manifest_of(0, tensors).version
         self.tokenizer: Any = build_tokenizer(files)
@@ -74,7 +82,22 @@ class StandingModel:
                 max_running=settings.max_running,
                 kv_cache_bytes=int(settings.kv_cache_gib * 2**30),
                 options=settings.engine,
+                device=settings.device,
             )
+        )
+
+    def status(self) -> RunStatus:
+        """How busy the engine is."""
+        capacity = self.engine.capacity()
+        return RunStatus(
+            run_id=self.run_id,
+            engine=self._engine_type,
+            policy=self.policy,
+            num_running=capacity.num_running,
+            num_waiting=capacity.num_waiting,
+            max_running=capacity.max_running,
+            num_generated_tokens=capacity.num_generated_tokens,
+            busy_seconds=capacity.busy_s,
         )
 
     async def generate(self, sample: SampleRequest) -> Generated:

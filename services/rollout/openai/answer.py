@@ -9,19 +9,19 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
-from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, PeriluneError, UnavailableError
 from perilune.policies import version_as_json
 from services.rollout.engines.base import Engine, Generated, SampleRequest, Sampling, Span, TokenScores, TokensToScore
 from services.rollout.openai import scoring
 from services.rollout.openai.formats import Choice, Format, GivenPrompt, Part, error_body, segments
 from services.rollout.openai.request import BaseRequest
+from services.rollout.served import Served, scored
 from services.rollout.stream_text import StreamText
 
 FINISH_REASONS = {
@@ -30,27 +30,6 @@ FINISH_REASONS = {
     trajectory.ENDING_REPETITION: "repetition",
     trajectory.ENDING_ABORTED: "abort",
 }
-
-
-class Served(Protocol):
-    """A run, as its worker serves it; the engine and what belongs to it are None until the first version is there."""
-
-    run_id: str
-
-    @property
-    def engine(self) -> Engine | None:
-        """The engine that draws its samples."""
-
-    @property
-    def tokenizer(self) -> Any:
-        """The policy's tokenizer."""
-
-    @property
-    def policy(self) -> PolicyVersion | None:
-        """The version that is served."""
-
-    async def generate(self, sample: SampleRequest) -> Generated:
-        """Has the engine draw a sample."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +136,7 @@ class Answer:
 
     async def _scored(self, wanted: TokensToScore) -> TokenScores:
         assert self.served.policy is not None
-        return await scoring.scored(self._engine, wanted, self.served.policy)
+        return await scored(self._engine, wanted, self.served.policy)
 
     def _likeliest(self, choices: Sequence[Choice]) -> list[Choice]:
         """The n likeliest samples of each prompt, by the mean of their tokens' log-probabilities; all, if n are."""

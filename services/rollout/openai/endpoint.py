@@ -13,18 +13,18 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
 from perilune.api.rollout.v1 import rollout_pb2
-from perilune.errors import InvalidInputError, NotFoundError, PeriluneError, UnavailableError
+from perilune.errors import InvalidInputError, NotFoundError, PeriluneError
 from perilune.policies import version_as_json
 from perilune.runtime.auth import Gate
 from perilune.runtime.http.face import identify, read_body
 from perilune.runtime.http.problems import HTTP_STATUS, RpcAborted
-from services.rollout.engines.base import Engine
-from services.rollout.openai.answer import Answer, Served
+from services.rollout.openai.answer import Answer
 from services.rollout.openai.fields import header
 from services.rollout.openai.formats import ChatFormat, CompletionFormat, error_body, status_of
 from services.rollout.openai.prompts import chat_prompt, given_prompts
 from services.rollout.openai.request import ChatRequest, CompletionRequest, read
 from services.rollout.openai.tools import call_form
+from services.rollout.served import Served, find_engine, find_served
 
 SERVICE = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name  # whose callers may call this too
 
@@ -71,18 +71,18 @@ class Endpoint:
 
     async def _model(self, http: HttpRequest) -> Response:
         name = http.path_params["name"]
-        return JSONResponse(_as_model(self._find(name)))
+        return JSONResponse(_as_model(find_served(self.runs(), name)))
 
     async def _completions(self, http: HttpRequest) -> Response:
         request, ignored = read(CompletionRequest, await read_body(http))
-        served, engine = self._serving(request.model)
+        served, engine, _ = find_engine(self.runs(), request.model)
         prompts = given_prompts(request, served.tokenizer, engine.max_context)
         form = CompletionFormat(request, served.tokenizer)
         return await _respond(http, Answer(served, request, form, prompts, request.max_tokens), ignored)
 
     async def _chat_completions(self, http: HttpRequest) -> Response:
         request, ignored = read(ChatRequest, await read_body(http))
-        served, engine = self._serving(request.model)
+        served, engine, _ = find_engine(self.runs(), request.model)
         calls = call_form(served.tokenizer, request.offered_tools) if request.offered_tools else None
         prompt = chat_prompt(request, served.tokenizer, engine.max_context)
         limit = request.max_completion_tokens or request.max_tokens or engine.max_context - len(prompt.tokens)
@@ -94,20 +94,6 @@ class Endpoint:
             f"there is no {http.method} {http.url.path} here: GET /v1/models, POST /v1/completions and "
             "POST /v1/chat/completions are answered"
         )
-
-    def _find(self, model: str) -> Served:
-        """NotFoundError for a model that is not served here."""
-        runs = {run.run_id: run for run in self.runs()}
-        if model not in runs:
-            raise NotFoundError(f"there is no model {model!r} here; the runs that are served: {', '.join(runs) or '-'}")
-        return runs[model]
-
-    def _serving(self, model: str) -> tuple[Served, Engine]:
-        """NotFoundError for a model that is not served here; UnavailableError before its first version is."""
-        served = self._find(model)
-        if served.engine is None or served.policy is None:
-            raise UnavailableError(f"{model} has no weights yet; try again in a moment")
-        return served, served.engine
 
 
 async def _held(stack: ExitStack, body: AsyncIterable[Any]) -> AsyncGenerator[Any]:

@@ -6,7 +6,6 @@ engine that scores given tokens can, and what draws tokens knows nothing of it.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,10 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.errors import UnavailableError
 from perilune.policies import version_as_json
-from services.rollout.engines.base import Engine, TokenScores, TokensToScore
+from services.rollout.engines.base import TokenScores, TokensToScore
 from services.rollout.openai.fields import FieldError
 from services.rollout.openai.request import Score
 
@@ -68,22 +65,6 @@ def _rows(wanted: Score, num_positions: int) -> Sequence[Sequence[int]]:
     if len(ids) != num_positions:
         raise FieldError("score.token_ids", f"has {len(ids)} lists for {num_positions} positions")
     return ids
-
-
-async def scored(engine: Engine, wanted: TokensToScore, policy: PolicyVersion) -> TokenScores:
-    """Has an engine score given tokens. UnavailableError if it ends before; InvalidInputError if it cannot.
-
-    `policy` stands in the result where there is no position.
-    """
-    if not len(wanted.positions):
-        nothing, ids = np.zeros(0, np.float32), np.zeros((0, wanted.num_top), np.int32)
-        return TokenScores(policy, nothing, np.zeros(0, np.int32), nothing[:, None], ids, ids.astype(np.float32))
-    scores = asyncio.wrap_future(engine.score(wanted))
-    broken: asyncio.Future[Any] = asyncio.wrap_future(engine.stopped)
-    await asyncio.wait([scores, broken], return_when=asyncio.FIRST_COMPLETED)
-    if not scores.done():
-        raise UnavailableError("the engine ended; another takes over in a moment: try again")
-    return scores.result()
 
 
 def details(scores: TokenScores) -> list[TokenDetails]:

@@ -3,100 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import openai
 import pytest
-import pytest_asyncio
 
-from perilune.api.rollout.v1 import rollout_pb2
-from perilune.api.rollout.v1.rollout_pb2 import GetStatusRequest, GetStatusResponse
-from perilune.api.rollout.v1.rollout_pb2_grpc import RolloutServiceServicer
-from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.models.files import build_tokenizer
-from perilune.runtime.http import serve_http
-from perilune.runtime.service import Service
-from services.rollout.config import RolloutSettings
-from services.rollout.engines import make_engine
-from services.rollout.engines.base import Engine, EngineSpec, Generated, SampleRequest
-from services.rollout.openai.endpoint import Endpoint
 from services.rollout.stream_text import StreamText
-from tests.unit.rollout.tiny import WORDS, manifest_of, model_files, raw_tensors, recomputed, tiny_llama
-
-RUN = "run1"
-MESSAGES = [{"role": "user", "content": "w1 w5"}]
-PROMPT = [1, 5, 9]  # <bos> w1 w5
-
-
-@dataclass
-class Run:
-    """A run with an engine, as a worker has it."""
-
-    run_id: str = RUN
-    engine: Engine | None = None
-    tokenizer: Any = None
-    policy: PolicyVersion | None = None
-    results: dict[str, asyncio.Future[Generated]] = field(default_factory=dict)
-    delivered: list[Generated] = field(default_factory=list)
-    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-
-    def start(self, max_positions: int = 128) -> None:
-        model, loop = tiny_llama(max_position_embeddings=max_positions), asyncio.get_running_loop()
-        files, tensors = model_files(model), raw_tensors(model)
-        self.policy, self.tokenizer = manifest_of(7, tensors).version, build_tokenizer(files)
-
-        def deliver(batch: Any) -> None:
-            loop.call_soon_threadsafe(self._take, batch)
-
-        self.engine = make_engine(
-            EngineSpec(files, self.policy, tensors, deliver, max_running=8, kv_cache_bytes=1 << 26)
-        )
-
-    def _take(self, batch: list[Generated]) -> None:
-        for generated in batch:
-            self.delivered.append(generated)
-            result = self.results.pop(generated.sample.id)
-            if not result.done():
-                result.set_result(generated)
-
-    async def generate(self, sample: SampleRequest) -> Generated:
-        assert self.engine is not None
-        self.results[sample.id] = asyncio.get_running_loop().create_future()
-        self.engine.submit([sample])
-        return await self.results[sample.id]
-
-
-class Status(RolloutServiceServicer):
-    async def GetStatus(self, request: GetStatusRequest, context: Any) -> GetStatusResponse:
-        return GetStatusResponse()
-
-
-@pytest_asyncio.fixture
-async def run() -> AsyncIterator[Run]:
-    run = Run()
-    run.start()
-    yield run
-    assert run.engine is not None
-    run.engine.close()
-
-
-@pytest_asyncio.fixture
-async def client(run: Run) -> AsyncIterator[openai.AsyncOpenAI]:
-    async for client in serving(run):
-        yield client
-
-
-async def serving(run: Run) -> AsyncIterator[openai.AsyncOpenAI]:
-    service = Service("rollout", RolloutSettings(http_listen="127.0.0.1:0"))
-    descriptor = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"]
-    async with (
-        serve_http(service, {descriptor: Status()}, Endpoint(lambda: [run], None).routes()),
-        openai.AsyncOpenAI(base_url=f"{service.http_address}/v1", api_key="none", max_retries=0, timeout=60) as client,
-    ):
-        yield client
+from tests.unit.rollout.served import MESSAGES, PROMPT, RUN, Run, serving
+from tests.unit.rollout.tiny import WORDS, recomputed, tiny_llama
 
 
 async def test_models_are_the_runs_with_their_versions(client: openai.AsyncOpenAI, run: Run) -> None:
@@ -225,9 +140,16 @@ async def test_who_leaves_frees_the_place() -> None:
     ("asked", "status", "message"),
     [
         ({"model": "other"}, 404, "there is no model 'other' here; the runs that are served: run1"),
-        ({"presence_penalty": 0.5}, 400, "presence_penalty: Input should be less than or equal to 0"),
-        ({"logit_bias": {"5": 1}}, 400, "logit_bias: Extra inputs are not permitted"),
-        ({"top_logprobs": 3}, 400, "top_logprobs"),
+        ({"presence_penalty": 0.5}, 400, "presence_penalty: no engine here can do this; leave it out, or send 0"),
+        ({"logit_bias": {"5": 1}}, 400, "logit_bias: no engine here can do this"),
+        ({"response_format": {"type": "json_object"}}, 400, "response_format.type: Input should be 'text'"),
+        ({"top_logprobs": 3}, 400, "top_logprobs needs logprobs to be true"),
+        ({"top_logprobs": 21, "logprobs": True}, 400, "top_logprobs: Input should be less than or equal to 20"),
+        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, 400, "tools: the model's chat template takes"),
+        ({"tool_choice": "required"}, 400, "tool_choice"),
+        ({"extra_body": {"temprature": 0.1}}, 400, "temprature: there is no such field; is temperature meant?"),
+        ({"extra_body": {"min_p": 0.1}}, 400, "min_p: no engine here can do this; leave it out, or send 0"),
+        ({"logprobs": True, "top_logprobs": 2, "stream": True}, 400, "top_logprobs comes with whole answers only"),
         ({"stop": [""]}, 400, "should have at least 1 character"),
         ({"messages": [{"role": "user", "content": "w1 " * 200}]}, 400, "has 201 tokens and leaves no room"),
     ],

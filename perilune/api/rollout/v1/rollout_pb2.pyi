@@ -171,3 +171,139 @@ class RunStatus(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunStatus: _TypeAlias = RunStatus  # noqa: Y015
+
+@_typing.final
+class ScoreTokensRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    TEXTS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """A run's id, or the name under which a model is served."""
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextToScore]: ...
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        texts: _abc.Iterable[Global___TextToScore] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "texts", b"texts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreTokensRequest: _TypeAlias = ScoreTokensRequest  # noqa: Y015
+
+@_typing.final
+class TextToScore(_message.Message):
+    """Tokens, and where in them log-probabilities are wanted. Position p is the place of token p, given those before it: 1 to
+    the number of tokens, which is where the text would go on.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    POSITIONS_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
+    NUM_TOP_FIELD_NUMBER: _builtins.int
+    num_top: _builtins.int
+    """Most likely ids that are wanted at each position."""
+    @_builtins.property
+    def tokens(self) -> _trajectory_pb2.PackedArray:
+        """int32 token ids."""
+
+    @_builtins.property
+    def positions(self) -> _trajectory_pb2.PackedArray:
+        """int32, ascending. Empty: all from 1 to the last token."""
+
+    @_builtins.property
+    def chosen(self) -> _trajectory_pb2.PackedArray:
+        """int32 ids to score at each position, row after row, as many for each position. Empty: none."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _trajectory_pb2.PackedArray | None = ...,
+        positions: _trajectory_pb2.PackedArray | None = ...,
+        chosen: _trajectory_pb2.PackedArray | None = ...,
+        num_top: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "positions", b"positions", "tokens", b"tokens"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "num_top", b"num_top", "positions", b"positions", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextToScore: _TypeAlias = TextToScore  # noqa: Y015
+
+@_typing.final
+class ScoreTokensResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXTS_FIELD_NUMBER: _builtins.int
+    VOCABULARY_DIGEST_FIELD_NUMBER: _builtins.int
+    vocabulary_digest: _builtins.str
+    """SHA-256 in hex of the model's vocabulary, its tokens with their ids: with another one the same ids are another text."""
+    @_builtins.property
+    def texts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextScores]:
+        """One for each text, in their order."""
+
+    def __init__(
+        self,
+        *,
+        texts: _abc.Iterable[Global___TextScores] | None = ...,
+        vocabulary_digest: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["texts", b"texts", "vocabulary_digest", b"vocabulary_digest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreTokensResponse: _TypeAlias = ScoreTokensResponse  # noqa: Y015
+
+@_typing.final
+class TextScores(_message.Message):
+    """Log-probabilities by one version, of its whole distribution at temperature 1, in nats. All arrays go by position."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POLICY_FIELD_NUMBER: _builtins.int
+    LOGPROBS_FIELD_NUMBER: _builtins.int
+    CHOSEN_FIELD_NUMBER: _builtins.int
+    TOP_IDS_FIELD_NUMBER: _builtins.int
+    TOP_LOGPROBS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def policy(self) -> _trajectory_pb2.PolicyVersion: ...
+    @_builtins.property
+    def logprobs(self) -> _trajectory_pb2.PackedArray:
+        """float32: of the token that is there; NaN behind the last one."""
+
+    @_builtins.property
+    def chosen(self) -> _trajectory_pb2.PackedArray:
+        """float32, row after row: of the chosen ids."""
+
+    @_builtins.property
+    def top_ids(self) -> _trajectory_pb2.PackedArray:
+        """int32 and float32, row after row: the most likely ids, and theirs."""
+
+    @_builtins.property
+    def top_logprobs(self) -> _trajectory_pb2.PackedArray: ...
+    def __init__(
+        self,
+        *,
+        policy: _trajectory_pb2.PolicyVersion | None = ...,
+        logprobs: _trajectory_pb2.PackedArray | None = ...,
+        chosen: _trajectory_pb2.PackedArray | None = ...,
+        top_ids: _trajectory_pb2.PackedArray | None = ...,
+        top_logprobs: _trajectory_pb2.PackedArray | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "logprobs", b"logprobs", "policy", b"policy", "top_ids", b"top_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chosen", b"chosen", "logprobs", b"logprobs", "policy", b"policy", "top_ids", b"top_ids", "top_logprobs", b"top_logprobs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TextScores: _TypeAlias = TextScores  # noqa: Y015

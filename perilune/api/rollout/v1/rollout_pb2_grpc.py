@@ -39,6 +39,11 @@ class RolloutServiceStub:
                 request_serializer=perilune_dot_api_dot_rollout_dot_v1_dot_rollout__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=perilune_dot_api_dot_rollout_dot_v1_dot_rollout__pb2.GetStatusResponse.FromString,
                 _registered_method=True)
+        self.ScoreTokens = channel.unary_unary(
+                '/perilune.api.rollout.v1.RolloutService/ScoreTokens',
+                request_serializer=perilune_dot_api_dot_rollout_dot_v1_dot_rollout__pb2.ScoreTokensRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_rollout_dot_v1_dot_rollout__pb2.ScoreTokensResponse.FromString,
+                _registered_method=True)
 
 
 class RolloutServiceServicer:
@@ -51,6 +56,15 @@ class RolloutServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ScoreTokens(self, request, context):
+        """Reads given tokens and draws none: log-probabilities at chosen positions, all in one call, by one version a text.
+        NOT_FOUND: no such model is served here. INVALID_ARGUMENT: tokens, positions or ids that are none, too many, or an
+        engine that cannot score. UNAVAILABLE: it has no weights yet, or its engine ended. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_RolloutServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -58,6 +72,11 @@ def add_RolloutServiceServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=perilune_dot_api_dot_rollout_dot_v1_dot_rollout__pb2.GetStatusRequest.FromString,
                     response_serializer=perilune_dot_api_dot_rollout_dot_v1_dot_rollout__pb2.GetStatusResponse.SerializeToString,
+            ),
+            'ScoreTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScoreTokens,
+                    request_deserializer=perilune_dot_api_dot_rollout_dot_v1_dot_rollout__pb2.ScoreTokensRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_rollout_dot_v1_dot_rollout__pb2.ScoreTokensResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -87,6 +106,33 @@ class RolloutService:
             '/perilune.api.rollout.v1.RolloutService/GetStatus',
             perilune_dot_api_dot_rollout_dot_v1_dot_rollout__pb2.GetStatusRequest.SerializeToString,
             perilune_dot_api_dot_rollout_dot_v1_dot_rollout__pb2.GetStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.rollout.v1.RolloutService/ScoreTokens',
+            perilune_dot_api_dot_rollout_dot_v1_dot_rollout__pb2.ScoreTokensRequest.SerializeToString,
+            perilune_dot_api_dot_rollout_dot_v1_dot_rollout__pb2.ScoreTokensResponse.FromString,
             options,
             channel_credentials,
             insecure,

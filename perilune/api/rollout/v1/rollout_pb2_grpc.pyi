@@ -33,12 +33,22 @@ class RolloutServiceStub:
     def __new__(cls, channel: _aio.Channel) -> RolloutServiceAsyncStub: ...
     GetStatus: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.GetStatusRequest, _rollout_pb2.GetStatusResponse]
     """What this worker serves and how busy it is. Safe to retry."""
+    ScoreTokens: _grpc.UnaryUnaryMultiCallable[_rollout_pb2.ScoreTokensRequest, _rollout_pb2.ScoreTokensResponse]
+    """Reads given tokens and draws none: log-probabilities at chosen positions, all in one call, by one version a text.
+    NOT_FOUND: no such model is served here. INVALID_ARGUMENT: tokens, positions or ids that are none, too many, or an
+    engine that cannot score. UNAVAILABLE: it has no weights yet, or its engine ended. Safe to retry.
+    """
 
 @_typing.type_check_only
 class RolloutServiceAsyncStub(RolloutServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetStatus: _aio.UnaryUnaryMultiCallable[_rollout_pb2.GetStatusRequest, _rollout_pb2.GetStatusResponse]  # type: ignore[assignment]
     """What this worker serves and how busy it is. Safe to retry."""
+    ScoreTokens: _aio.UnaryUnaryMultiCallable[_rollout_pb2.ScoreTokensRequest, _rollout_pb2.ScoreTokensResponse]  # type: ignore[assignment]
+    """Reads given tokens and draws none: log-probabilities at chosen positions, all in one call, by one version a text.
+    NOT_FOUND: no such model is served here. INVALID_ARGUMENT: tokens, positions or ids that are none, too many, or an
+    engine that cannot score. UNAVAILABLE: it has no weights yet, or its engine ended. Safe to retry.
+    """
 
 class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -48,5 +58,16 @@ class RolloutServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_rollout_pb2.GetStatusResponse, _abc.Awaitable[_rollout_pb2.GetStatusResponse]]:
         """What this worker serves and how busy it is. Safe to retry."""
+
+    @_abc_1.abstractmethod
+    def ScoreTokens(
+        self,
+        request: _rollout_pb2.ScoreTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_rollout_pb2.ScoreTokensResponse, _abc.Awaitable[_rollout_pb2.ScoreTokensResponse]]:
+        """Reads given tokens and draws none: log-probabilities at chosen positions, all in one call, by one version a text.
+        NOT_FOUND: no such model is served here. INVALID_ARGUMENT: tokens, positions or ids that are none, too many, or an
+        engine that cannot score. UNAVAILABLE: it has no weights yet, or its engine ended. Safe to retry.
+        """
 
 def add_RolloutServiceServicer_to_server(servicer: RolloutServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
