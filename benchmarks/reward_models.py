@@ -165,7 +165,7 @@ async def measure_judge(trained: Trained, rows: list[LabelledAnswer], votes: int
 
 @contextlib.asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[str]:
-    settings = standalone.StandaloneSettings(model=folder, model_name="judge", http_listen="127.0.0.1:0")
+    settings = standalone.StandaloneSettings(model=str(folder), model_name="judge", http_listen="127.0.0.1:0")
     service = Service("model", settings)
     running = asyncio.create_task(standalone.run(service))
     try:

@@ -1,5 +1,7 @@
-"""`python -m services.rollout.standalone`: a model behind the OpenAI-compatible endpoint and RolloutService, with no run,
-no master and no bus. PERILUNE_MODEL names it: a judge's folder, a teacher's, a checkpoint to be evaluated."""
+"""`python -m services.rollout.standalone`: a model behind the OpenAI-compatible endpoint and RolloutService.
+
+There is no run, no master and no bus. PERILUNE_MODEL names the model: a judge's, a teacher's, a checkpoint to evaluate.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,7 @@ from perilune.api.rollout.v1.rollout_pb2_grpc import add_RolloutServiceServicer_
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import NotFoundError
 from perilune.models.files import build_tokenizer
+from perilune.models.sources import load_raw
 from perilune.models.tensors import raw_tensor
 from perilune.recipe import EngineTable, TorchEngineTable
 from perilune.runtime.http import serve_http
@@ -38,14 +41,14 @@ class StandaloneSettings(RolloutSettings):
     """Settings of a model's own endpoint, from PERILUNE_ variables."""
 
     http_listen: str | None = "127.0.0.1:8000"
-    model: Path = Path()  # a Hugging Face folder with safetensors and a tokenizer
+    model: str = ""  # a folder, a Hugging Face id, or package:NAME
     model_name: str = ""  # what callers ask for; the folder's name if not given
     engine: EngineTable = TorchEngineTable()  # its type, or as JSON a table with its keys
     max_running: PositiveInt = 64  # replies written at once
 
 
 async def run(service: Service) -> None:
-    """Answers until the service stops. NotFoundError: there is no model in the folder."""
+    """Answers until the service stops. NotFoundError: there is no such model."""
     settings = service.settings
     assert isinstance(settings, StandaloneSettings)
     torch.set_num_threads(settings.num_threads)
@@ -66,9 +69,9 @@ class StandingModel:
     """One version that never changes, in an engine (`services.rollout.openai.Served`)."""
 
     def __init__(self, settings: StandaloneSettings, loop: asyncio.AbstractEventLoop) -> None:
-        files, tensors = read_folder(settings.model)
+        files, tensors = read_model(settings.model)
         self._engine_type = settings.engine.type
-        self.run_id = settings.model_name or settings.model.resolve().name
+        self.run_id = settings.model_name or Path(settings.model).resolve().name
         self.policy: PolicyVersion | None = manifest_of(0, tensors).version
         self.tokenizer: Any = build_tokenizer(files)
         self._loop = loop
@@ -116,6 +119,15 @@ class StandingModel:
                 result.set_result(generated)
 
 
+def read_model(source: str) -> tuple[dict[str, bytes], list[RawTensor]]:
+    """The small files and the tensors of a model: of a folder as they lie there, of others as transformers loads them.
+
+    NotFoundError if there is no such model; the message says what to give.
+    """
+    folder = Path(source)
+    return read_folder(folder) if not source or folder.exists() else load_raw(source)
+
+
 def read_folder(folder: Path) -> tuple[dict[str, bytes], list[RawTensor]]:
     """The small files of a model's folder, and its tensors. NotFoundError if there is no model in it."""
     try:
@@ -126,8 +138,8 @@ def read_folder(folder: Path) -> tuple[dict[str, bytes], list[RawTensor]]:
         return files, [tensor for name in sorted(names) for tensor in _tensors(folder / name)]
     except (OSError, SafetensorError, json.JSONDecodeError, KeyError) as error:
         raise NotFoundError(
-            f"{folder} holds no model: give PERILUNE_MODEL a Hugging Face folder with config, tokenizer and "
-            f"safetensors ({error})"
+            f"{folder} holds no model: `perilune serve model` takes a Hugging Face folder with config, tokenizer and "
+            f"safetensors, a Hugging Face id, or package:NAME ({error})"
         ) from error
 
 

@@ -16,10 +16,10 @@ from perilune.data.examples import Example, read_examples, refuse_long
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.models.chat import with_defaults
 from perilune.models.masking import tokenize
+from perilune.models.packages import PACKAGE_PREFIX, gguf_in_package
 from perilune.recipe import Mistake, Recipe, SftStage
 from perilune.recipe.files import chat_template_text
 from perilune.recipe.preflight import absent_targets, no_room
-from services.trainer.policy.packages import PACKAGE_PREFIX, gguf_in_package
 
 HUB_PATIENCE_S = 5.0
 NUM_MEASURED = 1_000  # examples of a stage's files whose length is looked at

@@ -39,16 +39,33 @@ SERVICE_MODULES = {
 @app.command()
 def serve(
     service: Annotated[ServiceName, typer.Argument(help="Which one.")],
+    source: Annotated[
+        str | None,
+        typer.Argument(metavar="[MODEL]", help="For model and reward-model: a folder; for model also a hub's id."),
+    ] = None,
     listen: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where to answer; port 0: any.")] = None,
     nats: Annotated[str | None, typer.Option(metavar="URL", help="The NATS server.")] = None,
     master: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="The master.")] = None,
     advertise: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="How others reach this service.")] = None,
     home: Annotated[Path | None, typer.Option(help="The folder of runs, logs and the database.")] = None,
-    model: Annotated[Path | None, typer.Option(metavar="DIR", help="For reward-model and model: its folder.")] = None,
+    model: Annotated[str | None, typer.Option(metavar="DIR", help="The same as MODEL.")] = None,
+    name: Annotated[str | None, typer.Option(help="For model: what callers ask for; its folder's name.")] = None,
+    engine: Annotated[
+        str | None, typer.Option(metavar="torch|vllm|sglang", help="For model: what serves it; torch.")
+    ] = None,
+    http: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where to answer HTTP; of model 127.0.0.1:8000.")
+    ] = None,
     log_level: Annotated[str | None, typer.Option(help="DEBUG, INFO, WARNING or ERROR.")] = None,
 ) -> None:
-    """Run one service in this process. What is not given comes from PERILUNE_* variables."""
+    """Run one service in this process. What is not given comes from PERILUNE_* variables.
+
+    `perilune serve model MODEL` answers OpenAI's API for a model that no run trains (docs/endpoint.md).
+    """
     from perilune.cli import serving
+
+    if source and service not in (ServiceName.MODEL, ServiceName.REWARD_MODEL):
+        raise typer.BadParameter(f"{service} takes no model: {source}")
 
     settings = {
         "PERILUNE_LISTEN": listen,
@@ -56,7 +73,10 @@ def serve(
         "PERILUNE_MASTER_ADDRESS": master,
         "PERILUNE_ADVERTISE": advertise,
         "PERILUNE_HOME": str(home) if home else None,
-        "PERILUNE_MODEL": str(model) if model else None,
+        "PERILUNE_MODEL": source or model,
+        "PERILUNE_MODEL_NAME": name,
+        "PERILUNE_ENGINE": engine,
+        "PERILUNE_HTTP_LISTEN": http,
         "PERILUNE_LOG_LEVEL": log_level,
     }
     os.environ.update({key: value for key, value in settings.items() if value is not None})

@@ -2,30 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
 import torch
-from transformers import (
-    AutoModelForCausalLM,
-    AutoTokenizer,
-    GgufConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedTokenizerBase
 
-from perilune.errors import InvalidInputError, NotFoundError, PeriluneError
 from perilune.models.chat import set_template
 from perilune.models.device import CPU, Device
 from perilune.models.files import blank_model, build_tokenizer
+from perilune.models.sources import load_model, load_tokenizer
 from perilune.recipe import Recipe
 from perilune.recipe.files import chat_template_text
 from perilune.tasks import find_task
 from services.trainer.policy.created import create_policy, word_tokenizer
 from services.trainer.policy.model import Policy, Prepare, unprepared
-from services.trainer.policy.packages import PACKAGE_PREFIX, gguf_in_package
 
 
 def make_policy(recipe: Recipe) -> Policy:
@@ -73,51 +63,7 @@ def load_policy(path: str, prepare: Prepare = unprepared) -> Policy:
 
     `prepare` is handed the tokenizer before it is checked.
     """
-    model = _load_model(path)
+    model = load_model(path)
     tokenizer = load_tokenizer(path)
     prepare(tokenizer)
     return Policy(model, tokenizer)
-
-
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model that is named as for `load_policy`."""
-    with _naming_model(path):
-        if path.startswith(PACKAGE_PREFIX):
-            gguf = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
-            return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        return AutoTokenizer.from_pretrained(path)
-
-
-def _load_model(path: str) -> PreTrainedModel:
-    """The model in float32. InvalidInputError if its files lack weights: transformers would draw them at random."""
-    folder: str | Path = path
-    options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
-    with _naming_model(path):
-        if path.startswith(PACKAGE_PREFIX):
-            gguf = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
-            options |= {"gguf_file": gguf.name, "quantization_config": GgufConfig(dequantize=True)}
-            folder = gguf.parent
-        found: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
-    model, loaded = found
-    if missing := sorted(loaded["missing_keys"]):
-        raise InvalidInputError(
-            f"cannot load the model {path!r}: its files lack {len(missing)} of the weights that a "
-            f"{type(model).__name__} has, the first is {missing[0]}"
-        )
-    assert isinstance(model, PreTrainedModel)
-    return model
-
-
-@contextlib.contextmanager
-def _naming_model(path: str) -> Iterator[None]:
-    """NotFoundError that names the model, for whatever keeps transformers from loading it."""
-    try:
-        yield
-    except PeriluneError:
-        raise
-    # No folder, file, id or network; damaged weights; a config or tokenizer that is none: there is no common class.
-    except Exception as error:
-        raise NotFoundError(
-            f"cannot load the model {path!r}: give model.path as a folder with config.json, weights and tokenizer, as "
-            f"a Hugging Face id (needs network or a filled cache), or as package:NAME. {type(error).__name__}: {error}"
-        ) from error

@@ -10,12 +10,12 @@ from torch import nn
 
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.models.packages import PACKAGE_PREFIX
 from perilune.models.tensors import raw_tensor
 from perilune.recipe import AdapterTable, Recipe
 from perilune.weights import RawTensor, State
 from perilune.weights.adapted import BASE_DIGEST, CONFIG_FILE
 from services.trainer.policy.adapter import factors
-from services.trainer.policy.packages import PACKAGE_PREFIX
 from services.trainer.versions.snapshot import PublishedVersion
 
 
