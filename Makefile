@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 RECIPE ?= recipes/search.toml
 PROTOS := $(shell find protos -name '*.proto')
+# One test process more than cores: whole runs wait for their services more than they compute.
+TEST_PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 CHROMIUM := $(shell command -v chromium)
 
 .DEFAULT_GOAL := help
@@ -29,7 +31,7 @@ train: setup ## Run the default recipe: a small model learns to search (RECIPE=â
 test: setup ## Check formatting, lint, types and stubs, then run every test
 	$(MAKE) lint
 	@$(if $(CHROMIUM),,echo "No chromium here: the web page's tests are left out. Debian and Ubuntu: apt-get install chromium")
-	$(BIN)/pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(if $(CHROMIUM),,--ignore=tests/web)
+	$(BIN)/pytest -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(if $(CHROMIUM),,--ignore=tests/web)
 
 test-unit: setup ## Run the quick unit tests: meant for every few minutes, at most 60 seconds on two idle cores
 	$(BIN)/pytest tests/unit -n 2 --maxprocesses 2 --dist loadfile -m 'not slow' -q
