@@ -426,4 +426,4 @@ def test_a_judge_is_served_by_our_own_engine(tmp_path: Path) -> None:
         score = rewards.score("1", "0", [grader("judge", options={"votes": "4"})])
         assert score.status == SCORE_STATUS_UNDECIDED
         assert score.components[0].evidence["votes"] == "4 no verdict"
-        assert score.components[0].evidence["words"]
+        assert "words" in score.components[0].evidence  # which may be none: it says anything
