@@ -46,7 +46,15 @@ from perilune.recipe.reading import (
 from perilune.recipe.recipe import MAX_PROBLEMS, EvaluationTable, Recipe, WeightsTable
 from perilune.recipe.reward import GraderTable, LengthRewardTable, OverlongTable, RewardTable, option_text
 from perilune.recipe.rollout import RepetitionTable, RolloutTable
-from perilune.recipe.samplers import CurriculumSampler, PrioritizedSampler, SamplerBase, SamplerTable, UniformSampler
+from perilune.recipe.samplers import (
+    CurriculumSampler,
+    MeasuredSampler,
+    MixtureSampler,
+    PrioritizedSampler,
+    SamplerBase,
+    SamplerTable,
+    UniformSampler,
+)
 from perilune.recipe.stages import SftStage, StageBase, StageTable, WarmupStage
 from perilune.recipe.trainer import TrainerTable
 from perilune.table import (
@@ -80,7 +88,9 @@ __all__ = [
     "HuggingFacePrompts",
     "JsonlPrompts",
     "LengthRewardTable",
+    "MeasuredSampler",
     "Mistake",
+    "MixtureSampler",
     "ModelTable",
     "NonNegativeFloat",
     "NonNegativeInt",

@@ -75,6 +75,20 @@ class Recipe(Table):
         return self
 
     @model_validator(mode="after")
+    def _can_refill(self) -> Recipe:
+        if self.rollout.max_refills and not self.trainer.drop_uniform_groups:
+            raise ValueError(
+                "rollout.max_refills draws prompts in place of groups that are left out, and none are: set "
+                "trainer.drop_uniform_groups, or leave max_refills out"
+            )
+        if self.rollout.max_refills and self.rollout.asynchronous:
+            raise ValueError(
+                "rollout.max_refills waits for an iteration's groups before it draws more, which is what "
+                "rollout.asynchronous does not: leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _can_be_overlong(self) -> Recipe:
         table = self.reward.overlong
         if table is not None and table.max_tokens > self.rollout.max_tokens:

@@ -41,6 +41,9 @@ class RolloutTable(Table):
     max_staleness: NonNegativeInt = 0
     # Whether max_staleness is also how many iterations sampling may be ahead of training; if not, it waits.
     asynchronous: bool = False
+    # With trainer.drop_uniform_groups: how many more draws of prompts_per_iteration an iteration may make, one at a
+    # time, until that many groups are left to train on (DAPO's dynamic sampling, arXiv:2503.14476 §3.2).
+    max_refills: NonNegativeInt = 0
     repetition: RepetitionTable | None = None
     # The policy's counterpart, of prompts that name none of their own.
     environment: EnvironmentTable | None = None

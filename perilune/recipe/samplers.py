@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
-from perilune.table import NonNegativeInt, Table
+from perilune.table import NonNegativeInt, Share, Table
 
 
 class SamplerBase(Table):
@@ -44,4 +44,28 @@ class CurriculumSampler(SamplerBase):
         return {"difficulty_label": self.difficulty_label}
 
 
-SamplerTable = Annotated[UniformSampler | PrioritizedSampler | CurriculumSampler, Field(discriminator="type")]
+class MeasuredSampler(SamplerBase):
+    """The whole set for so many iterations, then only prompts that were not tried, or are solved seldom enough."""
+
+    type: Literal["measured"]
+    warmup_iterations: NonNegativeInt = 0
+    max_success_rate: Share = 0.5  # of a prompt's samples so far: what is solved more often is left out
+
+
+class MixtureSampler(SamplerBase):
+    """A share of every draw for each value of a label; within one, each prompt once an epoch."""
+
+    type: Literal["mixture"]
+    label: str = "source"  # one of prompts.labels
+    # By the label's value, in any unit; prompts with other values are never drawn.
+    weights: Annotated[dict[str, PositiveFloat], Field(min_length=1)]
+
+    def labels(self) -> dict[str, str]:
+        """The label that the mixture goes by."""
+        return {"label": self.label}
+
+
+SamplerTable = Annotated[
+    UniformSampler | PrioritizedSampler | CurriculumSampler | MeasuredSampler | MixtureSampler,
+    Field(discriminator="type"),
+]

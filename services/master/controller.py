@@ -127,12 +127,31 @@ class Controller:
             seen = self._changed.count
             progress = await self._store.progress(self._run_id, policy.number, due)
             if schedule.is_ready(self._recipe, progress):
+                if await self._refill(policy):
+                    continue
                 return
             if progress.num_partial and await self._continue_early(policy, due, progress):
                 continue
             if not await self._changed.wait(seen, QUIET_S) and await self._nothing_on_the_bus(policy):
                 logger.warning("%s: samples are on no queue; asking for them again", self._run_id)
                 await self._dispatch_missing(policy)
+
+    async def _refill(self, policy: PolicyVersion) -> bool:
+        """Draws once more where too many groups of this iteration say nothing; false where that is not wanted."""
+        recipe, version = self._recipe, policy.number
+        if not recipe.rollout.max_refills or self.is_last:
+            return False
+        sizes = await self._store.num_groups_by_version(self._run_id)
+        complete = await self._store.complete_groups(self._run_id)
+        num_useful = sum(self._why_left_out(group, samples, version) is None for group, samples in complete)
+        if not schedule.wants_refill(recipe, sizes.get(version, 0), num_useful):
+            return False
+        draw_number = sum(sizes.values()) // recipe.rollout.prompts_per_iteration
+        indices = await self._draw(draw_number)
+        groups = training_groups(self._run_id, draw_number, version, indices, recipe.rollout.group_size)
+        await self._dispatch([group for group in groups if not await self._store.has_group(group.id)], policy)
+        logger.info("%s: version %d has %d groups that say something; drew more", self._run_id, version, num_useful)
+        return True
 
     async def _continue_early(self, policy: PolicyVersion, due: int, progress: Progress) -> int:
         """Goes on with what a stopping worker gave back and with what the batch waits for; with all that is saved, if
@@ -148,8 +167,10 @@ class Controller:
         """The groups that the admission rule lets out at a version, and its held-out problems."""
         recipe, groups = self._recipe, []
         size = recipe.rollout.prompts_per_iteration
-        num_sent = await self._store.num_groups(self._run_id)
-        for draw_number in range(num_sent // size, schedule.num_admitted(recipe, version) // size):
+        sizes = await self._store.num_groups_by_version(self._run_id)
+        num_refills = schedule.num_refills(recipe, sizes)
+        num_admitted = schedule.num_admitted(recipe, version, num_refills)
+        for draw_number in range(sum(sizes.values()) // size, num_admitted // size):
             indices = await self._draw(draw_number)
             groups += training_groups(self._run_id, draw_number, version, indices, recipe.rollout.group_size)
         if recipe.evaluates_at(version):

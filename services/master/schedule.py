@@ -18,7 +18,7 @@ staleness of tokens, whatever was restarted meanwhile.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from perilune.recipe import Recipe
@@ -35,10 +35,37 @@ class Progress:
     num_complete: int = 0  # groups with no such sample, in no batch yet
 
 
-def num_admitted(recipe: Recipe, version: int) -> int:
-    """Groups that may have been sent out in all by the time of this version: the admission rule."""
+def num_admitted(recipe: Recipe, version: int, num_refills: int = 0) -> int:
+    """Groups that may have been sent out in all by the time of this version: the admission rule.
+
+    Args:
+        num_refills: draws that iterations so far have made beside their own, as `num_refills` counts them.
+    """
     ahead = recipe.rollout.max_staleness if recipe.rollout.asynchronous else 0
-    return min(ahead + version + 1, recipe.trainer.num_iterations) * recipe.rollout.prompts_per_iteration
+    num_draws = min(ahead + version + 1, recipe.trainer.num_iterations) + num_refills
+    return num_draws * recipe.rollout.prompts_per_iteration
+
+
+def num_refills(recipe: Recipe, sizes: Mapping[int, int]) -> int:
+    """Whole draws that were made in place of groups that are left out.
+
+    Args:
+        sizes: how many groups were sent out at each version.
+    """
+    if not recipe.rollout.max_refills:
+        return 0
+    return sum(max(0, size // recipe.rollout.prompts_per_iteration - 1) for size in sizes.values())
+
+
+def wants_refill(recipe: Recipe, num_sent: int, num_useful: int) -> bool:
+    """Whether an iteration draws more prompts, once all that it has sent out is settled.
+
+    Args:
+        num_sent: groups that were sent out at this version.
+        num_useful: of the groups that are complete, those that would be trained on.
+    """
+    size = recipe.rollout.prompts_per_iteration
+    return num_useful < size and 0 < num_sent < (1 + recipe.rollout.max_refills) * size
 
 
 def due_version(recipe: Recipe, version: int) -> int:

@@ -417,6 +417,16 @@ class Store:
         async with self._engine.connect() as db:
             return await db.scalar(query) or 0
 
+    async def num_groups_by_version(self, run_id: str) -> dict[int, int]:
+        """How many groups were dispatched to be trained on, by the version that they were dispatched at."""
+        query = (
+            select(GroupRow.iteration, func.count().label("size"))
+            .where(GroupRow.run_id == run_id, GroupRow.purpose == PURPOSE_TRAIN)
+            .group_by(GroupRow.iteration)
+        )
+        async with self._engine.connect() as db:
+            return {row.iteration: row.size for row in await db.execute(query)}
+
     async def open_groups(self, run_id: str, state: SampleState) -> list[tuple[Group, list[Awaited]]]:
         """Groups with samples in a state, the oldest first, and those samples."""
         columns = (SampleRow.group_id, SampleRow.sample_index, SampleRow.round, SampleRow.ending)
@@ -557,7 +567,7 @@ class Store:
             select(GroupRow.__table__)
             .where(GroupRow.run_id == run_id, GroupRow.purpose == PURPOSE_TRAIN, GroupRow.batch.is_(None))
             .where(GroupRow.id.not_in(open_ids))
-            .order_by(GroupRow.iteration, GroupRow.position)
+            .order_by(GroupRow.iteration, GroupRow.position, GroupRow.id)
         )
         async with self._engine.connect() as db:
             groups = [Group(**row._mapping) for row in await db.execute(complete)]
@@ -602,7 +612,7 @@ class Store:
             .join(SampleRow, SampleRow.group_id == GroupRow.id)
             .where(GroupRow.run_id == run_id, GroupRow.batch == iteration, used)
             .group_by(GroupRow.id)
-            .order_by(GroupRow.iteration, GroupRow.position)
+            .order_by(GroupRow.iteration, GroupRow.position, GroupRow.id)
         )
         async with self._engine.connect() as db:
             found = (await db.execute(groups)).all()

@@ -277,6 +277,43 @@ async def test_a_run_stops_and_resumes(nats_url: str, tmp_path: Path) -> None:
             assert len(await master.batch(0)) == 3
 
 
+async def play_uniformly(bus: Bus, uniform_draws: set[str]) -> None:
+    """Answers every task at once; all samples of these draws are right, of the others the odd ones."""
+    right = Component(grader="exact", status=SCORE_STATUS_OK, value=1, weight=1)
+    async for deliveries in bus.deliveries(rollout_consumer("run"), RolloutTask):
+        for delivery in deliveries:
+            task = delivery.message
+            is_uniform = task.purpose == PURPOSE_TRAIN and task.group_id.split(".")[1] in uniform_draws
+            score = Score(status=SCORE_STATUS_OK, value=1, components=[right]) if is_uniform else None
+            for index in task.sample_indices:
+                answer = answer_to(task, index, score)
+                await bus.publish(scored_subject("run"), answer, f"{answer.trajectory.id}/scored")
+            await delivery.ack()
+
+
+async def test_groups_that_say_nothing_are_replaced_by_further_draws(nats_url: str, tmp_path: Path) -> None:
+    """Draws 0, 3 and 4 are uniform: the first iteration draws twice, the third as often as it may, all others once."""
+    rollout = {"prompts_per_iteration": 3, "group_size": 2, "max_refills": 1}
+    recipe = check_recipe(RECIPE | {"rollout": rollout, "trainer": {"num_iterations": 4, "drop_uniform_groups": True}})
+    async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+        await master.submit(recipe)
+        player = asyncio.create_task(play_uniformly(bus, {"0", "3", "4"}))
+        batches = []
+        async with trainer_of(master):
+            await master.commit(0)
+            for iteration in range(4):
+                batches.append([group.group_id for group in await master.batch(iteration)])
+                await master.commit(iteration + 1, num_samples=2 * len(batches[-1]))
+            run = await master.until(m.RUN_STATE_FINISHED)
+        player.cancel()
+    assert batches == [[f"run.{draw}.{i}" for i in range(3) if draw] for draw in (1, 2)] + [
+        [],
+        [f"run.5.{i}" for i in range(3)],
+    ]
+    assert (run.ledger.dispatched, run.ledger.trained, run.ledger.filtered) == (36, 18, 18)
+    assert run.ledger.balanced
+
+
 async def train_through(master: Master, run_id: str, first: int, last: int) -> list[list[str]]:
     """Plays a trainer of these iterations; gives the prompts of each batch."""
     prompts = []

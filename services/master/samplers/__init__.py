@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from perilune.recipe import CurriculumSampler, PrioritizedSampler, SamplerBase, UniformSampler
+from perilune.recipe import (
+    CurriculumSampler,
+    MeasuredSampler,
+    MixtureSampler,
+    PrioritizedSampler,
+    SamplerBase,
+    UniformSampler,
+)
 from services.master.prompts import PromptSet
-from services.master.samplers import curriculum
+from services.master.samplers import curriculum, mixture
+from services.master.samplers.measured import Measured
 from services.master.samplers.prioritized import Prioritized
 from services.master.samplers.sampler import Sampler
 from services.master.samplers.uniform import Uniform
@@ -16,6 +24,8 @@ SAMPLERS: dict[type[SamplerBase], Callable[[Any, PromptSet], Sampler]] = {
     UniformSampler: Uniform,
     PrioritizedSampler: Prioritized,
     CurriculumSampler: curriculum.open_sampler,
+    MeasuredSampler: Measured,
+    MixtureSampler: mixture.open_sampler,
 }
 
 

@@ -8,10 +8,18 @@ from typing import Literal
 import pytest
 
 from perilune.errors import InvalidInputError, StateError
-from perilune.recipe import CurriculumSampler, PrioritizedSampler, SamplerBase, UniformSampler
+from perilune.recipe import (
+    CurriculumSampler,
+    MeasuredSampler,
+    MixtureSampler,
+    PrioritizedSampler,
+    SamplerBase,
+    UniformSampler,
+)
 from services.master.prompts import PromptSet
 from services.master.prompts.prompt import ListedPrompts, make_prompt
 from services.master.samplers import SAMPLERS, open_sampler
+from services.master.samplers.mixture import counts_of
 from services.master.samplers.prioritized import weighted
 from services.master.samplers.sampler import Draw, draw, needed
 from services.master.samplers.statistics import QUERIES, Statistic, statistics_of
@@ -21,12 +29,18 @@ from services.master.store import Store
 UNIFORM = UniformSampler(type="uniform")
 PRIORITIZED = PrioritizedSampler(type="prioritized")
 CURRICULUM = CurriculumSampler(type="curriculum", warmup_iterations=2)
-KINDS = [UNIFORM, PRIORITIZED, CURRICULUM]
+MEASURED = MeasuredSampler(type="measured", warmup_iterations=2)
+MIXTURE = MixtureSampler(type="mixture", label="half", weights={"low": 1, "high": 2})
+KINDS = [UNIFORM, PRIORITIZED, CURRICULUM, MEASURED, MIXTURE]
 
 
 def numbered(num_prompts: int) -> ListedPrompts:
     """Prompts that grow harder with their index, from 0 up to below 1."""
-    train = [make_prompt(f"{n}", "1", labels={"difficulty": str(n / num_prompts)}) for n in range(num_prompts)]
+    halves = ["low" if 2 * n < num_prompts else "high" for n in range(num_prompts)]
+    train = [
+        make_prompt(f"{n}", "1", labels={"difficulty": str(n / num_prompts), "half": halves[n]})
+        for n in range(num_prompts)
+    ]
     return ListedPrompts(train, [])
 
 
@@ -60,7 +74,7 @@ GOLDEN = {  # seed 11, 24 prompts, six a draw: four draws, and four with prompts
 }
 
 
-@pytest.mark.parametrize("table", KINDS, ids=lambda table: table.type)
+@pytest.mark.parametrize("table", [UNIFORM, PRIORITIZED, CURRICULUM], ids=lambda table: table.type)
 def test_draws_at_a_seed_stay_what_they_are(table: SamplerBase) -> None:
     rates = {index: (index % 5) / 4 for index in range(0, 24, 2)}
     alive, given_up = GOLDEN[table.type]
@@ -132,6 +146,41 @@ def test_a_curriculum_that_cannot_begin_is_refused_before_the_run(levels: list[s
 def test_a_curriculum_with_one_hard_prompt_can_begin() -> None:
     train = [make_prompt(level, "1", labels={"level": level}) for level in ("0.1", "0.7")]
     assert open_sampler(HARD, ListedPrompts(train, [])).candidates(9) == [1]
+
+
+def test_a_measured_curriculum_draws_what_is_not_solved_after_its_warmup() -> None:
+    rates = {**dict.fromkeys(range(6), 0.9), 6: 0.5, 7: 0.2}  # 8 and 9 were not tried
+    assert drawn_of(MEASURED, 1, 4, 10, rates=rates) == drawn_of(UNIFORM, 1, 4, 10)
+    assert set(drawn_of(MEASURED, 2, 4, 10, rates=rates)) == {6, 7, 8, 9}
+    assert len({tuple(drawn_of(MEASURED, number, 2, 10, rates=rates)) for number in range(2, 9)}) > 1
+    solved = {**rates, 3: 0.6, 4: 0.7, 6: 0.8}
+    assert drawn_of(MEASURED, 2, 5, 10, rates=solved) == [7, 8, 9, 3, 4]  # the hardest of the others fill the draw
+    assert set(drawn_of(MEASURED, 2, 4, 10, rates=rates, dead={7: 2})) == {6, 8, 9, 3} - {3} | {0}
+
+
+def test_a_mixture_keeps_its_shares_and_each_part_its_epochs() -> None:
+    draws = [drawn_of(MIXTURE, number, 6, 12) for number in range(6)]
+    assert [sum(index < 6 for index in drawn) for drawn in draws] == [2] * 6
+    for part, per_draw in ((range(6), 2), (range(6, 12), 4)):
+        drawn = [index for each in draws for index in each if index in part]
+        assert sorted(drawn[: len(part)]) == list(part)
+        assert len(drawn) == 6 * per_draw
+        assert set(Counter(drawn).values()) == {per_draw}
+
+
+def test_a_part_of_less_than_one_prompt_a_draw_has_its_turn() -> None:
+    counts = [counts_of([1, 9, 30], 4, number) for number in range(100)]
+    assert all(sum(each) == 4 for each in counts)
+    assert all(min(each) >= 0 for each in counts)
+    assert [sum(each[place] for each in counts) for place in range(3)] == pytest.approx([10, 90, 300], abs=2)
+
+
+def test_a_mixture_of_what_is_not_there_is_refused() -> None:
+    table = MixtureSampler(type="mixture", label="half", weights={"low": 1, "middle": 1})
+    with pytest.raises(
+        InvalidInputError, match="no training prompt has 'middle' under 'half'; there are 'high', 'low'"
+    ):
+        open_sampler(table, numbered(4))
 
 
 def test_prompts_that_are_given_up_are_replaced_and_the_others_keep_their_places() -> None:

@@ -39,6 +39,26 @@ def test_admission_is_bounded_by_the_staleness() -> None:
     assert [schedule.num_admitted(AHEAD, v) for v in (0, 1, 7, 8, 9)] == [12, 16, 40, 40, 40]
 
 
+def test_an_iteration_draws_more_until_enough_groups_say_something() -> None:
+    document = SYNCHRONOUS.model_dump()
+    document["rollout"]["max_refills"] = 2
+    with pytest.raises(RecipeError, match=r"max_refills .* set trainer\.drop_uniform_groups"):
+        check_recipe(document)
+    document["trainer"]["drop_uniform_groups"] = True
+    refilling = check_recipe(document)
+    assert [schedule.wants_refill(refilling, 4, useful) for useful in (0, 3, 4, 5)] == [True, True, False, False]
+    assert [schedule.wants_refill(refilling, sent, 0) for sent in (0, 4, 8, 10, 12)] == [False, True, True, True, False]
+    # What a refill has drawn is no part of a later iteration's draw; one that is half sent out is made whole first.
+    sizes = {0: 12, 1: 4, 2: 8}
+    assert schedule.num_refills(refilling, sizes) == 3
+    assert schedule.num_refills(SYNCHRONOUS, sizes) == 0
+    assert schedule.num_admitted(refilling, 3, num_refills=3) == 28
+    assert [schedule.num_refills(refilling, sizes | {3: sent}) for sent in (0, 3, 4, 7, 8)] == [3, 3, 3, 3, 4]
+    document["rollout"] |= {"asynchronous": True, "max_staleness": 1}
+    with pytest.raises(RecipeError, match=r"leave one of them out"):
+        check_recipe(document)
+
+
 def test_a_budget_ends_where_the_group_is_due() -> None:
     assert [schedule.budget_tokens(PARTIAL, 3, v) for v in (3, 4, 5)] == [8, 8, 0]
     current = recipe("current", budget_tokens=8)
