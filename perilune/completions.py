@@ -12,15 +12,14 @@ import hashlib
 import json
 import random
 import sqlite3
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
+from perilune.concurrency import as_finished
 from perilune.errors import InvalidInputError, MissingDependencyError, StateError, UnavailableError
 from perilune.recipe import NonNegativeFloat, PositiveFloat, PositiveInt, Table
-
-T = TypeVar("T")
 
 NUM_TRIES = 5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 20.0
@@ -223,21 +222,3 @@ class Sampler:
     def _messages(self, question: str) -> list[dict[str, str]]:
         system = [{"role": "system", "content": self._table.system}] if self._table.system else []
         return [*system, {"role": "user", "content": self._table.template.replace("{question}", question)}]
-
-
-async def as_finished(work: Iterator[Coroutine[Any, Any, T]], at_once: int) -> AsyncGenerator[T, None]:
-    """Results as they come, of at most so many coroutines at once; what runs is cancelled where the reader stops."""
-    running: set[asyncio.Task[T]] = set()
-    try:
-        for each in work:
-            running.add(asyncio.create_task(each))
-            while len(running) >= at_once:
-                finished, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-                for task in finished:
-                    yield task.result()
-        for coming in asyncio.as_completed(running):
-            yield await coming
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)

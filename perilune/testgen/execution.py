@@ -92,8 +92,9 @@ class Written:
 class Sandbox:
     """A sandbox service as test generation uses it. Every method raises UnavailableError where it gives no verdict."""
 
-    def __init__(self, client: AsyncSandboxClient) -> None:
-        self._client = client
+    def __init__(self, client: AsyncSandboxClient, at_once: int) -> None:
+        """`at_once`: requests that are under way at a time, from all problems together."""
+        self._client, self._room = client, asyncio.Semaphore(at_once)
 
     async def generate(self, program: Program, arguments: Sequence[str], limits: Limits) -> Written:
         """Runs a generator. It prints one input, or writes files `*.in` that hold one each, as CYaRon's IO does."""
@@ -132,7 +133,7 @@ class Sandbox:
             _check(answer.verdict, last.reason)
             return answer.verdict, last
 
-        return await _persistently(run)
+        return await self._persistently(run)
 
     async def outcomes(
         self, program: Program, inputs: Sequence[bytes], limits: Limits, entry_point: str = ""
@@ -141,7 +142,7 @@ class Sandbox:
         ready = sandbox_program(program, entry_point)
         found: list[Outcome] = []
         for batch in batches(inputs, MAX_BATCH_BYTES):
-            found += await _persistently(lambda batch=batch: self._batch(ready, batch, limits))  # type: ignore[misc]
+            found += await self._persistently(lambda batch=batch: self._batch(ready, batch, limits))  # type: ignore[misc]
         return found
 
     async def _batch(self, program: SandboxProgram, inputs: Sequence[bytes], limits: Limits) -> list[Outcome]:
@@ -174,7 +175,18 @@ class Sandbox:
             _check(answer.summary.verdict, "the sandbox gave up")
             return answer.summary.verdict == VERDICT_OK
 
-        return await _persistently(judge)
+        return await self._persistently(judge)
+
+    async def _persistently(self, ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
+        for attempt in range(1, NUM_TRIES + 1):
+            try:
+                async with self._room:
+                    return await ask()
+            except (UnavailableError, OverloadedError) as error:
+                if attempt == NUM_TRIES:
+                    raise UnavailableError(str(error)) from error
+                await asyncio.sleep(RETRY_S * 2**attempt)
+        raise AssertionError("unreachable")
 
 
 def sandbox_program(program: Program, entry_point: str = "") -> SandboxProgram:
@@ -230,17 +242,6 @@ def _check(verdict: Verdict.ValueType, reason: str) -> None:
     """UnavailableError for a verdict that says nothing about the program."""
     if verdict in _NO_VERDICT:
         raise UnavailableError(f"the sandbox gave no verdict: {reason}")
-
-
-async def _persistently(ask: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    for attempt in range(1, NUM_TRIES + 1):
-        try:
-            return await ask()
-        except (UnavailableError, OverloadedError) as error:
-            if attempt == NUM_TRIES:
-                raise UnavailableError(str(error)) from error
-            await asyncio.sleep(RETRY_S * 2**attempt)
-    raise AssertionError("unreachable")
 
 
 def _deadline_s(num_cases: int, limits: Limits) -> float:

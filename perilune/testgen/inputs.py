@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from perilune.concurrency import all_of
 from perilune.testgen.execution import Sandbox, limits_of
 from perilune.testgen.mutation import mutated
-from perilune.testgen.problem import EXTREME, RANDOM, SMALL, Generator, Problem
+from perilune.testgen.problem import ADVERSARIAL, EXTREME, RANDOM, SMALL, Generator, Problem
 from perilune.testgen.settings import CaseSettings
 
-SHARES = {SMALL: 0.2, EXTREME: 0.3, RANDOM: 0.5}
-MAX_FAILURES = 3  # of a generator's runs, after which it is not run again
+SHARES = {SMALL: 0.2, EXTREME: 0.2, ADVERSARIAL: 0.2, RANDOM: 0.4}
+MAX_FAILURES = 3  # of a generator's runs for a kind, after which it is not run for it again
 NUM_ROUNDS = 4  # in which missing inputs are asked for
 MAX_SHOWN_CHARS = 200
 
@@ -48,10 +48,10 @@ def quotas(num_cases: int) -> Mapping[str, int]:
     """How many inputs of each kind; what does not divide goes to the random ones.
 
     >>> quotas(50)
-    {'small': 10, 'extreme': 15, 'random': 25}
+    {'small': 10, 'extreme': 10, 'adversarial': 10, 'random': 20}
     """
-    found = {kind: int(share * num_cases) for kind, share in SHARES.items()}
-    return found | {RANDOM: num_cases - found[SMALL] - found[EXTREME]}
+    found = {kind: int(share * num_cases) for kind, share in SHARES.items() if kind != RANDOM}
+    return found | {RANDOM: num_cases - sum(found.values())}
 
 
 class Source:
@@ -61,7 +61,12 @@ class Source:
         self._problem, self._generator, self._sandbox, self._settings = problem, generator, sandbox, settings
         self._next: dict[str, int] = {}
         self.kinds: Sequence[str] = generator.kinds if generator else tuple(SHARES)
-        self.failures: list[str] = []
+        self._failures: dict[str, list[str]] = {}
+
+    @property
+    def failures(self) -> list[str]:
+        """Why runs of the generator gave nothing."""
+        return [f"{kind}: {why}" for kind, reasons in self._failures.items() for why in reasons]
 
     async def draw(self, kind: str, count: int) -> list[bytes]:
         """About so many further inputs of a kind; fewer where the generator fails or has no more."""
@@ -70,17 +75,17 @@ class Source:
         found = await self._run(self._generator, kind, count)  # alone first: a broken one is found out by one run
         if 0 < len(found) < count:
             runs = [self._run(self._generator, kind, count) for _ in range(count - len(found))]
-            found += [text for texts in await asyncio.gather(*runs) for text in texts]
+            found += [text for texts in await all_of(runs) for text in texts]
         return found[:count]
 
     async def _run(self, generator: Generator, kind: str, count: int) -> list[bytes]:
-        if len(self.failures) >= MAX_FAILURES:
+        if len(self._failures.get(kind, ())) >= MAX_FAILURES:
             return []
         arguments = [str(self._settings.seed), kind, str(self._place(kind)), str(count)]
         limits = limits_of(self._settings.generator_s, self._settings.memory_mb, self._settings.max_input_bytes)
         written = await self._sandbox.generate(generator.program, arguments, limits)
         if not written.inputs:
-            self.failures.append(written.reason)
+            self._failures.setdefault(kind, []).append(written.reason)
         return list(written.inputs)
 
     def _mutated(self, kind: str, place: int) -> bytes:

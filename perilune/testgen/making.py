@@ -11,6 +11,8 @@ from typing import Any
 from google.protobuf.json_format import MessageToDict
 
 from perilune.api.sandbox.v1.sandbox_pb2 import Comparison, JudgeRequest, Limits, StdioTest, TestCase
+from perilune.api.sandbox.v1.sandbox_pb2 import Program as SandboxProgram
+from perilune.concurrency import all_of
 from perilune.grading.codetests.row import call_text
 from perilune.testgen.author import Author
 from perilune.testgen.execution import Outcome, Sandbox, limits_of, sandbox_program
@@ -31,6 +33,8 @@ from perilune.testgen.validity import (
 )
 
 NUM_AUTHOR_TRIES = 3
+NUM_CHECKER_TRIALS = 3  # inputs
+NO_ANSWER = b"this is no answer\n"
 MAX_EXAMPLES = 3
 TOLERANCE = 1e-6
 """Where a statement allows an error and the row says no comparison."""
@@ -44,6 +48,7 @@ class Fate(StrEnum):
     SPECIAL_JUDGE = "needs a special judge"
     NO_GENERATOR = "no generator that works"
     NO_VALIDATOR = "no validator that works"
+    NO_CHECKER = "no checker that works"
     TOO_FEW_CASES = "too few valid cases"
     SOLUTIONS_FAIL = "right submissions fail"
 
@@ -64,6 +69,7 @@ class Findings:
     gathered: Gathered = field(default_factory=Gathered)
     generators: Sequence[Generator] = ()
     validator_by: str = ""
+    checker_by: str = ""
     malformed: Rate = field(default_factory=Rate)  # planted malformed inputs that were rejected
     accepted_malformed: list[str] = field(default_factory=list)
     valid: list[tuple[Input, Agreement]] = field(default_factory=list)
@@ -72,6 +78,7 @@ class Findings:
     heldout_tpr: Rate = field(default_factory=Rate)
     tnr: Rate = field(default_factory=Rate)
     failing: list[str] = field(default_factory=list)
+    passing_wrong: list[str] = field(default_factory=list)
 
 
 async def make(problem: Problem, sandbox: Sandbox, author: Author | None, settings: CaseSettings) -> dict[str, Any]:
@@ -100,12 +107,20 @@ async def _make(
         raise DroppedError(
             Fate.TOO_FEW_SOLUTIONS, f"{len(used)} known-good submissions, of {settings.min_submissions} at least"
         )
-    if not problem.has_checker and (why := reason_in(problem.statement)):
-        raise DroppedError(Fate.SPECIAL_JUDGE, f"the statement {why}; give a checker")
+    why = "" if problem.has_checker else reason_in(problem.statement)
+    if why:
+        _check_that_a_checker_can_be_written(problem, author, f"the statement {why}")
     problem = await _with_validator(problem, findings, sandbox, author, settings)
     await _gather(problem, findings, sandbox, author, settings)
-    cases = await _agreements(problem, used, findings, sandbox, settings)
-    _choose_valid(cases, findings, len(used), settings)
+    answered = await _answered(problem, used, findings, sandbox, settings)
+    if why or problem.has_checker:
+        problem = await _with_checker(problem, findings, answered, sandbox, author, settings)
+    agreed = await _agreements(problem, findings, answered, sandbox, settings)
+    if not problem.has_checker and (why := _disagreement(agreed, answered, settings)):
+        _check_that_a_checker_can_be_written(problem, author, why)
+        problem = await _with_checker(problem, findings, answered, sandbox, author, settings)
+        agreed = await _agreements(problem, findings, answered, sandbox, settings)
+    _choose_valid(agreed, findings, settings)
     findings.passed = passed_all([found for _, found in findings.valid], len(used))
     findings.tpr = tpr(findings.passed)
     findings.failing = [f"submission {at + 1}" for at, passed in enumerate(findings.passed) if not passed]
@@ -212,6 +227,66 @@ def _why_no_inputs(problem: Problem, gathered: Gathered) -> str:
     return "the problem has neither generator nor examples, and no endpoint was named to write one"
 
 
+def _check_that_a_checker_can_be_written(problem: Problem, author: Author | None, why: str) -> None:
+    """DroppedError: outputs cannot be compared, and nothing can be done about it."""
+    if problem.entry_point:
+        raise DroppedError(Fate.SPECIAL_JUDGE, f"{why}; checkers are for stdin and stdout")
+    if author is None:
+        raise DroppedError(Fate.SPECIAL_JUDGE, f"{why}; give a checker, or an endpoint whose model writes one")
+
+
+async def _with_checker(
+    problem: Problem,
+    findings: Findings,
+    answered: Sequence[Sequence[Outcome]],
+    sandbox: Sandbox,
+    author: Author | None,
+    settings: CaseSettings,
+) -> Problem:
+    """The problem with its checker, given or written, which accepts right submissions and rejects what is no answer."""
+    trouble = ""
+    if problem.has_checker:
+        findings.checker_by = "given"
+        trouble = await _trouble_of_checker(problem, findings, answered, sandbox, settings)
+    elif author is not None:
+        findings.checker_by = "a model"
+        for attempt in range(NUM_AUTHOR_TRIES):
+            written = await author.checker(problem, attempt, trouble)
+            comparison = Comparison(kind=Comparison.KIND_CHECKER, checker=sandbox_program(written))
+            problem = replace(problem, comparison=comparison)
+            trouble = await _trouble_of_checker(problem, findings, answered, sandbox, settings)
+            if not trouble:
+                break
+    if trouble:
+        raise DroppedError(Fate.NO_CHECKER, trouble)
+    findings.comparison = problem.comparison
+    return problem
+
+
+async def _trouble_of_checker(
+    problem: Problem,
+    findings: Findings,
+    answered: Sequence[Sequence[Outcome]],
+    sandbox: Sandbox,
+    settings: CaseSettings,
+) -> str:
+    """What is wrong with the checker by the first inputs; empty if nothing is."""
+    for found, outcomes in list(zip(findings.gathered.inputs, answered, strict=True))[:NUM_CHECKER_TRIALS]:
+        expected = _most_frequent([outcome.output for outcome in outcomes])
+        if not expected.strip():
+            continue
+        for output, is_right in ((expected, True), (NO_ANSWER, False)):
+            said = await _checked(problem.comparison.checker, found, output, expected, sandbox, settings)
+            if said is not is_right:
+                why = (
+                    said
+                    if isinstance(said, str)
+                    else f"the checker {'accepts' if said else 'rejects'} {shown(output)!r}"
+                )
+                return f"{why}, where {shown(expected)!r} is the output of most submissions to {shown(found.text)!r}"
+    return ""
+
+
 # --- Cases --------------------------------------------------------------------------------------------------------
 
 
@@ -220,54 +295,74 @@ def _limits(problem: Problem, settings: CaseSettings) -> Limits:
     return limits_of(cpu_s, memory_mb, settings.max_input_bytes)
 
 
-async def _agreements(
+async def _answered(
     problem: Problem, used: Sequence[Program], findings: Findings, sandbox: Sandbox, settings: CaseSettings
-) -> list[tuple[Input, Agreement, bool]]:
-    """For each input: the expected output, who gave it, and whether nearly all submissions ended well."""
+) -> list[list[Outcome]]:
+    """What each submission did with each input: a list for each input."""
     texts = [found.text for found in findings.gathered.inputs]
     limits = _limits(problem, settings)
-    by_submission = [await sandbox.outcomes(program, texts, limits, problem.entry_point) for program in used]
-    same = same_by(findings.comparison)
-    most = needed(settings.passing, len(used))
-    cases = []
-    for at, found in enumerate(findings.gathered.inputs):
-        outcomes: list[Outcome] = [outcomes[at] for outcomes in by_submission]
-        outputs = [outcome.output for outcome in outcomes]
-        if problem.has_checker:
-            agreed = await _accepted(problem, found, outputs, sandbox, settings)
-        else:
-            agreed = agreement(outputs, same)
-        cases.append((found, agreed, sum(output is not None for output in outputs) >= most))
-    return cases
+    runs = [sandbox.outcomes(program, texts, limits, problem.entry_point) for program in used]
+    return [list(outcomes) for outcomes in zip(*await all_of(runs), strict=True)]
+
+
+async def _agreements(
+    problem: Problem,
+    findings: Findings,
+    answered: Sequence[Sequence[Outcome]],
+    sandbox: Sandbox,
+    settings: CaseSettings,
+) -> list[Agreement]:
+    """For each input: the expected output, and which submissions gave it."""
+    outputs = [[outcome.output for outcome in outcomes] for outcomes in answered]
+    if not problem.has_checker:
+        same = same_by(findings.comparison)
+        return [agreement(each, same) for each in outputs]
+    pairs = zip(findings.gathered.inputs, outputs, strict=True)
+    return await all_of([_accepted(problem, found, each, sandbox, settings) for found, each in pairs])
 
 
 async def _accepted(
     problem: Problem, found: Input, outputs: Sequence[bytes | None], sandbox: Sandbox, settings: CaseSettings
 ) -> Agreement:
     """What the checker accepts, where the output that most submissions gave is expected."""
-    expected = agreement(outputs, lambda a, b: a == b).expected
-    limits = limits_of(settings.generator_s, settings.memory_mb, settings.max_input_bytes)
+    expected = _most_frequent(outputs)
     said: dict[bytes, bool | str] = {}
     for output in dict.fromkeys(output for output in outputs if output is not None):
-        texts = {"input": found.text, "output": output, "expected": expected}
-        said[output] = await sandbox.checks(problem.comparison.checker, texts, limits)
+        said[output] = await _checked(problem.comparison.checker, found, output, expected, sandbox, settings)
         if isinstance(said[output], str):
-            raise DroppedError(Fate.SPECIAL_JUDGE, str(said[output]))
+            raise DroppedError(Fate.NO_CHECKER, str(said[output]))
     return Agreement(expected, tuple(output is not None and said[output] is True for output in outputs))
 
 
-def _choose_valid(
-    cases: Sequence[tuple[Input, Agreement, bool]], findings: Findings, num_used: int, settings: CaseSettings
-) -> None:
-    findings.valid = [(found, agreed) for found, agreed, _ in cases if is_valid(agreed, settings.agree)]
-    answered = [is_valid(agreed, settings.agree) for _, agreed, ended in cases if ended]
-    if findings.comparison.kind != Comparison.KIND_CHECKER and (why := disagreement(answered, settings.disagreement)):
-        raise DroppedError(Fate.SPECIAL_JUDGE, why)
+def _most_frequent(outputs: Sequence[bytes | None]) -> bytes:
+    return agreement(outputs, lambda a, b: a == b).expected
+
+
+async def _checked(
+    checker: SandboxProgram, found: Input, output: bytes, expected: bytes, sandbox: Sandbox, settings: CaseSettings
+) -> bool | str:
+    limits = limits_of(settings.generator_s, settings.memory_mb, settings.max_input_bytes)
+    return await sandbox.checks(checker, {"input": found.text, "output": output, "expected": expected}, limits)
+
+
+def _disagreement(agreed: Sequence[Agreement], answered: Sequence[Sequence[Outcome]], settings: CaseSettings) -> str:
+    """Why right submissions disagree too often for outputs to be compared; empty if they do not."""
+    ended = [
+        is_valid(found, settings.agree)
+        for found, outcomes in zip(agreed, answered, strict=True)
+        if sum(outcome.output is not None for outcome in outcomes) >= needed(settings.passing, len(outcomes))
+    ]
+    return disagreement(ended, settings.disagreement)
+
+
+def _choose_valid(agreed: Sequence[Agreement], findings: Findings, settings: CaseSettings) -> None:
+    gathered = findings.gathered
+    pairs = zip(gathered.inputs, agreed, strict=True)
+    findings.valid = [(found, each) for found, each in pairs if is_valid(each, settings.agree)]
     if len(findings.valid) < settings.min_valid:
-        gathered = findings.gathered
         raise DroppedError(
             Fate.TOO_FEW_CASES,
-            f"{len(findings.valid)} valid cases, of {settings.min_valid} at least: {len(cases)} inputs, "
+            f"{len(findings.valid)} valid cases, of {settings.min_valid} at least: {len(agreed)} inputs, "
             f"{gathered.num_malformed} malformed and {gathered.num_repeated} repeated ones dropped"
             + (f"; a generator fails: {gathered.failures[0]}" if gathered.failures else ""),
         )
@@ -275,14 +370,14 @@ def _choose_valid(
 
 async def _measure(problem: Problem, findings: Findings, sandbox: Sandbox, settings: CaseSettings) -> None:
     """TPR of submissions that had no part in the tests, and TNR of known-bad ones, judged as the grader judges."""
-    passed = {}
-    for name, programs in (
-        ("right", problem.solutions[settings.num_submissions :]),
-        ("wrong", problem.wrong_solutions),
-    ):
-        verdicts = [await sandbox.passes(request_of(problem, findings, program, settings)) for program in programs]
-        passed[name] = [verdict for verdict in verdicts if verdict is not None]
-    findings.heldout_tpr, findings.tnr = tpr(passed["right"]), tnr(passed["wrong"])
+    right, wrong = problem.solutions[settings.num_submissions :], problem.wrong_solutions
+    requests = [request_of(problem, findings, program, settings) for program in (*right, *wrong)]
+    passed = await all_of([sandbox.passes(request) for request in requests])
+    findings.heldout_tpr = tpr([verdict for verdict in passed[: len(right)] if verdict is not None])
+    findings.tnr = tnr([verdict for verdict in passed[len(right) :] if verdict is not None])
+    findings.passing_wrong = [
+        f"wrong submission {at + 1}" for at, verdict in enumerate(passed[len(right) :]) if verdict
+    ]
 
 
 def request_of(problem: Problem, findings: Findings, program: Program, settings: CaseSettings) -> JudgeRequest:
@@ -325,10 +420,12 @@ def _as_json(problem: Problem, findings: Findings, fate: Fate, reason: str, sett
         "generator_failures": gathered.failures,
         "generators": [generator.written_by for generator in findings.generators] or ["examples"],
         "validator": findings.validator_by,
+        "checker": findings.checker_by,
         "planted_malformed": _rate(findings.malformed),
         "accepted_malformed": findings.accepted_malformed,
         "num_submissions": min(len(problem.solutions), settings.num_submissions),
         "failing": findings.failing,
+        "passing_wrong": findings.passing_wrong,
         "tpr": _rate(findings.tpr),
         "heldout_tpr": _rate(findings.heldout_tpr),
         "tnr": _rate(findings.tnr),

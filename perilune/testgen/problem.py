@@ -1,4 +1,4 @@
-"""Coding problems as rows of JSON lines: read as they are, or refused with their line and the reason."""
+"""Coding problems as rows of files: read as they are, or rejected with their place and the reason."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from google.protobuf.json_format import ParseDict, ParseError
 
 from perilune.api.sandbox.v1.sandbox_pb2 import Comparison
 from perilune.api.sandbox.v1.sandbox_pb2 import Program as SandboxProgram
-from perilune.data.jsonlines import ExactNumber, lines_of, parse_object
+from perilune.data.files import rows_of
+from perilune.data.jsonlines import ExactNumber
 from perilune.data.rows import kind_of, plain_text
 from perilune.errors import InvalidInputError
 from perilune.grading.codetests.languages import language_called
 
-RANDOM, SMALL, EXTREME = "random", "small", "extreme"
-KINDS = (SMALL, EXTREME, RANDOM)
+RANDOM, SMALL, EXTREME, ADVERSARIAL = "random", "small", "extreme", "adversarial"
+KINDS = (SMALL, EXTREME, ADVERSARIAL, RANDOM)
 KEYS = {
     *("id", "statement", "language", "solutions", "wrong_solutions", "generator", "generators", "validator", "checker"),
     *("comparison", "entry_point", "examples", "malformed", "time_limit_s", "memory_mb"),
@@ -71,30 +72,32 @@ class Problem:
 class BrokenRow:
     """A row that is no problem, and why not."""
 
-    line: int
+    place: str  # file and line
     reason: str
 
 
 def read_problems(path: Path) -> tuple[dict[str, Mapping[str, Any]], dict[str, Problem], list[BrokenRow]]:
     """The rows and problems of a file by id, and the rows that are none.
 
-    NotFoundError: the file cannot be read. InvalidInputError: it is no file of JSON lines, or is empty.
+    NotFoundError: the file cannot be read. InvalidInputError: it is of no format that is known, or is empty.
     """
     rows: dict[str, Mapping[str, Any]] = {}
     problems: dict[str, Problem] = {}
     broken = []
-    for number, line in lines_of(path, "the problems in"):
+    for where, found in rows_of(str(path), None):
         try:
-            row = _plain(parse_object(line, f"line {number}"))
-            problem = read_problem(row, f"line {number}")
+            if isinstance(found, InvalidInputError):
+                raise found
+            row = {key: _plain(value) for key, value in found.items() if value is not None}
+            problem = read_problem(row, where)
             if problem.id in problems:
-                raise InvalidInputError(f"line {number}: the id {problem.id!r} was used above")
+                raise InvalidInputError(f"{where}: the id {problem.id!r} was used above")
         except InvalidInputError as error:
-            broken.append(BrokenRow(number, str(error)))
+            broken.append(BrokenRow(where, str(error)))
         else:
             rows[problem.id], problems[problem.id] = row, problem
     if not rows and not broken:
-        raise InvalidInputError(f"{path} holds no problems: write one JSON object a line")
+        raise InvalidInputError(f"{path} holds no problems: write one a row")
     return rows, problems, broken
 
 

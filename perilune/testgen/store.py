@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from perilune.errors import InvalidInputError, StateError
+from perilune.data.whole_files import read_text, write_whole
+from perilune.errors import InvalidInputError
 
-RESULTS, WRITTEN = "problems", "written"
+RESULTS = "problems"
 
 
 def digest_of(*parts: Any) -> str:
@@ -24,8 +23,7 @@ def digest_of(*parts: Any) -> str:
 def open_folder(path: Path) -> Path:
     """Makes the folder of results. InvalidInputError: it cannot be one."""
     try:
-        for name in (RESULTS, WRITTEN):
-            (path / name).mkdir(parents=True, exist_ok=True)
+        (path / RESULTS).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InvalidInputError(f"cannot write to {path}: {error.strerror}; name another folder by --out") from error
     return path
@@ -48,32 +46,3 @@ def save(folder: Path, result: Mapping[str, Any]) -> None:
 
 def _path(folder: Path, digest: str) -> Path:
     return folder / RESULTS / f"{digest[:32]}.json"
-
-
-def read_text(path: Path) -> str | None:
-    """A file's text; None if there is no such file."""
-    try:
-        return path.read_text("utf-8", "surrogatepass")
-    except FileNotFoundError:
-        return None
-    except (OSError, UnicodeError) as error:
-        raise StateError(f"cannot read {path}: {error}") from error
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file under another name, and gives it its own when all is on the disk. StateError: it cannot."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o644)
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except OSError as error:
-        raise StateError(
-            f"cannot write {path}: {error.strerror}; what is finished is kept, and the same command goes on"
-        ) from error
