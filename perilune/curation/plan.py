@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
@@ -13,6 +13,8 @@ from perilune.curation.stages.stage import Stage
 from perilune.errors import InvalidInputError
 from perilune.recipe import Paths, Table
 from perilune.recipe.overrides import apply_override
+
+P = TypeVar("P", bound=BaseModel)
 
 FileFormat = Literal["parquet", "json", "jsonl", "csv", "tsv"]
 
@@ -45,15 +47,20 @@ Plan: type[PlanBase] = create_model(
 
 
 def read_plan(source: Path, overrides: list[str]) -> PlanBase:
-    """A plan from a TOML file, or the default plan for a file of rows.
+    """A curation's plan; errors as `read_as`."""
+    return read_as(Plan, source, overrides)
+
+
+def read_as(kind: type[P], source: Path, overrides: list[str]) -> P:
+    """A plan of a kind from a TOML file, or the default plan for a file of rows.
 
     InvalidInputError: no such file, no TOML, or wrong keys, each named.
     """
     document: dict[str, Any] = _document(source) if source.suffix == ".toml" else {"input": {"path": str(source)}}
     for each in overrides:
-        apply_override(document, each, Plan)
+        apply_override(document, each, kind)
     try:
-        return Plan.model_validate(document)
+        return kind.model_validate(document)
     except ValidationError as error:
         wrong = "\n".join(f"  {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise InvalidInputError(f"{source} has mistakes:\n{wrong}") from error

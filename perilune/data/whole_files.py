@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from perilune.errors import StateError
 
@@ -21,10 +24,17 @@ def read_text(path: Path) -> str | None:
 
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file under another name, and gives it its own when all is on the disk. StateError: it cannot."""
+    with whole_file(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write that gets its name when all of it is on the disk. StateError: it cannot be written."""
     try:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", delete=False) as file:
             try:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
                 os.chmod(file.name, 0o644)

@@ -123,7 +123,9 @@ def _say_unfinished(unfinished: Mapping[str, str], interrupted: bool) -> None:
 
 async def _all(progress: Progress, settings: CaseSettings, means: Means) -> None:
     async with contextlib.AsyncExitStack() as stack:
-        address = means.sandbox_address or await stack.enter_async_context(own_sandbox(os.cpu_count() or 1))
+        address = means.sandbox_address
+        if address is None:
+            address = await stack.enter_async_context(own_sandbox(os.cpu_count() or 1))
         client = await stack.enter_async_context(AsyncSandboxClient(address))
         sandbox = Sandbox(client, REQUESTS_A_PROBLEM * means.at_once)
         author = None

@@ -1,4 +1,4 @@
-"""Data for training: prompt sets."""
+"""Data for training: prompt sets, warm-up data."""
 
 from __future__ import annotations
 
@@ -34,3 +34,28 @@ def curate(
     from perilune.cli import curating
 
     end(curating.run(source, out, overrides or [], rewards, as_json))
+
+
+@app.command("warmup-data")
+def warmup_data(
+    source: Annotated[
+        Path, typer.Argument(metavar="PLAN.toml|FILE", help="A plan, or a file of questions for the default plan.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where answers, data and the report go.")],
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the plan; may be given often.")
+    ] = None,
+    rewards: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="The reward service that grades; one is started if not given."),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Sample reasoning paths, keep those that graders find right, label and balance their behaviours (k1.5 §2.2).
+
+    DIR then holds warmup.jsonl, which `[[stages]] type = "sft"` reads, report.html and report.json. The same command
+    goes on where it was stopped.
+    """
+    from perilune.cli import warmup_data as command
+
+    end(command.run(source, out, overrides or [], rewards, as_json))
