@@ -1,4 +1,4 @@
-"""Answers of a model, over any OpenAI-compatible endpoint; each is asked for once and kept.
+"""Answers of a model, over any OpenAI-compatible endpoint or of its folder; each is asked for once and kept.
 
 The cache is one SQLite file. An answer's key is the digest of the messages, the model, the settings and its number, so
 that a command that was stopped goes on where it was, and another one takes what is there already.
@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from pydantic import model_validator
+
 from perilune.concurrency import as_finished
 from perilune.errors import InvalidInputError, MissingDependencyError, StateError, UnavailableError
 from perilune.recipe import NonNegativeFloat, PositiveFloat, PositiveInt, Table
@@ -24,15 +26,17 @@ from perilune.recipe import NonNegativeFloat, PositiveFloat, PositiveInt, Table
 NUM_TRIES = 5
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 20.0
 NUM_AHEAD = 4  # times max_concurrent: questions that wait for the endpoint
+WEIGHT_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model")
 RETRIED = frozenset({408, 409, 425, 429, *range(500, 600)})
 ALL_REJECTED = frozenset({401, 403, 404, 405})  # by an endpoint that would reject every other request too
 
 
 class ModelTable(Table):
-    """A model behind an endpoint, and how it is sampled."""
+    """A model, and how it is sampled."""
 
-    url: str = ""  # such as http://127.0.0.1:8000/v1; empty: there is none
-    model: str = ""
+    url: str = ""  # such as http://127.0.0.1:8000/v1
+    model: str = ""  # its name there
+    path: str = ""  # instead of a URL: a folder, a Hugging Face id or package:NAME, served while the command runs
     api_key_env: str = ""  # the environment variable that holds the key
     temperature: NonNegativeFloat = 1.0
     max_tokens: PositiveInt = 1024
@@ -40,6 +44,30 @@ class ModelTable(Table):
     template: str = "{question}"
     max_concurrent: PositiveInt = 32
     timeout_s: PositiveFloat = 300.0  # of one call
+
+    @model_validator(mode="after")
+    def _is_one(self) -> ModelTable:
+        if self.path and self.url:
+            raise ValueError("url names an endpoint and path a folder: write one of the two")
+        return self
+
+    @property
+    def is_given(self) -> bool:
+        """Whether there is a model to ask."""
+        return bool(self.path or (self.url and self.model))
+
+    @property
+    def name(self) -> str:
+        """What the model is called in reports, and at its endpoint."""
+        return self.model or Path(self.path).name
+
+    def identity(self) -> str:
+        """What kept answers are known by: the endpoint's URL, or of a folder the digest of its files.
+
+        InvalidInputError: the folder holds no model.
+        """
+        folder = Path(self.path)
+        return f"sha256:{folder_digest(folder)}" if self.path and folder.is_dir() else self.path or self.url
 
 
 @dataclass(frozen=True)
@@ -92,27 +120,52 @@ class Model:
         self._table, self._cache = table, cache
         key = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._headers = {"content-type": "application/json", **key}
+        self._identity = table.identity()
+        self._open = contextlib.AsyncExitStack()
+        self._opening = asyncio.Lock()
+        self._client: Any = None
 
     async def __aenter__(self) -> Self:
-        """InvalidInputError: the URL is none. MissingDependencyError: there is no HTTP client."""
+        """Opens nothing yet: where every reply is kept, no endpoint is needed."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Closes the connections, and ends the service of a folder."""
+        await self._open.aclose()
+
+    async def _connected(self) -> Any:
+        """The HTTP client, opened by the first that needs it.
+
+        InvalidInputError: the URL is none. MissingDependencyError: there is no HTTP client. UnavailableError: the
+        folder cannot be served.
+        """
+        async with self._opening:
+            if self._client is None:
+                self._client = await self._open.enter_async_context(self._new_client(await self._url()))
+            return self._client
+
+    def _new_client(self, url: str) -> Any:
         try:
             import httpx2
         except ImportError as error:
             raise MissingDependencyError(f"asking a model needs `pip install httpx2`: {error}") from error
         try:
-            self._client = httpx2.AsyncClient(
-                base_url=f"{self._table.url.rstrip('/')}/",
+            return httpx2.AsyncClient(
+                base_url=f"{url.rstrip('/')}/",
                 headers=self._headers,
                 limits=httpx2.Limits(max_connections=self._table.max_concurrent),
                 timeout=httpx2.Timeout(self._table.timeout_s, connect=10.0, pool=None),
             )
         except (httpx2.InvalidURL, UnicodeError) as error:
-            raise InvalidInputError(f"{self._table.url!r} is no URL of an endpoint: {error}") from error
-        return self
+            raise InvalidInputError(f"{url!r} is no URL of an endpoint: {error}") from error
 
-    async def __aexit__(self, *_: object) -> None:
-        """Closes the connections."""
-        await self._client.aclose()
+    async def _url(self) -> str:
+        """Where the model answers; a folder is served until this is closed."""
+        if not self._table.path:
+            return self._table.url
+        from perilune.local import own_model
+
+        return await self._open.enter_async_context(own_model(Path(self._table.path), self._table.name))
 
     async def reply(self, messages: Sequence[Mapping[str, str]], number: int = 0) -> str:
         """The reply to messages that has this number, kept or asked for.
@@ -123,45 +176,50 @@ class Model:
             StateError: the reply cannot be kept.
         """
         body = {
-            "model": self._table.model,
+            "model": self._table.name,
             "messages": messages,
             "temperature": self._table.temperature,
             "max_tokens": self._table.max_tokens,
         }
-        key = hashlib.sha256(json.dumps([self._table.url, body, number], sort_keys=True).encode()).digest()
+        key = hashlib.sha256(json.dumps([self._identity, body, number], sort_keys=True).encode()).digest()
         if (kept := self._cache.get(key)) is not None:
             return kept
         text = await self._ask(body | {"seed": int.from_bytes(key[:4], "little") >> 1})
         self._cache.put(key, text)
         return text
 
+    @property
+    def _where(self) -> str:
+        return self._table.path or self._table.url
+
     async def _ask(self, body: Mapping[str, Any]) -> str:
         import httpx2
 
+        client = await self._connected()
         reason, content = "", json.dumps(body)  # in ASCII, whatever a prompt holds
         for attempt in range(NUM_TRIES):
             if attempt:
                 pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             try:
-                answer = await self._client.post("chat/completions", content=content)
+                answer = await client.post("chat/completions", content=content)
             except httpx2.UnsupportedProtocol as error:
-                raise InvalidInputError(f"{self._table.url!r} is no URL of an endpoint: {error}") from error
+                raise InvalidInputError(f"{self._where!r} is no URL of an endpoint: {error}") from error
             except httpx2.HTTPError as error:
-                reason = f"{self._table.url} is away: {error!r}"
+                reason = f"{self._where} is away: {error!r}"
                 continue
             said = answer.text[:300].strip()
             if answer.status_code in RETRIED:
-                reason = f"{self._table.url} failed with {answer.status_code}: {said}"
+                reason = f"{self._where} failed with {answer.status_code}: {said}"
             elif answer.status_code in ALL_REJECTED:
-                raise InvalidInputError(f"{self._table.url} rejects {self._table.model!r}: {answer.status_code} {said}")
+                raise InvalidInputError(f"{self._where} rejects {self._table.name!r}: {answer.status_code} {said}")
             elif answer.is_error:
-                raise UnavailableError(f"{self._table.url} rejects this request with {answer.status_code}: {said}")
+                raise UnavailableError(f"{self._where} rejects this request with {answer.status_code}: {said}")
             else:
                 text = text_in(answer.content)
                 if text is not None:
                     return text
-                reason = f"{self._table.url} answered with no chat completion: {said}"
+                reason = f"{self._where} answered with no chat completion: {said}"
         raise UnavailableError(f"after {NUM_TRIES} tries, {reason}")
 
 
@@ -222,3 +280,15 @@ class Sampler:
     def _messages(self, question: str) -> list[dict[str, str]]:
         system = [{"role": "system", "content": self._table.system}] if self._table.system else []
         return [*system, {"role": "user", "content": self._table.template.replace("{question}", question)}]
+
+
+def folder_digest(folder: Path) -> str:
+    """A digest of a model's folder. InvalidInputError if there is no model in it."""
+    files = sorted(path for pattern in WEIGHT_FILES for path in folder.glob(pattern))
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise InvalidInputError(f"{folder} holds no model: give a Hugging Face folder with safetensors and a tokenizer")
+    whole = hashlib.sha256()
+    for path in files:
+        with path.open("rb") as file:
+            whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return whole.hexdigest()

@@ -25,12 +25,12 @@ def run(source: Path, out: Path, overrides: list[str], rewards: str | None, as_j
         raise MissingDependencyError(f"warm-up data needs `pip install 'perilune[curate]'`: {error}") from error
     from perilune.curation.plan import read_as
     from perilune.local import own_reward
-    from perilune.warmup_data.pipeline import is_given, make
+    from perilune.warmup_data.pipeline import make
     from perilune.warmup_data.plan import WarmupDataPlan
 
     plan = read_as(WarmupDataPlan, source, overrides)
-    if not is_given(plan.writer):
-        raise InvalidInputError("no model is given that writes: set writer.url and writer.model")
+    if not plan.writer.is_given:
+        raise InvalidInputError("no model is given that writes: set writer.path, or writer.url and writer.model")
     if not plan.graders:
         raise InvalidInputError(
             "no graders are given: name them under [[graders]], or --set \"graders=[{name='math'}]\""

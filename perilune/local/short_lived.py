@@ -58,7 +58,24 @@ async def own_reward() -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def _short_lived(service: str, env: dict[str, str], trouble: str) -> AsyncIterator[str]:
+async def own_model(folder: Path, name: str) -> AsyncIterator[str]:
+    """A model behind a short-lived OpenAI-compatible endpoint; gives its URL. Errors as `own_sandbox`.
+
+    Args:
+        folder: a Hugging Face folder with safetensors and a tokenizer; or what else `perilune serve model` takes.
+        name: what callers ask for.
+    """
+    env = {
+        "PERILUNE_MODEL": str(folder.resolve() if folder.is_dir() else folder),
+        "PERILUNE_MODEL_NAME": name,
+        "PERILUNE_HTTP_LISTEN": f"{LOOPBACK}:0",
+    }
+    async with _short_lived("rollout.standalone", env, f"{folder} could not be served", "http") as url:
+        yield f"{url}/v1"
+
+
+@contextlib.asynccontextmanager
+async def _short_lived(service: str, env: dict[str, str], trouble: str, face: str = "address") -> AsyncIterator[str]:
     with tempfile.TemporaryDirectory(prefix="perilune-") as folder:
         ready_file, log = Path(folder) / f"{service}.json", Path(folder) / "log"
         env = {
@@ -89,7 +106,7 @@ async def _short_lived(service: str, env: dict[str, str], trouble: str) -> Async
                         raise SettingsError(f"{trouble}: {complaint(log)}")
                     raise UnavailableError(f"{trouble}:\n{log_tail(log)}")
                 await asyncio.sleep(0.02)
-            yield json.loads(ready_file.read_text())["address"]
+            yield json.loads(ready_file.read_text())[face]
         finally:
             await _end(process)
 

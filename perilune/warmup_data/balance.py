@@ -13,10 +13,11 @@ from perilune.warmup_data.plan import BalanceTable
 
 @dataclass(frozen=True)
 class Candidate:
-    """A right path as it is chosen: its number, its question, what it shows."""
+    """A right path as it is chosen: its number, its question, a digest of both texts, what it shows."""
 
     number: int
     question: int
+    digest: str
     behaviours: tuple[str, ...]
 
 
@@ -29,7 +30,7 @@ def balanced(candidates: Sequence[Candidate], table: BalanceTable, seed: int) ->
     show fewer than `min_behaviours` are left out; those that show none are taken last.
     """
     able = [each for each in candidates if len(each.behaviours) >= table.min_behaviours]
-    left = sorted(able, key=lambda each: _drawn(seed, each.number))
+    left = sorted(able, key=lambda each: _drawn(seed, each.digest))
     queues = {name: [each for each in left if name in each.behaviours] for name in BEHAVIOURS}
     queues = {name: queue[::-1] for name, queue in queues.items() if queue}
     chosen = _Chosen(table)
@@ -81,5 +82,5 @@ def counted(behaviours: Sequence[Sequence[str]]) -> Mapping[str, int]:
     return {name: sum(name in each for each in behaviours) for name in BEHAVIOURS}
 
 
-def _drawn(seed: int, number: int) -> str:
-    return hashlib.sha256(f"{seed}/{number}".encode()).hexdigest()
+def _drawn(seed: int, digest: str) -> str:
+    return hashlib.sha256(f"{seed}/{digest}".encode()).hexdigest()

@@ -29,7 +29,7 @@ from perilune.warmup_data.balance import Candidate, balanced, counted
 from perilune.warmup_data.behaviours import LABEL_PROMPT, by_rules, labels_in
 from perilune.warmup_data.plan import WarmupDataPlan
 
-BATCH = 128  # questions whose paths are graded together
+BATCH = 32  # prompts whose paths are graded together
 NUM_LABEL_TRIES = 3
 NUM_SHOWN = 5  # examples of each kind, in the report
 MAX_SHOWN_CHARS = 3000
@@ -131,30 +131,30 @@ def _question(number: int, where: str, row: Mapping[str, Any] | InvalidInputErro
 
 
 def _all_paths(plan: WarmupDataPlan, questions: Sequence[Row], tools: Tools) -> Iterator[PathRecord]:
-    """Every path with its verdict and what it shows, style by style."""
-    for style, prompt in plan.styles.items():
-        num_done = 0
-        for batch in batched(_asked(plan, prompt, questions, tools), BATCH):
-            num_done += len(batch)
-            tools.notify(f"{style}: {num_done:,} of {len(questions):,} questions answered")
-            written = [
-                PathRecord(row.id, row.place, style, text)
-                for row, answers in batch
-                for text in dict.fromkeys(answers.texts)
-            ]
-            judged = list(_judged(plan, written, questions, tools))
-            yield from _labelled(plan, judged, questions, tools) if is_given(plan.labeller) else judged
+    """Every path with its verdict and what it shows, as they come."""
+    num_done, num_all = 0, len(questions) * len(plan.styles)
+    for batch in batched(_asked(plan, questions, tools), BATCH):
+        num_done += len(batch)
+        tools.notify(f"{num_done:,} of {num_all:,} prompts answered")
+        written = [
+            PathRecord(row.id, row.place, style, text)
+            for row, style, answers in batch
+            for text in dict.fromkeys(answers.texts)
+        ]
+        judged = list(_judged(plan, written, questions, tools))
+        yield from _labelled(plan, judged, questions, tools) if plan.labeller.is_given else judged
 
 
-def _asked(plan: WarmupDataPlan, prompt: str, questions: Sequence[Row], tools: Tools) -> Iterator[tuple[Row, Answers]]:
+def _asked(plan: WarmupDataPlan, questions: Sequence[Row], tools: Tools) -> Iterator[tuple[Row, str, Answers]]:
     """Questions with the model's paths in one style, as they come; what was not answered is a failure."""
-    table = plan.writer
-    table = table.model_copy(update={"template": table.template.replace("{question}", prompt)})
-    sampler = Sampler(table, _cache_of(tools), _key_of(table))
-    for number, answers in as_iterator(sampler.sample(((row.id, row.question) for row in questions), plan.num_samples)):
+    pairs = [(row, style) for style in plan.styles for row in questions]
+    prompts = ((at, plan.styles[style].replace("{question}", row.question)) for at, (row, style) in enumerate(pairs))
+    sampler = Sampler(plan.writer, _cache_of(tools), _key_of(plan.writer))
+    for at, answers in as_iterator(sampler.sample(prompts, plan.num_samples)):
+        row, style = pairs[at]
         if answers.failure:
-            tools.fail(questions[number], answers.failure)
-        yield questions[number], answers
+            tools.fail(row, f"{style}: {answers.failure}")
+        yield row, style, answers
 
 
 def _judged(
@@ -195,7 +195,7 @@ def _labelled(
 
     named = {at: found for at, found in as_iterator(labels()) if found is not None}
     for at, each in enumerate(paths):
-        yield replace(each, behaviours=named[at], labelled_by=plan.labeller.model) if at in named else each
+        yield replace(each, behaviours=named[at], labelled_by=plan.labeller.name) if at in named else each
 
 
 async def _label(
@@ -238,7 +238,8 @@ def _write_paths(paths: Iterator[PathRecord], path: Path) -> Found:
             if each.verdict == "right":
                 found.right[each.style] += 1
                 found.labelled_by[each.labelled_by] += 1
-                found.candidates.append(Candidate(number, each.question, each.behaviours))
+                digest = _digest(each.place, each.text).hex()
+                found.candidates.append(Candidate(number, each.question, digest, each.behaviours))
             file.write(json.dumps(asdict(each), ensure_ascii=False).encode("utf-8", "replace") + b"\n")
     return found
 
@@ -255,18 +256,21 @@ def _unrepeated(paths: Iterator[PathRecord]) -> Iterator[PathRecord]:
 
 def _write_data(plan: WarmupDataPlan, questions: Sequence[Row], chosen: set[int], folder: Path) -> None:
     """Writes the kept paths as conversations, which `[[stages]] type = "sft"` reads."""
-    with whole_file(folder / DATA) as out:
-        for number, each in read_paths(folder):
-            if number in chosen:
-                row = questions[each["question"]]
-                out.write(json.dumps(_example(row, each), ensure_ascii=False).encode("utf-8", "replace") + b"\n")
+    kept = sorted((each for number, each in read_paths(folder) if number in chosen), key=_place_of)
+    rows = [_example(questions[each["question"]], each) for each in kept]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    write_whole(folder / DATA, lines.encode("utf-8", "replace"))
     if plan.parquet:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        rows = [json.loads(line) for line in (folder / DATA).read_bytes().splitlines()]
         with whole_file(folder / "warmup.parquet") as out:
             pq.write_table(pa.Table.from_pylist(rows), out)
+
+
+def _place_of(path: Mapping[str, Any]) -> tuple[int, str, str]:
+    """Orders paths by their questions, however they came."""
+    return path["question"], path["style"], path["text"]
 
 
 def read_paths(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -313,11 +317,6 @@ def examples(folder: Path) -> dict[str, list[dict[str, Any]]]:
 
 
 # --- Little things ------------------------------------------------------------------------------------------------
-
-
-def is_given(table: ModelTable) -> bool:
-    """Whether a table names a model."""
-    return bool(table.url and table.model)
 
 
 def _open(folder: Path) -> None:

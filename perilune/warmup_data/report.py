@@ -19,7 +19,7 @@ def page_of(
         "report.html",
         report=report,
         manifest=manifest,
-        model=plan["writer"]["model"],
+        model=plan["writer"]["model"] or plan["writer"]["path"],
         styles=plan["styles"],
         examples=examples,
         plan=toml.dumps(plan),

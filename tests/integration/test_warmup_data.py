@@ -26,18 +26,17 @@ ROWS = [
 
 
 class Writer:
-    """A model that reasons in the style that it is asked for; it fails on every second call, and is wrong on 9 - 7."""
+    """A model that reasons in the style that it is asked for; every second call for a prompt fails, and is wrong on 9 - 7."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()
-        self.away = True
         self._lock = threading.Lock()
 
     def __call__(self, body: dict[str, Any]) -> tuple[int, Any]:
         prompt = body["messages"][-1]["content"]
         with self._lock:
             self.asked[prompt] += 1
-            if self.away and sum(self.asked.values()) % 2:
+            if self.asked[prompt] % 2:
                 return 503, "busy"
         if prompt.startswith("Below are"):
             return 200, '{"behaviours": ["planning"]}' if "4 + 4" in prompt else "It plans, I think."

@@ -41,10 +41,10 @@ def test_a_reply_of_another_form_is_no_label(reply: str) -> None:
 
 
 def test_no_behaviour_drowns_the_others_and_no_question_the_rest() -> None:
-    paths = [Candidate(n, n, ("planning",)) for n in range(40)]
-    paths += [Candidate(40 + n, n, ("evaluation",)) for n in range(5)]
-    paths += [Candidate(50 + n, 0, ("reflection",)) for n in range(9)]
-    paths += [Candidate(60, 7, ())]
+    paths = [Candidate(n, n, f"a{n}", ("planning",)) for n in range(40)]
+    paths += [Candidate(40 + n, n, f"b{n}", ("evaluation",)) for n in range(5)]
+    paths += [Candidate(50 + n, 0, f"c{n}", ("reflection",)) for n in range(9)]
+    paths += [Candidate(60, 7, "d", ())]
     kept = balanced(paths, BalanceTable(max_ratio=2, max_per_question=3), seed=1)
     shown = Counter(name for each in kept for name in each.behaviours)
     assert shown["reflection"] <= 3
