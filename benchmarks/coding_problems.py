@@ -12,6 +12,8 @@ ways (read by tokens or by lines, in a function or not), as submissions of one m
 methods has no part in making its tests, and measures them.
 """
 
+# ruff: noqa: E501 - programs are written one a line
+
 from __future__ import annotations
 
 import json
@@ -65,7 +67,7 @@ def bound(text, known):
 '''
 GENERATOR = (
     SHAPES
-    + r'''
+    + r"""
 kind, index = sys.argv[2], int(sys.argv[3])
 
 def size(low, high):
@@ -113,11 +115,11 @@ for repeat, fields in fields_of(SHAPE):
             known[name] = known.get(name, []) + [value] if repeat else value
         lines.append(" ".join(map(str, said)))
 print(json.dumps([known[name] for name in ARGUMENTS]) if ARGUMENTS else "\n".join(lines))
-'''
+"""
 )
 VALIDATOR = (
     SHAPES
-    + r'''
+    + r"""
 INTEGER = re.compile(r"0|-?[1-9][0-9]*")
 
 def check(truth):
@@ -162,7 +164,7 @@ for repeat, fields in fields_of(SHAPE):
                     if form == "int": known.setdefault(name, value)
         check(not words)
 check(not lines)
-'''
+"""
 )
 
 
@@ -317,7 +319,10 @@ def _examples(problem: CodingProblem) -> list[str]:
     seeded = f"import random, sys\nrandom.seed(sys.argv[1])\n{generator_of(problem)}"
     return [
         subprocess.run(
-            [sys.executable, "-c", seeded, "malformed", "random", str(at), "2"], check=True, capture_output=True, text=True
+            [sys.executable, "-c", seeded, "malformed", "random", str(at), "2"],
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout.strip("\n")
         for at in range(2)
     ]

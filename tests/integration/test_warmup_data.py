@@ -26,7 +26,7 @@ ROWS = [
 
 
 class Writer:
-    """A model that reasons in the style that it is asked for; every second call for a prompt fails, and is wrong on 9 - 7."""
+    """A model that reasons in the style it is asked for; each prompt's first call fails, 9 - 7 is answered wrong."""
 
     def __init__(self) -> None:
         self.asked: Counter[str] = Counter()

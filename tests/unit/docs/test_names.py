@@ -182,7 +182,12 @@ def test_every_table_of_a_recipe_is_in_the_tour() -> None:
 
 
 MESSAGE_KEY = re.compile(rf"(?<![\w.\[/-])((?:{'|'.join(Recipe.model_fields)})(?:\.[a-z_0-9]+)+)(?![\w.(/])")
-NO_KEYS = ("reward.custom_reward_function", "sampling.draw", "trainer.pt")  # verl's; a function's; a file's
+NO_KEYS = (
+    "reward.custom_reward_function",
+    "sampling.draw",
+    "trainer.pt",
+    "rollout.standalone",
+)  # verl's; code's; a file's
 
 
 def texts_of(path: Path) -> Iterator[str]:
