@@ -62,6 +62,7 @@ class Source:
         self._next: dict[str, int] = {}
         self.kinds: Sequence[str] = generator.kinds if generator else tuple(SHARES)
         self._failures: dict[str, list[str]] = {}
+        self._num_written = 0
 
     @property
     def failures(self) -> list[str]:
@@ -79,14 +80,20 @@ class Source:
         return found[:count]
 
     async def _run(self, generator: Generator, kind: str, count: int) -> list[bytes]:
-        if len(self._failures.get(kind, ())) >= MAX_FAILURES:
+        if self._is_broken_for(kind):
             return []
         arguments = [str(self._settings.seed), kind, str(self._place(kind)), str(count)]
         limits = limits_of(self._settings.generator_s, self._settings.memory_mb, self._settings.max_input_bytes)
         written = await self._sandbox.generate(generator.program, arguments, limits)
+        self._num_written += len(written.inputs)
         if not written.inputs:
             self._failures.setdefault(kind, []).append(written.reason)
         return list(written.inputs)
+
+    def _is_broken_for(self, kind: str) -> bool:
+        """True if the generator has failed too often: for this kind, or in all where it never wrote anything."""
+        failed = self._failures.get(kind, []) if self._num_written else self.failures
+        return len(failed) >= MAX_FAILURES
 
     def _mutated(self, kind: str, place: int) -> bytes:
         rng = Random(f"{self._settings.seed}/{self._problem.id}/{kind}/{place}")
