@@ -15,6 +15,7 @@ CONTEXT_BYTES = GIB  # CUDA's context of one process, its libraries' work space,
 SHARE_USED = 0.9  # of a card's free memory: the rest is for what an estimate misses
 MIN_CACHE_BYTES = GIB  # keys and values with less room keep too few samples running
 PREFILL_TOKENS = 2048  # in one pass of an engine
+MAX_PREFILL_TOKENS = 8192  # in one pass of the embedded engine on a large card, where the room for it is measured
 
 
 @dataclass(frozen=True)
@@ -115,10 +116,24 @@ def largest_model(free_bytes: int) -> int:
 
 def sampling_bytes(load: Load) -> int:
     """What an engine takes beside keys and values: the version that serves, the next one, one pass."""
+    itemsize = 2 if load.samples_in_bf16 else 4
+    return CONTEXT_BYTES + itemsize * 2 * load.shape.num_parameters + pass_bytes(load)
+
+
+def pass_bytes(load: Load, num_tokens: int = PREFILL_TOKENS) -> int:
+    """What one pass of an engine takes that reads so many tokens and draws one for every sample that may run."""
     itemsize, shape = 2 if load.samples_in_bf16 else 4, load.shape
-    pass_values = PREFILL_TOKENS * (4 * shape.hidden_size + 3 * shape.intermediate_size)
     logits = 3 * 4 * load.max_running * shape.vocabulary_size  # in float32: as computed, scaled, as probabilities
-    return CONTEXT_BYTES + itemsize * (2 * shape.num_parameters + pass_values) + logits
+    return itemsize * num_tokens * (4 * shape.hidden_size + 3 * shape.intermediate_size) + logits
+
+
+def prefill_tokens(card_bytes: int) -> int:
+    """Tokens of prompts that an engine reads in one pass on a card of this size: enough for fast products.
+
+    >>> prefill_tokens(8 * GIB), prefill_tokens(24 * GIB), prefill_tokens(80 * GIB)
+    (1024, 3072, 8192)
+    """
+    return min(MAX_PREFILL_TOKENS, max(1024, card_bytes // (8 << 20)))
 
 
 def useful_cache_bytes(load: Load) -> int:

@@ -33,6 +33,9 @@ class TorchEngineTable(EngineBase):
     # engine does to learning, and is no faster.
     quantization: Literal["none", "int8"] = "none"
     context_at_swap: ContextAtSwap = "reread"
+    # Where keys and values lie: in slots (a row for each sample, the fastest on a CPU) or in pages (blocks that samples
+    # share and give up, made for a card). `auto` takes the one that is made for the device.
+    cache: Literal["auto", "slots", "paged"] = "auto"
 
     @property
     def is_exact(self) -> bool:

@@ -83,7 +83,7 @@ class StandingModel:
                 tensors=tensors,
                 deliver=self._deliver,
                 max_running=settings.max_running,
-                kv_cache_bytes=int(settings.kv_cache_gib * 2**30),
+                kv_cache_bytes=settings.kv_cache_bytes,
                 options=settings.engine,
                 device=settings.device,
             )

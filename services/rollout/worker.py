@@ -226,7 +226,7 @@ class RunWorker:
             tensors=staged.tensors,
             deliver=self._deliver,
             max_running=self._recipe.max_running,
-            kv_cache_bytes=int(self._settings.kv_cache_gib * 2**30),
+            kv_cache_bytes=self._settings.kv_cache_bytes,
             options=self._recipe.engine,
             device=self._settings.device,
         )

@@ -6,7 +6,7 @@ vLLM and SGLang are looked for where the rollout service would: in the Python th
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from transformers import LlamaForCausalLM, PreTrainedModel
@@ -19,8 +19,10 @@ from services.rollout.engines.installed import find_libraries
 from tests.conformance.plain_driver import PLAIN, PlainEngineTable
 from tests.unit.rollout.tiny import Caller, tiny_llama
 
-OPTIONS: dict[str, type[EngineBase]] = {
+PAGED = "torch-paged"
+OPTIONS: dict[str, Callable[..., EngineBase]] = {
     "torch": TorchEngineTable,
+    PAGED: functools.partial(TorchEngineTable, cache="paged"),
     "vllm": VllmEngineTable,
     "sglang": SglangEngineTable,
     "plain": PlainEngineTable,
@@ -30,7 +32,7 @@ OPTIONS: dict[str, type[EngineBase]] = {
 @functools.cache
 def is_installed(engine: str) -> bool:
     try:
-        return engine == "plain" or bool(find_libraries(engine))
+        return engine in ("plain", PAGED) or bool(find_libraries(engine))
     except MissingDependencyError:
         return False
 
@@ -41,7 +43,7 @@ def installed_engines() -> list[str]:
 
 def keeping_engines() -> list[str]:
     """Those that may keep contexts."""
-    return [engine for engine in installed_engines() if "context_at_swap" in OPTIONS[engine].model_fields]
+    return [engine for engine in installed_engines() if "context_at_swap" in type(OPTIONS[engine]()).model_fields]
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -19,6 +19,8 @@ from perilune.recipe import EngineBase, TorchEngineTable
 from perilune.weights import RawTensor
 from services.rollout.repetition import Cycle, Rule
 
+DEFAULT_CACHE_BYTES = 4 << 30  # for keys and values, where no setting and no card says
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -116,7 +118,7 @@ class EngineSpec:
     tensors: Sequence[RawTensor]  # its weights
     deliver: Deliver  # gets what was generated, on the engine's own thread
     max_running: int  # samples to decode at once at most
-    kv_cache_bytes: int  # memory for keys and values
+    kv_cache_bytes: int | None  # memory for keys and values; None: as much as the card has room for, or 4 GiB
     options: EngineBase = field(default_factory=TorchEngineTable)  # which engine, and its keys in the recipe
     device: str = "auto"  # where its model is; each engine takes the first that it can use
 

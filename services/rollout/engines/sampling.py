@@ -7,6 +7,8 @@ faster and exact.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,6 +26,18 @@ def uniforms(seeds: NDArray[np.uint64], positions: NDArray[np.int64]) -> NDArray
     return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+def uniforms_of(streams_B: Tensor, positions_B: Tensor) -> Tensor:
+    """The numbers of `uniforms`, float64, computed where the tensors are; the streams' bits as int64.
+
+    Torch's int64 wraps as uint64 does; only shifts have to be freed from the sign.
+    """
+    bits_B = streams_B + (positions_B + 1) * _signed(0x9E3779B97F4A7C15)
+    bits_B = (bits_B ^ _shifted(bits_B, 30)) * _signed(0xBF58476D1CE4E5B9)
+    bits_B = (bits_B ^ _shifted(bits_B, 27)) * _signed(0x94D049BB133111EB)
+    bits_B = bits_B ^ _shifted(bits_B, 31)
+    return _shifted(bits_B, 11).double() * 2.0**-53
+
+
 def stream_of(seed: int, index: int) -> np.uint64:
     """The random stream of sample `index` under `seed`."""
     with np.errstate(over="ignore"):
@@ -39,8 +53,36 @@ def _mix(bits: NDArray[np.uint64] | np.uint64) -> NDArray[np.uint64]:
     return np.asarray(bits ^ (bits >> np.uint64(31)))
 
 
+def _signed(bits: int) -> int:
+    return bits - (1 << 64) if bits >> 63 else bits
+
+
+def _shifted(bits_B: Tensor, count: int) -> Tensor:
+    """Shifts right, with zeros from the left."""
+    return (bits_B >> count) & ((1 << (64 - count)) - 1)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What some rows need together. A caller that knows it spares a card's answer, for which the host would wait."""
+
+    plain: bool  # temperature 1 and no truncation, for all
+    truncates: bool  # top-k or top-p, for some
+
+    @staticmethod
+    def of(temperature_B: Tensor, top_p_B: Tensor, top_k_B: Tensor) -> Kind:
+        """Looks at the rows' settings."""
+        truncates = bool((top_k_B > 0).any() or (top_p_B < 1).any())
+        return Kind(not truncates and bool((temperature_B == 1).all()), truncates)
+
+
 def draw(
-    logits_BV: Tensor, temperature_B: Tensor, top_p_B: Tensor, top_k_B: Tensor, uniform_B: Tensor
+    logits_BV: Tensor,
+    temperature_B: Tensor,
+    top_p_B: Tensor,
+    top_k_B: Tensor,
+    uniform_B: Tensor,
+    kind: Kind | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draws one token a row.
 
@@ -49,17 +91,20 @@ def draw(
         temperature_B: 0 is greedy: the first of the most likely tokens, with log-probability 0.
         top_p_B, top_k_B: 1 and 0 mean no truncation. Top-k comes first, the nucleus is that of what is left.
         uniform_B: float64 in [0, 1).
+        kind: of these rows; looked for in their settings if not given.
 
     Returns:
         Tokens (int64); their log-probabilities under the distribution that was sampled from; and under
         softmax(logits). Both float32, in nats.
     """
+    kind = kind or Kind.of(temperature_B, top_p_B, top_k_B)
     peak_B = logits_BV.amax(-1, keepdim=True)
     greedy_B = temperature_B == 0
-    plain = bool((temperature_B == 1).all() and (top_p_B == 1).all() and (top_k_B == 0).all())
-    weights_BV = (logits_BV - peak_B).exp_() if plain else _weights(logits_BV, peak_B, temperature_B, top_p_B, top_k_B)
+    weights_BV = (logits_BV - peak_B).exp_() if kind.plain else _weights(logits_BV, peak_B, temperature_B)
+    if kind.truncates:
+        weights_BV = _truncate(weights_BV, top_p_B, top_k_B)
     tokens_B, mass_B = _invert(weights_BV, uniform_B)
-    if plain:
+    if kind.plain:
         full_B = (logits_BV.gather(-1, tokens_B[:, None]) - peak_B).squeeze(-1) - mass_B.log()
         return tokens_B, full_B, full_B
     tokens_B = torch.where(greedy_B, logits_BV.argmax(-1), tokens_B)
@@ -68,13 +113,10 @@ def draw(
     return tokens_B, torch.where(greedy_B, 0.0, drawn_B), full_B
 
 
-def _weights(logits_BV: Tensor, peak_B: Tensor, temperature_B: Tensor, top_p_B: Tensor, top_k_B: Tensor) -> Tensor:
-    """exp((logits - peak) / temperature), 0 where top-k or the nucleus cuts; the peak's weight is 1."""
+def _weights(logits_BV: Tensor, peak_B: Tensor, temperature_B: Tensor) -> Tensor:
+    """exp((logits - peak) / temperature): the peak's weight is 1."""
     divisor_B = torch.where(temperature_B == 0, 1.0, temperature_B)[:, None]
-    weights_BV = ((logits_BV - peak_B) / divisor_B).exp_()
-    if bool((top_k_B > 0).any() or (top_p_B < 1).any()):
-        weights_BV = _truncate(weights_BV, top_p_B, top_k_B)
-    return weights_BV
+    return ((logits_BV - peak_B) / divisor_B).exp_()
 
 
 def _truncate(weights_BV: Tensor, top_p_B: Tensor, top_k_B: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from perilune.models.attention import use_attention
 from perilune.models.files import blank_model
 from perilune.models.tensors import compute_dtype, torch_tensor
 from perilune.weights import RawTensor
-from services.rollout.engines.embedded.slots import ATTENTION, attend
+from services.rollout.engines.embedded.passes import ATTENTION, attend
 
 
 def build_model(model_files: Mapping[str, bytes], tensors: Sequence[RawTensor], device: str = "cpu") -> Any:
@@ -32,7 +32,8 @@ def build_model(model_files: Mapping[str, bytes], tensors: Sequence[RawTensor], 
     model.to(device)  # type: ignore[arg-type]  # transformers' annotation leaves out what torch takes
     model.requires_grad_(False)
     swap_tensors(model, stage_tensors(model, tensors))
-    _lay_out_for_decoding(model)
+    if device == "cpu":
+        _lay_out_for_decoding(model)
     return model
 
 
@@ -58,9 +59,18 @@ def stage_tensors(model: nn.Module, tensors: Iterable[RawTensor]) -> dict[str, T
 
 
 @torch.no_grad()
-def swap_tensors(model: nn.Module, staged: Mapping[str, Tensor]) -> None:
-    """Has the model compute with what was staged from now on. Nothing is copied."""
+def swap_tensors(model: nn.Module, staged: Mapping[str, Tensor], *, in_place: bool = False) -> None:
+    """Has the model compute with what was staged from now on.
+
+    Args:
+        model: of these tensors.
+        staged: laid out like the model's.
+        in_place: copies the values, where other things than the model know its tensors; else nothing is copied.
+    """
     own = dict(model.named_parameters(remove_duplicate=False)) | dict(model.named_buffers(remove_duplicate=False))
+    if in_place:
+        torch._foreach_copy_([own[name].data for name in staged], list(staged.values()))
+        return
     for name, tensor in staged.items():
         own[name].data = tensor
 

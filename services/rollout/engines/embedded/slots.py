@@ -1,10 +1,9 @@
-"""Keys and values in slots, and the attention over them.
+"""Keys and values in slots, and the attention over them: the layout for a CPU.
 
-A sample that runs has one row of every layer's key and value tensors. The function `attend` is plugged into a Hugging
-Face model by its attention interface, so that any model which uses that interface decodes here unchanged. One forward
-pass carries all the tokens of a step in one packed row: first whole prompts (prefill), each attending to itself, then
-one token of every running sample (decode), each attending to its slot. Prompts are stored before the samples
-attend, so a sample decodes in the same pass that reads its prompt.
+A sample that runs has one row of every layer's key and value tensors. One forward pass carries all the tokens of a step
+in one packed row: first whole prompts (prefill), each attending to itself, then one token of every running sample
+(decode), each attending to its slot. Prompts are stored before the samples attend, so a sample decodes in the same pass
+that reads its prompt.
 
 Shapes: R rows, H query heads, G key-value heads, D head size, S positions, N packed tokens, B running samples.
 """
@@ -18,12 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from perilune.errors import InvalidInputError
 from perilune.models.attention import causal_attention
+from services.rollout.engines.embedded import passes
 
-ATTENTION = "perilune_slots"
 BLOCK_ROWS = 32  # rows that attention takes at once; it reads them all as far as the longest
 _ROUND_TOKENS = 64  # slots grow in steps, not token by token
 
@@ -37,7 +35,7 @@ class Prefill:
     rows: Tensor  # int64
 
 
-class Step:
+class SlotPass:
     """The plan of one forward pass. Running samples have rows 0 to B - 1."""
 
     def __init__(self, slots: Slots, prefills: list[Prefill], positions: NDArray[np.int64]) -> None:
@@ -48,6 +46,32 @@ class Step:
         self.rows_B = torch.arange(len(positions), device=slots.device)
         self.blocks = blocks(positions)
         self._masks: dict[int | None, list[Tensor]] = {}
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scaling: float | None,
+        window: int | None,
+        sinks_H: Tensor | None,
+    ) -> Tensor:
+        """See `passes.Pass`."""
+        keys, values = self.slots.layer(layer, key, value)
+        num_tokens = query.shape[2]
+        attended = query.new_empty(num_tokens, query.shape[1], value.shape[-1])
+        for prompt in self.prefills:
+            span, length = slice(prompt.start, prompt.end), prompt.end - prompt.start
+            keys[prompt.rows, :, :, :length] = key[:, :, span].mT
+            values[prompt.rows, :, :length] = value[:, :, span]
+            own = causal_attention(query[:, :, span], key[:, :, span], value[:, :, span], scaling, window, sinks_H)
+            attended[span] = own[0].transpose(0, 1)
+        decoded = slice(num_tokens - len(self.positions_B), num_tokens)
+        keys[self.rows_B, :, :, self.positions_B] = key[0, :, decoded].transpose(0, 1)
+        values[self.rows_B, :, self.positions_B] = value[0, :, decoded].transpose(0, 1)
+        _attend_to_slots(query[0, :, decoded], keys, values, self, scaling, window, sinks_H, out=attended[decoded])
+        return attended
 
     def masks(self, window: int | None, dtype: torch.dtype) -> list[Tensor]:
         """For each block [rows, 1, 1, S], additive: what each sample may attend to. Made once a step, not a layer."""
@@ -125,6 +149,36 @@ class Slots:
             keys.shape[1] * keys.shape[2] + values.shape[1] * values.shape[3] for keys, values in self._layers.values()
         )
 
+    def forward(
+        self,
+        model: Any,
+        prompts: Mapping[bytes, Sequence[int]],
+        newest: Sequence[int],
+        positions: NDArray[np.int64],
+    ) -> Tensor:
+        """One forward pass: reads new prompts into their rows, and gives running samples' next logits, [B, V].
+
+        Args:
+            model: set to passes.ATTENTION.
+            prompts: token ids (int32), each with the rows that begin with it; without their samples' last tokens.
+            newest: each running sample's last token, which is read now.
+            positions: where it goes, [B].
+        """
+        tokens: list[int] = []
+        spans: list[Prefill] = []
+        for prefix, rows in prompts.items():
+            prompt = np.frombuffer(prefix, dtype=np.int32).tolist()
+            spans.append(Prefill(len(tokens), len(tokens) + len(prompt), torch.tensor(rows, device=self.device)))
+            tokens += prompt
+        places = [place for span in spans for place in range(span.end - span.start)]
+        return passes.forward(
+            model,
+            SlotPass(self, spans, positions),
+            torch.tensor([tokens + list(newest)], device=self.device),
+            torch.from_numpy(np.append(np.array(places, dtype=np.int64), positions))[None].to(self.device),
+            len(newest),
+        )
+
     def layer(self, index: int, key_like: Tensor, value_like: Tensor) -> tuple[Tensor, Tensor]:
         """A layer's keys and values; made like these when it first writes."""
         if index not in self._layers:
@@ -144,87 +198,11 @@ def _resized(old: Tensor, shape: tuple[int, int]) -> Tensor:
     return new
 
 
-def forward(
-    model: Any,
-    slots: Slots,
-    prompts: Mapping[bytes, Sequence[int]],
-    newest: Sequence[int],
-    positions: NDArray[np.int64],
-) -> Tensor:
-    """One forward pass: reads new prompts into their rows, and gives running samples' next logits, float32, [B, V].
-
-    Args:
-        model: set to ATTENTION.
-        slots: with room for it.
-        prompts: token ids (int32), each with the rows that begin with it; without their samples' last tokens.
-        newest: each running sample's last token, which is read now.
-        positions: where it goes, [B].
-    """
-    tokens: list[int] = []
-    spans: list[Prefill] = []
-    for prefix, rows in prompts.items():
-        prompt = np.frombuffer(prefix, dtype=np.int32).tolist()
-        spans.append(Prefill(len(tokens), len(tokens) + len(prompt), torch.tensor(rows, device=slots.device)))
-        tokens += prompt
-    places = [place for span in spans for place in range(span.end - span.start)]
-    logits: Tensor = model(
-        input_ids=torch.tensor([tokens + list(newest)], device=slots.device),
-        position_ids=torch.from_numpy(np.append(np.array(places, dtype=np.int64), positions))[None].to(slots.device),
-        use_cache=False,
-        logits_to_keep=len(newest),
-        step=Step(slots, spans, positions),
-    ).logits[0]
-    return logits.float()
-
-
-def attend(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    *,
-    step: Step,
-    sliding_window: int | None = None,
-    s_aux: Tensor | None = None,
-    **others: object,
-) -> tuple[Tensor, None]:
-    """Attention of one layer over one packed row. See transformers.AttentionInterface.
-
-    Args:
-        query: [1, H, N, D]; key and value: [1, G, N, D]; positions are already in them.
-        step: passed to the model's forward, and by it to every layer.
-        s_aux: [H], attention sinks: a score beside those of the keys, which takes its share and gives nothing.
-
-    Returns:
-        [1, N, H, D], and no attention weights.
-    """
-    for name in ("softcap", "position_bias"):
-        if others.get(name) is not None:
-            raise InvalidInputError(f"the torch engine has no attention with {name}; use another engine for this model")
-    keys, values = step.slots.layer(module.layer_idx, key, value)  # type: ignore[arg-type]
-    num_tokens = query.shape[2]
-    attended = query.new_empty(num_tokens, query.shape[1], value.shape[-1])
-    for prompt in step.prefills:
-        span, length = slice(prompt.start, prompt.end), prompt.end - prompt.start
-        keys[prompt.rows, :, :, :length] = key[:, :, span].mT
-        values[prompt.rows, :, :length] = value[:, :, span]
-        own = causal_attention(query[:, :, span], key[:, :, span], value[:, :, span], scaling, sliding_window, s_aux)
-        attended[span] = own[0].transpose(0, 1)
-    decoded = slice(num_tokens - len(step.positions_B), num_tokens)
-    keys[step.rows_B, :, :, step.positions_B] = key[0, :, decoded].transpose(0, 1)
-    values[step.rows_B, :, step.positions_B] = value[0, :, decoded].transpose(0, 1)
-    _attend_to_slots(query[0, :, decoded], keys, values, step, scaling, sliding_window, s_aux, out=attended[decoded])
-    return attended[None], None
-
-
 def _attend_to_slots(
     query_HBD: Tensor,
     keys: Tensor,
     values: Tensor,
-    step: Step,
+    step: SlotPass,
     scaling: float | None,
     window: int | None,
     sinks_H: Tensor | None,

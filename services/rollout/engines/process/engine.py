@@ -72,7 +72,7 @@ class ProcessEngine:
             folder=self._folder.name,
             dtype=dtype_name(compute_dtype(spec.tensors)),
             max_running=spec.max_running,
-            kv_cache_bytes=spec.kv_cache_bytes,
+            kv_cache_bytes=spec.kv_cache_bytes or DEFAULT_CACHE_BYTES,
             end_tokens=sorted(self._endings.tokens),
             options=spec.options.model_dump(mode="json", exclude={"type"}),
         )
