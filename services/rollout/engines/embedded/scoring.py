@@ -159,7 +159,7 @@ def attend(
     s_aux: Tensor | None = None,
     **others: object,
 ) -> tuple[Tensor, None]:
-    """Attention of one layer over a chunk: each piece to its own text. See `slots.attend` for shapes.
+    """Attention of one layer over a chunk: each piece to its own text. See `passes.attend` for shapes.
 
     What it does not do, a model was refused for when the engine was made.
     """

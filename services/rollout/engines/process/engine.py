@@ -26,6 +26,7 @@ from perilune.errors import InvalidInputError, UnavailableError, WeightStreamErr
 from perilune.models.tensors import compute_dtype, dtype_name
 from perilune.weights import RawTensor
 from services.rollout.engines.base import (
+    DEFAULT_CACHE_BYTES,
     Capacity,
     EngineSpec,
     Generated,
