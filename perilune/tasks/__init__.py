@@ -7,7 +7,7 @@ from random import Random
 from typing import Any, Protocol
 
 from perilune.errors import NotFoundError
-from perilune.tasks import arithmetic, guess, programs, search, sums
+from perilune.tasks import arithmetic, guess, large_sums, programs, search, sums
 
 
 class Problem(Protocol):
@@ -39,6 +39,7 @@ class Task(Protocol):
 TASKS: dict[str, Task] = {
     "arithmetic": arithmetic,
     "guess": guess,
+    "large_sums": large_sums,
     "programs": programs,
     "search": search,
     "sums": sums,
