@@ -15,6 +15,8 @@ either nearly constant or nearly random, and the entropy coder takes what there 
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,15 +27,16 @@ from perilune.api.weights.v1 import weights_pb2
 from perilune.api.weights.v1.weights_pb2 import Encoding, Manifest, TensorInfo
 from perilune.dtypes import ITEM_TYPES
 from perilune.errors import WeightStreamError
+from perilune.weights.parallel import in_threads
 from perilune.weights.tensors import RawTensor, State, digest_of
 
 ZSTD_LEVEL = 1  # higher ones find next to nothing in what is left
 SPARSE_BELOW, DENSE_ABOVE = 0.6, 0.3  # shares of changed elements between which both are tried
 PAYS_BELOW = 0.9  # of the whole version's bytes; a delta of more is not worth the work
 LONG_GAP = 0xFFFF  # a gap code that stands for so many unchanged elements, and for no changed one
-BLOCK_ELEMENTS = (
-    1 << 20
-)  # of a tensor are looked at together: they stay in the cache, and what is made of them is small
+WORD_BYTES = 8
+# Elements of a tensor that are looked at together: they stay in the cache, and what is made of them is small.
+BLOCK_ELEMENTS = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -58,28 +61,59 @@ class Delta:
         return self.manifest.payload_bytes
 
 
+@dataclass(frozen=True)
+class _Change:
+    """A tensor before and after, as integers."""
+
+    old_N: NDArray
+    new_N: NDArray
+
+    @staticmethod
+    def of(old: memoryview, new: memoryview, item_bytes: int) -> _Change:
+        return _Change(_integers(old, item_bytes), _integers(new, item_bytes))
+
+    def blocks(self) -> list[_Change]:
+        """The parts that threads look through."""
+        return [_Change(self.old_N[block], self.new_N[block]) for block in _blocks(len(self.new_N))]
+
+
 def make_delta(base: State, target: State) -> Delta | None:
-    """The change from one version to another; None where the whole version is hardly larger."""
+    """The change from one version to another; None where the whole version is hardly larger. Computes in threads."""
     olds = {info.name: (info, raw) for info, raw in zip(base.manifest.tensors, base.tensors, strict=True)}
-    manifest, parts, payload_bytes = Manifest(), list[bytes | memoryview](), 0
+    pairs = [
+        (info, new, *olds.get(info.name, (None, None)))
+        for info, new in zip(target.manifest.tensors, target.tensors, strict=True)
+    ]
+    changes = {
+        info.name: _Change.of(old.data, new.data, ITEM_TYPES[info.dtype].num_bytes)
+        for info, new, old_info, old in pairs
+        if old and old_info and _same_kind(old_info, info) and old_info.digest != info.digest
+    }
+    found = _encode_all(changes)
+    manifest, parts = Manifest(), list[bytes | memoryview]()
     manifest.CopyFrom(target.manifest)
-    for info, new in zip(manifest.tensors, target.tensors, strict=True):
-        old_info, old = olds.get(info.name, (None, None))
-        if old_info is None or old is None or not _same_kind(old_info, info):
-            encoded = Encoded(weights_pb2.ENCODING_UNSPECIFIED, new.data)
-        elif old_info.digest == info.digest:
-            encoded = Encoded(weights_pb2.ENCODING_SAME, b"")
-        else:
-            encoded = encode(old.data, new.data, ITEM_TYPES[info.dtype].num_bytes)
+    for info, (_, new, old_info, _) in zip(manifest.tensors, pairs, strict=True):
+        is_same = old_info is not None and _same_kind(old_info, info) and old_info.digest == info.digest
+        as_it_is = Encoded(weights_pb2.ENCODING_SAME, b"") if is_same else _as_it_is(new.data)
+        encoded = found.get(info.name, as_it_is)
         info.encoding, info.num_changed = encoded.encoding, encoded.num_changed
         info.encoded_bytes = len(encoded.data)
-        payload_bytes += len(encoded.data)
-        if payload_bytes > PAYS_BELOW * manifest.num_bytes:
-            return None
         parts.append(encoded.data)
+    payload_bytes = sum(map(len, parts))
+    if payload_bytes > PAYS_BELOW * manifest.num_bytes:
+        return None
     manifest.base.CopyFrom(base.version)
     manifest.payload_bytes = payload_bytes
     return Delta(manifest, b"".join(parts))
+
+
+def _encode_all(changes: Mapping[str, _Change]) -> dict[str, Encoded]:
+    """Every change as it is written. Threads share large tensors while they look for what changed."""
+    num_bytes = sum(change.new_N.nbytes for change in changes.values())
+    blocks = {name: change.blocks() for name, change in changes.items()}
+    places = iter(in_threads(_changed_places, [block for each in blocks.values() for block in each], num_bytes))
+    jobs = [(change, [next(places) for _ in blocks[name]]) for name, change in changes.items()]
+    return dict(zip(changes, in_threads(lambda job: _encoded(*job), jobs, num_bytes), strict=True))
 
 
 def _same_kind(old: TensorInfo, new: TensorInfo) -> bool:
@@ -88,16 +122,26 @@ def _same_kind(old: TensorInfo, new: TensorInfo) -> bool:
 
 def encode(old: memoryview, new: memoryview, item_bytes: int) -> Encoded:
     """The shortest way to write `new` for one who has `old`. Both have as many bytes, a multiple of item_bytes."""
-    old_N, new_N = _integers(old, item_bytes), _integers(new, item_bytes)
-    num_changed = sum(int(np.count_nonzero(old_N[block] != new_N[block])) for block in _blocks(len(new_N)))
+    change = _Change.of(old, new, item_bytes)
+    return _encoded(change, [_changed_places(block) for block in change.blocks()])
+
+
+def _as_it_is(data: memoryview) -> Encoded:
+    return Encoded(weights_pb2.ENCODING_UNSPECIFIED, data)
+
+
+def _encoded(change: _Change, places: list[NDArray[np.uint32]]) -> Encoded:
+    """The shortest way to write a change of which the changed elements of each block are known."""
+    num_changed = sum(map(len, places))
     if not num_changed:
         return Encoded(weights_pb2.ENCODING_SAME, b"")
-    share = num_changed / len(new_N)
-    ways = [Encoded(weights_pb2.ENCODING_UNSPECIFIED, new)]
+    share = num_changed / len(change.new_N)
+    ways = [_as_it_is(change.new_N.data.cast("B"))]
     if share < SPARSE_BELOW:
-        ways.append(_sparse(old_N, new_N, num_changed))
+        ways.append(_sparse(change, places, num_changed))
     if share > DENSE_ABOVE:
-        ways.append(Encoded(weights_pb2.ENCODING_DENSE, _compress(_dense_planes(old_N, new_N))))
+        planes = _dense_planes(change.old_N, change.new_N)
+        ways.append(Encoded(weights_pb2.ENCODING_DENSE, _compress(planes)))
     return min(ways, key=lambda way: len(way.data))
 
 
@@ -138,18 +182,26 @@ def apply_delta(base: State, manifest: Manifest, payload: memoryview) -> State:
             f"and {base.version.number} ({base.version.digest}) is what is here"
         )
     olds = {info.name: (info, raw) for info, raw in zip(base.manifest.tensors, base.tensors, strict=True)}
-    tensors, offset = [], 0
-    for info in manifest.tensors:
-        old_info, old = olds.get(info.name, (None, None))
-        part = payload[offset : (offset := offset + info.encoded_bytes)]
-        data = decode(info, old.data if old and old_info and _same_kind(old_info, info) else None, part)
-        verified = old_info is not None and info.encoding == weights_pb2.ENCODING_SAME
-        if (old_info.digest if verified and old_info else digest_of(data)) != info.digest:
-            raise WeightStreamError(f"tensor {info.name} of version {manifest.version.number} does not have its digest")
-        # A part is a view of the whole payload, which would stay in memory with it.
-        kept = memoryview(bytes(data)) if info.encoding == weights_pb2.ENCODING_UNSPECIFIED else data
-        tensors.append(RawTensor(info.name, info.dtype, tuple(info.shape), kept))
+    ends = list(itertools.accumulate(info.encoded_bytes for info in manifest.tensors))
+    jobs = [
+        (info, *olds.get(info.name, (None, None)), payload[end - info.encoded_bytes : end])
+        for info, end in zip(manifest.tensors, ends, strict=True)
+    ]
+    tensors = in_threads(lambda job: _applied(manifest.version.number, *job), jobs, manifest.num_bytes)
     return State(_as_whole(manifest), tensors)
+
+
+def _applied(
+    number: int, info: TensorInfo, old_info: TensorInfo | None, old: RawTensor | None, part: memoryview
+) -> RawTensor:
+    """A tensor of the new version, verified."""
+    data = decode(info, old.data if old and old_info and _same_kind(old_info, info) else None, part)
+    is_known = old_info is not None and info.encoding == weights_pb2.ENCODING_SAME
+    if (old_info.digest if is_known and old_info else digest_of(data)) != info.digest:
+        raise WeightStreamError(f"tensor {info.name} of version {number} does not have its digest")
+    # A part is a view of the whole payload, which would stay in memory with it.
+    kept = memoryview(bytes(data)) if info.encoding == weights_pb2.ENCODING_UNSPECIFIED else data
+    return RawTensor(info.name, info.dtype, tuple(info.shape), kept)
 
 
 def _as_whole(manifest: Manifest) -> Manifest:
@@ -211,14 +263,25 @@ def _positions(codes: NDArray[np.uint16]) -> NDArray[np.int64]:
     return (np.cumsum(codes.astype(np.int64) + ends_element) - 1)[ends_element]
 
 
-def _sparse(old_N: NDArray, new_N: NDArray, num_changed: int) -> Encoded:
-    positions_C, folded_C = np.empty(num_changed, np.int64), np.empty(num_changed, new_N.dtype)
+def _changed_places(block: _Change) -> NDArray[np.uint32]:
+    """Which elements of a block changed. Words of eight bytes are compared first: most are as they were."""
+    per_word = WORD_BYTES // block.new_N.dtype.itemsize
+    num_words = len(block.new_N) // per_word
+    in_words = num_words * per_word
+    old_W, new_W = (each[:in_words].view(np.uint64) for each in (block.old_N, block.new_N))
+    words = np.flatnonzero(old_W != new_W).astype(np.uint32)
+    near = (words[:, None] * np.uint32(per_word) + np.arange(per_word, dtype=np.uint32)).reshape(-1)
+    candidates = np.concatenate([near, np.arange(in_words, len(block.new_N), dtype=np.uint32)])
+    return candidates[block.old_N[candidates] != block.new_N[candidates]]
+
+
+def _sparse(change: _Change, places: list[NDArray[np.uint32]], num_changed: int) -> Encoded:
+    positions_C, folded_C = np.empty(num_changed, np.int64), np.empty(num_changed, change.new_N.dtype)
     found = 0
-    for block in _blocks(len(new_N)):
-        changed = np.flatnonzero(old_N[block] != new_N[block])
+    for number, (block, changed) in enumerate(zip(change.blocks(), places, strict=True)):
         here = slice(found, found := found + len(changed))
-        positions_C[here] = changed + block.start
-        folded_C[here] = _fold(new_N[block][changed] - old_N[block][changed])
+        positions_C[here] = changed + np.int64(number * BLOCK_ELEMENTS)
+        folded_C[here] = _fold(block.new_N[changed] - block.old_N[changed])
     content = np.concatenate([_planes(_gap_codes(positions_C)).reshape(-1), _planes(folded_C).reshape(-1)])
     return Encoded(weights_pb2.ENCODING_SPARSE, _compress(content), num_changed)
 
