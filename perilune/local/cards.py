@@ -35,11 +35,13 @@ from perilune.models.memory import (
     sampling_bytes,
     training_bytes,
     useful_cache_bytes,
+    with_row,
 )
 from perilune.recipe import Recipe
 
 PATIENCE_S = 120.0  # for torch to be imported by a busy machine, and CUDA to answer
 DEVICE, VISIBLE, CACHE, TURNS = "PERILUNE_DEVICE", "CUDA_VISIBLE_DEVICES", "PERILUNE_KV_CACHE_GIB", "PERILUNE_HYBRID"
+MEMORY = "PERILUNE_MEMORY_GIB"
 
 
 @dataclass(frozen=True)
@@ -125,16 +127,32 @@ def plan_cards(machine: Machine, wanted: Wanted, load: Load | None, num_cpu_roll
     num_rollouts = wanted.num_rollouts or max(1, len(others))
     pool = others or of_trainer
     of_rollouts = [pool[number % len(pool)] for number in range(num_rollouts)]
-    shares = [
-        _Share(card, load, wanted.num_ranks, card in of_trainer, of_rollouts.count(card), wanted.cache_gib)
-        for card in cards
-    ]
+    shares = [_share(card, load, wanted, card in of_trainer, of_rollouts.count(card)) for card in cards]
     takes_turns = not wanted.takes_turns and _should_take_turns(shares, num_rollouts)
     alone = takes_turns or wanted.takes_turns
-    env = {"trainer": _env(of_trainer, wanted)}
+    env = {"trainer": _env(of_trainer, wanted) | ({} if alone else _memory_env(shares, load))}
     for number, card in enumerate(of_rollouts, 1):
         env[f"rollout-{number}"] = _env([card], wanted) | _cache_env(shares[cards.index(card)], alone)
     return CardPlan(num_rollouts, env, (*_places(env, of_trainer, of_rollouts), *_advice(shares, alone)), takes_turns)
+
+
+def _share(card: Card, load: Load | None, wanted: Wanted, has_trainer: bool, num_engines: int) -> _Share:
+    """What a card is for. Rows that the recipe leaves open get what engines leave, whose keys and values have a quarter
+    of the card at most."""
+    if load:
+        cache = min(useful_cache_bytes(load), card.free_bytes // 4)
+        room = card.free_bytes - num_engines * (sampling_bytes(load) + cache)
+        load = with_row(load, room, wanted.num_ranks)
+    return _Share(card, load, wanted.num_ranks, has_trainer, num_engines, wanted.cache_gib)
+
+
+def _memory_env(shares: Sequence[_Share], load: Load | None) -> dict[str, str]:
+    """The trainer's budget on a card that engines share, where its rows are as long as memory allows."""
+    shared = [share for share in shares if share.has_trainer and share.num_engines and share.load]
+    if load is None or load.row_tokens or not shared:
+        return {}
+    needed = max(training_bytes(share.load, share.num_ranks) for share in shared if share.load)
+    return {MEMORY: f"{math.ceil(needed / SHARE_USED / GIB * 1000) / 1000:g}"}
 
 
 def _with_room(machine: Machine, num_ranks: int) -> list[Card]:

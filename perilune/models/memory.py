@@ -7,12 +7,15 @@ models of 0.5B and 1.5B parameters (1.6 and 3.3 MB a token, linear in the row's 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 GIB = 1 << 30
 CONTEXT_BYTES = GIB  # CUDA's context of one process, its libraries' work space, fragments
 SHARE_USED = 0.9  # of a card's free memory: the rest is for what an estimate misses
+CPU_ROW_TOKENS = 2048  # of a trainer's row, where the recipe leaves it open
+AUTO_ROW_TOKENS = 16_384  # on a card at most: longer rows are no faster
+MIN_ROW_TOKENS = 1024
 MIN_CACHE_BYTES = GIB  # keys and values with less room keep too few samples running
 PREFILL_TOKENS = 2048  # in one pass of an engine
 MAX_PREFILL_TOKENS = 8192  # in one pass of the embedded engine on a large card, where the room for it is measured
@@ -51,7 +54,8 @@ class Load:
     """What a run computes with: the model, and the keys of its recipe that decide about memory."""
 
     shape: Shape
-    row_tokens: int = 2048  # trainer.microbatch_tokens
+    row_tokens: int | None = CPU_ROW_TOKENS  # trainer.microbatch_tokens; None: "auto"
+    recomputes_layers: bool = False  # trainer.activation_checkpointing = "layers"
     trains_in_bf16: bool = False  # trainer.precision
     samples_in_bf16: bool = False  # model.dtype
     has_moments: bool = True  # trainer.optimizer = "adamw"
@@ -84,22 +88,27 @@ def shape_from_config(config: Mapping[str, Any]) -> Shape | None:
 
 
 def training_bytes_per_parameter(load: Load) -> int:
-    """Weights in float32, and what training adds: gradients, AdamW's two moments, autocast's copies in bf16."""
+    """Weights in float32, and what training adds: gradients, AdamW's two moments, the copy that computes in bf16."""
     frozen = 4 + (2 if load.trains_in_bf16 else 0)
     return frozen if load.has_adapter else frozen + 4 + (8 if load.has_moments else 0)
 
 
 def row_bytes_per_token(load: Load) -> int:
-    """What the backward pass keeps for each token of a row; for float32 twice as much as was measured for bf16."""
+    """What the backward pass keeps for each token of a row; for float32 twice as much as was measured for bf16.
+
+    Where layers are computed again: each one's input, and all of one layer.
+    """
     shape = load.shape
-    in_bf16 = shape.num_layers * (8 * shape.intermediate_size + 30 * shape.hidden_size)
+    layer = 8 * shape.intermediate_size + 30 * shape.hidden_size
+    in_bf16 = shape.num_layers * (2 * shape.hidden_size if load.recomputes_layers else layer)
+    in_bf16 += layer if load.recomputes_layers else 0
     return in_bf16 if load.trains_in_bf16 else 2 * in_bf16
 
 
 def training_bytes(load: Load, num_ranks: int = 1) -> int:
-    """What one rank of a trainer takes, which has its part of the model and rows of its own."""
+    """What one rank of a trainer takes, which has its part of the model and rows of its own; at least, for "auto"."""
     model = load.shape.num_parameters * training_bytes_per_parameter(load) // num_ranks
-    return CONTEXT_BYTES + model + load.row_tokens * row_bytes_per_token(load)
+    return CONTEXT_BYTES + model + (load.row_tokens or MIN_ROW_TOKENS) * row_bytes_per_token(load)
 
 
 def largest_row(load: Load, free_bytes: int, num_ranks: int = 1) -> int:
@@ -107,6 +116,28 @@ def largest_row(load: Load, free_bytes: int, num_ranks: int = 1) -> int:
     model = load.shape.num_parameters * training_bytes_per_parameter(load) // num_ranks
     room = int(free_bytes * SHARE_USED) - CONTEXT_BYTES - model
     return max(0, room // row_bytes_per_token(load))
+
+
+def auto_row(load: Load, free_bytes: int, num_ranks: int = 1) -> int:
+    """Tokens of a row where the recipe leaves it to the card's memory: a multiple of 256, within bounds."""
+    fits = largest_row(load, free_bytes, num_ranks)
+    return max(MIN_ROW_TOKENS, min(AUTO_ROW_TOKENS, fits - fits % 256))
+
+
+def with_row(load: Load, free_bytes: int, num_ranks: int = 1) -> Load:
+    """The load with the row that `auto` makes of so much memory, where the recipe leaves it open."""
+    return load if load.row_tokens else replace(load, row_tokens=auto_row(load, free_bytes, num_ranks))
+
+
+def logits_at_once(card_bytes: int | None) -> int:
+    """Logits of a row that are held at a time: 64 MiB of them in float32 on a CPU, a 64th of a card's memory.
+
+    With their gradients and copies that is about a twentieth of the card, which SHARE_USED leaves.
+
+    >>> logits_at_once(None), logits_at_once(80 * GIB)
+    (16777216, 335544320)
+    """
+    return max(1 << 24, (card_bytes or 0) // 256)
 
 
 def largest_model(free_bytes: int) -> int:

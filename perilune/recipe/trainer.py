@@ -41,8 +41,13 @@ class TrainerTable(Table):
     max_grad_norm: PositiveFloat = 1.0
     # The paper resets the optimiser when an iteration starts, for its reference has changed (docs/learning.md).
     reset_optimizer: bool = False
-    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast over fp32 weights
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: passes compute in it; weights and optimiser stay fp32
     adapter: AdapterTable | None = None
-    microbatch_tokens: PositiveInt = 2048  # tokens in one forward and backward pass: sequences packed into a row
+    # Tokens in one forward and backward pass: sequences packed into a row. `auto`: what the card's memory holds, at
+    # most 16,384; on a CPU 2,048.
+    microbatch_tokens: PositiveInt | Literal["auto"] = "auto"
+    # What is kept for the backward pass: every layer's activations, or each layer's input only, to compute the layer
+    # again: a third more work, and rows that are several times as long.
+    activation_checkpointing: Literal["none", "layers"] = "none"
     checkpoint_every: PositiveInt = 1  # iterations; what is lost since the last is repeated from the stored batches
     num_threads: PositiveInt | None = None  # torch threads; as many as cores, if not given

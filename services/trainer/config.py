@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from pydantic import Field, PositiveFloat, model_validator
 
 from perilune.models.device import DeviceSetting
 from perilune.runtime.service import ServiceSettings
@@ -12,6 +12,7 @@ class TrainerSettings(ServiceSettings):
     """Gives each rank that torchrun starts on one machine ports of its own: those that are set, the next, and so on."""
 
     device: DeviceSetting = "auto"  # where the policy is trained: auto, cpu, cuda, cuda:N
+    memory_gib: PositiveFloat | None = None  # of its card that it may take; all that is free, if not given
     rank: int = Field(0, validation_alias="RANK")
     local_rank: int = Field(0, validation_alias="LOCAL_RANK")
     num_local_ranks: int = Field(1, validation_alias="LOCAL_WORLD_SIZE")

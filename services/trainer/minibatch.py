@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from perilune.objectives.objective import Advantage, LossRow, Objective
 from perilune.objectives.shaping import Response
 from perilune.recipe import Recipe
 from services.trainer.batch import TrainingGroup, TrainingSample
-from services.trainer.policy.packing import PackedRow, pack_rows
+from services.trainer.policy.packing import PackedRow, pack_row, pack_rows, plan_rows
 from services.trainer.ranks.group import Ranks
 
 
@@ -70,9 +70,32 @@ class Minibatch:
             self.max_tokens,
         )
 
+    def cut(self, max_tokens: int) -> tuple[Minibatch, list[list[PackedRow]]]:
+        """The same step in shorter rows, and what became of each row: rows of its sequences, in order."""
+        parts = [self._cut_row(row, max_tokens) for row in self.rows]
+        behaviour = [part for number, values_S in enumerate(self.behaviour) for part in split(values_S, parts[number])]
+        return replace(self, rows=[row for part in parts for row in part], behaviour=behaviour), parts
 
-def make_minibatch(groups: Sequence[TrainingGroup], recipe: Recipe, iteration: int, ranks: Ranks) -> Minibatch:
-    """The groups of one step. InvalidInputError where the objective needs log-probabilities that an engine left out."""
+    def _cut_row(self, row: PackedRow, max_tokens: int) -> list[PackedRow]:
+        if row.num_tokens <= max_tokens or len(row.indices) == 1:
+            return [row]
+        tokens, scored = [sample.tokens for sample in self.samples], [sample.in_loss for sample in self.samples]
+        plan = plan_rows(row.layout.lengths, max_tokens)
+        return [pack_row([row.indices[place] for place in places], tokens, scored) for places in plan]
+
+
+def split(values_S: Tensor, rows: Sequence[PackedRow]) -> list[Tensor]:
+    """Values of a row's scored tokens, for the rows that it was cut into."""
+    return list(values_S.split([len(row.scored_S) for row in rows]))
+
+
+def make_minibatch(
+    groups: Sequence[TrainingGroup], recipe: Recipe, iteration: int, ranks: Ranks, max_tokens: int
+) -> Minibatch:
+    """The groups of one step, in rows of so many tokens.
+
+    InvalidInputError where the objective needs log-probabilities that an engine left out.
+    """
     objective = recipe.trainer.objective
     samples = [sample for group in groups for sample in group.samples]
     advantages = [part for group in groups for part in _advantages(group, recipe, iteration)]
@@ -81,9 +104,7 @@ def make_minibatch(groups: Sequence[TrainingGroup], recipe: Recipe, iteration: i
     # A sample none of whose tokens is trained on was only there to be compared with.
     used = [number for number, sample in enumerate(samples) if sample.in_loss.any()]
     samples = [samples[number] for number in used]
-    rows = pack_rows(
-        [sample.tokens for sample in samples], [sample.in_loss for sample in samples], recipe.trainer.microbatch_tokens
-    )
+    rows = pack_rows([sample.tokens for sample in samples], [sample.in_loss for sample in samples], max_tokens)
     behaviour = [_behaviour(samples, row, objective) for row in rows] if "behaviour" in objective.needs else []
     mine = ranks.share(rows)
     is_short = len(mine) * ranks.size < len(rows)

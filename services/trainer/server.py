@@ -9,10 +9,11 @@ import asyncio
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 
+import torch
 from transformers.utils.logging import disable_progress_bar
 
 from perilune.errors import InvalidInputError
-from perilune.models.device import Device, Machine, choose_device, parse_device, rank_request
+from perilune.models.device import GIB, Device, Machine, choose_device, parse_device, rank_request
 from perilune.models.machine import this_machine
 from perilune.runtime.blobs import Blobs
 from perilune.runtime.bus import Bus
@@ -34,6 +35,7 @@ async def run(service: Service) -> None:
     thread, loop = ThreadPoolExecutor(1, "torch"), asyncio.get_running_loop()
     assert isinstance(service.settings, TrainerSettings)
     device = await loop.run_in_executor(thread, device_of, service.settings)
+    limit_memory(device, service.settings.memory_gib)
     ranks = await loop.run_in_executor(thread, Ranks.of_environment, device)
     if ranks.size > 1 and service.settings.hybrid:
         raise InvalidInputError("PERILUNE_HYBRID: a trainer of several ranks does not take turns with an engine")
@@ -70,3 +72,10 @@ def device_of(settings: TrainerSettings) -> Device:
     machine = Machine() if request.type == "cpu" else this_machine()
     request = rank_request(request, machine, settings.local_rank, settings.num_local_ranks)
     return choose_device(request, machine)
+
+
+def limit_memory(device: Device, memory_gib: float | None) -> None:
+    """Has torch take no more of a card than PERILUNE_MEMORY_GIB, where that is set; more is out of memory."""
+    if device.card and memory_gib:
+        share = min(1.0, memory_gib * GIB / device.card.total_bytes)
+        torch.cuda.set_per_process_memory_fraction(share, device.card.index)

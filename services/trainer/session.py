@@ -26,7 +26,9 @@ from services.trainer.batch import Ages, Refused, read_group
 from services.trainer.learner import Learner, never
 from services.trainer.policy.adapter import adapt, check_targets, factors, merged_state, set_factors
 from services.trainer.policy.frozen import frozen_policy
+from services.trainer.policy.layers import recompute_layers
 from services.trainer.policy.model import Policy
+from services.trainer.policy.passes import use_tensor_cores
 from services.trainer.policy.sources import hollow_policy, make_policy
 from services.trainer.policy.threads import use_threads
 from services.trainer.ranks.group import Ranks, by_all_ranks
@@ -71,6 +73,7 @@ class Session:
         self.recipe = recipe
         self.ranks = ranks or Ranks()
         check_precision(self.ranks.device, recipe.trainer.precision)
+        use_tensor_cores(self.ranks.device)
         place, attention = self.ranks.device.in_words(), policy.model.config._attn_implementation
         logger.info("trains on %s, attention %s, %s", place, attention, recipe.trainer.precision)
         self.number, self.metrics = state.number, state.metrics
@@ -295,6 +298,8 @@ def _made(
     policy = make_policy(recipe).to(device)
     if recipe.trainer.adapter:
         check_targets(policy.model, recipe.trainer.adapter)  # before the time that stages take
+    if recipe.trainer.activation_checkpointing == "layers":
+        recompute_layers(policy.model)  # in stages too
     frozen = frozen_policy(recipe, policy, version_0=None)
     metrics = run_stages(recipe.stages_at("before"), policy, recipe, file, should_stop, on_step)
     metrics["num_parameters"] = float(policy.model.num_parameters())

@@ -14,9 +14,11 @@ def load_of(recipe: Recipe) -> Load | None:
     """The run's load; None where the model's files do not say its sizes. NotFoundError if there is no such model."""
     if (shape := _shape_of(recipe)) is None:
         return None
+    row = recipe.trainer.microbatch_tokens
     return Load(
         shape,
-        row_tokens=recipe.trainer.microbatch_tokens,
+        row_tokens=None if row == "auto" else row,
+        recomputes_layers=recipe.trainer.activation_checkpointing == "layers",
         trains_in_bf16=recipe.trainer.precision == "bf16",
         samples_in_bf16=recipe.model.dtype == "bfloat16",
         has_moments=recipe.trainer.optimizer == "adamw",

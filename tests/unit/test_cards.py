@@ -100,6 +100,19 @@ def test_keys_and_values_get_what_the_card_has_left() -> None:
     assert cache_gib(plan(machine(79), TINY)) == [pytest.approx(512 * 128 * 768 * 4 / GIB, abs=0.001)]
 
 
+def test_rows_that_are_left_open_are_what_engines_leave() -> None:
+    auto = replace(LARGE, row_tokens=None)
+    planned = plan(machine(79), auto)
+    # 79 - 7.31 for sampling - 19.75 for keys and values = 51.94 GiB; nine tenths of it are 46.75, 26.88 of them the
+    # model and CUDA; so there are 19.87 for rows of 3.3 MB a token.
+    budget = float(planned.env["trainer"]["PERILUNE_MEMORY_GIB"])
+    assert budget == pytest.approx((26.88 + 6400 * 3297280 / GIB) / 0.9, abs=0.02)
+    assert cache_gib(planned) == [pytest.approx(71.1 - 0.9 * budget - 7.31, abs=0.02)]
+    assert "PERILUNE_MEMORY_GIB" not in plan(machine(79, 79), auto).env["trainer"]  # a card of its own
+    assert "PERILUNE_MEMORY_GIB" not in plan(machine(42), auto).env["trainer"]  # in turns
+    assert "PERILUNE_MEMORY_GIB" not in plan(machine(79), LARGE).env["trainer"]
+
+
 def test_a_budget_of_the_users_stays() -> None:
     planned = plan(machine(79), LARGE, cache_gib=8.0)
     assert "PERILUNE_KV_CACHE_GIB" not in planned.env["rollout-1"]

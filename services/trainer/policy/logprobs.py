@@ -6,6 +6,7 @@ only, in chunks; where there is more than one chunk, its logits are made again i
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -14,10 +15,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
+from perilune.models.memory import logits_at_once
 from services.trainer.policy.packing import PackedRow
-
-CHUNK_LOGITS = 1 << 24  # logits held at a time: 64 MiB in float32
-
 
 OnGradient = Callable[[Tensor], None]
 
@@ -63,13 +62,20 @@ def sequence_logprobs(logprobs_S: Tensor, row: PackedRow) -> Tensor:
 
 def _chunked_logprobs(head: nn.Module, hidden_SD: Tensor, targets_S: Tensor, temperature: float) -> Tensor:
     assert isinstance(head.weight, Tensor)
-    chunk = max(1, CHUNK_LOGITS // head.weight.shape[0])
+    chunk = max(1, chunk_logits(hidden_SD.device) // head.weight.shape[0])
     if len(targets_S) <= chunk:
         return _logprobs(head, hidden_SD, targets_S, temperature)
     parts = zip(hidden_SD.split(chunk), targets_S.split(chunk), strict=True)
     return torch.cat(
         [checkpoint(_logprobs, head, hidden, targets, temperature, use_reentrant=False) for hidden, targets in parts]
     )
+
+
+@functools.cache
+def chunk_logits(device: torch.device) -> int:
+    """Logits that are held at a time on a device."""
+    is_card = device.type == "cuda"
+    return logits_at_once(torch.cuda.get_device_properties(device).total_memory if is_card else None)
 
 
 def _logprobs(head: nn.Module, hidden_SD: Tensor, targets_S: Tensor, temperature: float) -> Tensor:

@@ -32,6 +32,11 @@ class PackedRow:
     targets_S: Tensor  # those next tokens
     sequence_S: Tensor  # which of the N sequences each belongs to
 
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the row."""
+        return len(self.tokens_T)
+
     def to(self, device: torch.device) -> PackedRow:
         """The row where the model computes."""
         if self.tokens_T.device == device:

@@ -14,31 +14,31 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from services.trainer.policy.layers import decoder_layers
 from services.trainer.ranks.group import Ranks
 
 
-def shard(module: nn.Module, ranks: Ranks) -> None:
+def shard(module: nn.Module, ranks: Ranks, dtype: torch.dtype | None = None) -> None:
     """Shards the first rank's weights over all ranks, in place; gradients are summed over them.
 
     The others' tensors may be empty, of memory that nothing was written to: it is taken for one layer at a time.
+
+    Args:
+        dtype: that whole layers are put together and computed in, where it is not their own. Gradients are summed, and
+            each rank's part is kept, in the weights' own.
     """
     mesh = init_device_mesh(ranks.device.type, (ranks.size,))
-    for part in [*_layers(module), module]:
+    policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32) if dtype else MixedPrecisionPolicy()
+    for part in [*decoder_layers(module), module]:
         _fill(part)
-        fully_shard(part, mesh=mesh)
+        fully_shard(part, mesh=mesh, mp_policy=policy)
         assert isinstance(part, FSDPModule)
         # The loss is a sum over rows, and each rank has some of the rows; FSDP would take the ranks' mean.
         part.set_gradient_divide_factor(1.0)
         part.set_force_sum_reduction_for_comms(True)  # the way to a sum that every backend has
-
-
-def _layers(module: nn.Module) -> list[nn.Module]:
-    """The decoder's layers: the largest list of modules."""
-    lists = [each for each in module.modules() if isinstance(each, nn.ModuleList)]
-    return list(max(lists, key=lambda each: sum(tensor.numel() for tensor in each.parameters()), default=[]))
 
 
 def _fill(module: nn.Module) -> None:

@@ -20,6 +20,7 @@ from perilune.models.masking import Tokens
 from perilune.recipe import SftStage
 from services.trainer.learner import InterruptedTraining
 from services.trainer.policy.model import Policy
+from services.trainer.rows import row_tokens
 from services.trainer.stages.heldout import generate, heldout_loss
 from services.trainer.stages.sequences import Sequences
 from services.trainer.stages.stage import Measured, Setting
@@ -94,7 +95,7 @@ class Sft(Supervised):
         if not (is_due and self._measured):
             return Measured()
         trainer = self.recipe.trainer
-        loss = heldout_loss(self.policy, self._measured, trainer.microbatch_tokens, trainer.precision)
+        loss = heldout_loss(self.policy, self._measured, row_tokens(trainer, self.policy.model), trainer.precision)
         asked = self._measured[: self.table.num_generated]
         answers = generate(self.policy, asked, self.table.max_generated_tokens)
         return Measured({"heldout_loss": loss}, answers)

@@ -18,7 +18,7 @@ BETAS, WEIGHT_DECAY, MAX_GRAD_NORM = (0.9, 0.95), 0.01, 1.0  # of reward models
 
 class _Trainer(Protocol):
     @property
-    def microbatch_tokens(self) -> int:
+    def microbatch_tokens(self) -> int | Literal["auto"]:
         """Tokens of a pass."""
 
     @property

@@ -15,6 +15,7 @@ from perilune.models.masking import Tokens, tokenize
 from services.trainer.policy.logprobs import token_logprobs
 from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import PackedRow, pack_rows
+from services.trainer.rows import row_tokens
 from services.trainer.stages.stage import Stage
 
 
@@ -29,7 +30,7 @@ class Supervised(Stage):
         """Adds a step's gradient and returns its metrics. InvalidInputError if an example is too long."""
         sequences, trainer = self.sequences(step), self.recipe.trainer
         return {
-            "loss": accumulate_nll(self.policy, sequences, trainer.microbatch_tokens, trainer.precision),
+            "loss": accumulate_nll(self.policy, sequences, row_tokens(trainer, self.policy.model), trainer.precision),
             "num_tokens": float(sum(len(sequence.tokens) for sequence in sequences)),
         }
 

