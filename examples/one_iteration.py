@@ -34,6 +34,7 @@ from services.trainer.policy.logprobs import sequence_logprobs, token_logprobs
 from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import pack_rows
 from services.trainer.policy.sources import make_policy
+from services.trainer.rows import row_tokens
 from services.trainer.stages.runner import run_stages
 from services.trainer.versions.snapshot import snapshot
 
@@ -140,7 +141,8 @@ def take_step(policy: Policy, scored: Sequence[Scored], advantages: Sequence[flo
     is_response = [np.arange(len(each.tokens)) >= each.num_prompt_tokens for each in scored]
     optimizer = optimization.make_optimizer(policy.model.parameters(), recipe.trainer)
     advantages_N = torch.tensor(advantages)
-    for row in pack_rows([each.tokens for each in scored], is_response, recipe.trainer.microbatch_tokens):
+    max_tokens = row_tokens(recipe.trainer, policy.model)
+    for row in pack_rows([each.tokens for each in scored], is_response, max_tokens):
         logprobs_S = token_logprobs(policy.model, row)
         log_ratio_n = sequence_logprobs(logprobs_S - logprobs_S.detach(), row)
         losses_n = k15.policy_loss(advantages_N[row.indices], log_ratio_n, TAU)
