@@ -591,3 +591,15 @@ PROBLEMS: tuple[CodingProblem, ...] = (
          "run = sum(a[:k])\nanswer = run\nfor i in range(k, len(a)):\n    run += a[i] - a[i - k]\n    answer = max(answer, run)"),
         ("sum(sorted(a)[-k:])", "max(sum(a[i:i + k]) for i in range(len(a)))", "max(sum(a[i:i + k]) for i in range(max(1, len(a) - k)))"), ("a", "k")),
 )  # fmt: skip
+
+
+def main() -> None:
+    """Writes the problems as a file for `perilune testgen`."""
+    import sys
+
+    with open(sys.argv[1], "w") as out:
+        out.writelines(json.dumps(row) + "\n" for row in rows())
+
+
+if __name__ == "__main__":
+    main()

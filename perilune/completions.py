@@ -136,8 +136,8 @@ class Model:
     async def _connected(self) -> Any:
         """The HTTP client, opened by the first that needs it.
 
-        InvalidInputError: the URL is none. MissingDependencyError: there is no HTTP client. UnavailableError: the
-        folder cannot be served.
+        InvalidInputError: the URL is none, or the folder cannot be served. MissingDependencyError: there is no HTTP
+        client.
         """
         async with self._opening:
             if self._client is None:
@@ -165,7 +165,10 @@ class Model:
             return self._table.url
         from perilune.local import own_model
 
-        return await self._open.enter_async_context(own_model(Path(self._table.path), self._table.name))
+        try:
+            return await self._open.enter_async_context(own_model(Path(self._table.path), self._table.name))
+        except UnavailableError as error:  # no request will ever be answered
+            raise InvalidInputError(str(error)) from error
 
     async def reply(self, messages: Sequence[Mapping[str, str]], number: int = 0) -> str:
         """The reply to messages that has this number, kept or asked for.

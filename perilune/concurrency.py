@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Coroutine, Iterable
+import contextlib
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -32,6 +34,25 @@ async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
         return await asyncio.gather(*running)
     finally:
         await _cancel(running)
+
+
+@contextlib.contextmanager
+def entered(place: AbstractAsyncContextManager[T]) -> Iterator[T]:
+    """An asynchronous context for code that waits, in the thread that calls, so that Ctrl-C reaches that code."""
+    with asyncio.Runner() as runner:
+        value = runner.run(_enter(place))
+        try:
+            yield value
+        finally:
+            runner.run(_leave(place))
+
+
+async def _enter(place: AbstractAsyncContextManager[T]) -> T:
+    return await place.__aenter__()
+
+
+async def _leave(place: AbstractAsyncContextManager[T]) -> None:
+    await place.__aexit__(None, None, None)
 
 
 async def _cancel(running: Iterable[asyncio.Task[T]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -23,6 +23,7 @@ def run(source: Path, out: Path, overrides: list[str], rewards: str | None, as_j
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise MissingDependencyError(f"warm-up data needs `pip install 'perilune[curate]'`: {error}") from error
+    from perilune.concurrency import entered
     from perilune.curation.plan import read_as
     from perilune.local import own_reward
     from perilune.warmup_data.pipeline import make
@@ -36,15 +37,10 @@ def run(source: Path, out: Path, overrides: list[str], rewards: str | None, as_j
             "no graders are given: name them under [[graders]], or --set \"graders=[{name='math'}]\""
         )
 
-    def work(address: str) -> dict[str, Any]:
-        return make(plan, out, lambda line: print(line, file=sys.stderr, flush=True), address)
-
-    async def with_service() -> dict[str, Any]:
-        async with own_reward() as address:
-            return await asyncio.to_thread(work, address)
-
+    place = contextlib.nullcontext(rewards) if rewards else entered(own_reward())
     try:
-        report = work(rewards) if rewards else asyncio.run(with_service())
+        with place as address:
+            report = make(plan, out, lambda line: print(line, file=sys.stderr, flush=True), address)
     except KeyboardInterrupt:
         print("perilune: stopped; answers are kept, and the same command goes on", file=sys.stderr)
         return INTERRUPTED

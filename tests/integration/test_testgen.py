@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import signal
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 
 from perilune.completions import ModelTable
+from perilune.concurrency import entered
 from perilune.errors import InvalidInputError
 from perilune.grading.codetests import judge_request
 from perilune.local import own_sandbox
@@ -34,10 +34,8 @@ SETTINGS = CaseSettings(num_cases=6, min_valid=4, generator_s=0.3)
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[str]:
-    with asyncio.Runner() as runner:
-        place = own_sandbox(2)
-        yield runner.run(place.__aenter__())
-        runner.run(place.__aexit__(None, None, None))
+    with entered(own_sandbox(2)) as address:
+        yield address
 
 
 def write(path: Path, *rows: dict[str, Any]) -> Path:
@@ -169,6 +167,20 @@ def test_rows_that_are_no_problem_are_named_and_the_rest_goes_on(
     path.write_bytes(b"")
     with pytest.raises(InvalidInputError, match="holds no problems"):
         run(path, tmp_path / "out", SETTINGS, Means(sandbox_address=sandbox))
+
+
+@pytest.mark.slow
+def test_the_shipped_examples_are_told_apart(tmp_path: Path, sandbox: str) -> None:
+    """The benchmark in miniature: its programs with standard input, with a checker, and as a function."""
+    problems = Path(__file__).parents[2] / "examples" / "coding_problems.jsonl"
+    settings = CaseSettings(num_cases=10, min_valid=8, generator_s=0.3)
+    assert run(problems, tmp_path / "out", settings, Means(sandbox_address=sandbox, at_once=2)) == 0
+    report = report_in(tmp_path / "out")
+    assert report["funnel"]["kept"] == 3
+    for name in ("tpr", "heldout_tpr", "planted_malformed"):
+        assert report["rates"][name]["num"] == report["rates"][name]["total"] > 0
+    assert report["rates"]["tnr"]["num"] >= 8  # of 9, with a fifth of the cases
+    assert {found["checker"] for found in report["problems"]} == {"", "given"}
 
 
 @pytest.mark.slow
