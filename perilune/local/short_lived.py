@@ -26,6 +26,8 @@ from perilune.local.home import (
 )
 from perilune.local.supervision import WRONG_SETTINGS, inherited
 
+MODEL_PATIENCE_S = 1800.0  # a large model is read, moved to its device and probed
+
 
 @contextlib.asynccontextmanager
 async def reading_master(home: Path) -> AsyncIterator[str]:
@@ -70,12 +72,16 @@ async def own_model(folder: Path, name: str) -> AsyncIterator[str]:
         "PERILUNE_MODEL_NAME": name,
         "PERILUNE_HTTP_LISTEN": f"{LOOPBACK}:0",
     }
-    async with _short_lived("rollout.standalone", env, f"{folder} could not be served", "http") as url:
+    async with _short_lived(
+        "rollout.standalone", env, f"{folder} could not be served", "http", MODEL_PATIENCE_S
+    ) as url:
         yield f"{url}/v1"
 
 
 @contextlib.asynccontextmanager
-async def _short_lived(service: str, env: dict[str, str], trouble: str, face: str = "address") -> AsyncIterator[str]:
+async def _short_lived(
+    service: str, env: dict[str, str], trouble: str, face: str = "address", patience_s: float = SERVICE_PATIENCE_S
+) -> AsyncIterator[str]:
     with tempfile.TemporaryDirectory(prefix="perilune-") as folder:
         ready_file, log = Path(folder) / f"{service}.json", Path(folder) / "log"
         env = {
@@ -99,7 +105,7 @@ async def _short_lived(service: str, env: dict[str, str], trouble: str, face: st
                 start_new_session=True,
             )
         try:
-            deadline = time.monotonic() + SERVICE_PATIENCE_S
+            deadline = time.monotonic() + patience_s
             while not ready_file.exists():
                 if process.returncode is not None or time.monotonic() > deadline:
                     if process.returncode == WRONG_SETTINGS:
