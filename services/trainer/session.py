@@ -36,6 +36,7 @@ from services.trainer.ranks.sharding import outline, sharded_optimizer_state, wh
 from services.trainer.stages.progress import ProgressFile
 from services.trainer.stages.runner import OnStep, run_stages, unheard
 from services.trainer.versions.adapter_version import adapter_snapshot, base_path, peft_config
+from services.trainer.versions.background import BackgroundWriter
 from services.trainer.versions.checkpoint import Checkpoints, TrainerState
 from services.trainer.versions.origin import origin_of
 from services.trainer.versions.rank_version import rank_snapshot
@@ -81,6 +82,7 @@ class Session:
         self.base: PublishedVersion | None = None  # what the adapter changes, where only that is trained
         self._checkpoints = _checkpoints_of(folder)
         self._folder = folder
+        self._writer = BackgroundWriter() if self.ranks.device.card and self.ranks.leads else None
         self._versions = versions_of(recipe, folder, self.ranks)
         self._should_stop = should_stop
         self._adapter = recipe.trainer.adapter
@@ -225,6 +227,8 @@ class Session:
                 ) from error
         if self.number != self._written and self._is_due:
             self._save()
+        if self._writer and self.is_last:  # nothing would wait for it later
+            self._writer.wait()
 
     def _tell_refused(self, refused: Sequence[Refused], num_samples: int) -> None:
         for sample in refused:
@@ -266,10 +270,18 @@ class Session:
             adapter=factors(policy.model),
             refused=[asdict(sample) for sample in self.refused],
         )
-        if self.ranks.leads:
-            self._checkpoints.save(policy, state, weights)
-            (self._folder / PROGRESS_FILE).unlink(missing_ok=True)  # of the stages that made this version
+        if self._writer:
+            weights = self._writer.copied(policy.model.state_dict() if weights is None else weights, "weights")
+            state = replace(state, optimizer=self._writer.copied(state.optimizer, "optimizer"))
+            state = replace(state, adapter=self._writer.copied(state.adapter, "adapter"))
+            self._writer.start(self._write, policy, state, weights)
+        elif self.ranks.leads:
+            self._write(policy, state, weights)
         self._written = self.number
+
+    def _write(self, policy: Policy, state: TrainerState, weights: Mapping[str, Tensor] | None) -> None:
+        self._checkpoints.save(policy, state, weights)
+        (self._folder / PROGRESS_FILE).unlink(missing_ok=True)  # of the stages that made this version
 
     def _snapshot(self, before: PublishedVersion | None) -> PublishedVersion:
         if self.number % self.recipe.weights.anchor_every == 0:

@@ -30,6 +30,7 @@ CORRECTED = {
     "epochs_per_iteration": 2,
     "objective": {"correction": "adaptive"},
 }
+HALF = {"precision": "bf16", "activation_checkpointing": "layers", "optimizer": "sgd", "learning_rate": 0.1}
 MOMENTS = {
     "learning_rate": 1e-3,
     "steps_per_iteration": 3,
@@ -49,13 +50,13 @@ def metrics_of(job: Job) -> list[dict[str, float]]:
     return json.loads((Path(job.folder) / "metrics.json").read_text())
 
 
-def same(metrics: list[dict[str, float]], others: list[dict[str, float]]) -> None:
+def same(metrics: list[dict[str, float]], others: list[dict[str, float]], rel: float = 1e-5, abs: float = 1e-6) -> None:
     """Equal to rounding, but for the time it took."""
     assert len(metrics) == len(others)
     for one, other in zip(metrics, others, strict=True):
         assert one.keys() == other.keys()
         for name in one.keys() - set(MEASURED):
-            assert other[name] == pytest.approx(one[name], rel=1e-5, abs=1e-6), name
+            assert other[name] == pytest.approx(one[name], rel=rel, abs=abs), name
 
 
 def same_checkpoints(folder: Path, other: Path, number: int) -> None:
@@ -79,8 +80,12 @@ def test_two_ranks_train_as_one_does(tmp_path: Path) -> None:
     together = Job(corrected, str(tmp_path / "corrected-two"), -1, 2)
     begun = Job(with_moments, str(two), -1, 2)
     continued = Job(with_moments, str(one_then_two), 1, 1)
-    train_by_two(tmp_path, together, begun, continued)
+    half = recipe(**COMMON, **HALF).model_dump_json()
+    half_together = Job(half, str(tmp_path / "half-two"), -1, 2)
+    train_by_two(tmp_path, together, begun, continued, half_together)
 
+    # Each row's gradient is rounded to bf16, and they are summed in float32, however many ranks there are.
+    same(metrics_of(half_together), Job(half, str(tmp_path / "half-one"), -1, 2).train(Ranks()), rel=1e-3, abs=1e-4)
     same(metrics_of(together), alone.train(Ranks()))
     same_checkpoints(tmp_path / "corrected-one", tmp_path / "corrected-two", 2)
 

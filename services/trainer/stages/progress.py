@@ -60,7 +60,7 @@ class ProgressFile:
         if self._path is None or not self._path.exists():
             return None
         try:
-            progress = Progress(**torch.load(self._path, weights_only=True))
+            progress = Progress(**torch.load(self._path, map_location="cpu", weights_only=True))
         # A file that is cut short, no archive, of other types, or of a version with other fields.
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, KeyError, TypeError, ValueError) as error:
             logger.warning("%s is damaged, the stages begin again: %s", self._path, error)

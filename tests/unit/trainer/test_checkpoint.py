@@ -14,6 +14,7 @@ from services.trainer.learner import never
 from services.trainer.policy.sources import load_policy
 from services.trainer.ranks.group import Ranks
 from services.trainer.session import Session
+from services.trainer.versions.background import BackgroundWriter
 from tests.unit.trainer.messages import batch
 from tests.unit.trainer.models import recipe, same_bits, state, tiny_policy
 
@@ -49,6 +50,22 @@ def test_two_iterations_are_one_and_one(tmp_path: Path, keys: dict[str, Any]) ->
     assert again.published.policy == first.published.policy
     _train(again, 1)
 
+    assert again.published.policy == straight.published.policy
+    assert same_bits(state(again._learner.policy), state(straight._learner.policy))
+
+
+@pytest.mark.parametrize("adapter", [None, {"rank": 2, "targets": ["q_proj"]}])
+def test_checkpoints_that_are_written_beside_training_are_the_same(tmp_path: Path, adapter: Any) -> None:
+    """As on a card: training goes on while the checkpoint before is written."""
+    table = recipe(num_threads=1, adapter=adapter)
+    straight = _session(tmp_path / "a", table)
+    _train(straight, 3)
+    first = _session(tmp_path / "b", table)
+    first._writer = BackgroundWriter()
+    _train(first, 2)
+    first._writer.wait()
+    again = _session(tmp_path / "b", table, committed=first.published.policy)
+    _train(again, 1)
     assert again.published.policy == straight.published.policy
     assert same_bits(state(again._learner.policy), state(straight._learner.policy))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import PackedRow, pack_rows
 from services.trainer.policy.passes import Passes, PassOptions
 from services.trainer.ranks.group import Ranks
+from tests.unit.families import tiny
 from tests.unit.trainer.models import groups, recipe, same_bits, sample, state, tiny_policy
 
 ALL = {"type": "grpo", "kl_weight": 0.1}  # needs every reference
@@ -92,6 +94,29 @@ def test_bf16_follows_the_optimiser_and_holds_nothing_between_two_batches() -> N
             weight.zero_()  # as a checkpoint that is loaded
     with passes:
         assert passes(row).tolist() == pytest.approx([-np.log(45)] * len(row.scored_S), rel=1e-3)
+
+
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_a_mixture_of_experts_has_the_gradient_of_its_own_forward_pass(recomputes: bool) -> None:
+    policy = Policy(tiny("qwen3_moe"), tiny_policy().tokenizer)
+    plain = copy.deepcopy(policy.model)
+    plain.set_attn_implementation("eager")
+    with Passes(policy.model, PassOptions(recomputes_layers=recomputes), Ranks()) as passes:
+        for row in rows_of():
+            passes(row).sum().backward()
+            tokens, lengths = row.tokens_T.split(list(row.layout.lengths)), row.layout.lengths
+            ends = np.cumsum([0, *lengths])
+            for number, ids in enumerate(tokens):
+                logprobs = plain(ids[None], use_cache=False).logits[0].log_softmax(-1)
+                mine = row.sequence_S == number
+                places = row.scored_S[mine] - int(ends[number])
+                logprobs[places, row.targets_S[mine]].sum().backward()
+    expected = dict(plain.named_parameters())
+    for name, weight in policy.model.named_parameters():
+        torch.testing.assert_close(weight.grad, expected[name].grad, atol=2e-3, rtol=1e-3)
+    assert any(
+        "gate.weight" in name and weight.grad.abs().max() > 0 for name, weight in policy.model.named_parameters()
+    )
 
 
 @contextmanager
