@@ -39,6 +39,7 @@ class RecordedSteps:
         self._records = records
         self._seen: set[Hashable] = set()
         self._graphs: dict[Hashable, torch.cuda.CUDAGraph] = {}
+        self._stream: torch.cuda.Stream | None = None  # that is recorded
         self._pool: Any = None  # of memory that all graphs share: they never run together
 
     def run(self, key: Hashable, step: Callable[[], None]) -> None:
@@ -55,14 +56,21 @@ class RecordedSteps:
         """The fixed places have moved: all is recorded again."""
         self._seen.clear()
         self._graphs.clear()
+        self._pool = None
 
     def _record(self, key: Hashable, step: Callable[[], None]) -> None:
         """Recording does nothing of it. A step that cannot be recorded is called each time."""
         graph = torch.cuda.CUDAGraph()
+        self._stream = self._stream or torch.cuda.Stream()
+        self._stream.wait_stream(torch.cuda.current_stream())
         try:
-            # Other threads may use the card meanwhile: they stage weights.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                step()
+            # Not by `torch.cuda.graph`, which collects garbage each time. Other threads may stage weights meanwhile.
+            with torch.cuda.stream(self._stream):
+                graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
+                try:
+                    step()
+                finally:
+                    graph.capture_end()
         except RuntimeError as error:
             logger.warning("steps of this model cannot be recorded (%s): they are launched one by one", error)
             self._records = False
