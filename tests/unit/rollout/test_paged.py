@@ -185,7 +185,7 @@ def test_steps_are_padded_to_few_sizes_and_repeat_the_same_function() -> None:
 
 
 def test_rows_lie_in_places_that_never_move() -> None:
-    """A recorded step reads and writes there, whoever runs."""
+    """A recorded step reads and writes there, whatever samples run."""
     decoder = paged_decoder(tiny_llama())
     places = [tensor.data_ptr() for tensor in (decoder._rows.tokens, decoder._rows.table, decoder._rows._drawn)]
     launches = Launches()

@@ -32,7 +32,12 @@ def row(name: str, tokens: Sequence[int], max_new_tokens: int) -> Row:
 
 def scheduler(size: int, max_running: int = 8, pass_tokens: int = 64) -> Scheduler:
     pool = BlockPool(size)
-    return Scheduler(pool, max_running, pass_tokens, pool.grow)
+
+    def grow(size: int) -> bool:
+        pool.grow(size)
+        return True
+
+    return Scheduler(pool, max_running, pass_tokens, grow)
 
 
 def test_a_group_reads_its_prompt_once() -> None:
@@ -105,8 +110,19 @@ def test_one_sample_that_needs_more_than_there_is_gets_it_alone() -> None:
     assert small.pool.size == num_blocks(202)
 
 
+def test_a_sample_that_no_memory_can_hold_ends_where_the_blocks_do() -> None:
+    full = Scheduler(BlockPool(4), 8, 64, lambda _: False)
+    full.waiting.append(row("large", [7, 8], 200))
+    ended = False
+    while not ended:
+        full.plan()
+        (context,) = full.running
+        ended = context.row.add(POLICY, 9, 0.0, 0.0) is not None
+    assert len(context.row.tokens) == 64
+
+
 class Store:
-    """What a pass would write: at each place, the tokens up to there, and who wrote it."""
+    """What a pass would write: at each place, the tokens up to there, and which version wrote it."""
 
     def __init__(self) -> None:
         self.lies: dict[int, tuple[int, ...]] = {}

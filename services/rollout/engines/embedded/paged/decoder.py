@@ -99,10 +99,17 @@ class PagedDecoder:
         """See `decoder.Decoder`."""
         self._schedule.swapped(keeps=keeps)
 
-    def _grow(self, num_blocks: int) -> None:
-        self._pages.grow(num_blocks)
+    def _grow(self, num_blocks: int) -> bool:
+        """Makes room for one long sample. Returns whether there was memory for it."""
+        try:
+            self._pages.grow(num_blocks)
+        except torch.OutOfMemoryError:
+            num_tokens = self._schedule.pool.size * BLOCK_TOKENS
+            logger.warning("the card has no memory for a sample's limit: it ends after %d tokens", num_tokens)
+            return False
         self._schedule.pool.grow(num_blocks)
         self._steps.forget()
+        return True
 
     def _update_rows(self, size: int) -> None:
         """Uploads what changed among running samples since the pass before."""

@@ -57,10 +57,11 @@ class Pages:
     def grow(self, num_blocks: int) -> None:
         """Makes room for more blocks; what lies in those that there are stays."""
         added = num_blocks - self._num_blocks
-        self._num_blocks = num_blocks
+        grown = {}
         for layer, pair in self._layers.items():
             keys, values = (torch.cat([old, old.new_zeros(added, *old.shape[1:])]) for old in pair)
-            self._layers[layer] = keys, values
+            grown[layer] = keys, values
+        self._layers, self._num_blocks = grown, num_blocks
 
     def layer(self, index: int, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """A layer's keys and values; made for the like of these, (1, G, N, D), when it first writes."""

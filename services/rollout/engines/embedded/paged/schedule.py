@@ -1,8 +1,8 @@
 """Which samples run in the next pass, what it reads, and whose blocks make room: decided on the host, without tensors.
 
-A sample's context is read in chunks of at most a pass's tokens, so that those who run write a token meanwhile. When it
-is read but for its last token, the sample runs. Samples that begin alike share full blocks; of those that join in one
-pass, one reads what is left of a common prompt, and the others have it stored for them too.
+A sample's context is read in chunks of at most a pass's tokens, so that running samples write a token meanwhile. When
+it is read but for its last token, the sample runs. Samples that begin alike share full blocks; of those that join in
+one pass, one reads what is left of a common prompt, and the others have it stored for them too.
 
 When no block is free, what was read last makes room: first contexts that are only partly read, then the sample that
 joined last. Its tokens stay, and it waits at the head of the queue to be read again. The oldest is never put aside, so
@@ -71,13 +71,14 @@ class Plan:
 class Scheduler:
     """Samples that wait and that run, and their blocks."""
 
-    def __init__(self, pool: BlockPool, max_running: int, pass_tokens: int, grow: Callable[[int], None]) -> None:
+    def __init__(self, pool: BlockPool, max_running: int, pass_tokens: int, grow: Callable[[int], bool]) -> None:
         """
         Args:
             pool: of all blocks.
             max_running: samples at once.
             pass_tokens: that a pass reads at most; at least a block.
-            grow: makes the pool as large, for one sample that alone needs more than it has.
+            grow: makes the pool as large, for one sample that alone needs more than it has; False if it cannot: the
+                sample then ends where the blocks do.
         """
         self.pool = pool
         self.waiting: deque[Row] = deque()
@@ -183,7 +184,8 @@ class Scheduler:
         if num_blocks(row.limit) > self.pool.size:
             if not is_alone:
                 return None
-            self._grow(num_blocks(row.limit))
+            if not self._grow(num_blocks(row.limit)):
+                row.limit = max(self.pool.size * BLOCK_TOKENS, len(row.tokens) + 1)
         num_read = len(row.tokens) - 1
         keys = block_keys(row.tokens, [], num_read // BLOCK_TOKENS)
         shared = self.pool.share(keys)
