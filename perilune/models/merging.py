@@ -63,7 +63,7 @@ def ties(tensors: Sequence[Tensor], settings: MergeSettings, base: Tensor | None
 
 def _largest(change: Tensor, density: float) -> Tensor:
     """The elements of largest size, so large a share of them, and zeros in place of the others."""
-    num_kept = max(1, round(density * change.numel())) if change.numel() else 0
+    num_kept = max(1, int(density * change.numel())) if change.numel() else 0
     kept = change.flatten().abs().topk(num_kept).indices
     out = torch.zeros_like(change.flatten())
     out[kept] = change.flatten()[kept]
