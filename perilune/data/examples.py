@@ -5,7 +5,7 @@ Nothing here imports torch, so that a recipe's files can be looked at before a t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -14,7 +14,7 @@ from perilune.data.chats import Message, Tools, chat_of, sharegpt_chat, tools_of
 from perilune.data.files import READERS, Row, matching, rows_of
 from perilune.data.rows import kind_of, plain_text, value_at
 from perilune.errors import InvalidInputError
-from perilune.recipe import SftStage
+from perilune.recipe import DpoStage, RowsStage, SftStage
 
 SHAREGPT = "conversations"  # the key of lists of {from, value}
 IMAGE_KEYS = ("images", "image")  # of rows that are about more than text
@@ -29,50 +29,68 @@ class Turn(NamedTuple):
 
 
 Example = tuple[Turn, ...]  # of one conversation, in order
+T = TypeVar("T")
 
 
 # --- Files --------------------------------------------------------------------------------------------------------
 
 
-def read_examples(table: SftStage) -> list[Example]:
-    """The examples of a stage's files, the first `num_examples` of them; without broken rows, where it drops them.
+def read_examples(table: RowsStage) -> list[Example]:
+    """The examples of a stage's files (of pairs, both answers), of the first `num_examples` rows; without broken rows,
+    where it drops them.
 
     NotFoundError: no such file. InvalidInputError: no examples, or a row that is none, by its file and line.
     """
-    examples = []
-    for _, example in examples_of(table, table.path):
-        if not isinstance(example, InvalidInputError):
-            examples.append(example)
+    examples = list[Example]()
+    for _, record in _records(table):
+        if not isinstance(record, InvalidInputError):
+            examples += record
         elif table.broken == "refuse":
-            raise example
+            raise record
     if not examples:
         raise InvalidInputError(f"there are no examples in {', '.join(table.path)}")
     return examples
 
 
+def _records(table: RowsStage) -> Iterator[tuple[str, tuple[Example, ...] | InvalidInputError]]:
+    match table:
+        case SftStage():
+            return records_of(table, table.path, lambda row, where: (example_of_row(row, table, where),))
+        case DpoStage():
+            return records_of(table, table.path, lambda row, where: pair_of_row(row, table, where))
+    raise TypeError(f"no reader for {type(table).__name__}")
+
+
 def examples_of(table: SftStage, paths: Sequence[str]) -> Iterator[tuple[str, Example | InvalidInputError]]:
     """The examples of files one by one, the first `num_examples`, each with its place; of a broken row, why it is."""
+    return records_of(table, paths, lambda row, where: example_of_row(row, table, where))
+
+
+def records_of(
+    table: RowsStage, paths: Sequence[str], read: Callable[[Mapping[str, Any], str], T]
+) -> Iterator[tuple[str, T | InvalidInputError]]:
+    """What `read` makes of each row of files, the first `num_examples`, with its place; of a broken row, why it is."""
     num_read = 0
     for path in matching(paths):
         for where, row in rows_of(path, _format_of(path, table), "{}:{}"):
             if num_read == table.num_examples:
                 return
-            example = _read(row, table, where)
-            num_read += not isinstance(example, InvalidInputError)
-            yield where, example
+            record = _read(row, where, read)
+            num_read += not isinstance(record, InvalidInputError)
+            yield where, record
 
 
-def _format_of(path: str, table: SftStage) -> str | None:
+def _format_of(path: str, table: RowsStage) -> str | None:
     """JSON lines unless the suffix says something else."""
     is_known = Path(path).is_dir() or Path(path).suffix.removeprefix(".").lower() in READERS
     return table.format or (None if is_known else "jsonl")
 
 
-def _read(row: Row, table: SftStage, where: str) -> Example | InvalidInputError:
+def _read(row: Row, where: str, read: Callable[[Mapping[str, Any], str], T]) -> T | InvalidInputError:
     if isinstance(row, InvalidInputError):
         return row
     try:
-        return example_of_row(row, table, where)
+        return read(row, where)
     except InvalidInputError as error:
         return error
 
@@ -82,8 +100,7 @@ def _read(row: Row, table: SftStage, where: str) -> Example | InvalidInputError:
 
 def example_of_row(row: Mapping[str, Any], table: SftStage, where: str) -> Example:
     """One row as an example. InvalidInputError names the place and the key that is wrong."""
-    if pictures := [key for key in IMAGE_KEYS if row.get(key)]:
-        raise InvalidInputError(f"{where} has {pictures[0]!r}: only text is learnt from; leave the row out")
+    _refuse_images(row, where)
     tools = tools_of(_value(row, table.tools), where, table.tools)
     if (chat := _value(row, table.messages)) is not None:
         return conversation(chat, where, table.messages, table.learn, tools)
@@ -91,7 +108,7 @@ def example_of_row(row: Mapping[str, Any], table: SftStage, where: str) -> Examp
         return conversation(sharegpt_chat(chat, where, SHAREGPT), where, SHAREGPT, table.learn, tools)
     for first, second in ((table.question, table.response), (table.prompt, table.completion)):
         if _has(row, first) and _has(row, second) and (_value(row, first), _value(row, second)) != (None, None):
-            return _answered(row, first, second, table, where, tools)
+            return _answered(row, (first, second), where, second == table.response, tools, table.learn)
     if (text := _value(row, table.text)) is not None:
         return (Turn("", plain_text(text, where, table.text)),)
     raise _no_example(row, table, where)
@@ -128,19 +145,55 @@ def _response(message: Message) -> str | Message:
     return str(message["content"]) if is_plain else message
 
 
+def pair_of_row(row: Mapping[str, Any], table: DpoStage, where: str) -> tuple[Example, Example]:
+    """The better and the worse answer of a row. InvalidInputError names the place and the key that is wrong."""
+    _refuse_images(row, where)
+    tools = tools_of(_value(row, table.tools), where, table.tools)
+    keys = table.chosen, table.rejected
+    if value_at(row, table.chosen, where) == value_at(row, table.rejected, where):
+        raise InvalidInputError(f"{where}: {keys[0]!r} and {keys[1]!r} are the same: there is nothing to prefer")
+    first = next((key for key in (table.question, table.prompt) if _value(row, key) is not None), None)
+    if first is None:
+        row, first = _with_prompt(row, keys, where), table.prompt
+    chosen, rejected = (_answered(row, (first, key), where, first == table.question, tools) for key in keys)
+    return chosen, rejected
+
+
+def _with_prompt(row: Mapping[str, Any], keys: tuple[str, str], where: str) -> dict[str, Any]:
+    """Two whole conversations as what they share, under `prompt`, and what each goes on with."""
+    talks = [chat_of(value_at(row, key, where), where, key) for key in keys]
+    num_shared = next((n for n, (a, b) in enumerate(zip(*talks, strict=False)) if a != b), min(map(len, talks)))
+    if not num_shared or num_shared == min(map(len, talks)):
+        raise InvalidInputError(f"{where} has no question or prompt, and {keys[0]!r} and {keys[1]!r} share none")
+    return {"prompt": talks[0][:num_shared], **{key: talk[num_shared:] for key, talk in zip(keys, talks, strict=True)}}
+
+
+def _refuse_images(row: Mapping[str, Any], where: str) -> None:
+    if pictures := [key for key in IMAGE_KEYS if row.get(key)]:
+        raise InvalidInputError(f"{where} has {pictures[0]!r}: only text is learnt from; leave the row out")
+
+
 def _answered(
-    row: Mapping[str, Any], first: str, second: str, table: SftStage, where: str, tools: Tools | None
+    row: Mapping[str, Any],
+    keys: tuple[str, str],
+    where: str,
+    is_question: bool,
+    tools: Tools | None,
+    learn: Collection[str] = ("assistant",),
 ) -> Example:
-    """A prompt and what answers it, each text or messages; `prompt` and `completion` of text are not rendered."""
+    """A prompt and what answers it, each text or messages; the text of a prompt that is no question is not rendered."""
+    first, second = keys
     prompt, answer = value_at(row, first, where), value_at(row, second, where)
     if isinstance(answer, list):
         said = chat_of(prompt, where, first) if isinstance(prompt, list) else _asked(prompt, where, first)
-        whole = conversation([*said, *chat_of(answer, where, second)], where, second, table.learn, tools)
-        return tuple(turn for turn in whole if len(turn.prompt) >= len(said))
+        whole = conversation([*said, *chat_of(answer, where, second)], where, second, learn, tools)
+        if not (turns := tuple(turn for turn in whole if len(turn.prompt) >= len(said))):
+            raise InvalidInputError(f"{where}: {second!r} has no message of {' or '.join(learn)} to learn from")
+        return turns
     response = plain_text(answer, where, second)
     if isinstance(prompt, list):
         return (Turn(_prompt(prompt, where, first), response, tools),)
-    if second == table.response:
+    if is_question:
         return (Turn(_asked(prompt, where, first), response, tools),)
     return (Turn(plain_text(prompt, where, first, may_be_blank=True), response),)
 
@@ -194,9 +247,6 @@ def refuse_long(lengths: Sequence[int], context: int | None, what: str) -> None:
             f"the longest {max(lengths)}; the first is number {long[0]}: shorten or remove them, or take a model with "
             "more context"
         )
-
-
-T = TypeVar("T")
 
 
 class Shuffled(Generic[T]):

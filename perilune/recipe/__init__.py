@@ -55,7 +55,7 @@ from perilune.recipe.samplers import (
     SamplerTable,
     UniformSampler,
 )
-from perilune.recipe.stages import SftStage, StageBase, StageTable, WarmupStage
+from perilune.recipe.stages import DpoStage, RowsStage, SftStage, StageBase, StageTable, WarmupStage
 from perilune.recipe.trainer import TrainerTable
 from perilune.table import (
     ArgumentName,
@@ -77,6 +77,7 @@ __all__ = [
     "CalculatorEnvironment",
     "CreateModel",
     "CurriculumSampler",
+    "DpoStage",
     "EngineBase",
     "EngineTable",
     "EnvironmentBase",
@@ -110,6 +111,7 @@ __all__ = [
     "RewardTable",
     "RolloutTable",
     "RowPrompts",
+    "RowsStage",
     "SamplerBase",
     "SamplerTable",
     "SandboxEnvironment",

@@ -16,6 +16,7 @@ from perilune.recipe import (
     ModelTable,
     PromptsTable,
     Recipe,
+    RowsStage,
     SftStage,
     StageTable,
 )
@@ -74,9 +75,12 @@ def _of_model(table: ModelTable, folder: Path) -> ModelTable:
 
 
 def _of_stage(table: StageTable, folder: Path) -> StageTable:
-    if not isinstance(table, SftStage):
+    if not isinstance(table, RowsStage):
         return table
-    return table.model_copy(update={"path": [_absolute_if_there(path, folder) for path in table.path]})
+    changes = {"path": [_absolute_if_there(path, folder) for path in table.path]}
+    if isinstance(table, SftStage) and table.heldout_path:
+        changes["heldout_path"] = [_absolute_if_there(path, folder) for path in table.heldout_path]
+    return table.model_copy(update=changes)
 
 
 def _of_objective(table: Objective, folder: Path) -> Objective:

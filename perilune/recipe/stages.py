@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
@@ -50,34 +51,21 @@ class WarmupStage(StageBase):
         return {"task": self.task}
 
 
-class SftStage(StageBase):
-    """Supervised fine-tuning on examples of one's own: conversations, prompts with their responses, or plain texts."""
+class RowsStage(StageBase):
+    """A stage on rows of files: what of them is read, and what happens to those that cannot be."""
 
-    type: Literal["sft"]
     path: Paths  # files, patterns, or folders that `datasets` saved, in this order
     format: FileFormat | None = None  # if not given, by each file's suffix; arrow: a folder that `datasets` saved
-    # Keys of a row, `a.b` for one inside another. A row is a conversation (with the tools that it may call); or a
-    # question (text, or a list of {role, content}) with the response to learn; or a prompt with its completion, which
-    # no chat template renders where they are text; or a text, all of which is learnt.
-    messages: str = "messages"
-    tools: str = "tools"
+    # Keys of a row, `a.b` for one inside another. A question is text of the user, or a list of {role, content}; a
+    # prompt that is text is rendered by no chat template.
     question: str = "question"
-    response: str = "response"
     prompt: str = "prompt"
-    completion: str = "completion"
-    text: str = "text"
+    tools: str = "tools"  # that a conversation may call
     num_examples: PositiveInt | None = None  # the first so many; if not given, all
-    learn: Annotated[list[Role], Field(min_length=1)] = ["assistant"]  # whose messages of a conversation
     max_length: PositiveInt | None = None  # tokens of a sequence; at most, and if not given, the model's context
     too_long: Literal["refuse", "drop", "truncate"] = "refuse"  # examples beyond it; truncate: their last tokens
     broken: Literal["refuse", "drop"] = "refuse"  # rows that are no example; dropped ones are reported
     epochs: PositiveFloat | None = None  # passes over the examples, in place of num_steps
-    learning_rate: PositiveFloat = 1e-5
-    heldout_path: Paths | None = None  # examples to measure on, in files like `path`
-    num_heldout: NonNegativeInt = 0  # or so many of the examples, which the seed chooses; they are not learnt
-    evaluate_every: PositiveInt | None = None  # steps between held-out losses; if not given, at the end alone
-    num_generated: NonNegativeInt = 0  # held-out prompts that are answered, each time, greedily
-    max_generated_tokens: PositiveInt = 128
 
     @model_validator(mode="before")
     @classmethod
@@ -86,6 +74,37 @@ class SftStage(StageBase):
             raise ValueError("give epochs or num_steps, and not both")
         return document
 
+    def num_steps_of(self, num_examples: int) -> int:
+        """The optimiser steps on so many examples: `num_steps`, or as many as `epochs` take."""
+        if self.epochs is None:
+            return self.num_steps
+        return max(1, math.ceil(self.epochs * num_examples / self.batch_size))
+
+    def num_of_step(self, step: int, num_examples: int) -> int:
+        """The examples of a step, from 0: of the last one, those that are left of `epochs`."""
+        if self.epochs is None:
+            return self.batch_size
+        return min(self.batch_size, max(1, round(self.epochs * num_examples) - step * self.batch_size))
+
+
+class SftStage(RowsStage):
+    """Supervised fine-tuning on examples of one's own: conversations, prompts with their responses, or plain texts."""
+
+    type: Literal["sft"]
+    # More keys of a row. It is a conversation; or a question with the response to learn; or a prompt with its
+    # completion; or a text, all of which is learnt.
+    messages: str = "messages"
+    response: str = "response"
+    completion: str = "completion"
+    text: str = "text"
+    learn: Annotated[list[Role], Field(min_length=1)] = ["assistant"]  # whose messages of a conversation
+    learning_rate: PositiveFloat = 1e-5
+    heldout_path: Paths | None = None  # examples to measure on, in files like `path`
+    num_heldout: NonNegativeInt = 0  # or so many of the examples, which the seed chooses; they are not learnt
+    evaluate_every: PositiveInt | None = None  # steps between held-out losses; if not given, at the end alone
+    num_generated: NonNegativeInt = 0  # held-out prompts that are answered, each time, greedily
+    max_generated_tokens: PositiveInt = 128
+
     @model_validator(mode="after")
     def _one_heldout(self) -> SftStage:
         if self.heldout_path and self.num_heldout:
@@ -93,4 +112,16 @@ class SftStage(StageBase):
         return self
 
 
-StageTable = Annotated[WarmupStage | SftStage, Field(discriminator="type")]
+class DpoStage(RowsStage):
+    """Direct preference optimisation (DPO, arXiv:2305.18290): the better one of two answers becomes likelier."""
+
+    type: Literal["dpo"]
+    # More keys of a row: the answers, as text or messages. Without a question or a prompt both are whole conversations.
+    chosen: str = "chosen"
+    rejected: str = "rejected"
+    beta: PositiveFloat = 0.1  # how far the policy may go from what it was at the stage's start: less is farther
+    batch_size: PositiveInt = 32  # pairs
+    learning_rate: PositiveFloat = 1e-6
+
+
+StageTable = Annotated[WarmupStage | SftStage | DpoStage, Field(discriminator="type")]

@@ -17,7 +17,7 @@ from perilune.errors import InvalidInputError, NotFoundError
 from perilune.models.chat import with_defaults
 from perilune.models.masking import tokenize
 from perilune.models.packages import PACKAGE_PREFIX, gguf_in_package
-from perilune.recipe import Mistake, Recipe, SftStage
+from perilune.recipe import Mistake, Recipe, RowsStage
 from perilune.recipe.files import chat_template_text
 from perilune.recipe.preflight import absent_targets, no_room
 
@@ -215,11 +215,11 @@ def _header(file: Path) -> dict[str, Any]:
 def _of_stages(recipe: Recipe) -> Iterator[Mistake]:
     """Files that hold no examples, and examples that are too long: of many the first ones."""
     for index, stage in enumerate(recipe.stages):
-        if isinstance(stage, SftStage):
+        if isinstance(stage, RowsStage):
             yield from _of_files(recipe, stage, f"stages.{index}.path")
 
 
-def _of_files(recipe: Recipe, table: SftStage, key: str) -> Iterator[Mistake]:
+def _of_files(recipe: Recipe, table: RowsStage, key: str) -> Iterator[Mistake]:
     try:
         examples = read_examples(table)
     except (NotFoundError, InvalidInputError) as error:
@@ -228,7 +228,7 @@ def _of_files(recipe: Recipe, table: SftStage, key: str) -> Iterator[Mistake]:
         yield from _too_long(recipe, table, examples[:NUM_MEASURED], key)
 
 
-def _too_long(recipe: Recipe, table: SftStage, examples: Sequence[Example], key: str) -> Iterator[Mistake]:
+def _too_long(recipe: Recipe, table: RowsStage, examples: Sequence[Example], key: str) -> Iterator[Mistake]:
     path = recipe.model.path
     if path is not None and not (path.startswith(PACKAGE_PREFIX) or Path(path).is_dir()):
         return  # the tokenizer of a hub's model may have to be fetched

@@ -1,4 +1,4 @@
-"""Data for training: prompt sets, warm-up data."""
+"""Data for training: prompt sets, warm-up data, and what graded samples give."""
 
 from __future__ import annotations
 
@@ -59,3 +59,22 @@ def warmup_data(
     from perilune.cli import warmup_data as command
 
     end(command.run(source, out, overrides or [], rewards, as_json))
+
+
+@app.command()
+def shortest(
+    samples: Annotated[Path, typer.Argument(metavar="FILE", help="Rows of question, response, correct, num_tokens.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where sft.jsonl and pairs.jsonl go.")],
+    longer: Annotated[
+        float, typer.Option(min=1.0, help="Times the shortest, for a right answer to be rejected.")
+    ] = 1.5,
+    as_json: AsJson = False,
+) -> None:
+    """Choose the shortest right answer of each question, and pairs for DPO against it (k1.5 §2.4)."""
+    import json
+
+    from perilune.data.shortest import select
+
+    found = select(samples, out, longer)
+    said = ", ".join(f"{count:,} {name.removeprefix('num_').replace('_', ' ')}" for name, count in found.items())
+    print(json.dumps(found) if as_json else f"{said}; written to {out}")

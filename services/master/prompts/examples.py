@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from perilune.data.examples import Example, read_examples
 from perilune.errors import InvalidInputError, MissingDependencyError, NotFoundError
-from perilune.recipe import SftStage, StageBase
+from perilune.recipe import RowsStage, StageBase
 from services.master.prompts import PromptSet
 from services.master.prompts.prompt import QuestionKey, conversation_key, question_key
 
@@ -18,21 +18,21 @@ def notes_on_examples(stages: Sequence[StageBase], prompts: PromptSet) -> list[s
 
     A file that cannot be read here may lie where the trainer runs, which says what is wrong with it.
     """
-    files = [(table, _read(table)) for table in stages if isinstance(table, SftStage)]
+    files = [(table, _read(table)) for table in stages if isinstance(table, RowsStage)]
     if not any(examples for _, examples in files):
         return []
     heldout = {question_key(prompts.heldout(index)) for index in range(min(MAX_COMPARED, prompts.num_heldout))}
     return [note for table, examples in files for note in _notes(table, examples, heldout)]
 
 
-def _read(table: SftStage) -> list[Example]:
+def _read(table: RowsStage) -> list[Example]:
     try:
         return read_examples(table)
     except (NotFoundError, InvalidInputError, MissingDependencyError):
         return []
 
 
-def _notes(table: SftStage, examples: Sequence[Example], heldout: set[QuestionKey]) -> Iterator[str]:
+def _notes(table: RowsStage, examples: Sequence[Example], heldout: set[QuestionKey]) -> Iterator[str]:
     shared = [number for number, example in enumerate(examples, 1) if not heldout.isdisjoint(_questions(example))]
     if shared:
         yield (

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from perilune.recipe import SftStage, StageTable, WarmupStage
+from perilune.recipe import DpoStage, SftStage, StageTable, WarmupStage
 from services.trainer.policy.model import Policy
+from services.trainer.stages.dpo import Dpo
 from services.trainer.stages.sft import Sft
 from services.trainer.stages.stage import Setting, Stage
 from services.trainer.stages.warmup import Warmup
@@ -18,6 +19,7 @@ from services.trainer.stages.warmup import Warmup
 STAGES: dict[type, Callable[[Any, Policy, Setting], Stage]] = {
     WarmupStage: Warmup,
     SftStage: Sft,
+    DpoStage: Dpo,
 }
 
 
