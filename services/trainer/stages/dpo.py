@@ -20,6 +20,7 @@ from perilune.models.masking import Tokens
 from perilune.recipe import DpoStage
 from services.trainer.policy.logprobs import sequence_logprobs
 from services.trainer.policy.packing import pack_row, plan_rows
+from services.trainer.rows import row_tokens
 from services.trainer.stages.reading import LeftOut, Reader
 from services.trainer.stages.stage import Stage
 from services.trainer.stages.supervised import row_logprobs
@@ -87,7 +88,7 @@ class Dpo(Stage):
 
     def _rows(self, pairs: Sequence[int]) -> list[list[int]]:
         """Pairs that share a row, both answers of each in it."""
-        plan = plan_rows([self._length(pair) for pair in pairs], self.recipe.trainer.microbatch_tokens)
+        plan = plan_rows([self._length(pair) for pair in pairs], row_tokens(self.recipe.trainer, self.policy.model))
         return [[pairs[place] for place in places] for places in plan]
 
     def _sequences(self, pair: int) -> list[tuple[int, Tokens]]:
