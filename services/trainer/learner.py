@@ -33,7 +33,7 @@ from services.trainer.policy.logprobs import OnGradient
 from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import PackedRow
 from services.trainer.policy.passes import Passes, PassOptions, frozen_passes
-from services.trainer.ranks.group import Ranks
+from services.trainer.ranks.group import RankLostError, Ranks
 from services.trainer.rows import row_tokens
 from services.trainer.tally import Tally, summary
 
@@ -216,7 +216,9 @@ class Learner:
         give_memory_back()
         row = self._row
         if len(row.indices) == 1 or self._ranks.size > 1:
-            raise InvalidInputError(no_room_for(row, self._ranks.size, reason))
+            # Another rank than the first cannot fail the run: it ends, so that the others do not wait for it.
+            failure = InvalidInputError if self._ranks.leads else RankLostError
+            raise failure(no_room_for(row, self._ranks.size, reason))
         self._row_tokens = row.num_tokens // 2
         logger.warning(
             "a row of %d tokens has no room (%s): rows have at most %d from now on, and the step begins again",

@@ -20,7 +20,7 @@ from services.trainer.policy.layers import decoder_layers
 from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import PackedRow, pack_rows
 from services.trainer.policy.passes import Passes, PassOptions
-from services.trainer.ranks.group import Ranks
+from services.trainer.ranks.group import RankLostError, Ranks
 from tests.unit.families import tiny
 from tests.unit.trainer.models import groups, recipe, same_bits, sample, state, tiny_policy
 
@@ -196,4 +196,9 @@ def test_several_ranks_cannot_cut_a_row() -> None:
     learner._ranks = Ranks(size=2)
     (learner._row,) = rows_of(max_tokens=1000)
     with pytest.raises(InvalidInputError, match=r"a row of \d+ tokens has no room .*lower trainer.microbatch_tokens"):
+        learner._shorten_rows([], "full")
+    learner._ranks = Ranks(1, 2)
+    with pytest.raises(
+        RankLostError, match="a row of"
+    ):  # this process ends, so that the first one does not wait for it
         learner._shorten_rows([], "full")
