@@ -116,8 +116,11 @@ class Cache:
 class Model:
     """One model behind an endpoint, open for the time of a block."""
 
-    def __init__(self, table: ModelTable, cache: Cache, api_key: str = "") -> None:
+    def __init__(
+        self, table: ModelTable, cache: Cache, api_key: str = "", response_format: Mapping[str, Any] | None = None
+    ) -> None:
         self._table, self._cache = table, cache
+        self._format = {"response_format": response_format} if response_format else {}
         key = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._headers = {"content-type": "application/json", **key}
         self._identity = table.identity()
@@ -183,6 +186,7 @@ class Model:
             "messages": messages,
             "temperature": self._table.temperature,
             "max_tokens": self._table.max_tokens,
+            **self._format,
         }
         key = hashlib.sha256(json.dumps([self._identity, body, number], sort_keys=True).encode()).digest()
         if (kept := self._cache.get(key)) is not None:
@@ -246,12 +250,14 @@ def text_in(content: bytes) -> str | None:
 class Sampler:
     """Asks one model many questions."""
 
-    def __init__(self, table: ModelTable, cache: Cache, api_key: str = "") -> None:
+    def __init__(
+        self, table: ModelTable, cache: Cache, api_key: str = "", response_format: Mapping[str, Any] | None = None
+    ) -> None:
         """InvalidInputError: a key of the table cannot be used."""
         if "{question}" not in table.template:
             raise InvalidInputError("every prompt would be the same text: write {question} where the question goes")
         self._table = table
-        self._model = Model(table, cache, api_key)
+        self._model = Model(table, cache, api_key, response_format)
 
     async def sample(
         self, questions: Iterator[tuple[int, str]], num_answers: int

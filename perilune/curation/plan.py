@@ -4,29 +4,17 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from perilune.curation.reading import InputTable
 from perilune.curation.stages import STAGES
 from perilune.curation.stages.stage import Stage
 from perilune.errors import InvalidInputError
-from perilune.recipe import Paths, Table
 from perilune.recipe.overrides import apply_override
 
 P = TypeVar("P", bound=BaseModel)
-
-FileFormat = Literal["parquet", "json", "jsonl", "csv", "tsv"]
-
-
-class InputTable(Table):
-    """`[input]`: raw questions, and the keys under which a row has them. A key `a.b` is `b` of the object under `a`."""
-
-    path: Paths  # a file, a pattern, or a list of them
-    format: FileFormat | None = None  # if not given, by each file's suffix
-    question: str = "question"
-    answer: str = "answer"
-    labels: list[str] = []  # keys that are kept as labels
 
 
 class PlanBase(BaseModel):
@@ -52,11 +40,11 @@ def read_plan(source: Path, overrides: list[str]) -> PlanBase:
 
 
 def read_as(kind: type[P], source: Path, overrides: list[str]) -> P:
-    """A plan of a kind from a TOML file, or the default plan for a file of rows.
+    """A plan of a kind from a TOML file, or the default plan for a file of rows, or for a dataset.
 
     InvalidInputError: no such file, no TOML, or wrong keys, each named.
     """
-    document: dict[str, Any] = _document(source) if source.suffix == ".toml" else {"input": {"path": str(source)}}
+    document: dict[str, Any] = _document(source) if source.suffix == ".toml" else {"input": _input_of(source)}
     for each in overrides:
         apply_override(document, each, kind)
     try:
@@ -64,6 +52,12 @@ def read_as(kind: type[P], source: Path, overrides: list[str]) -> P:
     except ValidationError as error:
         wrong = "\n".join(f"  {'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
         raise InvalidInputError(f"{source} has mistakes:\n{wrong}") from error
+
+
+def _input_of(source: Path) -> dict[str, str]:
+    """A file of rows; or a dataset: a folder, or a name such as owner/name of which there is no file."""
+    is_name = not source.exists() and len(source.parts) == 2 and not source.suffix
+    return {"dataset": str(source)} if source.is_dir() or is_name else {"path": str(source)}
 
 
 def _document(source: Path) -> dict[str, Any]:

@@ -10,9 +10,10 @@ A stage's files are renamed into place when it is finished: what is there is who
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,7 +27,13 @@ T = TypeVar("T")
 
 BATCH_ROWS = 4096
 ROW_SCHEMA = pa.schema(
-    [("place", pa.string()), ("question", pa.large_string()), ("answer", pa.large_string()), ("labels", pa.string())]
+    [
+        ("place", pa.string()),
+        ("question", pa.large_string()),
+        ("answer", pa.large_string()),
+        ("labels", pa.string()),  # JSON
+        ("images", pa.string()),  # JSON: digests and media types
+    ]
 )
 DECISION_SCHEMA = pa.schema(
     [
@@ -49,6 +56,7 @@ class Row:
     question: str
     answer: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    images: Sequence[tuple[str, str]] = ()  # digest and media type of each picture
 
 
 @dataclass(frozen=True)
@@ -79,13 +87,13 @@ class Workspace:
         """Writes all rows; gives their number."""
         num_rows = 0
         with (
-            _replacing(self.folder / "rows.arrow") as path,
+            replacing(self.folder / "rows.arrow") as path,
             pa.OSFile(str(path), "wb") as file,
             pa.ipc.new_file(file, ROW_SCHEMA) as writer,
         ):
-            for batch in _batches(rows):
+            for batch in batched(rows):
                 num_rows += len(batch)
-                columns = [[row.place, row.question, row.answer, json.dumps(row.labels)] for row in batch]
+                columns = [(row.place, row.question, row.answer, _json(row.labels), _json(row.images)) for row in batch]
                 arrays = [
                     pa.array(column, kind.type)
                     for column, kind in zip(zip(*columns, strict=True), ROW_SCHEMA, strict=True)
@@ -110,10 +118,10 @@ class Workspace:
     def write_decisions(self, stage: str, decisions: Iterable[Decision]) -> None:
         """Writes what a stage decides, as it decides it; the file appears when the stage is done."""
         with (
-            _replacing(self._decisions / f"{stage}.parquet") as path,
+            replacing(self._decisions / f"{stage}.parquet") as path,
             pq.ParquetWriter(path, DECISION_SCHEMA) as writer,
         ):
-            for batch in _batches(decisions):
+            for batch in batched(decisions):
                 columns = zip(
                     *(
                         (d.row, d.reason, d.evidence, d.question, d.answer, json.dumps(d.labels) if d.labels else None)
@@ -126,7 +134,7 @@ class Workspace:
 
     def finish(self, stage: str, summary: Mapping[str, Any]) -> None:
         """Says that a stage is done, and on which input."""
-        with _replacing(self._decisions / f"{stage}.json") as path:
+        with replacing(self._decisions / f"{stage}.json") as path:
             path.write_text(json.dumps(summary, indent=1))
 
     def decisions(self, stage: str) -> Iterator[Decision]:
@@ -155,15 +163,24 @@ class AllRows:
         return str(self._questions[row].as_py())
 
     def __getitem__(self, row: int) -> Row:
-        found = self._table.slice(row, 1).to_pylist()[0]
-        return Row(row, found["place"], found["question"], found["answer"], json.loads(found["labels"]))
+        return _row(row, self._table.slice(row, 1).to_pylist()[0])
 
     def __iter__(self) -> Iterator[Row]:
         number = 0
         for batch in self._table.to_batches(BATCH_ROWS):
             for each in batch.to_pylist():
-                yield Row(number, each["place"], each["question"], each["answer"], json.loads(each["labels"]))
+                yield _row(number, each)
                 number += 1
+
+
+def _row(number: int, found: Mapping[str, Any]) -> Row:
+    labels = json.loads(found["labels"]) if found["labels"] else {}
+    images = [(digest, media_type) for digest, media_type in json.loads(found["images"])] if found["images"] else ()
+    return Row(number, found["place"], found["question"], found["answer"], labels, tuple(images))
+
+
+def _json(value: Any) -> str | None:
+    return json.dumps(value) if value else None
 
 
 class Survivors:
@@ -191,6 +208,14 @@ class Survivors:
             else:
                 self._changed[each.row] = each
 
+    def without(self, rows: Iterable[int]) -> Survivors:
+        """The same rows but for some."""
+        left = Survivors(self._rows, [])
+        left._gone, left._changed = bytearray(self._gone), self._changed
+        for row in rows:
+            left._gone[row] = 1
+        return left
+
     def __len__(self) -> int:
         return len(self._gone) - sum(self._gone)
 
@@ -199,6 +224,11 @@ class Survivors:
 
     def __getitem__(self, row: int) -> Row:
         return self._as_left(self._rows[row])
+
+    def question(self, row: int) -> str:
+        """The question of a row, without what else the row has: quicker."""
+        change = self._changed.get(row)
+        return self._rows.question(row) if change is None or change.question is None else change.question
 
     def _as_left(self, row: Row) -> Row:
         change = self._changed.get(row.id)
@@ -212,20 +242,16 @@ class Survivors:
         )
 
 
-def _batches(items: Iterable[T]) -> Iterator[list[T]]:
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == BATCH_ROWS:
-            yield batch
-            batch = []
-    if batch:
+def batched(items: Iterable[T], size: int = BATCH_ROWS) -> Iterator[list[T]]:
+    """Items in lists of a size, the last one shorter."""
+    several = iter(items)
+    while batch := list(itertools.islice(several, size)):
         yield batch
 
 
 @contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A file beside the path that takes its place at the end; it is removed if something goes wrong."""
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a file beside the path that takes its place at the end; it is removed if something goes wrong."""
     beside = path.with_name(f".{path.name}.part")
     try:
         yield beside

@@ -19,8 +19,8 @@ from typing import Any
 
 from perilune.completions import Answers, Cache, Model, ModelTable, Sampler
 from perilune.concurrency import as_finished
-from perilune.curation.stages.stage import Tools, as_iterator, batched
-from perilune.curation.workspace import Row
+from perilune.curation.stages.stage import Tools, as_iterator
+from perilune.curation.workspace import Row, batched
 from perilune.data.files import matching, rows_of
 from perilune.data.rows import label_of, text_of, value_at
 from perilune.data.whole_files import whole_file, write_whole

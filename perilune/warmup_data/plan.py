@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from perilune.completions import ModelTable
-from perilune.curation.plan import InputTable
+from perilune.curation.reading import InputTable
 from perilune.recipe import GraderTable, PositiveInt, Table
 from perilune.warmup_data.behaviours import BEHAVIOURS
 

@@ -15,7 +15,11 @@ app = typer.Typer()
 @app.command()
 def curate(
     source: Annotated[
-        Path, typer.Argument(metavar="PLAN.toml|FILE", help="A plan, or a file of questions for the default plan.")
+        Path,
+        typer.Argument(
+            metavar="PLAN.toml|FILE|DATASET",
+            help="A plan; or, for the default plan, a file of questions, a Hugging Face dataset's folder, or its name.",
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where rows, decisions, prompts and the report go.")],
     overrides: Annotated[

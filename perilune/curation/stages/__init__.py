@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping
 
+from perilune.curation.stages.balance import Balance
 from perilune.curation.stages.clean import Clean
 from perilune.curation.stages.difficulty import Difficulty, Guesses
 from perilune.curation.stages.duplicates import Duplicates
 from perilune.curation.stages.overlap import Overlap
 from perilune.curation.stages.stage import Stage
+from perilune.curation.stages.tags import Tags
 from perilune.curation.stages.types import Types
 from perilune.curation.stages.verifiable import Verifiable
 
@@ -18,4 +20,6 @@ STAGES: Mapping[str, type[Stage]] = {
     "verifiable": Verifiable,
     "difficulty": Difficulty,
     "guesses": Guesses,
+    "tags": Tags,
+    "balance": Balance,
 }

@@ -50,13 +50,13 @@ class Difficulty(Stage):
         most, number = Counter(final_answer(text) for text in texts).most_common(1)[0]
         if not most or number < max(2, self.dispute_share * len(texts)):
             return None
-        seen = f"{number} of {len(texts)} answers of {self.model.model} are {most!r:.100}, not {row.answer!r:.100}"
+        seen = f"{number} of {len(texts)} answers of {self.model.name} are {most!r:.100}, not {row.answer!r:.100}"
         return Decision(row.id, "reference disputed", seen)
 
     def _decision(self, row: Row, num_right: int, num_graded: int) -> Decision:
         rate = num_right / num_graded
         low, high = wilson_interval(num_right, num_graded)
-        seen = f"{num_right} of {num_graded} answers of {self.model.model} are right"
+        seen = f"{num_right} of {num_graded} answers of {self.model.name} are right"
         if rate > self.max_pass_rate or rate == self.max_pass_rate == 1:
             return Decision(row.id, "too easy", seen)
         if rate < self.min_pass_rate:
@@ -65,14 +65,18 @@ class Difficulty(Stage):
         return Decision(row.id, labels={**labels, "difficulty": f"{1 - rate:.3g}"})
 
 
+class GuessingModelTable(ModelTable):
+    """`[guesses.model]`: a model that is to guess."""
+
+    max_tokens: PositiveInt = 32
+    template: str = "{question}\n\nGive the final answer at once, without any reasoning: the answer alone."
+
+
 class Guesses(Stage):
     """`[guesses]`: a question that a model answers without reasoning is easy to hack, and leaves (k1.5 §2.1)."""
 
     title: ClassVar[str] = "Easy to hack"
-    model: ModelTable = ModelTable(
-        max_tokens=32,
-        template="{question}\n\nGive the final answer at once, without any reasoning: the answer alone.",
-    )
+    model: GuessingModelTable = GuessingModelTable()
     graders: list[GraderTable] = []
     num_guesses: PositiveInt = 8
     max_hits: Annotated[int, Field(ge=0)] = 0  # right guesses that a question may have
@@ -115,6 +119,6 @@ def judged(
 
 
 def _without(model: ModelTable, graders: Sequence[GraderTable], name: str) -> str:
-    if not model.url or not model.model:
-        return f"no model is given: set {name}.model.url and {name}.model.model"
+    if not model.is_given:
+        return f"no model is given: set {name}.model.url and {name}.model.model, or {name}.model.path"
     return "" if graders else f"no graders are given: name them under [[{name}.graders]]"

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from importlib import resources
+
+import numpy as np
 import pytest
 
-from perilune.curation.duplicates import SIMILARITY, exact_duplicates, near_duplicates, signatures, similarity
+from perilune.curation.duplicates import SIMILARITY, exact_duplicates, near_duplicates, sign, similarity
 from perilune.curation.overlap import EvaluationSets
-from perilune.curation.question_types import opened, type_of
+from perilune.curation.question_types import OPEN, TYPES, opened, type_of
 from perilune.curation.text import cleaned, numbers, same_text_key, without_label
 
 CLIPS = (
@@ -75,13 +79,15 @@ def test_alike_texts_that_ask_for_other_things(one: str, other: str) -> None:
 
 def test_of_duplicates_the_first_stays() -> None:
     questions = ["What is 2+3?", "Name a prime number above 10", "1. what is 2 +3", "Compute 2+3", "What is 2+4?"]
-    assert [(each.row, each.of) for each in exact_duplicates(questions)] == [(2, 0)]
-    near = near_duplicates(signatures(questions, len(questions)), questions.__getitem__)
+    signed = sign(questions)
+    assert [(each.row, each.of) for each in exact_duplicates(signed)] == [(2, 0)]
+    rows = np.arange(len(questions))
+    near = near_duplicates(signed, rows, questions.__getitem__)
     assert [(each.row, each.of) for each in near] == [(2, 0), (3, 0)]
 
 
 def test_numbers_of_a_list_are_none_of_the_question() -> None:
-    assert numbers("3. Tom has 1,200 coins and 3.5 litres") == ["1,200", "3.5"]
+    assert numbers("3. Tom has 1,200 coins and 3.5 litres") == ["1200", "3.5"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +103,7 @@ def test_numbers_of_a_list_are_none_of_the_question() -> None:
 def test_questions_of_evaluation_sets(question: str, set_and_place: tuple[str, int] | None) -> None:
     sets = EvaluationSets()
     assert sets.add("gsm", [CLIPS, "What is 17*3?"]) == 2
-    found = sets.overlap(question)
+    found = sets.overlaps([question]).get(0)
     assert (found and (found.evaluation, found.question)) == set_and_place
 
 
@@ -105,19 +111,16 @@ def test_the_words_of_a_template_are_no_evidence() -> None:
     template = "How many ways are there to put {} different balls into boxes so that no box at all is empty?"
     sets = EvaluationSets()
     sets.add("balls", [template.format(number) for number in range(3, 30)])
-    assert sets.overlap(template.format(70)) is None
-    assert sets.overlap(template.format(7))
+    assert list(sets.overlaps([template.format(70), template.format(7)])) == [1]
 
 
 def test_the_words_of_a_raw_sets_own_template_are_no_evidence() -> None:
     sets = EvaluationSets()
-    template = "Now here is your task for today: count all the legs in total of {} dogs and {} hens that are there"
+    template = "Now here is your task for this day: please count all the legs of {} dogs, {} hens, 6 cows and 8 ducks"
     sets.add("legs", [template.format(3, 4)])
     asked = [template.format(number, 4) for number in range(5, 25)]
-    assert sets.overlap(asked[0])
-    sets.leave_out_templates([*asked, template.format(3, 4)])
-    assert sets.overlap(asked[0]) is None
-    assert sets.overlap(template.format(3, 4))
+    assert list(sets.overlaps(asked[:1])) == [0]
+    assert list(sets.overlaps([*asked, template.format(3, 4)])) == [len(asked)]
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,7 @@ def test_the_words_of_a_raw_sets_own_template_are_no_evidence() -> None:
         ("What is the sum of 1 and 2? What is their product?", "3, 2", "several parts"),
         ("Points A, B and C lie on a line. Find AB.", "3", "open"),
         ("A. Smith has 3 books and B. Jones has 4. How many have they?", "7", "open"),
-        ("Is x larger or smaller than y?", "larger", "open"),
+        ("Is x larger or smaller than y?", "larger", "either or"),
         ("A magician shows that he has 3 cards. How many are red?", "3", "open"),
         ("If a = 2 and b = 3, find a + b", "5", "open"),
     ],
@@ -158,3 +161,56 @@ def test_question_types(question: str, answer: str, kind: str) -> None:
 )  # fmt: skip
 def test_choices_become_open_questions(question: str, answer: str, pair: tuple[str, str] | None) -> None:
     assert opened(question, answer) == pair
+
+
+def test_the_rules_for_types_on_the_labelled_questions() -> None:
+    lines = resources.files("perilune.curation").joinpath("labelled_types.jsonl").read_text().splitlines()
+    said = [(row["type"], type_of(row["question"], row["answer"])) for row in map(json.loads, lines)]
+    for kind in (*TYPES, OPEN):
+        right = sum(label == rule == kind for label, rule in said)
+        assert right >= 0.95 * sum(label == kind for label, _ in said), f"recall of {kind}"
+        assert right >= 0.9 * sum(rule == kind for _, rule in said), f"precision of {kind}"
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("What is $3 \\times 4$?", "what is 3 × 4"),
+        ("Solve $\\frac{x}{2} + 3 = 7$ for x.", "Solve x/2 + 3 = 7 for x."),
+        ("What is x² + 1?", "What is x^{2} + 1?"),
+        ("Tom has 1,200 coins", "Tom has 1200 coins"),
+        ("Tom has two thousand five hundred coins", "Tom has 2500 coins"),
+        ("Теll me the sum of 3 and 4", "Tell me the sum of 3 and 4"),
+        ("What’s the area?", "What is the area?"),
+        ("１２ + ３", "12 + 3"),
+    ],
+)
+def test_other_signs_for_one_question(one: str, other: str) -> None:
+    assert same_text_key(one) == same_text_key(other)
+
+
+def test_a_drawing_and_a_program_stay_as_they_are() -> None:
+    board = "Solve the board:\n_ Q _  _\nQ _ _  _\n_ _ Q  _"
+    assert cleaned(board) == board
+    assert same_text_key(board) != same_text_key(board.replace("_ _ Q", "_ Q _"))
+    program = "What does it print?\n\nfor i in range(3):\n    if i:\n        print(i)"
+    assert cleaned(program) == program
+
+
+def test_a_templates_words_may_change_and_what_fills_it_may_not() -> None:
+    words = "hello world table chair lamp river stone cloud".split()
+    questions = [f"Spell this word backward, as in sun and nus, for me: {word}" for word in words]
+    questions.append("Write this word backward, as in sun and nus, for me: lamp")
+    near = near_duplicates(sign(questions), np.arange(len(questions)), questions.__getitem__)
+    assert [(each.row, each.of) for each in near] == [(8, 4)]
+
+
+def test_an_evaluation_question_inside_a_longer_text() -> None:
+    sets = EvaluationSets()
+    sets.add("exam", ["A box holds 14 rows of 23 buttons. How many buttons are in the box?", "What is 17*3?"])
+    asked = [
+        "I sat an exam on Monday, and liked this: A crate contains 14 rows of 23 buttons. How many buttons are in the crate? It was easy.",
+        "Good morning. What is 17 * 3? Thanks.",
+        "I sat an exam on Monday, and liked this: A crate contains 15 rows of 23 buttons. How many buttons are in the crate? It was easy.",
+    ]
+    assert {place: found.question for place, found in sets.overlaps(asked).items()} == {0: 0, 1: 1}
