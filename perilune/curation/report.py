@@ -60,7 +60,7 @@ def text_of(prompt: Mapping[str, Any]) -> str:
     return " ".join(part["text"] for turn in question for part in turn["content"] if part["type"] == "text")
 
 
-def label_table(prompts: Iterable[Mapping[str, Any]], plan: Mapping[str, Any]) -> dict[str, list[tuple[str, int]]]:
+def label_table(prompts: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[str, int]]]:
     """How many prompts have each value of each label, the most frequent first."""
     counted: dict[str, Counter[str]] = {}
     for each in prompts:
