@@ -10,6 +10,7 @@ import numpy as np
 from scipy import stats
 
 NUM_RESAMPLES = 10_000
+MIN_SEEDS = 3  # of which something is said
 LITTLE = {"area": 0.02, "final": 0.02, "gain": 0.02, "tokens": 1.0, "growth": 1.0}
 """What counts as no difference, by measure: shares of accuracy, and tokens."""
 
@@ -60,7 +61,7 @@ def verdict_of(effect: Effect | None, expected: Literal["more", "less", "same"],
     where the whole interval is within twice what counts as little; where it is neither clear nor narrow, nothing was
     shown.
     """
-    if effect is None or effect.num_seeds < 2:
+    if effect is None or effect.num_seeds < MIN_SEEDS:
         return "not run yet"
     little = LITTLE[measure]
     is_more = effect.low > 0 and effect.median > little

@@ -107,7 +107,8 @@ range. An effect is the median of the differences seed by seed, with its interva
 sign-flip test (`scipy.stats.permutation_test`), which with five seeds cannot be below 0.06 and with three below 0.25:
 read the interval. *Reproduced in kind*: the interval is clear of zero on the side that is claimed and the median is
 more than 0.02 (of tokens: 1); of a claim that something makes no difference, the interval lies within twice that.
-*Opposite*: clear on the other side, or clear where none was claimed. *Not at this scale*: neither.
+*Opposite*: clear on the other side, or clear where none was claimed. *Not at this scale*: neither. *Not run yet*: of
+fewer than three seeds, whatever they say.
 """
 
 

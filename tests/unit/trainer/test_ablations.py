@@ -144,7 +144,7 @@ def test_effects_by_hand() -> None:
 )
 def test_verdicts(effect: tuple[float, float, float], expected: Any, verdict: str) -> None:
     assert verdict_of(Effect(*effect, p_value=0.25, num_seeds=3), expected, "area") == verdict
-    assert verdict_of(Effect(*effect, p_value=1.0, num_seeds=1), expected, "area") == "not run yet"
+    assert verdict_of(Effect(*effect, p_value=0.5, num_seeds=2), expected, "area") == "not run yet"
 
 
 def test_the_table_of_claims_is_sound(tmp_path: Path) -> None:
