@@ -54,7 +54,12 @@ def check_arrays(sample: trajectory.Trajectory) -> None:
         _check_dtype(sample.prompt_tokens, trajectory.DTYPE_INT32, "prompt_tokens")
     for place, segment in enumerate(sample.segments):
         num_tokens = _check_dtype(segment.tokens, trajectory.DTYPE_INT32, f"segments[{place}].tokens")
-        for name, packed in (("logprobs", segment.logprobs), ("full_logprobs", segment.full_logprobs)):
+        for name, packed in (
+            ("logprobs", segment.logprobs),
+            ("full_logprobs", segment.full_logprobs),
+            ("teacher_logprobs", segment.teacher_logprobs),
+            ("teacher_kl", segment.teacher_kl),
+        ):
             if not packed.data:
                 continue
             num_logprobs = _check_dtype(packed, trajectory.DTYPE_FLOAT32, f"segments[{place}].{name}")

@@ -86,12 +86,14 @@ class LocalCluster:
         num_trainer_ranks: int = 1,
     ):
         num_rollouts = cards.num_rollouts
-        nats_port, master_port, sandbox_port = free_ports(3)
+        nats_port, master_port, sandbox_port, teacher_port = free_ports(4)
         elsewhere = os.environ.get("PERILUNE_SANDBOX_ADDRESS")
+        teacher_elsewhere = os.environ.get("PERILUNE_TEACHER_ADDRESS")
         self.home = home
         self.nats_url = f"nats://{LOOPBACK}:{nats_port}"
         self.master_address = f"{LOOPBACK}:{master_port}"
         self.sandbox_address = elsewhere or f"{LOOPBACK}:{sandbox_port}"
+        self.teacher_address = teacher_elsewhere or f"{LOOPBACK}:{teacher_port}"
         self.page = page_url(page)
         self.cards = cards
         self._turns = turns_folder(home) if cards.takes_turns else None
@@ -121,6 +123,10 @@ class LocalCluster:
         self._plugins: list[Child] = []
         self._sandbox = self._service("sandbox", "sandbox", num_rollouts, self.sandbox_address)
         self._starts_sandbox = not elsewhere
+        self._teacher = self._service("teacher", "teacher", num_rollouts, self.teacher_address)
+        self._teacher.argv = [sys.executable, "-m", "services.rollout.standalone"]
+        self._teacher.env["PERILUNE_HTTP_LISTEN"] = f"{LOOPBACK}:0"
+        self._starts_teacher = not teacher_elsewhere
 
     @property
     def log_dir(self) -> Path:
@@ -130,7 +136,7 @@ class LocalCluster:
     @property
     def pids(self) -> dict[str, int]:
         """The children that live, by name."""
-        children = [self._nats, self._master, *self._workers, self._sandbox, *self._plugins]
+        children = [self._nats, self._master, *self._workers, self._sandbox, self._teacher, *self._plugins]
         return {c.name: c.process.pid for c in children if c.process and c.process.returncode is None}
 
     async def run(self, work: Awaitable[T]) -> T:
@@ -163,10 +169,13 @@ class LocalCluster:
 
     def provide(self, needs: Needs) -> None:
         """Starts the reward workers, and what else a run needs; once. Where a variable of the user names a service
-        (PERILUNE_SANDBOX_ADDRESS, PERILUNE_PLUGINS), that is taken and none is started.
+        (PERILUNE_SANDBOX_ADDRESS, PERILUNE_TEACHER_ADDRESS, PERILUNE_PLUGINS), that is taken and none is started.
         """
         if needs.sandbox and self._starts_sandbox and self._sandbox not in self._supervisors.values():
             self._supervise(self._sandbox)
+        if needs.teacher and self._starts_teacher and self._teacher not in self._supervisors.values():
+            self._teacher.env["PERILUNE_MODEL"] = needs.teacher
+            self._supervise(self._teacher)
         if self._rewards[0] in self._supervisors.values():
             return
         plugins = {
@@ -223,6 +232,7 @@ class LocalCluster:
             "PERILUNE_NATS_URL": self.nats_url,
             "PERILUNE_MASTER_ADDRESS": self.master_address,
             "PERILUNE_SANDBOX_ADDRESS": self.sandbox_address,
+            "PERILUNE_TEACHER_ADDRESS": self.teacher_address,
             "PERILUNE_HOME": str(self.home),
             "PERILUNE_READY_FILE": str(ready_file),
             "PERILUNE_EXIT_WITH_PARENT": "1",

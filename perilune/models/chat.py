@@ -93,6 +93,14 @@ def vocabulary_digest(tokenizer: Any) -> str:
     return hashlib.sha256(json.dumps(vocabulary).encode()).hexdigest()
 
 
+def other_tokenizer(teacher: str) -> str:
+    """Says that a teacher has another tokenizer than the policy, and what to do."""
+    return (
+        f"the teacher {teacher!r} has another tokenizer than the policy, so it cannot say how likely the policy's "
+        "tokens are; name a model of the policy's family"
+    )
+
+
 def check_ids(ids: Sequence[int], num_embeddings: int, what: str) -> None:
     """InvalidInputError if a text has tokens that the model has no embedding for; `what` says which text."""
     if ids and max(ids) >= num_embeddings:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 
 from perilune.objectives.cispo import Cispo
 from perilune.objectives.dapo import Dapo
+from perilune.objectives.distill import Distill
 from perilune.objectives.dppo import Dppo
 from perilune.objectives.dr_grpo import DrGrpo
 from perilune.objectives.grpo import Grpo
@@ -40,6 +41,7 @@ ObjectiveTable = Annotated[
     | Cispo
     | Dppo
     | Rest
+    | Distill
     | Sft,
     Field(discriminator="type"),
     BeforeValidator(_k15_by_default),

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 
     from perilune.recipe import RewardTable
 
-Need = Literal["iteration", "frozen", "behaviour"]
+Need = Literal["iteration", "frozen", "behaviour", "teacher", "teacher_kl"]
 """Log-probabilities that a row holds beside those of the policy that is trained.
 
 iteration   of the policy that opened the iteration
 frozen      of a policy that stays as it is: version 0 of the run, or the model that `frozen_path` names
 behaviour   with which the engine drew the tokens
+teacher     of the run's teacher
+teacher_kl  not a log-probability: the policy's KL divergence from the teacher at each token's place
 """
 
 Advantage = float | Sequence[float]
@@ -44,6 +46,8 @@ class LossRow:
     frozen_S: Tensor | None = None  # of the frozen policy
     num_step_tokens: int = 0  # in the loss, of all rows of the step: what a mean over tokens divides by
     max_tokens: int = 0  # that a response may have: rollout.max_tokens
+    teacher_S: Tensor | None = None  # of the teacher
+    teacher_kl_S: Tensor | None = None  # KL(μ ‖ π_T) where each token was drawn, μ the version that wrote it
 
     @property
     def log_ratio_S(self) -> Tensor:

@@ -56,6 +56,7 @@ from perilune.recipe.samplers import (
     UniformSampler,
 )
 from perilune.recipe.stages import DpoStage, RowsStage, SftStage, StageBase, StageTable, WarmupStage
+from perilune.recipe.teacher import TeacherTable
 from perilune.recipe.trainer import TrainerTable
 from perilune.table import (
     ArgumentName,
@@ -122,6 +123,7 @@ __all__ = [
     "StageTable",
     "Table",
     "TaskPrompts",
+    "TeacherTable",
     "TorchEngineTable",
     "TrainerTable",
     "UniformSampler",

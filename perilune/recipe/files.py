@@ -19,6 +19,7 @@ from perilune.recipe import (
     RowsStage,
     SftStage,
     StageTable,
+    TeacherTable,
 )
 from perilune.recipe.needs import function_of
 
@@ -36,6 +37,7 @@ def settled(recipe: Recipe, folder: Path) -> Recipe:
         "model": _of_model(recipe.model, folder),
         "reward": recipe.reward.model_copy(update={"graders": [_of_grader(t, folder) for t in recipe.reward.graders]}),
         "trainer": recipe.trainer.model_copy(update={"objective": _of_objective(recipe.trainer.objective, folder)}),
+        "teacher": _of_teacher(recipe.teacher, folder),
         "stages": [_of_stage(table, folder) for table in recipe.stages],
     }
     return recipe.model_copy(update=changes)
@@ -86,6 +88,10 @@ def _of_stage(table: StageTable, folder: Path) -> StageTable:
 def _of_objective(table: Objective, folder: Path) -> Objective:
     path = _if_there(table.frozen_path, folder)
     return table if path is None else table.model_copy(update={"frozen_model": path})
+
+
+def _of_teacher(table: TeacherTable | None, folder: Path) -> TeacherTable | None:
+    return table and table.model_copy(update={"model": _absolute_if_there(table.model, folder)})
 
 
 def _of_grader(table: GraderTable, folder: Path) -> GraderTable:

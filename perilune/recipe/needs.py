@@ -18,6 +18,7 @@ class Needs:
     """Services that only some runs need."""
 
     sandbox: bool = False  # a grader or an environment executes programs
+    teacher: str | None = None  # the model that says how likely it finds what the policy wrote, if it is served here
     plugins: Mapping[str, str] = field(default_factory=dict)  # graders of one's own: HOST:PORT, or FILE.py:FUNCTION
 
 
@@ -34,6 +35,7 @@ def needs(recipe: Recipe) -> Needs:
     return Needs(
         sandbox=any(grader.name == "code" for grader in graders)
         or any(kind.needs_sandbox for kind in environment_kinds(recipe)),
+        teacher=recipe.teacher.model if recipe.teacher and not recipe.teacher.address else None,
         plugins={grader.name: grader.plugin for grader in graders if grader.plugin is not None},
     )
 

@@ -11,6 +11,7 @@ from perilune.recipe.prompts import PromptsTable, RowPrompts
 from perilune.recipe.reward import RewardTable
 from perilune.recipe.rollout import RolloutTable
 from perilune.recipe.stages import StageTable
+from perilune.recipe.teacher import TeacherTable
 from perilune.recipe.trainer import TrainerTable
 from perilune.table import PositiveInt, Table
 
@@ -50,6 +51,7 @@ class Recipe(Table):
     prompts: PromptsTable
     rollout: RolloutTable = RolloutTable()
     reward: RewardTable
+    teacher: TeacherTable | None = None
     trainer: TrainerTable
     evaluation: EvaluationTable = EvaluationTable()
     weights: WeightsTable = WeightsTable()
@@ -85,6 +87,24 @@ class Recipe(Table):
             raise ValueError(
                 "rollout.max_refills waits for an iteration's groups before it draws more, which is what "
                 "rollout.asynchronous does not: leave one of them out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _has_teacher(self) -> Recipe:
+        objective, teacher = self.trainer.objective, self.teacher
+        if "teacher" not in objective.needs:
+            if teacher is not None:
+                raise ValueError(f"[teacher] has no use with trainer.objective.type = {objective.type!r}: leave it out")
+            return self
+        if teacher is None:
+            raise ValueError(f"trainer.objective.type = {objective.type!r} needs a [teacher]: give teacher.model")
+        if "teacher_kl" in objective.needs and not teacher.top_k:
+            raise ValueError("trainer.objective.control_variate needs teacher.top_k above 0")
+        if self.rollout.temperature != 1:
+            raise ValueError(
+                f"rollout.temperature = {self.rollout.temperature:g}, and the teacher's log-probabilities are those of "
+                "temperature 1: leave it at 1"
             )
         return self
 

@@ -16,6 +16,7 @@ class RolloutSettings(ServiceSettings):
     device: DeviceSetting = "auto"  # where the torch engine computes: auto, cpu, cuda, cuda:N
     num_threads: PositiveInt = 1  # that torch computes with; start more workers rather than more threads
     sandbox_address: str = "127.0.0.1:7050"  # for runs whose policy may execute programs
+    teacher_address: str = "127.0.0.1:7060"  # for runs with a teacher: RolloutService of its model
     # Memory for keys and values, for each run's engine. Not given: what a card has room for; 4 elsewhere, and for vLLM
     # and SGLang.
     kv_cache_gib: PositiveFloat | None = None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from perilune.api.reward.v1.reward_pb2 import Outcome
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
-from perilune.api.trajectory.v1.trajectory_pb2 import Ending, Repetition, Segment, Trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_TRAIN, Ending, Repetition, Segment, Trajectory
 from perilune.codec import pack, unpack
 from perilune.errors import InvalidInputError, OverloadedError, UnavailableError
 from perilune.ids import SampleId
@@ -82,6 +82,21 @@ class Rollout:
     def num_response_tokens(self) -> int:
         """Tokens after the prompt, an environment's included."""
         return len(self._tokens) - len(self._prompt)
+
+    @property
+    def tokens(self) -> NDArray[np.int32]:
+        """Prompt and response so far."""
+        return self._tokens
+
+    @property
+    def prompt_length(self) -> int:
+        """Tokens of the prompt."""
+        return len(self._prompt)
+
+    @property
+    def is_trained_on(self) -> bool:
+        """Whether the sample has ended and is to be trained on."""
+        return self._is_final and self._task.purpose == PURPOSE_TRAIN
 
     def next_sample(self) -> SampleRequest:
         """The sample for the engine: no longer than the limit on all segments, nor than this round's budget."""

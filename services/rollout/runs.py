@@ -89,7 +89,7 @@ class Workers:
             if hybrid
             else self._relay.policy_receiver(run.run_id, self._service.id, recipe.trainer.adapter is not None)
         )
-        worker = RunWorker(self._service, self._bus, recipe.rollout, run.run_id, weights)
+        worker = RunWorker(self._service, self._bus, recipe.rollout, run.run_id, weights, recipe.teacher)
         news: asyncio.Queue[RunAssignment] = asyncio.Queue()
         return _Assigned(worker, news, tasks.create_task(self._serve(worker, news)))
 

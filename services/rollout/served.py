@@ -39,8 +39,10 @@ class Served(Protocol):
 
 
 def find_served(runs: Sequence[Served], name: str) -> Served:
-    """NotFoundError for a model that is not served here."""
+    """The model of that name; without a name the only one. NotFoundError if there is no such one here."""
     found = {run.run_id: run for run in runs}
+    if not name and len(found) == 1:
+        return runs[0]
     if name not in found:
         raise NotFoundError(f"there is no model {name!r} here; the runs that are served: {', '.join(found) or '-'}")
     return found[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -16,13 +17,13 @@ from numpy.typing import NDArray
 from perilune.api.master.v1.master_pb2 import RunAssignment
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask, RunStatus
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
-from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
 from perilune.codec import unpack
 from perilune.errors import InvalidInputError, PeriluneError, UnavailableError, WeightStreamError
-from perilune.ids import SampleId, StageId
-from perilune.models.chat import check_continuation, check_ids, closing_token
+from perilune.ids import SampleId, StageId, event_id
+from perilune.models.chat import check_continuation, check_ids, closing_token, vocabulary_digest
 from perilune.models.files import build_tokenizer, end_tokens, num_embeddings
-from perilune.recipe import EnvironmentBase, RolloutTable
+from perilune.recipe import EnvironmentBase, RolloutTable, TeacherTable
 from perilune.runtime import bus as buses
 from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery, in_words
@@ -47,6 +48,7 @@ from services.rollout.response_text import ResponseText
 from services.rollout.rollout import Rollout
 from services.rollout.stall import StallDetector
 from services.rollout.tasks import MAX_SAMPLES, check_task
+from services.rollout.teacher import Teacher
 from services.rollout.tokenizer import prompt_tokens
 
 logger = logging.getLogger(__name__)
@@ -75,6 +77,7 @@ class RunWorker:
         recipe: RolloutTable,
         run_id: str,
         weights: ShardedReceiver | AdaptedReceiver | SharedReceiver,
+        teacher: TeacherTable | None = None,
     ) -> None:
         assert isinstance(service.settings, RolloutSettings)
         self.run_id = run_id
@@ -100,6 +103,7 @@ class RunWorker:
         self._publishing: set[asyncio.Future[list[None]]] = set()  # groups that the engine has
         self._is_leaving = False
         self._changed = asyncio.Condition()  # a version was swapped in, a group is done, or a stuck engine goes on
+        self._teacher = Teacher(teacher, self._settings.teacher_address, self._warn) if teacher else None
         self._door = Door(bus, self._changed, self._is_broken)
 
     async def serve(self, assigned: AsyncIterator[RunAssignment]) -> None:
@@ -114,10 +118,14 @@ class RunWorker:
                 async with self._changed:
                     await self._changed.wait_for(lambda: self._engine is not None)
                 assert self._engine is not None
+                if self._teacher:
+                    await self._teacher.check(vocabulary_digest(self._tokenizer))
                 tasks.create_task(_raise_failure(self._engine))
                 tasks.create_task(self._watch())
                 await self._take_groups(tasks)
         finally:
+            if self._teacher:
+                await self._teacher.close()
             if self._engine:
                 await asyncio.to_thread(self._engine.close)
 
@@ -357,9 +365,20 @@ class RunWorker:
                     rollout.ending = trajectory.ENDING_ABORTED
             if rollout.wants_outcome and table:
                 await ask(rollout, rollout.ask_outcome, table, self._settings)
+            if self._teacher and rollout.is_trained_on:
+                assert self._engine is not None
+                assert self._policy is not None
+                await self._teacher.judge(rollout, self._engine, self._policy, len(self._tokenizer))
         finally:
             await rollout.close()
         return rollout.trajectory()
+
+    async def _warn(self, text: str) -> None:
+        """Tells the run what it should know: an event, which the view and the page show."""
+        now = time.time_ns()
+        event = Event(run_id=self.run_id, time_unix_ns=now, source=self._service.id, kind="warning", text=text)
+        message_id = event_id(event.run_id, event.source, f"{event.kind}-{now}")
+        await self._bus.publish(subjects.event_subject(event.run_id), event, message_id)
 
     async def generate(self, sample: SampleRequest) -> Generated:
         """Has a sample, of the bus or of another caller, drawn by the engine."""

@@ -17,11 +17,14 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     PolicyVersion,
     ScoredTrajectory,
     Segment,
+    Trajectory,
 )
-from perilune.codec import unpack
+from perilune.codec import num_elements, unpack
 from perilune.errors import InvalidInputError
 from perilune.grading.correct import is_correct
 from perilune.recipe import Recipe
+
+TeacherField = Literal["teacher_logprobs", "teacher_kl"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,8 @@ class TrainingSample:
     correct: bool
     # The log-probability each token was drawn with, whichever version drew it, in nats; NaN where it is unknown.
     behaviour_logprobs: NDArray[np.float32] | None = None
+    teacher_logprobs: NDArray[np.float32] | None = None  # of the run's teacher, in nats; NaN where it was not asked
+    teacher_kl: NDArray[np.float32] | None = None  # the writing version's KL divergence from it there, in nats; or NaN
     num_written: int | None = None  # tokens that the policy wrote, in any iteration; else those in the loss
     staleness: int = 0  # versions between the oldest token in the loss and the batch's own
     repeated: bool = False  # it was ended for repeating itself
@@ -145,6 +150,7 @@ def _read_sample(
         behaviour.append(_logprobs(segment, "logprobs", len(written)))
         num_written += 0 if segment.environment else len(written)
         staleness = max(staleness, age if is_trained else 0)
+    teacher, teacher_kl = (_of_teacher(trajectory, name, unknown) for name in ("teacher_logprobs", "teacher_kl"))
     tokens_T = np.concatenate(tokens).astype(np.int64)
     if vocab_size is not None and not 0 <= tokens_T.min() <= tokens_T.max() < vocab_size:
         raise InvalidInputError(f"sample {trajectory.id} has tokens that are not in the vocabulary of {vocab_size}")
@@ -156,10 +162,21 @@ def _read_sample(
         score=score.value,
         correct=is_correct(score),
         behaviour_logprobs=np.concatenate(behaviour),
+        teacher_logprobs=teacher,
+        teacher_kl=teacher_kl,
         num_written=num_written,
         staleness=staleness,
         repeated=trajectory.ending == ENDING_REPETITION,
     )
+
+
+def _of_teacher(trajectory: Trajectory, name: TeacherField, unknown: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    """What the teacher said of each token, shape (T,), NaN where it said nothing; None if it was not asked at all."""
+    if not any(segment.HasField(name) for segment in trajectory.segments):
+        return None
+    sizes = [num_elements(segment.tokens) for segment in trajectory.segments]
+    parts = [_logprobs(segment, name, size) for segment, size in zip(trajectory.segments, sizes, strict=True)]
+    return np.concatenate([unknown, *parts])
 
 
 def _is_trained(trajectory_id: str, segment: Segment, ages: Ages) -> tuple[bool, int]:
@@ -184,7 +201,9 @@ def _check_published(trajectory_id: str, segment: Segment, published_digests: Co
         )
 
 
-def _logprobs(segment: Segment, name: Literal["logprobs", "full_logprobs", ""], num_tokens: int) -> NDArray[np.float32]:
+def _logprobs(
+    segment: Segment, name: Literal["logprobs", "full_logprobs", ""] | TeacherField, num_tokens: int
+) -> NDArray[np.float32]:
     """A segment's log-probabilities of one kind; NaN where it has none."""
     if segment.environment or not name or not segment.HasField(name):
         return np.full(num_tokens, np.nan, np.float32)

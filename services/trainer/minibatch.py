@@ -18,7 +18,7 @@ from perilune.errors import InvalidInputError
 from perilune.objectives.objective import Advantage, LossRow, Objective
 from perilune.objectives.shaping import Response
 from perilune.recipe import Recipe
-from services.trainer.batch import TrainingGroup, TrainingSample
+from services.trainer.batch import TeacherField, TrainingGroup, TrainingSample
 from services.trainer.policy.packing import PackedRow, pack_row, pack_rows, plan_rows
 from services.trainer.ranks.group import Ranks
 
@@ -32,6 +32,8 @@ class Minibatch:
     weights_N: Tensor  # 1 / (groups in the step × samples in the group): the loss is the weighted sum
     rows: list[PackedRow]  # this rank's
     behaviour: list[Tensor]  # for each row what its scored tokens were drawn with, shape (S,); where that is needed
+    teacher: list[Tensor]  # for each row the teacher's log-probabilities of its scored tokens; where they are needed
+    teacher_kl: list[Tensor]  # for each row the divergence from the teacher at its scored tokens; where it is needed
     groups_N: Tensor  # which of the step's groups each sample belongs to
     num_groups: int
     num_tokens: int  # in the loss
@@ -66,15 +68,21 @@ class Minibatch:
             row.sequence_S,
             self.weights_N[row.indices],
             frozen_S,
-            self.num_tokens,
-            self.max_tokens,
+            num_step_tokens=self.num_tokens,
+            max_tokens=self.max_tokens,
+            teacher_S=self.teacher[number] if self.teacher else None,
+            teacher_kl_S=self.teacher_kl[number] if self.teacher_kl else None,
         )
 
     def cut(self, max_tokens: int) -> tuple[Minibatch, list[list[PackedRow]]]:
         """The same step in shorter rows, and what became of each row: rows of its sequences, in order."""
         parts = [self._cut_row(row, max_tokens) for row in self.rows]
-        behaviour = [part for number, values_S in enumerate(self.behaviour) for part in split(values_S, parts[number])]
-        return replace(self, rows=[row for part in parts for row in part], behaviour=behaviour), parts
+        behaviour, teacher, teacher_kl = (
+            [part for number, values_S in enumerate(values) for part in split(values_S, parts[number])]
+            for values in (self.behaviour, self.teacher, self.teacher_kl)
+        )
+        rows = [row for part in parts for row in part]
+        return replace(self, rows=rows, behaviour=behaviour, teacher=teacher, teacher_kl=teacher_kl), parts
 
     def _cut_row(self, row: PackedRow, max_tokens: int) -> list[PackedRow]:
         if row.num_tokens <= max_tokens or len(row.indices) == 1:
@@ -106,6 +114,8 @@ def make_minibatch(
     samples = [samples[number] for number in used]
     rows = pack_rows([sample.tokens for sample in samples], [sample.in_loss for sample in samples], max_tokens)
     behaviour = [_behaviour(samples, row, objective) for row in rows] if "behaviour" in objective.needs else []
+    teacher = [_of_teacher(samples, row, "teacher_logprobs") for row in rows] if "teacher" in objective.needs else []
+    teacher_kl = [_of_teacher(samples, row, "teacher_kl") for row in rows] if "teacher_kl" in objective.needs else []
     mine = ranks.share(rows)
     is_short = len(mine) * ranks.size < len(rows)
     return Minibatch(
@@ -114,6 +124,8 @@ def make_minibatch(
         weights_N=torch.tensor(weights, dtype=torch.float32, device="cpu")[used],
         rows=mine,
         behaviour=ranks.share(behaviour),
+        teacher=ranks.share(teacher),
+        teacher_kl=ranks.share(teacher_kl),
         groups_N=torch.tensor(places, device="cpu")[used],
         num_groups=len(groups),
         num_tokens=sum(int(sample.in_loss.sum()) for sample in samples),
@@ -162,6 +174,22 @@ def _behaviour(samples: Sequence[TrainingSample], row: PackedRow, objective: Obj
             raise InvalidInputError(
                 f"sample {sample.id} has tokens without log-probabilities, and trainer.objective (type "
                 f"{objective.type!r}) as it is set needs them; use an engine that gives them"
+            )
+        parts.append(known)
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def _of_teacher(samples: Sequence[TrainingSample], row: PackedRow, name: TeacherField) -> Tensor:
+    """What the teacher said of a row's scored tokens, shape (S,). InvalidInputError: it was not asked of a sample."""
+    parts = []
+    for index in row.indices:
+        sample = samples[index]
+        said = getattr(sample, name)
+        known = None if said is None else said[sample.in_loss]
+        if known is None or np.isnan(known).any():
+            raise InvalidInputError(
+                f"sample {sample.id} has tokens without {name}: the rollout worker that wrote it asked no teacher; are "
+                "all workers of this version?"
             )
         parts.append(known)
     return torch.from_numpy(np.concatenate(parts))

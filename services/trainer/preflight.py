@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import json
+import os
 import struct
 import urllib.error
 import urllib.request
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO
 
 from perilune.data.examples import Example, read_examples, refuse_long
 from perilune.errors import InvalidInputError, NotFoundError
-from perilune.models.chat import with_defaults
+from perilune.models.chat import other_tokenizer, vocabulary_digest, with_defaults
 from perilune.models.masking import tokenize
 from perilune.models.packages import PACKAGE_PREFIX, gguf_in_package
 from perilune.recipe import Mistake, Recipe, RowsStage
@@ -43,7 +44,7 @@ CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len"
 
 def mistakes(recipe: Recipe) -> list[Mistake]:
     """A model that is not there, a context that is too short, adapters for no layer, and examples that are none."""
-    return [*_of_model(recipe), *_of_frozen(recipe), *_of_stages(recipe)]
+    return [*_of_model(recipe), *_of_frozen(recipe), *_of_teacher(recipe), *_of_stages(recipe)]
 
 
 def _of_model(recipe: Recipe) -> Iterator[Mistake]:
@@ -70,6 +71,24 @@ def _of_frozen(recipe: Recipe) -> Iterator[Mistake]:
             _context_of_path(path)
         except NotFoundError as error:
             yield Mistake("trainer.objective.frozen_model", str(error))
+
+
+def _of_teacher(recipe: Recipe) -> Iterator[Mistake]:
+    """A teacher that is not there, or whose tokens are others than the policy's."""
+    if recipe.teacher is None:
+        return
+    path = recipe.teacher.model
+    is_here = path.startswith(PACKAGE_PREFIX) or Path(path).is_dir()
+    if not is_here and (recipe.teacher.address or "PERILUNE_TEACHER_ADDRESS" in os.environ):
+        return  # its service has it, and rollout workers compare with that
+    sources = importlib.import_module("services.trainer.policy.sources")  # imports torch
+    try:
+        teacher, policy = sources.load_tokenizer(path), sources.make_tokenizer(recipe)
+    except NotFoundError as error:
+        yield Mistake("teacher.model", str(error))
+        return
+    if vocabulary_digest(teacher) != vocabulary_digest(policy):
+        yield Mistake("teacher.model", other_tokenizer(path))
 
 
 def _of_template(template: str, arguments: Mapping[str, Any]) -> Iterator[Mistake]:

@@ -163,5 +163,5 @@ def leave_out_tokens(sample: ScoredTrajectory) -> None:
     sample.trajectory.ClearField("prompt_tokens")
     for segment in sample.trajectory.segments:
         segment.num_tokens = num_elements(segment.tokens)
-        for name in ("tokens", "logprobs", "full_logprobs"):
+        for name in ("tokens", "logprobs", "full_logprobs", "teacher_logprobs", "teacher_kl"):
             segment.ClearField(name)

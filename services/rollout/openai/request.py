@@ -44,7 +44,7 @@ class ResponseFormat(BaseModel):
 class BaseRequest(BaseModel):
     """Fields that the two kinds of request have in common."""
 
-    model: str
+    model: Annotated[str, Field(min_length=1)]
     n: Annotated[int, Field(ge=1, le=128)] = 1
     temperature: Annotated[float, Field(ge=0, le=10)] = 1.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0

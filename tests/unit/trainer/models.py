@@ -41,6 +41,7 @@ def recipe(
             "trainer": {"num_iterations": 4, **trainer},
         }
         | {"stages": list(stages)}
+        | ({"teacher": {"model": "elsewhere"}} if trainer.get("objective", {}).get("type") == "distill" else {})
     )
 
 

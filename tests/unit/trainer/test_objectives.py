@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from perilune.errors import RecipeError
+from perilune.errors import InvalidInputError, RecipeError
 from perilune.objectives import ObjectiveTable
 from perilune.objectives.grpo import Grpo, normalized
 from perilune.objectives.k15 import K15
@@ -38,8 +38,9 @@ KINDS = [
     {"type": "dppo"},
     {"type": "rest"},
     {"type": "sft"},
+    {"type": "distill", "reward_weight": 5.0},
 ]
-WITHOUT_REFERENCE = {"reinforce", "rloo", "dppo", "rest", "sft"}
+WITHOUT_REFERENCE = {"reinforce", "rloo", "dppo", "rest", "sft", "distill"}
 LIKELIHOOD = {"rest", "sft"}  # which have something to fit in a group of right responses alone
 
 # Two sequences of weights 1/2 and 1/4: tokens 0 and 1 have ratios 1.5 and 0.5 to the reference, token 2 has 1.1.
@@ -48,10 +49,13 @@ POLICY = torch.log(torch.tensor([0.6, 0.2, 0.88]))
 
 
 def drawn_by(policy: Policy, batch: list[TrainingGroup]) -> list[TrainingGroup]:
-    """The groups, each token with the policy's own log-probability as what it was drawn with."""
+    """The groups, each token with the policy's own log-probability as what it was drawn with, and as the teacher's."""
     for one in [each for group in batch for each in group.samples]:
         logprobs = plain_logprobs(policy, [one.tokens])[0].numpy()
-        object.__setattr__(one, "behaviour_logprobs", np.concatenate([[np.nan], logprobs]).astype(np.float32))
+        drawn_with = np.concatenate([[np.nan], logprobs]).astype(np.float32)
+        for name in ("behaviour_logprobs", "teacher_logprobs"):  # a teacher that is the policy itself
+            object.__setattr__(one, name, drawn_with)
+        object.__setattr__(one, "teacher_kl", np.zeros_like(drawn_with))
     return batch
 
 
@@ -187,7 +191,37 @@ def test_a_uniform_group_has_no_advantage_to_the_last_bit(kind: dict[str, Any]) 
     for rewards in ([0.0] * 3, [-0.7] * 7) if kind["type"] in LIKELIHOOD else ([0.1] * 3, [-0.7] * 7, [1.3]):
         advantages = objective.advantages(rewards, list(range(len(rewards))))
         assert list(advantages) == [0.0] * len(rewards)
-        assert not objective.prefers(rewards)
+        assert objective.prefers(rewards) == (kind["type"] == "distill")  # a teacher has a say in it nevertheless
+
+
+def test_distill_by_hand() -> None:
+    """Tokens 0 and 1 are of one response, with reward 1 against 0: its centred part is 0.5 by a weight of 2."""
+    objective = recipe(objective={"type": "distill", "reward_weight": 2.0}).trainer.objective
+    advantages = list(objective.advantages([1.0, 0.0], [2, 1]))
+    assert advantages == [1.0, -1.0]
+    policy = POLICY.clone().requires_grad_()
+    teacher = torch.log(torch.tensor([0.3, 0.4, 0.88]))
+    one = replace(row(policy, advantages), teacher_S=teacher, teacher_kl_S=torch.tensor([0.2, 0.1, 0.0]))
+    expected = [math.log(0.3 / 0.6) + 0.2 + 1, math.log(0.4 / 0.2) + 0.1 + 1, 0.0 - 1]
+    loss = objective.loss(one)
+    logs = POLICY.tolist()
+    by_hand = -0.5 * (expected[0] * logs[0] + expected[1] * logs[1]) / 2 - 0.25 * expected[2] * logs[2]
+    assert loss.total.item() == pytest.approx(by_hand, rel=1e-6)
+    loss.total.backward()
+    assert policy.grad is not None
+    wanted = [-0.25 * expected[0], -0.25 * expected[1], -0.25 * expected[2]]  # nothing through the gap
+    assert policy.grad.tolist() == pytest.approx(wanted, rel=1e-6)
+    metrics = objective.metrics(loss.observed)
+    assert metrics["teacher_kl"] == pytest.approx((math.log(0.6 / 0.3) + math.log(0.2 / 0.4)) / 3, abs=1e-6)
+    bare = recipe(objective={"type": "distill", "control_variate": False}).trainer.objective
+    (first, *_) = bare.loss(replace(one, advantage_S=torch.zeros(3), teacher_kl_S=None)).observed["advantage"].tolist()
+    assert first == pytest.approx(math.log(0.5), rel=1e-6)
+
+
+def test_a_sample_that_no_teacher_was_asked_of_is_named() -> None:
+    table = recipe(objective={"type": "distill"})
+    with pytest.raises(InvalidInputError, match=r"sample s has tokens without teacher_logprobs"):
+        Learner(tiny_policy(), table).train(0, groups(1))
 
 
 def test_every_kind_of_the_table_is_tested() -> None:

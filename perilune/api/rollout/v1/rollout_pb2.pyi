@@ -179,7 +179,7 @@ class ScoreTokensRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TEXTS_FIELD_NUMBER: _builtins.int
     model: _builtins.str
-    """A run's id, or the name under which a model is served."""
+    """A run's id, or the name under which a model is served. Empty: the one that is served here."""
     @_builtins.property
     def texts(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextToScore]: ...
     def __init__(

@@ -437,6 +437,8 @@ class Segment(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _builtins.int
     NUM_CHARS_FIELD_NUMBER: _builtins.int
     NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    TEACHER_LOGPROBS_FIELD_NUMBER: _builtins.int
+    TEACHER_KL_FIELD_NUMBER: _builtins.int
     environment: _builtins.bool
     """True for tokens of a tool or an environment: they are context and stay out of the loss."""
     num_chars: _builtins.int
@@ -461,6 +463,14 @@ class Segment(_message.Message):
     def full_logprobs(self) -> Global___PackedArray:
         """float32, one a token: log-probability under the model's full distribution at temperature 1, in nats."""
 
+    @_builtins.property
+    def teacher_logprobs(self) -> Global___PackedArray:
+        """float32, one a token: log-probability under the run's teacher, at temperature 1, in nats. Empty: it was not asked."""
+
+    @_builtins.property
+    def teacher_kl(self) -> Global___PackedArray:
+        """float32, one a token: KL divergence of the policy from the teacher where the token was drawn, in nats."""
+
     def __init__(
         self,
         *,
@@ -471,10 +481,12 @@ class Segment(_message.Message):
         environment: _builtins.bool = ...,
         num_chars: _builtins.int | None = ...,
         num_tokens: _builtins.int = ...,
+        teacher_logprobs: Global___PackedArray | None = ...,
+        teacher_kl: Global___PackedArray | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_num_chars", b"_num_chars", "full_logprobs", b"full_logprobs", "logprobs", b"logprobs", "num_chars", b"num_chars", "policy", b"policy", "tokens", b"tokens"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_num_chars", b"_num_chars", "full_logprobs", b"full_logprobs", "logprobs", b"logprobs", "num_chars", b"num_chars", "policy", b"policy", "teacher_kl", b"teacher_kl", "teacher_logprobs", b"teacher_logprobs", "tokens", b"tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_num_chars", b"_num_chars", "environment", b"environment", "full_logprobs", b"full_logprobs", "logprobs", b"logprobs", "num_chars", b"num_chars", "num_tokens", b"num_tokens", "policy", b"policy", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_num_chars", b"_num_chars", "environment", b"environment", "full_logprobs", b"full_logprobs", "logprobs", b"logprobs", "num_chars", b"num_chars", "num_tokens", b"num_tokens", "policy", b"policy", "teacher_kl", b"teacher_kl", "teacher_logprobs", b"teacher_logprobs", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__num_chars: _TypeAlias = _typing.Literal["num_chars"]  # noqa: Y015
     _WhichOneofArgType__num_chars: _TypeAlias = _typing.Literal["_num_chars", b"_num_chars"]  # noqa: Y015
