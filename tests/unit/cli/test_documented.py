@@ -102,6 +102,7 @@ def test_a_command_of_a_block_is_taken_with_all_its_arguments(
         monkeypatch.delenv(name)
     leaf, words = typer.main.get_command(app), words_of(command)
     for file in (word for word in words if word.endswith(".jsonl")):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()  # a file of the reader's
     while hasattr(leaf, "commands") and words:  # some groups are commands themselves
         leaf, words = leaf.commands[words[0]], words[1:]
