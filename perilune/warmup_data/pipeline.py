@@ -104,6 +104,8 @@ def read_questions(plan: WarmupDataPlan) -> tuple[list[Row], list[dict[str, str]
     """The questions, and rows that are none with the reason. InvalidInputError: there is no question."""
     questions: list[Row] = []
     rejected: list[dict[str, str]] = []
+    if plan.input.dataset or plan.input.images:
+        raise InvalidInputError("warm-up data is made of files of text: give input.path, and no dataset or images")
     for path in matching(plan.input.path):
         for where, row in rows_of(path, plan.input.format):
             if len(questions) == plan.num_questions:
