@@ -34,7 +34,6 @@ ZSTD_LEVEL = 1  # higher ones find next to nothing in what is left
 SPARSE_BELOW, DENSE_ABOVE = 0.6, 0.3  # shares of changed elements between which both are tried
 PAYS_BELOW = 0.9  # of the whole version's bytes; a delta of more is not worth the work
 LONG_GAP = 0xFFFF  # a gap code that stands for so many unchanged elements, and for no changed one
-WORD_BYTES = 8
 # Elements of a tensor that are looked at together: they stay in the cache, and what is made of them is small.
 BLOCK_ELEMENTS = 1 << 20
 
@@ -264,15 +263,8 @@ def _positions(codes: NDArray[np.uint16]) -> NDArray[np.int64]:
 
 
 def _changed_places(block: _Change) -> NDArray[np.uint32]:
-    """Which elements of a block changed. Words of eight bytes are compared first: most are as they were."""
-    per_word = WORD_BYTES // block.new_N.dtype.itemsize
-    num_words = len(block.new_N) // per_word
-    in_words = num_words * per_word
-    old_W, new_W = (each[:in_words].view(np.uint64) for each in (block.old_N, block.new_N))
-    words = np.flatnonzero(old_W != new_W).astype(np.uint32)
-    near = (words[:, None] * np.uint32(per_word) + np.arange(per_word, dtype=np.uint32)).reshape(-1)
-    candidates = np.concatenate([near, np.arange(in_words, len(block.new_N), dtype=np.uint32)])
-    return candidates[block.old_N[candidates] != block.new_N[candidates]]
+    """Which elements of a block changed."""
+    return np.flatnonzero(block.old_N != block.new_N).astype(np.uint32)
 
 
 def _sparse(change: _Change, places: list[NDArray[np.uint32]], num_changed: int) -> Encoded:
