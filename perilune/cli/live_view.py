@@ -72,6 +72,7 @@ DETAILS = (  # a metric of a version, how it is called here, its unit
     ("engine_gap", "engine gap", " nats"),
     ("rollout_seconds", "rollout", " s"),
     ("train_seconds", "training", " s"),
+    ("sent_share", "sent", " of the weights"),
 )
 
 

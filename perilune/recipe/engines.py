@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from perilune.table import Table
+from perilune.table import PositiveInt, Table
 
 # When weights change under a running sample, its context is read again by the new version, so that a token's
 # log-probability is of one version on all that came before; or it is kept as the version before had read it, which
@@ -47,6 +47,8 @@ class VllmEngineTable(EngineBase):
     """vLLM, in a process of its own; services/rollout/engines/process/vllm_driver.py."""
 
     type: Literal["vllm"] = "vllm"
+    # Processes that share the model, a card each; the card of each comes from CUDA_VISIBLE_DEVICES of the worker.
+    tensor_parallel: PositiveInt = 1
     context_at_swap: ContextAtSwap = "reread"
 
     @property

@@ -25,6 +25,7 @@ from perilune.api.weights.v1.weights_pb2 import Manifest, SubscribeRequest
 from perilune.errors import NotFoundError
 from perilune.runtime.service import rpc_errors
 from perilune.runtime.telemetry import meter
+from perilune.weights.choice import Measured
 from perilune.weights.delta import Delta
 from perilune.weights.frames import chunk_frame, commit_frame, manifest_frame, pieces
 from perilune.weights.tensors import State, payload_bytes_of
@@ -140,6 +141,7 @@ class Stream:
         self._changed = asyncio.Event()
         self._closed = False
         self.num_sent_bytes = 0
+        self.measured = Measured()
 
     @property
     def version(self) -> PolicyVersion | None:
@@ -196,6 +198,7 @@ class Stream:
                     held.enter_context(offer.payload.sending())
                 for offer in offers:
                     head = self._head(offer, subscriber, is_last=offer is offers[-1])
+                    started = time.perf_counter()
                     yield self._counted(manifest_frame(head))
                     async with aclosing(offer.payload.frames()) as frames:
                         async for frame in frames:
@@ -203,6 +206,7 @@ class Stream:
                     if offer.payload.given_up:
                         break
                     yield self._counted(commit_frame(head.version))
+                    self.measured.sent(offer.num_bytes, time.perf_counter() - started)
                     subscriber.have, subscriber.sequence = head.version, head.sequence
             if not offers:
                 await changed.wait()

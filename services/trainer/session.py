@@ -21,6 +21,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, StateError
 from perilune.models.device import CPU, Device, check_precision
 from perilune.recipe import Recipe, StageTable
+from perilune.weights.choice import Measured
 from perilune.weights.store import VersionStore
 from services.trainer.batch import Ages, Refused, read_group
 from services.trainer.learner import Learner, never
@@ -79,6 +80,7 @@ class Session:
         logger.info("trains on %s, attention %s, %s", place, attention, recipe.trainer.precision)
         self.number, self.metrics = state.number, state.metrics
         self.refused = [Refused(**sample) for sample in state.refused]  # of the batch that made the current version
+        self.measured = Measured()  # how fast versions are sent and written as deltas
         self.base: PublishedVersion | None = None  # what the adapter changes, where only that is trained
         self._checkpoints = _checkpoints_of(folder)
         self._folder = folder
@@ -284,7 +286,7 @@ class Session:
         (self._folder / PROGRESS_FILE).unlink(missing_ok=True)  # of the stages that made this version
 
     def _snapshot(self, before: PublishedVersion | None) -> PublishedVersion:
-        if self.number % self.recipe.weights.anchor_every == 0:
+        if self.number % self.recipe.weights.anchor_every == 0 or not self._prefers_delta(before):
             before = None
         policy = self._learner.policy
         if self._adapter is not None and self.base is not None:
@@ -293,13 +295,24 @@ class Session:
         else:
             version = self._plain_snapshot(policy, self.number, before)
         self._known_digests.add(version.policy.digest)
+        whole_bytes = version.state.manifest.num_bytes
+        self.metrics["sent_share"] = (version.delta.num_bytes if version.delta else whole_bytes) / max(1, whole_bytes)
         return version
+
+    def _prefers_delta(self, before: PublishedVersion | None) -> bool:
+        """Whether the next version is to be a change of the one before, by what was measured; says when it is not."""
+        if before is None:
+            return False
+        choice = self.measured.choose(before.state.manifest.num_bytes)
+        if not choice.is_delta:
+            logger.info("version %d goes whole: %s", self.number, choice.reason)
+        return choice.is_delta
 
     def _plain_snapshot(self, policy: Policy, number: int, before: PublishedVersion | None) -> PublishedVersion:
         dtype, quantize = getattr(torch, self.recipe.model.dtype), self.recipe.weights.quantize
         if self.ranks.size > 1:
-            return rank_snapshot(policy, number, dtype, self.ranks, before, quantize)
-        return snapshot(policy, number, dtype, before, quantize)
+            return rank_snapshot(policy, number, dtype, self.ranks, before, quantize, self.measured)
+        return snapshot(policy, number, dtype, before, quantize, self.measured)
 
 
 def _made(

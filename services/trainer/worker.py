@@ -179,6 +179,7 @@ class Trainer:
         await self._in_thread(stop, self._ranks.order, OPEN, run_id)
         await self._in_thread(stop, turns.begin)
         session = await self._start(assignment, recipe, stop)
+        session.measured = self._publisher.measured(run_id)
         if session.base:
             self._publisher.publish_base(run_id, session.base)
         waited_s = 0.0

@@ -19,11 +19,12 @@ from services.rollout.engines.installed import find_libraries
 from tests.conformance.plain_driver import PLAIN, PlainEngineTable
 from tests.unit.rollout.tiny import Caller, tiny_llama
 
-PAGED = "torch-paged"
+PAGED, SHARED_VLLM = "torch-paged", "vllm-tensor-parallel"
 OPTIONS: dict[str, Callable[..., EngineBase]] = {
     "torch": TorchEngineTable,
     PAGED: functools.partial(TorchEngineTable, cache="paged"),
     "vllm": VllmEngineTable,
+    SHARED_VLLM: functools.partial(VllmEngineTable, tensor_parallel=2),
     "sglang": SglangEngineTable,
     "plain": PlainEngineTable,
 }
@@ -32,7 +33,7 @@ OPTIONS: dict[str, Callable[..., EngineBase]] = {
 @functools.cache
 def is_installed(engine: str) -> bool:
     try:
-        return engine in ("plain", PAGED) or bool(find_libraries(engine))
+        return engine in ("plain", PAGED) or bool(find_libraries("vllm" if engine == SHARED_VLLM else engine))
     except MissingDependencyError:
         return False
 

@@ -11,13 +11,13 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, DynamicCache
 
 from perilune.recipe import EngineBase
 from services.rollout.engines import EngineRow, sampling
 from services.rollout.engines.process import wire
 from services.rollout.engines.process.child import Request, Token
+from services.rollout.engines.process.weight_file import read_tensors
 
 
 @dataclass
@@ -59,8 +59,8 @@ class PlainDriver:
         for ref in refs:
             self._decoding.pop(ref, None)
 
-    def load(self, tensors: dict[str, Tensor]) -> list[Token]:
-        self._model.load_state_dict(tensors, strict=False)  # a tied head comes under one name
+    def load(self, version: wire.Load) -> list[Token]:
+        self._model.load_state_dict(read_tensors(version), strict=False)  # a tied head comes under one name
         if self._start.options["context_at_swap"] == "reread":
             for each in self._decoding.values():
                 each.cache = DynamicCache()

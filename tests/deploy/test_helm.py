@@ -30,6 +30,7 @@ VARIANTS = {
     "plain text": (RUN, "tls=false", "networkPolicies=false"),
     "hybrid": (RUN, "hybrid.enabled=true", "trainer.resources.limits.nvidia\\.com/gpu=8"),
     "ranks": (RUN, "trainer.nodes=2", "trainer.processesPerNode=4", "trainer.storage.accessMode=ReadWriteMany"),
+    "gpus": (RUN, "trainer.gpus=8", "trainer.processesPerNode=8", "rollout.gpus=2"),
     "fixed": ("rollout.autoscaling.enabled=false", "reward.autoscaling.enabled=false", "image.registry=reg.example/x/"),
     "observed": ("rollout.autoscaling.prometheus=http://prometheus:9090", "telemetry.endpoint=http://otel:4317"),
     "placed": (
@@ -62,6 +63,30 @@ def _check_scaled_object(document: dict[str, Any]) -> None:
     """Against KEDA's own definition: what comes out of its model again is what went in, so nothing was unknown."""
     model = v1alpha1.ScaledObject.model_validate(document)
     assert model.model_dump(by_alias=True, exclude_none=True, exclude_unset=True, mode="json") == document
+
+
+def test_cards_are_asked_for_as_limits() -> None:
+    def cards(*values: str) -> dict[str, int | None]:
+        return {
+            component: pod["containers"][0]["resources"]["limits"].get("nvidia.com/gpu")
+            for component, pod in pods(cached(*values))
+        }
+
+    assert set(cards(*VARIANTS["default"]).values()) == {None}
+    asked = cards(*VARIANTS["gpus"])
+    assert (asked.pop("trainer"), asked.pop("rollout"), set(asked.values())) == (8, 2, {None})
+    trainer = next(pod for component, pod in pods(cached(*VARIANTS["gpus"])) if component == "trainer")
+    assert trainer["containers"][0]["resources"]["limits"]["memory"] == "32Gi"  # what was there stays
+
+
+def test_cards_of_compose_are_reserved_for_trainer_and_rollout() -> None:
+    services = yaml.safe_load((REPOSITORY / "deploy/compose.gpu.yml").read_text())["services"]
+    plain = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
+    built = {name: each.get("build", {}).get("args", {}) for name, each in plain.items()}
+    assert set(services) == {name for name, arguments in built.items() if {"VARIANT", "VLLM"} & set(arguments)}
+    for service in services.values():
+        (device,) = service["deploy"]["resources"]["reservations"]["devices"]
+        assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
 
 
 def test_helm_finds_nothing_to_say_about_it() -> None:

@@ -15,6 +15,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.api.weights.v1 import weights_pb2
 from perilune.errors import NotFoundError, StateError
 from perilune.runtime.service import rpc_errors
+from perilune.weights.choice import Measured
 from perilune.weights.server import SERVICE as SERVICE  # noqa: PLC0414
 from perilune.weights.server import Stream, WeightServer
 from perilune.weights.store import VersionStore
@@ -88,6 +89,10 @@ class Publisher(WeightServer):
         published.newest = version
         if not published.is_held:
             self._versions_stream(run_id).publish(version.state, version.delta, version.model_files)
+
+    def measured(self, run_id: str) -> Measured:
+        """How fast a run's versions go to its subscribers."""
+        return self._versions_stream(run_id).measured
 
     def publish_base(self, run_id: str, base: PublishedVersion) -> None:
         """Serves the model that a run's adapter changes."""

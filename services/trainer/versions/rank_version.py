@@ -12,12 +12,13 @@ from torch.distributed.tensor import DTensor, Replicate
 
 from perilune.api.weights.v1.weights_pb2 import Manifest
 from perilune.models.tensors import raw_tensor
-from perilune.weights import State, make_delta
+from perilune.weights import State
+from perilune.weights.choice import Measured
 from perilune.weights.shards import Part, part_state, seal
 from services.trainer.policy.model import Policy
 from services.trainer.ranks.group import Ranks
 from services.trainer.versions.quantize import Kind, quantized
-from services.trainer.versions.snapshot import PublishedVersion
+from services.trainer.versions.snapshot import PublishedVersion, change_from
 
 
 def rank_snapshot(
@@ -27,12 +28,13 @@ def rank_snapshot(
     ranks: Ranks,
     before: PublishedVersion | None = None,
     quantize: Kind | None = None,
+    measured: Measured | None = None,
 ) -> PublishedVersion:
     """Like `snapshot.snapshot`, for one rank of several; every rank calls it. The parts' digests go round."""
     mine = part_state(number, ranks.rank, ranks.size, list(rank_parts(policy.model, dtype, quantize)))
     manifests = ranks.gathered(mine.manifest.SerializeToString())
     state: State = seal(mine, map(Manifest.FromString, manifests))
-    return PublishedVersion(state, make_delta(before.state, state) if before else None, policy.model_files)
+    return PublishedVersion(state, change_from(before, state, measured), policy.model_files)
 
 
 def rank_parts(model: nn.Module, dtype: torch.dtype, quantize: Kind | None = None) -> Iterator[Part]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,6 +12,7 @@ from torch import nn
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.models.tensors import raw_tensor
 from perilune.weights import Delta, RawTensor, State, make_delta
+from perilune.weights.choice import Measured
 from perilune.weights.server import SERVICE as SERVICE  # noqa: PLC0414
 from services.trainer.policy.model import Policy
 from services.trainer.versions.quantize import Kind, quantized
@@ -36,6 +38,7 @@ def snapshot(
     dtype: torch.dtype,
     before: PublishedVersion | None = None,
     quantize: Kind | None = None,
+    measured: Measured | None = None,
 ) -> PublishedVersion:
     """Copies the policy's state as it is now; floating-point tensors are rounded to `dtype`.
 
@@ -45,9 +48,22 @@ def snapshot(
         dtype: what engines hold.
         before: the version that most subscribers have; without it everyone is sent the whole state.
         quantize: how matrices go there, if not in `dtype`.
+        measured: takes note of how long the delta took.
     """
     state = State.of(number, raw_tensors(policy.model, dtype, quantize))
-    return PublishedVersion(state, make_delta(before.state, state) if before else None, policy.model_files)
+    return PublishedVersion(state, change_from(before, state, measured), policy.model_files)
+
+
+def change_from(before: PublishedVersion | None, state: State, measured: Measured | None) -> Delta | None:
+    """The delta from the version before; None without one, or where the whole is hardly larger."""
+    if before is None:
+        return None
+    started = time.perf_counter()
+    delta = make_delta(before.state, state)
+    if measured:
+        seconds = time.perf_counter() - started
+        measured.encoded(state.manifest.num_bytes, delta.num_bytes if delta else None, seconds)
+    return delta
 
 
 def raw_tensors(model: nn.Module, dtype: torch.dtype, quantize: Kind | None = None) -> list[RawTensor]:

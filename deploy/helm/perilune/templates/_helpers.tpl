@@ -169,3 +169,12 @@ imagePullSecrets:
   {{- end }}
 {{- end }}
 {{- end }}
+
+{{/* What a container asks for, with its cards: whole ones, which Kubernetes wants as a limit. */}}
+{{- define "perilune.resources" -}}
+{{- $resources := deepCopy .resources -}}
+{{- if .gpus -}}
+{{- $_ := set $resources "limits" (merge (dict "nvidia.com/gpu" .gpus) ($resources.limits | default dict)) -}}
+{{- end -}}
+{{- toYaml $resources -}}
+{{- end }}

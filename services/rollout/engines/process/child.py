@@ -16,10 +16,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from services.rollout.engines.process import wire
-from services.rollout.engines.process.weight_file import read_tensors
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,11 @@ class Driver(Protocol):
     def abort(self, refs: Sequence[int]) -> None:
         """Ends requests where they are. Unknown ones are ignored."""
 
-    def load(self, tensors: dict[str, Tensor]) -> list[Token]:
-        """Puts a version in place. Later requests find nothing of the old one in caches, and running ones are read
-        again unless the options keep contexts. Returns tokens that the old version drew and no step has returned yet.
+    def load(self, version: wire.Load) -> list[Token]:
+        """Puts a version in place, whose tensors `weight_file.read_tensors` maps.
+
+        Later requests find nothing of the old one in caches, and running ones are read again unless the options keep
+        contexts. Returns tokens that the old version drew and no step has returned yet.
 
         ValueError if the tensors are not the model's.
         """
@@ -85,7 +85,7 @@ def serve(driver_place: str, connection: Connection) -> None:
         while connection.poll(0 if driver.has_work else None):
             match wire.receive(connection):
                 case wire.Load() as load:
-                    _send_drawn(connection, serial, driver.load(read_tensors(load)))
+                    _send_drawn(connection, serial, driver.load(load))
                     serial = load.serial
                     wire.send(connection, wire.Loaded(serial))
                 case wire.Submit() as submit:

@@ -22,6 +22,7 @@ from transformers import AutoConfig
 from services.rollout.engines import sampling
 from services.rollout.engines.process import wire
 from services.rollout.engines.process.child import Request, Token
+from services.rollout.engines.process.weight_file import read_tensors
 
 os.environ.setdefault("SGLANG_USE_CPU_ENGINE", "0" if torch.cuda.is_available() else "1")
 os.environ.setdefault("SGLANG_ALLOW_OVERWRITE_LONGER_CONTEXT_LEN", "1")  # by `RESERVED_TOKENS`, which are never used
@@ -110,11 +111,13 @@ class SglangDriver:
             if ref in self._following:
                 self._engine.tokenizer_manager.abort_request(rid=self._rids[ref])
 
-    def load(self, tensors: dict[str, Tensor]) -> list[Token]:
+    def load(self, version: wire.Load) -> list[Token]:
         """Aborts what runs, puts the weights in place, and begins each request again where it was."""
         unfinished = self._loop.run_until_complete(self._empty())
         self._engine.begin_weight_update()
-        succeeded, problem, *_ = self._engine.update_weights_from_tensor(list(tensors.items()), flush_cache=True)
+        succeeded, problem, *_ = self._engine.update_weights_from_tensor(
+            list(read_tensors(version).items()), flush_cache=True
+        )
         if not succeeded:
             raise ValueError(problem)
         self._engine.end_weight_update()

@@ -3,7 +3,8 @@
 Tokens are drawn by `sampling.draw`, which the torch engine uses too: vLLM's interface for logits processors lets one
 decide a token before vLLM's own sampler sees it. That gives each sample its own random stream, both kinds of
 log-probability, and on a CPU less work than vLLM's sampler makes (it draws a random number for every token of the
-vocabulary). Needs vLLM's V1 model runner and one process for an engine, so no tensor parallelism.
+vocabulary). Needs vLLM's V1 model runner. Of several processes that share a model (`tensor_parallel`) each has all
+logits and draws the same tokens; each maps the file of a new version by itself.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch import Tensor
 from services.rollout.engines import sampling
 from services.rollout.engines.process import wire
 from services.rollout.engines.process.child import Request, Token
+from services.rollout.engines.process.weight_file import read_tensors
 
 # In this process, and not in further ones; the V2 runner has no logits processors of one's own. vLLM pins its threads
 # to cores, where other services would compete with them.
@@ -40,17 +42,25 @@ from vllm.v1.sample.logits_processor.builtin import process_dict_updates
 
 @dataclass(frozen=True)
 class _Row:
-    """A request in vLLM's batch."""
+    """A request in vLLM's batch; all that is drawn by came with it."""
 
-    request: Request
+    ref: int
+    stream: int
+    temperature: float
+    top_p: float
+    top_k: int
+    num_tokens: int  # before the first that vLLM appends
     response: list[int]  # grows as vLLM appends to it
+
+
+def _row(params: SamplingParams, _: object, response: list[int]) -> _Row:
+    return _Row(**params.extra_args, response=response)
 
 
 class Draw(LogitsProcessor):  # type: ignore[misc,unused-ignore]
     """Draws each row's token and leaves vLLM no other choice; keeps what the token's log-probabilities were."""
 
-    # vLLM makes the one instance itself, so that what the driver shares with it belongs to the class.
-    requests: ClassVar[dict[int, Request]] = {}
+    # vLLM makes the one instance of a process itself, so that what the driver takes from it belongs to the class.
     drawn: ClassVar[dict[int, tuple[float, float]]] = {}  # by the last step: each request's log-probabilities
 
     def __init__(self, vllm_config: Any, device: torch.device, is_pin_memory: bool) -> None:
@@ -62,27 +72,22 @@ class Draw(LogitsProcessor):  # type: ignore[misc,unused-ignore]
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         """Follows requests as vLLM adds, moves and removes them in its batch."""
-        process_dict_updates(
-            self._rows,
-            batch_update,
-            lambda params, _, response: _Row(self.requests[params.extra_args["ref"]], response),
-        )
+        process_dict_updates(self._rows, batch_update, _row)
 
     def apply(self, logits_BV: Tensor) -> Tensor:
         """Draws a token for each row; returns logits that leave that token only."""
         rows = [self._rows[index] for index in range(len(logits_BV))]
-        wanted = [row.request for row in rows]
-        streams = np.array([each.stream for each in wanted], dtype=np.uint64)
-        positions = np.array([len(row.request.tokens) + len(row.response) - 1 for row in rows], dtype=np.int64)
+        streams = np.array([row.stream for row in rows], dtype=np.uint64)
+        positions = np.array([row.num_tokens + len(row.response) - 1 for row in rows], dtype=np.int64)
         tokens_B, logprobs_B, full_logprobs_B = sampling.draw(
             logits_BV,
-            torch.tensor([each.temperature for each in wanted], dtype=torch.float32, device=logits_BV.device),
-            torch.tensor([each.top_p for each in wanted], dtype=torch.float32, device=logits_BV.device),
-            torch.tensor([each.top_k for each in wanted], dtype=torch.int64, device=logits_BV.device),
+            torch.tensor([row.temperature for row in rows], dtype=torch.float32, device=logits_BV.device),
+            torch.tensor([row.top_p for row in rows], dtype=torch.float32, device=logits_BV.device),
+            torch.tensor([row.top_k for row in rows], dtype=torch.int64, device=logits_BV.device),
             torch.from_numpy(sampling.uniforms(streams, positions)).to(logits_BV.device),
         )
         pairs = zip(logprobs_B.tolist(), full_logprobs_B.tolist(), strict=True)
-        Draw.drawn = {each.ref: pair for each, pair in zip(wanted, pairs, strict=True)}
+        Draw.drawn = {row.ref: pair for row, pair in zip(rows, pairs, strict=True)}
         return logits_BV.scatter_(1, tokens_B[:, None], torch.inf)
 
 
@@ -97,6 +102,7 @@ class VllmDriver:
             EngineArgs(
                 model=start.folder,
                 dtype=start.dtype,
+                tensor_parallel_size=start.options["tensor_parallel"],
                 load_format="dummy",  # the weights come by `load`
                 skip_tokenizer_init=True,
                 generation_config="vllm",
@@ -130,9 +136,15 @@ class VllmDriver:
             ignore_eos=True,
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            extra_args={"ref": request.ref},
+            extra_args={
+                "ref": request.ref,
+                "stream": request.stream,
+                "temperature": request.temperature,
+                "top_p": request.top_p,
+                "top_k": request.top_k,
+                "num_tokens": len(request.tokens),
+            },
         )
-        Draw.requests[request.ref] = request
         # The salt keeps prefixes apart that were read by different versions.
         prompt = TokensPrompt(prompt_token_ids=request.tokens, cache_salt=str(self._num_loads))
         self._engine.add_request(str(request.ref), prompt, settings)
@@ -140,12 +152,10 @@ class VllmDriver:
     def abort(self, refs: Sequence[int]) -> None:
         """Ends requests where they are."""
         self._engine.abort_request([str(ref) for ref in refs])
-        for ref in refs:
-            Draw.requests.pop(ref, None)
 
-    def load(self, tensors: dict[str, Tensor]) -> list[Token]:
+    def load(self, version: wire.Load) -> list[Token]:
         """Reloads the weights; running requests are preempted and read again, unless contexts are kept."""
-        self._engine.collective_rpc(_reload, args=(tensors,))
+        self._engine.collective_rpc(_reload, args=(version,))
         self._num_loads += 1
         if not self._keep_context:
             self._engine.reset_prefix_cache(reset_running_requests=True)
@@ -156,17 +166,24 @@ class VllmDriver:
         return list(self._drawn())
 
     def _drawn(self) -> Iterator[Token]:
-        for output in self._engine.step():
-            ref = int(output.request_id)
-            for token in output.outputs[0].token_ids:  # one, or none at an abort
-                yield Token(ref, token, *Draw.drawn[ref])
-            if output.finished:
-                Draw.requests.pop(ref, None)
+        fresh = [
+            (int(output.request_id), token)
+            for output in self._engine.step()
+            for token in output.outputs[0].token_ids  # one, or none at an abort
+        ]
+        if fresh:
+            logprobs, *_ = self._engine.collective_rpc(_last_drawn)
+            yield from (Token(ref, token, *logprobs[ref]) for ref, token in fresh)
 
 
-def _reload(worker: Any, tensors: dict[str, Tensor]) -> None:
+def _last_drawn(_: Any) -> dict[int, tuple[float, float]]:
+    """In vLLM's worker: the log-probabilities of the last step's tokens, of each request."""
+    return Draw.drawn
+
+
+def _reload(worker: Any, version: wire.Load) -> None:
     """In vLLM's worker: new weights in the old storage. ValueError if some are missing or of another shape."""
-    model = worker.get_model()
+    model, tensors = worker.get_model(), read_tensors(version)
     wanted = {name for name, _ in model.named_parameters()}
     with torch.device(worker.device):
         initialize_layerwise_reload(model)
