@@ -259,7 +259,7 @@ CLAIMS: tuple[Claim, ...] = (
         SEARCH + ", with a budget of 16 tokens an iteration, a third of the limit.",
         {
             "whole": BASELINE,
-            "current": Variant({**PARTIAL, "trainer.segments": "current"}),
+            "current": Variant({"rollout.budget_tokens": 16, "trainer.segments": "current"}),
             "all": Variant({**PARTIAL, "trainer.segments": "all"}),
             "all, corrected": Variant(
                 {**PARTIAL, "trainer.segments": "all", "trainer.objective.correction": "decoupled"}
