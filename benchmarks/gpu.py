@@ -60,14 +60,14 @@ LEARN = Step("learn", 330, "recipes/gpu.toml: held-out accuracy before and after
 
 @dataclass(frozen=True)
 class Bar:
-    """What a figure, or its ratio to the peer, must reach."""
+    """Describes what a figure, or its ratio to the peer, must reach."""
 
     value: float
     at_least: bool = True
     of_ratio: bool = False
 
     def is_met(self, figure: Figure) -> bool:
-        """Whether a figure reaches it; not, where it has no peer to be compared with."""
+        """Tests whether a figure reaches it; not, where it has no peer to be compared with."""
         value = (figure.ratio or 0.0) if self.of_ratio else figure.value
         return value >= self.value if self.at_least else value <= self.value
 

@@ -62,7 +62,7 @@ PATIENCE_S = 300.0
 
 @dataclass(frozen=True)
 class Scale:
-    """How large everything is: for a card, or tiny for the CPU."""
+    """Describes how large everything is: for a card, or tiny for the CPU."""
 
     device: str
     dtype: torch.dtype
@@ -83,7 +83,8 @@ class Scale:
 
 
 def card_scale() -> Scale:
-    """What is measured on a card: the sizes of Qwen2's 1.5B and 0.5B and of Qwen3's 0.6B, with random weights."""
+    """Returns what is measured on a card: the sizes of Qwen2's 1.5B and 0.5B and of Qwen3's 0.6B, with random
+    weights."""
     common = {"vocab_size": 151_936, "max_position_embeddings": 131_072, "tie_word_embeddings": True}
     one_half = LlamaConfig(
         hidden_size=1536,
@@ -313,7 +314,7 @@ class Ours:
 
 
 def seconds(run: Callable[[], object], device: str = "cpu") -> float:
-    """How long a call takes, with all that it has queued on the device."""
+    """Returns how long a call takes, with all that it has queued on the device."""
     _synchronize(device)
     started = time.perf_counter()
     run()
@@ -422,7 +423,7 @@ def running_again_s(ours: Ours, work: Work, scale: Scale, tensors: Sequence[RawT
 
 @torch.inference_mode()
 def logprob_gaps(model: PreTrainedModel, generated: Sequence[Generated]) -> list[float]:
-    """How far the engine's log-probability of each token is from a plain forward pass's, in nats."""
+    """Returns how far the engine's log-probability of each token is from a plain forward pass's, in nats."""
     found: list[float] = []
     for each in generated:
         tokens = torch.tensor(np.concatenate([each.sample.tokens, *(span.tokens for span in each.spans)])).long()
@@ -435,7 +436,7 @@ def logprob_gaps(model: PreTrainedModel, generated: Sequence[Generated]) -> list
 
 
 def has_vllm(python: str) -> bool:
-    """Whether an interpreter finds vLLM."""
+    """Tests whether an interpreter finds vLLM."""
     probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec('vllm') is None)"
     return subprocess.run([python, "-c", probe], check=False).returncode == 0
 
@@ -703,7 +704,7 @@ def exact(scale: Scale, say: Say) -> None:
 
 @torch.no_grad()
 def trainer_gaps(policy: Policy, generated: Generated) -> list[float]:
-    """How far the trainer's log-probability of each token is from the engine's, in nats."""
+    """Returns how far the trainer's log-probability of each token is from the engine's, in nats."""
     written = np.concatenate([span.tokens for span in generated.spans])
     engines = torch.tensor(np.concatenate([span.full_logprobs for span in generated.spans]))
     tokens = np.concatenate([generated.sample.tokens, written]).astype(np.int64)

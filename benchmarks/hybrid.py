@@ -195,7 +195,7 @@ def _round(training: Role, sampling: Role, is_first: bool) -> dict[str, float]:
 
 
 def card_megabytes() -> float:
-    """What all processes together have of the first card, by its driver; 0 without one."""
+    """Returns what all processes together have of the first card, by its driver; 0 without one."""
     command = ["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"]
     try:
         return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()[0])

@@ -1,4 +1,4 @@
-"""How many operations a decode step of the torch engine launches, in slots and in pages: they bound it on a card.
+"""Says how many operations a decode step of the torch engine launches, in slots and in pages: they bound it on a card.
 
 Counted on a CPU, with a model of small matrices, so it needs no card and its figures do not depend on the machine.
 Views and empty tensors launch nothing. A kernel of ours counts as one; on a card a second one puts its splits of long
@@ -69,7 +69,7 @@ class Launches(TorchDispatchMode):
 
 
 def _is_view(result: Any, args: Any) -> bool:
-    """Whether nothing was computed: reshaping or casting may copy."""
+    """Tests whether nothing was computed: reshaping or casting may copy."""
     if not isinstance(result, Tensor) or not isinstance(args[0], Tensor):
         return True
     return result.untyped_storage().data_ptr() == args[0].untyped_storage().data_ptr()
@@ -103,7 +103,7 @@ def small_qwen(num_layers: int) -> Any:
 
 @torch.inference_mode()
 def count_step(decoder: Decoder, num_rows: int, launches: Launches) -> Counter[str]:
-    """What one step of so many running samples launches."""
+    """Returns what one step of so many running samples launches."""
     sampling, policy = Sampling(), PolicyVersion()
     decoder.waiting += [
         Row(SampleRequest(str(i), np.array([5, 6, 7 + i]), 100, sampling, index=i), NoEndings(), 256)  # type: ignore[arg-type]

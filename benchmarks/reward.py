@@ -44,7 +44,7 @@ HOSTILE_REFERENCE = "x^2+1"
 MAX_HOSTILE_OF_PEERS = 60  # evenly drawn: each that hangs costs the deadline
 
 Contestant = Callable[[str, str], bool | None]
-"""Whether a response meets a reference; None for undecided."""
+"""Tells whether a response meets a reference; None for undecided."""
 
 
 @dataclass(frozen=True)

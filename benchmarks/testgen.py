@@ -155,7 +155,7 @@ def made(rows: Sequence[Mapping[str, Any]], cases: int, folder: Path) -> tuple[d
 
 
 def figures_of(found: Mapping[str, Any], seconds: float) -> dict[str, Figure]:
-    """What a report says, in figures."""
+    """Returns what a report says, in figures."""
     rates = {
         name: Figure(100 * rate["num"] / rate["total"], "%") for name, rate in found["rates"].items() if rate["total"]
     }

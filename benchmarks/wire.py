@@ -41,7 +41,7 @@ CHARS_A_TOKEN = 4
 
 
 def measure(num_samples: int, num_tokens: int) -> dict[str, Figure]:
-    """What one sample costs each service, beside the former form."""
+    """Returns what one sample costs each service, beside the former form."""
     former, present = (_one_form(num_samples, num_tokens, is_former) for is_former in (True, False))
     unit = {name: "ms" if "processor" in name else "bytes" for name in present}
     return {name: Figure.against(former[name], present[name], unit[name]) for name in present}

@@ -53,16 +53,16 @@ class ModelTable(Table):
 
     @property
     def is_given(self) -> bool:
-        """Whether there is a model to ask."""
+        """Tests whether there is a model to ask."""
         return bool(self.path or (self.url and self.model))
 
     @property
     def name(self) -> str:
-        """What the model is called in reports, and at its endpoint."""
+        """Returns what the model is called in reports, and at its endpoint."""
         return self.model or Path(self.path).name
 
     def identity(self) -> str:
-        """What kept answers are known by: the endpoint's URL, or of a folder the digest of its files.
+        """Returns what kept answers are known by: the endpoint's URL, or of a folder the digest of its files.
 
         InvalidInputError: the folder holds no model.
         """
@@ -72,7 +72,7 @@ class ModelTable(Table):
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model wrote to one question; `failure` says why it is less than was asked for."""
+    """Describes what a model wrote to one question; `failure` says why it is less than was asked for."""
 
     texts: Sequence[str]
     failure: str = ""
@@ -163,7 +163,7 @@ class Model:
             raise InvalidInputError(f"{url!r} is no URL of an endpoint: {error}") from error
 
     async def _url(self) -> str:
-        """Where the model answers; a folder is served until this is closed."""
+        """Returns where the model answers; a folder is served until this is closed."""
         if not self._table.path:
             return self._table.url
         from perilune.local import own_model

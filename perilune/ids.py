@@ -113,7 +113,7 @@ def parse_sample(text: str) -> SampleId:
 
 
 def parse_message(text: str) -> MessageId:
-    """What a message is about, by its id. InvalidInputError if it is about no group and no sample."""
+    """Returns what a message is about, by its id. InvalidInputError if it is about no group and no sample."""
     if found := _TASK.fullmatch(text):
         return TaskId(found[1], int(found[2]))
     head, _, tail = text.rpartition("/")
@@ -127,7 +127,7 @@ def parse_message(text: str) -> MessageId:
 
 
 def belongs(group_id: str, run_id: str) -> bool:
-    """Whether a group is of this run, as its id says."""
+    """Tests whether a group is of this run, as its id says."""
     return group_id.startswith(f"{run_id}.")
 
 

@@ -1,4 +1,4 @@
-"""What every table of a recipe is made of: checked when it is read, frozen, no key that it does not know."""
+"""Says what every table of a recipe is made of: checked when it is read, frozen, no key that it does not know."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from perilune.recipe import Recipe, check_recipe
 from perilune.recipe.overrides import apply_override
 
 Measure = Literal["area", "final", "tokens", "gain", "growth"]
-"""What of a run is compared.
+"""Says what of a run is compared.
 
 area    mean held-out accuracy over the evaluations after version 0: how soon and how far it learns
 final   held-out accuracy of the last version
@@ -62,7 +62,8 @@ BASE: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the base: overrides by dotted key, and the bits that the engine's weights are rounded to."""
+    """Describes what differs from the base: overrides by dotted key, and the bits that the engine's weights are
+    rounded to."""
 
     overrides: Mapping[str, Any] = field(default_factory=dict)
     bits: int | None = None

@@ -12,7 +12,7 @@ from scipy import stats
 NUM_RESAMPLES = 10_000
 MIN_SEEDS = 3  # of which something is said
 LITTLE = {"area": 0.02, "final": 0.02, "gain": 0.02, "tokens": 1.0, "growth": 1.0}
-"""What counts as no difference, by measure: shares of accuracy, and tokens."""
+"""Says what counts as no difference, by measure: shares of accuracy, and tokens."""
 
 Verdict = Literal["reproduced in kind", "not at this scale", "opposite", "not run yet"]
 
@@ -55,7 +55,7 @@ def interval_of(values: Sequence[float] | np.ndarray) -> tuple[float, float]:
 
 
 def verdict_of(effect: Effect | None, expected: Literal["more", "less", "same"], measure: str) -> Verdict:
-    """What an effect says of a claim.
+    """Returns what an effect says of a claim.
 
     A difference is there where the interval is clear of zero and the median is more than little. `same` is reproduced
     where the whole interval is within twice what counts as little; where it is neither clear nor narrow, nothing was

@@ -1,4 +1,4 @@
-"""What was thought after the runs were there; tasks, measures and comparisons were written before, in `claims`."""
+"""Says what was thought after the runs were there; tasks, measures and comparisons were written before, in `claims`."""
 
 NOTES: dict[str, str] = {
     "negative-gradients": (

@@ -56,7 +56,7 @@ def recipe_of(run: Run) -> dict[str, Any]:
 
 
 def is_after(run: Run, stage: StageProgress) -> bool:
-    """Whether a stage comes after reinforcement learning."""
+    """Tests whether a stage comes after reinforcement learning."""
     return _stage_key(run, stage, "when") == "after"
 
 
@@ -74,7 +74,7 @@ def stage_figures(stage: StageProgress) -> str:
 
 
 def stages_text(run: Run) -> str:
-    """How far each stage is that has begun: its name alone once all its steps are taken."""
+    """Returns how far each stage is that has begun: its name alone once all its steps are taken."""
     return ", ".join(
         stage_name(run, stage) + ("" if stage.step == stage.num_steps else f" {stage.step}/{stage.num_steps}")
         for stage in run.stages

@@ -361,7 +361,7 @@ def _stage_line(run: Run, stage: StageProgress) -> str:
 
 
 def _is_in_stage(run: Run) -> bool:
-    """Whether a stage after reinforcement learning is under way."""
+    """Tests whether a stage after reinforcement learning is under way."""
     is_last = run.policy.number >= run.num_versions
     return not is_last and bool(run.stages) and is_after(run, run.stages[-1])
 

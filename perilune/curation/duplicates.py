@@ -50,7 +50,7 @@ class Duplicate:
 
 @dataclass(frozen=True)
 class Signatures:
-    """What candidates are found by, an element or row for each question."""
+    """Describes what candidates are found by, an element or row for each question."""
 
     text: NDArray[np.uint64]  # of its words in their order
     content: NDArray[np.uint64]  # of its content without order
@@ -115,7 +115,7 @@ def _pairs(said: Sequence[str]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How alike two questions are, and the words that only one of them has.
+    """Describes how alike two questions are, and the words that only one of them has.
 
     Words count twice as much as pairs of them. Two numbers or more in common are evidence too: they add SAME_NUMBERS.
     """
@@ -126,7 +126,7 @@ class Comparison:
 
 
 def similarity(one: str, other: str) -> float:
-    """How alike two questions are, from 0 to 1; 0 if they differ in what makes them two questions.
+    """Returns how alike two questions are, from 0 to 1; 0 if they differ in what makes them two questions.
 
     >>> similarity("Find the sum of 2 and 3", "Find the sum of 2 and 4")
     0.0
@@ -149,7 +149,7 @@ def compare(one: str, other: str) -> Comparison:
 
 
 def _fixed(said: Sequence[str]) -> list[str]:
-    """What two questions must say in one order: numbers and signs; letters too, if there are many."""
+    """Returns what two questions must say in one order: numbers and signs; letters too, if there are many."""
     short = [word for word in said if len(word) == 1 or not word[0].isalpha()]
     signs = [word for word in short if not word[0].isalpha()]
     return signs if len(short) - len(signs) <= MANY_LETTERS else short
@@ -308,7 +308,8 @@ class _Search:
                     return
 
     def is_rewording(self, seen: Comparison, family: Sequence[int]) -> bool:
-        """Whether the words in which two questions differ are a template's, of which both are, and not its fillings."""
+        """Tests whether the words in which two questions differ are a template's, of which both are, and not its
+        fillings."""
         if not (seen.only_one or seen.only_other) or len(family) < MIN_FAMILY:
             return True
         said = Counter(word for row in family for word in set(content(self.question_at(row))))

@@ -47,7 +47,7 @@ class EmbeddingTable(Table):
 
     @property
     def is_given(self) -> bool:
-        """Whether there is a model."""
+        """Tests whether there is a model."""
         return bool(self.path or (self.url and self.model))
 
 

@@ -37,7 +37,7 @@ _SENTENCE_END = re.compile(r"(?<=[.!?;:])\s+|\n+|[\"“”«»]")
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a question has in common with an evaluation set."""
+    """Describes what a question has in common with an evaluation set."""
 
     evaluation: str  # the set's name
     question: int  # its place there
@@ -106,7 +106,7 @@ class EvaluationSets:
     # --- One question -------------------------------------------------------------------------------------------------
 
     def match(self, question: str) -> Match | None:
-        """What a question shares with an evaluation set; None if it is clean."""
+        """Returns what a question shares with an evaluation set; None if it is clean."""
         text = cleaned(question)
         said = words(without_label(text))
         meant = content_of(said)
@@ -211,7 +211,7 @@ class EvaluationSets:
                 yield number, again.overlap
 
     def overlaps(self, questions: Sequence[str]) -> dict[int, Overlap]:
-        """What questions share with the sets, by their places."""
+        """Returns what questions share with the sets, by their places."""
         matches = [(place, match) for place, text in enumerate(questions) if (match := self.match(text))]
         return dict(self.without_templates(matches, questions.__getitem__))
 

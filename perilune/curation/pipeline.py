@@ -104,7 +104,7 @@ def _step(name: str, stage: Stage, rows: Survivors, space: Workspace, key: str, 
 
 
 def _counted(decisions: Iterator[Decision], rows: Survivors) -> tuple[Counter[str], dict[str, list[Any]], int]:
-    """How often each reason occurs, with the first rows of each, and how many rows were changed."""
+    """Returns how often each reason occurs, with the first rows of each, and how many rows were changed."""
     reasons: Counter[str] = Counter()
     examples: dict[str, list[Any]] = {}
     num_changed = 0
@@ -185,7 +185,7 @@ def _with_images(row: Row) -> str | list[dict[str, Any]]:
 
 
 def _manifest(plan: PlanBase, files: Mapping[str, str], stages: Mapping[str, str], folder: Path) -> dict[str, Any]:
-    """What the set was made of and by: digests of inputs, settings, code and results."""
+    """Returns what the set was made of and by: digests of inputs, settings, code and results."""
     settings = plan.model_dump(mode="json")
     made = [folder / name for name in ("prompts.jsonl", "rejected.jsonl")]
     return {

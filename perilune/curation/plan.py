@@ -18,7 +18,7 @@ P = TypeVar("P", bound=BaseModel)
 
 
 class PlanBase(BaseModel):
-    """What every plan has beside its stages."""
+    """Describes what every plan has beside its stages."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

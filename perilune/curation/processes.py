@@ -21,7 +21,7 @@ _shared: Any = None  # in a worker process
 
 
 def in_chunks(function: Callable[[Any, list[T]], R], shared: Any, items: Iterable[T], num_items: int) -> Iterator[R]:
-    """What a function makes of each chunk of items, in their order.
+    """Returns what a function makes of each chunk of items, in their order.
 
     Args:
         function: of a module, called with `shared` and a chunk.

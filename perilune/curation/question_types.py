@@ -119,7 +119,7 @@ def _are_two_options(question: str, places: Sequence[tuple[int, int]]) -> bool:
 
 
 def _marks(question: str, letters: Sequence[str], mark: str) -> list[tuple[int, int]]:
-    """Where (A), (B), … are, each behind the one before."""
+    """Returns where (A), (B), … are, each behind the one before."""
     found: list[tuple[int, int]] = []
     start = 0
     for letter in letters:
@@ -151,7 +151,7 @@ def _bare(option: str) -> str:
 
 
 def _stem(text: str) -> str:
-    """What stands before the options, without the dollar or the heading that opens them."""
+    """Returns what stands before the options, without the dollar or the heading that opens them."""
     text = re.sub(r"(?:\$|\b(?:answer choices|options|choices)\s*:?)\s*$", "", text.strip(), flags=re.IGNORECASE)
     return text.strip(" \n-•*|")
 
@@ -178,7 +178,7 @@ def _letter(answer: str) -> str:
 
 
 def _is_chosen(answer: str, choices: Choices) -> bool:
-    """Whether an answer names an option by its letter, its number or its text."""
+    """Tests whether an answer names an option by its letter, its number or its text."""
     said = " ".join(words(answer))
     if not said or _letter(answer):
         return True
@@ -348,7 +348,7 @@ def _is_multiple_choice(question: str, answer: str) -> bool:
 
 
 def _offers(question: str, answer: str) -> bool:
-    """Whether what follows "options:" lists the answer."""
+    """Tests whether what follows "options:" lists the answer."""
     match = re.search(
         r"\b(?:options|choices|alternatives)\s*(?:are)?\s*[:=\[(](.*)", question, re.IGNORECASE | re.DOTALL
     )
@@ -387,7 +387,7 @@ def _is_yes_no(question: str, answer: str) -> bool:
 
 
 def _repeats(answer: str, question: str) -> bool:
-    """Whether an answer says no more than the question: "prime", of "Is 7 prime?"."""
+    """Tests whether an answer says no more than the question: "prime", of "Is 7 prime?"."""
     if re.search(r"\d|\bor\b", answer + question[question.find(" or ") :] if " or " in question else answer):
         return False
     said = set(words(answer)) - {"it", "is", "not", "are", "the", "a", "does", "they", "do"}

@@ -1,4 +1,4 @@
-"""What goes into a curation: rows of files or of a dataset, each with its place; a broken one is a reason."""
+"""Says what goes into a curation: rows of files or of a dataset, each with its place; a broken one is a reason."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def text_of(prompt: Mapping[str, Any]) -> str:
 
 
 def label_table(prompts: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[str, int]]]:
-    """How many prompts have each value of each label, the most frequent first."""
+    """Returns how many prompts have each value of each label, the most frequent first."""
     counted: dict[str, Counter[str]] = {}
     for each in prompts:
         for key in each.keys() - NO_LABELS:
@@ -70,6 +70,6 @@ def label_table(prompts: Iterable[Mapping[str, Any]]) -> dict[str, list[tuple[st
 
 
 def tag_table(prompts: Iterable[Mapping[str, Any]]) -> list[tuple[str, str, int]]:
-    """How many prompts there are of each domain and discipline."""
+    """Returns how many prompts there are of each domain and discipline."""
     counted = Counter((each["domain"], each["discipline"]) for each in prompts if "discipline" in each)
     return [(*tags, number) for tags, number in sorted(counted.items(), key=lambda item: (item[0][0], -item[1]))]

@@ -21,7 +21,7 @@ NUM_GENERATED = 1000  # problems of a generator: the first of its default seed, 
 
 @dataclass(frozen=True)
 class ShippedSet:
-    """Where a set lies in a package."""
+    """Describes where a set lies in a package."""
 
     package: str  # as pip installs it
     path: str  # in the folder where packages lie

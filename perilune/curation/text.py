@@ -173,7 +173,7 @@ def _is_drawn(line: str) -> bool:
 
 
 def _is_of_a_grid(lines: Sequence[str], place: int) -> bool:
-    """Whether three lines of one length, each one word, stand together around a place."""
+    """Tests whether three lines of one length, each one word, stand together around a place."""
     length = len(lines[place])
     if length < 3 or " " in lines[place]:
         return False

@@ -61,7 +61,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Decision:
-    """What a stage says of a row: that it leaves and why, or what is new. Rows without one stay as they are."""
+    """Describes what a stage says of a row: that it leaves and why, or what is new. Rows without one stay as they
+    are."""
 
     row: int
     reason: str | None = None
@@ -108,7 +109,7 @@ class Workspace:
     # --- Decisions ----------------------------------------------------------------------------------------------------
 
     def finished(self, stage: str, key: str) -> dict[str, Any] | None:
-        """What is known of a stage that was finished on just this input; None if it has to be done."""
+        """Returns what is known of a stage that was finished on just this input; None if it has to be done."""
         try:
             summary: dict[str, Any] = json.loads((self._decisions / f"{stage}.json").read_text())
         except (OSError, ValueError):
@@ -138,7 +139,7 @@ class Workspace:
             path.write_text(json.dumps(summary, indent=1))
 
     def decisions(self, stage: str) -> Iterator[Decision]:
-        """What a finished stage decided."""
+        """Returns what a finished stage decided."""
         file = pq.ParquetFile(self._decisions / f"{stage}.parquet")
         for batch in file.iter_batches(BATCH_ROWS):
             for each in batch.to_pylist():

@@ -69,7 +69,8 @@ def examples_of(table: SftStage, paths: Sequence[str]) -> Iterator[tuple[str, Ex
 def records_of(
     table: RowsStage, paths: Sequence[str], read: Callable[[Mapping[str, Any], str], T]
 ) -> Iterator[tuple[str, T | InvalidInputError]]:
-    """What `read` makes of each row of files, the first `num_examples`, with its place; of a broken row, why it is."""
+    """Returns what `read` makes of each row of files, the first `num_examples`, with its place; of a broken row, why
+    it is."""
     num_read = 0
     for path in matching(paths):
         for where, row in rows_of(path, _format_of(path, table), "{}:{}"):

@@ -25,7 +25,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Choice:
-    """What the samples of a question give."""
+    """Describes what the samples of a question give."""
 
     shortest: Sample | None = None  # right; None where no answer is
     worse: Sequence[Sample] = ()  # to be rejected for it

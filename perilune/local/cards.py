@@ -1,4 +1,4 @@
-"""Which child process computes on which card, and how much of it: a plan as a value, from the machine as a value.
+"""Says which child process computes on which card, and how much of it: a plan as a value, from the machine as a value.
 
 Memory is estimated (`perilune.models.memory`), so what does not fit by the estimate is said, with what to do, and is
 not refused. Refused is what cannot work: more ranks than cards, a card that is not there.
@@ -46,7 +46,7 @@ MEMORY = "PERILUNE_MEMORY_GIB"
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the user asks for, by options and variables."""
+    """Describes what the user asks for, by options and variables."""
 
     num_ranks: int = 1
     num_rollouts: int | None = None  # None: as many as the plan has use for
@@ -70,7 +70,7 @@ class Wanted:
 
 @dataclass(frozen=True)
 class CardPlan:
-    """What the children are given."""
+    """Describes what the children are given."""
 
     num_rollouts: int
     env: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # by the child's name
@@ -80,7 +80,7 @@ class CardPlan:
 
 @dataclass(frozen=True)
 class _Share:
-    """What one card is for."""
+    """Describes what one card is for."""
 
     card: Card
     load: Load | None
@@ -137,8 +137,8 @@ def plan_cards(machine: Machine, wanted: Wanted, load: Load | None, num_cpu_roll
 
 
 def _share(card: Card, load: Load | None, wanted: Wanted, has_trainer: bool, num_engines: int) -> _Share:
-    """What a card is for. Rows that the recipe leaves open get what engines leave, whose keys and values have a quarter
-    of the card at most."""
+    """Returns what a card is for. Rows that the recipe leaves open get what engines leave, whose keys and values
+    have a quarter of the card at most."""
     if load:
         cache = min(useful_cache_bytes(load), card.free_bytes // 4)
         room = card.free_bytes - num_engines * (sampling_bytes(load) + cache)
@@ -168,7 +168,7 @@ def _with_room(machine: Machine, num_ranks: int) -> list[Card]:
 
 
 def _should_take_turns(shares: Sequence[_Share], num_rollouts: int) -> bool:
-    """Whether trainer and engine fit one card by turns alone, and are of the kinds that can take turns."""
+    """Tests whether trainer and engine fit one card by turns alone, and are of the kinds that can take turns."""
     (share, *_) = shares
     if share.load is None or share.num_ranks > 1 or num_rollouts > 1 or not (share.has_trainer and share.num_engines):
         return False
@@ -200,7 +200,7 @@ def _places(env: Mapping[str, Mapping[str, str]], of_trainer: Sequence[Card], of
 
 
 def _advice(shares: Sequence[_Share], alone: bool) -> list[str]:
-    """What does not fit by the estimate, and what to do; or that the two take turns."""
+    """Returns what does not fit by the estimate, and what to do; or that the two take turns."""
     lines = []
     for share in shares:
         if share.load is None:
@@ -244,12 +244,12 @@ def _gib(num_bytes: int) -> str:
 
 
 def load_here(recipe: Recipe) -> Load | None:
-    """What a run computes with; None without a driver, where no card asks, or where it is not known."""
+    """Returns what a run computes with; None without a driver, where no card asks, or where it is not known."""
     return load_of(recipe) if has_driver() else None
 
 
 def load_of(recipe: Recipe) -> Load | None:
-    """What a run computes with; None if its model is not there, or does not say its sizes."""
+    """Returns what a run computes with; None if its model is not there, or does not say its sizes."""
     if (root := str(services_root())) not in sys.path:
         sys.path.append(root)
     try:

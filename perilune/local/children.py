@@ -62,7 +62,7 @@ class Child:
 
 
 def complaint(log: Path, start: int = 0) -> str:
-    """What a service said was wrong with its settings: the last thing that it said, or the end of its log."""
+    """Returns what a service said was wrong with its settings: the last thing that it said, or the end of its log."""
     _, found, said = log.read_bytes()[start:].decode(errors="replace").rpartition(" perilune.runtime.service: ")
     return said.strip() if found else f"\n{log_tail(log, start)}"
 

@@ -285,7 +285,8 @@ class LocalCluster:
         return True
 
     def _has_worked(self, child: Child) -> bool:
-        """Whether the life that just ended finished some work. Those who serve the others work when the others do."""
+        """Tests whether the life that just ended finished some work. Those who serve the others work when the others
+        do."""
         workers = [child] if child in self._workers else self._workers
         files = [worker.ready_file.with_suffix(".work") for worker in workers if worker.ready_file]
         return any(file.exists() and file.stat().st_mtime_ns > child.started_ns for file in files)

@@ -1,4 +1,4 @@
-"""What this machine has and lacks for running Perilune, and how to get what it lacks."""
+"""Says what this machine has and lacks for running Perilune, and how to get what it lacks."""
 
 from __future__ import annotations
 
@@ -138,7 +138,7 @@ def _ledger(run: Run) -> Finding:
 
 
 def can_train(findings: Sequence[Finding]) -> bool:
-    """Whether nothing that `perilune train` needs is missing."""
+    """Tests whether nothing that `perilune train` needs is missing."""
     return all(finding.ok for finding in findings if finding.needed)
 
 
@@ -240,7 +240,8 @@ def _gpu() -> Iterator[Finding]:
 
 
 def _placement(machine: Machine, environ: Mapping[str, str], recipe: Recipe | None) -> Iterator[Finding]:
-    """What `perilune train` would run where, by its own plan, and the largest model and row that fit (estimates)."""
+    """Returns what `perilune train` would run where, by its own plan, and the largest model and row that fit
+    (estimates)."""
     load = load_of(recipe) if recipe else None
     try:
         plan = plan_cards(machine, Wanted.of_environment(environ), load, min(2, num_cores()))
@@ -263,7 +264,7 @@ def _largest(cards: Sequence[Card], load: Load | None) -> Iterator[str]:
 
 
 def _sandbox(*, needed: bool) -> Iterator[Finding]:
-    """How well programs would be shut in here; a sandbox is started to ask it."""
+    """Returns how well programs would be shut in here; a sandbox is started to ask it."""
     remedy = "recipes whose graders run code need it: docs/sandbox.md says what a machine or container must allow"
     try:
         status = asyncio.run(_sandbox_status())
@@ -283,7 +284,7 @@ async def _sandbox_status() -> GetStatusResponse:
 
 
 def _tools() -> Iterator[Finding]:
-    """What only some tasks need: containers, a browser for the page's tests."""
+    """Returns what only some tasks need: containers, a browser for the page's tests."""
     ok, said = _said("docker", "version", "--format", "{{.Server.Version}}")
     remedy = "install Docker and start it, or add yourself to the group docker; compose and images need it"
     yield Finding("tools", "docker", ok, said, remedy, needed=False)
@@ -314,7 +315,7 @@ def _engines() -> Iterator[Finding]:
 
 
 def _said(*command: str) -> tuple[bool, str]:
-    """Whether a command succeeds, and what it prints: all of it, or the last line of its complaint."""
+    """Tests whether a command succeeds, and what it prints: all of it, or the last line of its complaint."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     except FileNotFoundError:

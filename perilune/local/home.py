@@ -139,7 +139,7 @@ def free_ports(num_ports: int) -> list[int]:
 
 @contextlib.contextmanager
 def page_address(wanted: str | None = None) -> Iterator[str]:
-    """Where the web page is served, as host:port: where it is wanted, else at the port of `page_port`.
+    """Returns where the web page is served, as host:port: where it is wanted, else at the port of `page_port`.
 
     InvalidInputError if that is no address, or if it is in use.
     """
@@ -162,7 +162,7 @@ def page_address(wanted: str | None = None) -> Iterator[str]:
 
 
 def page_url(address: str) -> str:
-    """What to type into a browser for a page that is served at host:port."""
+    """Returns what to type into a browser for a page that is served at host:port."""
     host, _, port = address.rpartition(":")
     name = socket.gethostname() if host in ("0.0.0.0", "[::]") else host
     return f"{'https' if 'PERILUNE_TLS_CERT' in os.environ else 'http'}://{name}:{port}/"

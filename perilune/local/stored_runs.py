@@ -47,7 +47,7 @@ def stored_runs(home: Path) -> list[Run] | None:
 
 
 def is_held(database: Path) -> bool:
-    """Whether a master works on an SQLite database, or is about to."""
+    """Tests whether a master works on an SQLite database, or is about to."""
     try:
         with Path(f"{database}.lock").open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

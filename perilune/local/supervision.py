@@ -1,4 +1,4 @@
-"""How child processes are kept alive: which settings reach them, when they are started again, and when not."""
+"""Says how child processes are kept alive: which settings reach them, when they are started again, and when not."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _reaches(name: str, service: str, environ: Mapping[str, str]) -> bool:
 
 
 def reason_to_give_up(status: int, deaths: Sequence[float], now: float, worked_at: float | None = None) -> str | None:
-    """Whether a child that died is beyond help, and why.
+    """Tests whether a child that died is beyond help, and why.
 
     Args:
         status: its exit status; negative for a signal.
@@ -90,7 +90,7 @@ def describe_exit(status: int) -> str:
 
 
 def restart_notice(name: str, status: int, num_idle_deaths: int, log: object) -> str:
-    """What is said when a child is started again; a repetition is named as one."""
+    """Returns what is said when a child is started again; a repetition is named as one."""
     repeated = f" ({num_idle_deaths} times now without finishing any work)" if num_idle_deaths > 1 else ""
     pause = pause_s(num_idle_deaths)
     when = f" in {pause:g} s" if pause >= 1 else ""

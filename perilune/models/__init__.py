@@ -1,1 +1,1 @@
-"""What engines, trainer and reward models share of a model; in `perilune`, torch is imported only here."""
+"""Holds what engines, trainer and reward models share of a model; in `perilune`, torch is imported only here."""

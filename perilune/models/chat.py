@@ -262,7 +262,7 @@ def _roles(messages: Sequence[Message]) -> str:
 
 
 def _is_begun(messages: Sequence[Message]) -> bool:
-    """Whether the last message is a response begun."""
+    """Tests whether the last message is a response begun."""
     return bool(messages) and messages[-1]["role"] == "assistant" and not messages[-1].get("tool_calls")
 
 

@@ -1,4 +1,4 @@
-"""Where a process computes: what PERILUNE_DEVICE asks for, decided by what the machine has. Needs no torch.
+"""Says where a process computes: what PERILUNE_DEVICE asks for, decided by what the machine has. Needs no torch.
 
 A device belongs to a machine and not to a run: the same recipe trains on a laptop and on a card, so it is a setting of
 each service and no key of a recipe.
@@ -23,7 +23,7 @@ BUILDS = "https://pytorch.org/get-started/locally/ names the builds for each dri
 
 @dataclass(frozen=True)
 class DeviceRequest:
-    """What a setting asks for."""
+    """Describes what a setting asks for."""
 
     type: Literal["auto", "cpu", "cuda"]
     index: int | None = None  # of the card; None: the one with the most free memory
@@ -42,7 +42,7 @@ class Card:
 
 @dataclass(frozen=True)
 class Machine:
-    """What there is to compute on."""
+    """Describes what there is to compute on."""
 
     cards: tuple[Card, ...] = ()
     has_driver: bool = False
@@ -52,7 +52,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Device:
-    """Where a process computes; `str` of it is torch's name."""
+    """Describes where a process computes; `str` of it is torch's name."""
 
     type: Literal["cpu", "cuda"] = "cpu"
     card: Card | None = None  # of "cuda"
@@ -100,7 +100,8 @@ DeviceSetting = Annotated[str, AfterValidator(_checked)]
 
 
 def has_driver() -> bool:
-    """Whether NVIDIA's driver is loaded: its control device is there, as it is in containers that are given cards."""
+    """Tests whether NVIDIA's driver is loaded: its control device is there, as it is in containers that are given
+    cards."""
     return Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists()  # the latter: Windows' subsystem for Linux
 
 

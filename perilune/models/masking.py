@@ -1,4 +1,4 @@
-"""Which tokens of an example are learnt: exactly those that the model itself will have to write.
+"""Says which tokens of an example are learnt: exactly those that the model itself will have to write.
 
 Each response is cut out of the text that the chat template renders, and is tokenized by itself, as a rollout's response
 is. Where it lies is found in one of two ways: by `{% generation %}` marks, where the template has them; else by
@@ -81,7 +81,7 @@ def _plain(turn: Turn, ends: Sequence[str]) -> Rendered:
 
 
 def _is_marked(tokenizer: Any, example: Example) -> bool:
-    """Whether the template says itself what the assistant generates, and that is what is learnt."""
+    """Tests whether the template says itself what the assistant generates, and that is what is learnt."""
     template = tokenizer.chat_template
     texts = template.values() if isinstance(template, dict) else [template]
     return any(map(_GENERATION.search, texts)) and not any(

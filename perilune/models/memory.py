@@ -51,7 +51,7 @@ class Shape:
 
 @dataclass(frozen=True)
 class Load:
-    """What a run computes with: the model, and the keys of its recipe that decide about memory."""
+    """Describes what a run computes with: the model, and the keys of its recipe that decide about memory."""
 
     shape: Shape
     row_tokens: int | None = CPU_ROW_TOKENS  # trainer.microbatch_tokens; None: "auto"
@@ -94,7 +94,7 @@ def training_bytes_per_parameter(load: Load) -> int:
 
 
 def row_bytes_per_token(load: Load) -> int:
-    """What the backward pass keeps for each token of a row; for float32 twice as much as was measured for bf16.
+    """Returns what the backward pass keeps for each token of a row; for float32 twice as much as was measured for bf16.
 
     Where layers are computed again: each one's input, and all of one layer.
     """
@@ -106,7 +106,8 @@ def row_bytes_per_token(load: Load) -> int:
 
 
 def training_bytes(load: Load, num_ranks: int = 1) -> int:
-    """What one rank of a trainer takes, which has its part of the model and rows of its own; at least, for "auto"."""
+    """Returns what one rank of a trainer takes, which has its part of the model and rows of its own; at least, for
+    "auto"."""
     model = load.shape.num_parameters * training_bytes_per_parameter(load) // num_ranks
     return CONTEXT_BYTES + model + (load.row_tokens or MIN_ROW_TOKENS) * row_bytes_per_token(load)
 
@@ -146,13 +147,14 @@ def largest_model(free_bytes: int) -> int:
 
 
 def sampling_bytes(load: Load) -> int:
-    """What an engine takes beside keys and values: the version that serves, the next one, one pass."""
+    """Returns what an engine takes beside keys and values: the version that serves, the next one, one pass."""
     itemsize = 2 if load.samples_in_bf16 else 4
     return CONTEXT_BYTES + itemsize * 2 * load.shape.num_parameters + pass_bytes(load)
 
 
 def pass_bytes(load: Load, num_tokens: int = PREFILL_TOKENS) -> int:
-    """What one pass of an engine takes that reads so many tokens and draws one for every sample that may run."""
+    """Returns what one pass of an engine takes that reads so many tokens and draws one for every sample that may
+    run."""
     itemsize, shape = 2 if load.samples_in_bf16 else 4, load.shape
     logits = 3 * 4 * load.max_running * shape.vocabulary_size  # in float32: as computed, scaled, as probabilities
     return itemsize * num_tokens * (4 * shape.hidden_size + 3 * shape.intermediate_size) + logits

@@ -22,7 +22,7 @@ State = Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class MergeSettings:
-    """What the methods take; each looks at its own."""
+    """Describes what the methods take; each looks at its own."""
 
     weights: tuple[float, ...] = ()  # of each model; alike if not given
     t: float = 0.5  # of slerp: 0 is the first model, 1 the second

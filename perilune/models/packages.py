@@ -1,4 +1,4 @@
-"""Where a recipe's model lies, without loading anything."""
+"""Says where a recipe's model lies, without loading anything."""
 
 from __future__ import annotations
 

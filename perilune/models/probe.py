@@ -1,4 +1,4 @@
-"""What a model has to show before it is believed: that a shortcut computes what its own forward pass does.
+"""Says what a model has to show before it is believed: that a shortcut computes what its own forward pass does.
 
 The trainer packs sequences into a row, an engine decodes from what it has kept; both put an attention function of their
 own into the code of another project. A model that mixes tokens in another place as well (convolution, state-space

@@ -1,4 +1,4 @@
-"""How the responses of one group are compared: what several objectives share.
+"""Holds how the responses of one group are compared: what several objectives share.
 
 All are exactly zero, to the last bit, for a group whose rewards are all equal: by that it is left out.
 """

@@ -1,4 +1,5 @@
-"""What objectives share that may weigh their tokens by importance: the keys, the needs, and the weights of a row."""
+"""Holds what objectives share that may weigh their tokens by importance: the keys, the needs, and the weights of a
+row."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ class Corrected(Objective):
     @property
     @abstractmethod
     def own_needs(self) -> frozenset[Need]:
-        """What the objective needs without a correction."""
+        """Returns what the objective needs without a correction."""
 
     @property
     def needs(self) -> frozenset[Need]:

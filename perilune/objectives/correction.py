@@ -40,7 +40,7 @@ DIVERGENCE_NATS = 0.01  # mean |log π_i/μ| at which `ais` corrects by 1 - 1/e 
 
 
 class Spread(NamedTuple):
-    """How the importance weights of a step's tokens lie: what `ais` decides by, and what runs report."""
+    """Describes how the importance weights of a step's tokens lie: what `ais` decides by, and what runs report."""
 
     effective_share: float  # (Σw)²/(N·Σw²)
     divergence: float  # mean |log w|, nats

@@ -39,7 +39,7 @@ class Dppo(Objective):
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What tokens were drawn with."""
+        """Returns what tokens were drawn with."""
         return frozenset({"behaviour"})
 
     def advantages(self, rewards: Sequence[float], num_tokens: Sequence[int]) -> list[float]:

@@ -95,7 +95,7 @@ class Objective(Table):
 
     @property
     def looks_at_step(self) -> bool:
-        """Whether `for_step` must be called with all of a step's tokens before the first row's loss."""
+        """Tests whether `for_step` must be called with all of a step's tokens before the first row's loss."""
         return False
 
     def rewards(self, responses: Sequence[Response], table: RewardTable, iteration: int) -> list[float]:
@@ -107,7 +107,8 @@ class Objective(Table):
         return shaped_rewards(responses, table, iteration)
 
     def prefers(self, rewards: Sequence[float]) -> bool:
-        """Whether a group with these rewards says what is better; the others are left out if the recipe wants that.
+        """Tests whether a group with these rewards says what is better; the others are left out if the recipe wants
+        that.
 
         All advantages are zero where it does not.
         """

@@ -26,7 +26,7 @@ class Rest(Objective):
         return frozenset()
 
     def prefers(self, rewards: Sequence[float]) -> bool:
-        """Whether some response is good enough to be fitted; one that is as good as all others is, too."""
+        """Tests whether some response is good enough to be fitted; one that is as good as all others is, too."""
         return max(rewards) > self.threshold
 
     def advantages(self, rewards: Sequence[float], num_tokens: Sequence[int]) -> list[float]:

@@ -33,7 +33,7 @@ class Sft(Objective):
         return [float(response.correct) for response in responses]
 
     def prefers(self, rewards: Sequence[float]) -> bool:
-        """Whether there is a right response."""
+        """Tests whether there is a right response."""
         return max(rewards) > 0
 
     def advantages(self, rewards: Sequence[float], num_tokens: Sequence[int]) -> list[float]:

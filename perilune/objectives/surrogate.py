@@ -42,7 +42,7 @@ class Surrogate(Corrected):
 
     @abstractmethod
     def gain(self, row: LossRow) -> tuple[Tensor, Tensor]:
-        """What each token gains, and 1 where its gradient or its weight is cut, shapes (S,)."""
+        """Returns what each token gains, and 1 where its gradient or its weight is cut, shapes (S,)."""
 
     @abstractmethod
     def reduced(self, row: LossRow, values_S: Tensor) -> Tensor:

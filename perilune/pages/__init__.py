@@ -48,7 +48,7 @@ class Bin:
 
 @dataclass(frozen=True)
 class Histogram:
-    """How a number is spread."""
+    """Describes how a number is spread."""
 
     title: str
     unit: str

@@ -21,7 +21,8 @@ class EngineBase(Table):
 
     @property
     def is_exact(self) -> bool:
-        """Whether a token's log-probability is that of its version's own weights on the whole context before it."""
+        """Tests whether a token's log-probability is that of its version's own weights on the whole context before
+        it."""
         return True
 
 

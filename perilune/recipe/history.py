@@ -20,7 +20,7 @@ MOVED: dict[str, str] = {
     "an override is then stages.0.num_steps=900",
     **{f"trainer.{key}": f"write trainer.objective.{key}, in [trainer.objective]" for key in _OBJECTIVE},
 }
-"""What a file has to say in place of a key that it must not have any more."""
+"""Says what a file has to say in place of a key that it must not have any more."""
 
 
 def upgraded(document: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in words: each mistake by its key."""
+"""Says what is wrong with a recipe, in words: each mistake by its key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from perilune.recipe.recipe import Recipe
 
 
 class Mistake(typing.NamedTuple):
-    """What is wrong with a recipe, and at which key."""
+    """Describes what is wrong with a recipe, and at which key."""
 
     key: str
     text: str
@@ -33,7 +33,7 @@ def recipe_error(name: str, mistakes: typing.Sequence[Mistake]) -> RecipeError:
 
 
 def _location(detail: ErrorDetails) -> list[int | str]:
-    """Where in the file a mistake is."""
+    """Returns where in the file a mistake is."""
     location, _ = _resolved(detail["loc"])
     if "options" in location:
         del location[location.index("options") + 2 :]

@@ -1,4 +1,5 @@
-"""What a run needs beside a master, a trainer, rollout and reward workers: asked of its recipe, and of nothing else."""
+"""Says what a run needs beside a master, a trainer, rollout and reward workers: asked of its recipe, and of nothing
+else."""
 
 from __future__ import annotations
 

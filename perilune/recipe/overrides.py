@@ -62,7 +62,7 @@ def read_value(text: str, annotations: list[Any]) -> Any:
 
 
 def annotations_at(schema: Any, path: typing.Sequence[Part]) -> list[Any]:
-    """What the schema says of the value at a path: several annotations where a table is one of several."""
+    """Returns what the schema says of the value at a path: several annotations where a table is one of several."""
     found: list[Any] = [schema]
     for part in path:
         found = [inner for annotation in found for inner in _inside(annotation, part)]
@@ -87,7 +87,8 @@ def _read_path(key: str, override: str) -> list[Part]:
 
 
 def _enter(container: Any, path: list[Part], schema: type[BaseModel], override: str) -> Any:
-    """What lies at the last part of the path; a table or a default list that the file leaves out is put there."""
+    """Returns what lies at the last part of the path; a table or a default list that the file leaves out is put
+    there."""
     _check_place(container, path, override)
     place = _place(container, path[-1])
     if isinstance(container, dict) and place not in container:
@@ -137,7 +138,7 @@ def name_of(path: typing.Sequence[Part]) -> str:
 
 
 def _default(schema: type[BaseModel], path: list[Part]) -> Any:
-    """What the schema puts at a path that the file leaves out, where that is a list; else an empty table."""
+    """Returns what the schema puts at a path that the file leaves out, where that is a list; else an empty table."""
     for annotation in annotations_at(schema, path[:-1]):
         for table in models_in(annotation):
             field = table.model_fields.get(str(path[-1]))
@@ -187,7 +188,7 @@ def _scalars(annotation: Any) -> set[type]:
 
 
 def _takes(annotation: Any, value: Any) -> bool:
-    """Whether a value is of a kind that an annotation allows; its size and its inside are not looked at."""
+    """Tests whether a value is of a kind that an annotation allows; its size and its inside are not looked at."""
     if isinstance(value, dict):
         return bool(models_in(annotation)) or _has_origin(annotation, (dict,))
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""What can be known of a recipe before anything is started: every mistake at once, in seconds.
+"""Says what can be known of a recipe before anything is started: every mistake at once, in seconds.
 
 What the recipe alone decides is here. The rest each service says of itself, in `services.NAME.preflight`: whether it
 has what the recipe asks of it. The command line asks those that are installed beside it; the master asks its fleet.
@@ -54,7 +54,7 @@ def load_checked(path: str | Path, overrides: Sequence[str] = (), *, services: C
 def examined(
     path: str | Path, overrides: Sequence[str] = (), services: Collection[str] = SERVICES
 ) -> tuple[Recipe | None, list[Mistake]]:
-    """What can be read of a recipe's file, and its mistakes. RecipeError if it is no TOML at all."""
+    """Returns what can be read of a recipe's file, and its mistakes. RecipeError if it is no TOML at all."""
     recipe, mistakes = mended(read_document(path, overrides))
     if recipe is None:
         return None, mistakes
@@ -79,12 +79,12 @@ def first_of_each_key(mistakes: Iterable[Mistake]) -> list[Mistake]:
 
 
 def recipe_mistakes(recipe: Recipe) -> list[Mistake]:
-    """What is wrong whatever machine the run is for."""
+    """Returns what is wrong whatever machine the run is for."""
     return [mistake for check in CHECKS for mistake in check(recipe)]
 
 
 def service_mistakes(recipe: Recipe, services: Iterable[str] = SERVICES) -> list[Mistake]:
-    """What the services of this machine find wrong; nothing where they are not installed."""
+    """Returns what the services of this machine find wrong; nothing where they are not installed."""
     try:
         root = str(services_root())
     except MissingDependencyError:

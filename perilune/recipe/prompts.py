@@ -21,7 +21,7 @@ QuestionTemplate = Annotated[str, AfterValidator(_with_question)]
 
 
 class PromptsBase(Table):
-    """What every source of prompts has."""
+    """Describes what every source of prompts has."""
 
     sampler: SamplerTable = UniformSampler(type="uniform")
 

@@ -17,7 +17,7 @@ from perilune.table import PositiveInt, Table
 
 
 class WeightsTable(Table):
-    """How versions go to the fleet."""
+    """Describes how versions go to the fleet."""
 
     anchor_every: PositiveInt = 50  # every so many versions the fleet is sent the whole state, not what changed
     # Matrices in one byte an element and a scale a row; workers compute in model.dtype, from the rounded values.
@@ -36,7 +36,7 @@ class EvaluationTable(Table):
     modes: Annotated[list[Literal["greedy", "sampled"]], Field(min_length=1)] = ["greedy", "sampled"]
 
     def num_asked(self, num_heldout: int) -> int:
-        """How many of so many held-out problems each evaluation asks."""
+        """Returns how many of so many held-out problems each evaluation asks."""
         return min(self.num_problems or MAX_PROBLEMS, num_heldout)
 
 
@@ -148,6 +148,7 @@ class Recipe(Table):
         return self.trainer.num_iterations + len(self.stages_at("after"))
 
     def evaluates_at(self, version: int) -> bool:
-        """Whether a version is measured: the first, the last of RL, that of each stage after it, and some between."""
+        """Tests whether a version is measured: the first, the last of RL, that of each stage after it, and some
+        between."""
         every = self.evaluation.every
         return version == 0 or version >= self.trainer.num_iterations or (every is not None and version % every == 0)

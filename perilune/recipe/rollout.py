@@ -12,7 +12,8 @@ from perilune.table import NonNegativeInt, PositiveInt, Table
 
 
 class RepetitionTable(Table):
-    """When a response that repeats itself is ended (k1.5 §2.6.2); services/rollout/repetition.py has the rule."""
+    """Describes when a response that repeats itself is ended (k1.5 §2.6.2); services/rollout/repetition.py has the
+    rule."""
 
     min_tokens: PositiveInt = 384  # that were copied, less what did not fit
     min_repeats: PositiveInt = 6  # copies
@@ -20,7 +21,7 @@ class RepetitionTable(Table):
 
 
 class RolloutTable(Table):
-    """How responses are sampled, and how far sampling may run ahead of training (k1.5 §2.6)."""
+    """Describes how responses are sampled, and how far sampling may run ahead of training (k1.5 §2.6)."""
 
     engine: EngineTable = TorchEngineTable()
     prompts_per_iteration: PositiveInt = 64

@@ -1,1 +1,1 @@
-"""What a service runs on: the bus, gRPC, HTTP, authentication, telemetry. It needs the `service` extra."""
+"""Says what a service runs on: the bus, gRPC, HTTP, authentication, telemetry. It needs the `service` extra."""

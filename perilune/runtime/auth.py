@@ -1,4 +1,4 @@
-"""Who may call a service, what they may call, and how much: one gate for gRPC and HTTP, for unary and for streams.
+"""Says who may call a service, what they may call, and how much: one gate for gRPC and HTTP, for unary and for streams.
 
 A tokens file (TOML) has one table a caller:
 
@@ -82,7 +82,7 @@ class Entry(BaseModel):
 
 @dataclass
 class Caller:
-    """Who calls, and what is left of their quota."""
+    """Describes who calls, and what is left of their quota."""
 
     name: str
     roles: frozenset[str]
@@ -171,8 +171,8 @@ class Gate:
         return entry, Caller(name, entry.roles, *limits, clock=self._clock)
 
     def caller(self, authorization: str, certificates: Sequence[str] = ()) -> Caller:
-        """Who it is, by the `authorization` header (bearer, or basic with the token as password) or by the names in a
-        client certificate that was already verified. UnauthenticatedError says what to do."""
+        """Returns who it is, by the `authorization` header (bearer, or basic with the token as password) or by the
+        names in a client certificate that was already verified. UnauthenticatedError says what to do."""
         for name in certificates:
             if name in self._by_certificate:
                 return self._by_certificate[name]

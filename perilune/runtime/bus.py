@@ -138,7 +138,7 @@ class Delivery(Generic[M]):
 
     @property
     def num_deliveries(self) -> int:
-        """How often it was delivered, this time included."""
+        """Returns how often it was delivered, this time included."""
         return self.raw.metadata.num_delivered
 
     def continue_as(self, again: Delivery[M]) -> None:
@@ -283,7 +283,8 @@ class Bus:
         await _answered(self._jetstream.purge_stream(stream, subject=subject), f"forget what waits on {subject}")
 
     async def backlogs(self) -> list[Backlog]:
-        """What every consumer of a work queue has left to do. UnavailableError if the server does not answer."""
+        """Returns what every consumer of a work queue has left to do. UnavailableError if the server does not
+        answer."""
         found = [
             info
             for stream in (PROMPTS, TRAJECTORIES)
@@ -292,7 +293,8 @@ class Bus:
         return [Backlog(info.name, info.num_pending or 0, info.num_ack_pending or 0) for info in found]
 
     async def num_dead_letters(self) -> int:
-        """How many messages were given up and are still kept. UnavailableError if the server does not answer."""
+        """Returns how many messages were given up and are still kept. UnavailableError if the server does not
+        answer."""
         info = await _answered(self._jetstream.stream_info(DEAD), "say how many dead letters there are")
         return info.state.messages
 
@@ -302,7 +304,7 @@ class Bus:
         return self._client.stats
 
     async def answers(self, patience_s: float = 2.0) -> bool:
-        """Whether the server answers now."""
+        """Tests whether the server answers now."""
         try:  # not by a ping: the client's reader dies of an answer to one that was given up
             await self._client.request(f"$JS.API.STREAM.INFO.{EVENTS}", timeout=patience_s)
         except (nats.errors.Error, TimeoutError, OSError):
@@ -612,7 +614,7 @@ def _num_header_bytes(headers: dict[str, str]) -> int:
 
 
 async def _tried_again(attempt: Callable[[], Awaitable[T]], what: str) -> T:
-    """What comes of an attempt, made again through an outage. UnavailableError after a minute of trying."""
+    """Returns what comes of an attempt, made again through an outage. UnavailableError after a minute of trying."""
     deadline = asyncio.get_running_loop().time() + PUBLISH_PATIENCE_S
     while True:
         try:
@@ -624,7 +626,8 @@ async def _tried_again(attempt: Callable[[], Awaitable[T]], what: str) -> T:
 
 
 async def _answered(asked: Awaitable[T], what: str) -> T:
-    """What the server answers. UnavailableError if it does not, StreamNotFoundError if it knows no such thing."""
+    """Returns what the server answers. UnavailableError if it does not, StreamNotFoundError if it knows no such
+    thing."""
     try:
         answer = await asked
     except StreamNotFoundError:

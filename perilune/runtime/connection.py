@@ -35,7 +35,7 @@ class Client(NATS):
 
 
 def secrets_for(url: str) -> dict[str, Any]:
-    """What the client shows to the server, and whom it trusts."""
+    """Returns what the client shows to the server, and whom it trusts."""
     credentials, parts = Credentials(), urlsplit(url)
     options: dict[str, Any] = {}
     if credentials.nats_password_file and parts.username:

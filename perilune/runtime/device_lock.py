@@ -51,7 +51,7 @@ class DeviceLock:
         fcntl.flock(self._device, fcntl.LOCK_UN)
 
     def is_wanted(self) -> bool:
-        """Whether another process waits for it; for its holder to ask."""
+        """Tests whether another process waits for it; for its holder to ask."""
         if _try(self._wanted, fcntl.LOCK_EX):
             fcntl.flock(self._wanted, fcntl.LOCK_UN)
             return False

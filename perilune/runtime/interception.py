@@ -1,4 +1,5 @@
-"""What our gRPC interceptors share: a method handler of any kind, with something before and after its behaviour."""
+"""Holds what our gRPC interceptors share: a method handler of any kind, with something before and after its
+behaviour."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class ServiceSettings(Credentials):
 
     @property
     def blob_url(self) -> str:
-        """Where the blob store is; one for all services that share a bus."""
+        """Returns where the blob store is; one for all services that share a bus."""
         return self.blobs or str(self.home.absolute() / "blobs")
 
 
@@ -162,7 +162,8 @@ class Service:
 
 
 def _gate(settings: ServiceSettings) -> Gate | None:
-    """Who may call, as the settings say; None where anyone may. InvalidInputError if they contradict each other."""
+    """Returns who may call, as the settings say; None where anyone may. InvalidInputError if they contradict each
+    other."""
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise InvalidInputError("PERILUNE_TLS_CERT and PERILUNE_TLS_KEY belong together; one of them is missing")
     if settings.tls_client_ca and not settings.tls_cert:
@@ -238,7 +239,7 @@ async def _renew_tokens(gate: Gate, path: Path, asked: asyncio.Event) -> None:
 
 
 def _state_of(path: Path) -> tuple[int, int, int] | None:
-    """What changes when a file does; None where there is none."""
+    """Returns what changes when a file does; None where there is none."""
     try:
         found = path.stat()
     except OSError:
@@ -254,7 +255,8 @@ async def _stop_with_parent(service: Service) -> None:
 
 
 def reachable_name(host: str) -> str:
-    """What others call a host that was listened on: every interface is no address, the machine's own name is one."""
+    """Returns what others call a host that was listened on: every interface is no address, the machine's own name is
+    one."""
     return socket.gethostname() if host in ("0.0.0.0", "[::]") else host
 
 

@@ -25,7 +25,7 @@ def prompt_subject(run_id: str, policy: PolicyVersion | None = None) -> str:
 
 
 def is_prompt_subject(subject: str) -> bool:
-    """Whether prompts are published there, of any run and policy."""
+    """Tests whether prompts are published there, of any run and policy."""
     match subject.split("."):
         case ["perilune", _, "prompt"] | ["perilune", _, "prompt", _]:
             return True
@@ -38,7 +38,7 @@ def finished_subject(run_id: str) -> str:
 
 
 def sample_subject(run_id: str) -> str:
-    """Where finished trajectories lie whole, until the master has stored them with their scores."""
+    """Returns where finished trajectories lie whole, until the master has stored them with their scores."""
     return f"perilune.{run_id}.sample"
 
 
@@ -58,7 +58,7 @@ def event_subject(run_id: str) -> str:
 
 
 def trial_subject(run_id: str, number: int) -> str:
-    """Where trials of one message are counted, by its number in its stream."""
+    """Returns where trials of one message are counted, by its number in its stream."""
     return f"perilune.{run_id}.trial.{number}"
 
 

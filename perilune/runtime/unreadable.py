@@ -21,7 +21,7 @@ BODY_S = 120.0  # in which a request must have arrived whole, once its call has 
 
 @dataclass(frozen=True)
 class _Unreadable:
-    """What stands for a request that could not be read."""
+    """Describes what stands for a request that could not be read."""
 
     why: str
 

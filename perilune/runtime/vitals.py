@@ -33,7 +33,7 @@ ANSWER_S = 3.0  # for a heartbeat, or for a service that is asked how it is
 
 @dataclass(frozen=True)
 class Vitals:
-    """How a service's work gets on."""
+    """Describes how a service's work gets on."""
 
     doing: str = ""  # what it works on, for a reader; empty while it waits for others
     progress: int = 0  # differs after every piece of work, however small

@@ -45,7 +45,7 @@ class SftFolder:
 
     @property
     def progress(self) -> Path:
-        """What it takes to go on; removed at the end."""
+        """Returns what it takes to go on; removed at the end."""
         return self.path / "progress.pt"
 
     @property
@@ -65,7 +65,7 @@ class SftFolder:
 
     @property
     def report(self) -> Path:
-        """What there is to say at the end; its presence says that all is done."""
+        """Returns what there is to say at the end; its presence says that all is done."""
         return self.path / "report.json"
 
     @property

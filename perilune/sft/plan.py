@@ -1,4 +1,4 @@
-"""What is fine-tuned, on what and how: a TOML file, or the default plan for files of rows."""
+"""Says what is fine-tuned, on what and how: a TOML file, or the default plan for files of rows."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ HELD_OUT_IN = 5
 DEFAULT_CALLS = 0.3
 """Share of warm-up traces that use the calculator to the end; the others guess at some point."""
 GIVES_UP = (6, 1, 1)
-"""How often those ask never, once and twice: most never, so that greedy decoding guesses before RL."""
+"""Says how often those ask never, once and twice: most never, so that greedy decoding guesses before RL."""
 
 _LARGEST = 2 * MAX_FACTOR * MAX_FACTOR
 WORDS = ("what", "is", "*", "+", "-", "?", "=", "calc", "guess", "answer:", "error")

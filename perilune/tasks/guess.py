@@ -49,7 +49,7 @@ class Problem:
 
     @property
     def held_out(self) -> bool:
-        """Whether it is kept for evaluation."""
+        """Tests whether it is kept for evaluation."""
         return zlib.crc32(repr(self.game).encode()) % HELD_OUT_IN == 0
 
 

@@ -18,7 +18,7 @@ from random import Random
 
 MAX_SLOPE, MAX_OFFSET, MAX_ARGUMENT = 9, 9, 9
 HIDDEN_ARGUMENTS = (11, 40)
-"""What the function is called with; two points determine it."""
+"""Says what the function is called with; two points determine it."""
 HELD_OUT_IN = 5
 """One problem in five, chosen by its content, is kept for evaluation."""
 

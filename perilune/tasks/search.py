@@ -30,7 +30,7 @@ VOCABULARY = WORDS + tuple(str(n) for n in range(1, 2 * MAX_NUMBER))
 """Every word of a question or a trace; the largest sum is MAX_NUMBER + (MAX_NUMBER - 1)."""
 
 PATIENCE: Mapping[int | None, int] = {1: 8, 2: 7, None: 5}
-"""How many failed tries a warm-up trace bears before it gives up, with weights; None: all of them.
+"""Says how many failed tries a warm-up trace bears before it gives up, with weights; None: all of them.
 
 Most traces stop after one or two, so sampled and greedy accuracy both start low. The one in four that never gives up
 shows the whole order of pairs, and is all that teaches a policy to judge a sum late in a response: with half as many,

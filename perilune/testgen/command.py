@@ -34,7 +34,8 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Means:
-    """What the command works with: a model that writes programs, its key, a sandbox that runs, problems at a time."""
+    """Describes what the command works with: a model that writes programs, its key, a sandbox that runs, problems at
+    a time."""
 
     model: ModelTable | None = None
     api_key: str = ""
@@ -66,7 +67,7 @@ class Progress:
 
     @property
     def results(self) -> dict[str, Mapping[str, Any]]:
-        """What was found, in the order of the problems."""
+        """Returns what was found, in the order of the problems."""
         return {name: self.found[name] for name in self.problems if name in self.found}
 
     @property

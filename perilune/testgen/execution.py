@@ -74,7 +74,8 @@ print(json.dumps(getattr(program, name)(*arguments), default=plain), file=answer
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a program did with one input. `output` is None where it did not end well, and `reason` says why."""
+    """Describes what a program did with one input. `output` is None where it did not end well, and `reason` says
+    why."""
 
     output: bytes | None
     reason: str = ""
@@ -83,7 +84,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Written:
-    """What a run of a generator wrote: inputs, or the reason why there are none."""
+    """Describes what a run of a generator wrote: inputs, or the reason why there are none."""
 
     inputs: tuple[bytes, ...]
     reason: str = ""
@@ -116,7 +117,8 @@ class Sandbox:
         return Written((execution.stdout.content,) if execution.stdout.content.strip() else (), "it wrote nothing")
 
     async def checks(self, checker: SandboxProgram, texts: Mapping[str, bytes], limits: Limits) -> bool | str:
-        """What a checker says to an `input`, an `output` and the `expected` one; a text where it fails itself."""
+        """Returns what a checker says to an `input`, an `output` and the `expected` one; a text where it fails
+        itself."""
         verdict, execution = await self._run(
             checker.language, checker.source, arguments=list(texts), files=texts, limits=limits
         )
@@ -163,7 +165,7 @@ class Sandbox:
         return found
 
     async def passes(self, request: JudgeRequest) -> bool | None:
-        """Whether a program passes every case; None where the checker fails at what it gave."""
+        """Tests whether a program passes every case; None where the checker fails at what it gave."""
 
         async def judge() -> bool | None:
             async for answer in self._client.judge(request, _deadline_s(len(request.cases), request.limits)):
@@ -223,7 +225,7 @@ def batches(inputs: Sequence[bytes], max_bytes: int) -> list[list[bytes]]:
 
 
 def reason_of(verdict: Verdict.ValueType, execution: Execution) -> str:
-    """What became of a program, in words: the verdict, the sandbox's reason, the last line that it said."""
+    """Returns what became of a program, in words: the verdict, the sandbox's reason, the last line that it said."""
     name = Verdict.Name(verdict).removeprefix("VERDICT_").lower().replace("_", " ")
     said = execution.stderr.content.decode("utf-8", "replace").strip().rpartition("\n")[2]
     parts = [name, execution.reason or execution.signal, said]

@@ -45,7 +45,7 @@ class Gathered:
 
 
 def quotas(num_cases: int) -> Mapping[str, int]:
-    """How many inputs of each kind; what does not divide goes to the random ones.
+    """Returns how many inputs of each kind; what does not divide goes to the random ones.
 
     >>> quotas(50)
     {'small': 10, 'extreme': 10, 'adversarial': 10, 'random': 20}
@@ -166,7 +166,8 @@ async def _add(
 
 
 def malformed_by_rule(problem: Problem, text: bytes, settings: CaseSettings) -> str:
-    """What is wrong with an input of any problem: it is too long, or no list of arguments; empty if nothing is."""
+    """Returns what is wrong with an input of any problem: it is too long, or no list of arguments; empty if nothing
+    is."""
     if len(text) > settings.max_input_bytes:
         return f"it is longer than {settings.max_input_bytes} bytes"
     if not problem.entry_point:

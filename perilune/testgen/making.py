@@ -37,11 +37,11 @@ NUM_CHECKER_TRIALS = 3  # inputs
 NO_ANSWER = b"this is no answer\n"
 MAX_EXAMPLES = 3
 TOLERANCE = 1e-6
-"""Where a statement allows an error and the row says no comparison."""
+"""Says where a statement allows an error and the row says no comparison."""
 
 
 class Fate(StrEnum):
-    """What became of a problem."""
+    """Describes what became of a problem."""
 
     KEPT = "kept"
     TOO_FEW_SOLUTIONS = "too few solutions"
@@ -63,7 +63,7 @@ class DroppedError(Exception):
 
 @dataclass
 class Findings:
-    """What is known of a problem so far."""
+    """Describes what is known of a problem so far."""
 
     comparison: Comparison
     gathered: Gathered = field(default_factory=Gathered)
@@ -174,7 +174,7 @@ async def _written_validator(
 
 
 async def _trouble_of_validator(problem: Problem, sandbox: Sandbox, settings: CaseSettings) -> str:
-    """What is wrong with the validator by the examples, which are well formed; empty if nothing is."""
+    """Returns what is wrong with the validator by the examples, which are well formed; empty if nothing is."""
     try:
         reasons = await validate(problem, problem.examples, sandbox, settings)
     except ValidatorError as error:
@@ -270,7 +270,7 @@ async def _trouble_of_checker(
     sandbox: Sandbox,
     settings: CaseSettings,
 ) -> str:
-    """What is wrong with the checker by the first inputs; empty if nothing is."""
+    """Returns what is wrong with the checker by the first inputs; empty if nothing is."""
     for found, outcomes in list(zip(findings.gathered.inputs, answered, strict=True))[:NUM_CHECKER_TRIALS]:
         expected = _most_frequent([outcome.output for outcome in outcomes])
         if not expected.strip():
@@ -298,7 +298,7 @@ def _limits(problem: Problem, settings: CaseSettings) -> Limits:
 async def _answered(
     problem: Problem, used: Sequence[Program], findings: Findings, sandbox: Sandbox, settings: CaseSettings
 ) -> list[list[Outcome]]:
-    """What each submission did with each input: a list for each input."""
+    """Returns what each submission did with each input: a list for each input."""
     texts = [found.text for found in findings.gathered.inputs]
     limits = _limits(problem, settings)
     runs = [sandbox.outcomes(program, texts, limits, problem.entry_point) for program in used]
@@ -324,7 +324,7 @@ async def _agreements(
 async def _accepted(
     problem: Problem, found: Input, outputs: Sequence[bytes | None], sandbox: Sandbox, settings: CaseSettings
 ) -> Agreement:
-    """What the checker accepts, where the output that most submissions gave is expected."""
+    """Returns what the checker accepts, where the output that most submissions gave is expected."""
     expected = _most_frequent(outputs)
     said: dict[bytes, bool | str] = {}
     for output in dict.fromkeys(output for output in outputs if output is not None):

@@ -193,7 +193,7 @@ def _generator(value: Any, where: str, key: str) -> Generator:
 
 
 def _comparison(row: Mapping[str, Any], is_function: bool, where: str) -> Comparison:
-    """How outputs are compared: as the row says, by its checker, else by lines or JSON values."""
+    """Returns how outputs are compared: as the row says, by its checker, else by lines or JSON values."""
     checker = _optional_program(row, "checker", where)
     value = row.get("comparison")
     if checker is not None:

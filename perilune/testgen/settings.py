@@ -11,7 +11,8 @@ from perilune.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class CaseSettings:
-    """How many cases are made, and what makes a case valid and keeps a problem. Shares are of the submissions used."""
+    """Describes how many cases are made, and what makes a case valid and keeps a problem. Shares are of the
+    submissions used."""
 
     num_cases: int = 50
     min_valid: int = 40  # valid cases below which a problem is dropped

@@ -22,12 +22,12 @@ class Agreement:
 
     @property
     def num(self) -> int:
-        """How many submissions agree."""
+        """Returns how many submissions agree."""
         return sum(self.agrees)
 
 
 def same_by(comparison: Comparison) -> Same:
-    """Whether a second output is right where the first is expected, as the sandbox compares them."""
+    """Tests whether a second output is right where the first is expected, as the sandbox compares them."""
     if comparison.kind == Comparison.KIND_JSON:
         return lambda expected, actual: _same_value(comparison, expected, actual)
     return lambda expected, actual: difference(comparison, expected, actual) is None

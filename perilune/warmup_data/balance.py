@@ -1,4 +1,4 @@
-"""Which right paths are kept, so that no behaviour drowns the others."""
+"""Says which right paths are kept, so that no behaviour drowns the others."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def balanced(candidates: Sequence[Candidate], table: BalanceTable, seed: int) ->
 
 
 class _Chosen:
-    """What was chosen so far."""
+    """Describes what was chosen so far."""
 
     def __init__(self, table: BalanceTable) -> None:
         self._table = table
@@ -78,7 +78,7 @@ class _Chosen:
 
 
 def counted(behaviours: Sequence[Sequence[str]]) -> Mapping[str, int]:
-    """How many paths show each behaviour."""
+    """Returns how many paths show each behaviour."""
     return {name: sum(name in each for each in behaviours) for name in BEHAVIOURS}
 
 

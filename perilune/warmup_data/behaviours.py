@@ -1,4 +1,5 @@
-"""Which of k1.5's four behaviours (§2.2) a reasoning path shows: by the words that people use for them, or by a model.
+"""Says which of k1.5's four behaviours (§2.2) a reasoning path shows: by the words that people use for them, or by a
+model.
 
 The rules look for phrases, in English, and not for quality: a path that says "wait" shows reflection.
 """

@@ -221,7 +221,7 @@ async def _label(
 
 @dataclass
 class Found:
-    """What is known of all paths, without their texts."""
+    """Describes what is known of all paths, without their texts."""
 
     candidates: list[Candidate]
     verdicts: Counter[str]

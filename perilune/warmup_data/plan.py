@@ -35,7 +35,7 @@ class BalanceTable(Table):
 
 
 class WarmupDataPlan(BaseModel):
-    """What is asked, of which model, and what is kept."""
+    """Describes what is asked, of which model, and what is kept."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -1,4 +1,4 @@
-"""Whether a version goes whole or as a delta, by what the links and the encoder were measured to do.
+"""Decides whether a version goes whole or as a delta, by what the links and the encoder were measured to do.
 
 A delta is smaller and takes time to make and to apply. Over a slow link that pays; on one machine, or a fast network,
 the whole is often there sooner. So the time that either takes until it is served is estimated from what was measured.
@@ -17,7 +17,7 @@ REMEASURE_EVERY = 20  # versions: how much changes depends on the learning rate,
 
 @dataclass(frozen=True)
 class Rates:
-    """What was measured; None: nothing yet."""
+    """Describes what was measured; None: nothing yet."""
 
     link: float | None = None  # bytes a second to the slowest subscriber
     coding: float | None = None  # bytes of a version a second, of which a delta was made
@@ -26,7 +26,7 @@ class Rates:
 
 @dataclass(frozen=True)
 class Choice:
-    """How a version goes, and why in words."""
+    """Describes how a version goes, and why in words."""
 
     is_delta: bool
     reason: str
@@ -73,7 +73,7 @@ class Measured:
 
     @property
     def rates(self) -> Rates:
-        """What was measured until now."""
+        """Returns what was measured until now."""
         with self._lock:
             return Rates(min(self._links, default=None), self._coding, self._delta_share)
 

@@ -263,7 +263,7 @@ def _positions(codes: NDArray[np.uint16]) -> NDArray[np.int64]:
 
 
 def _changed_places(block: _Change) -> NDArray[np.uint32]:
-    """Which elements of a block changed."""
+    """Returns which elements of a block changed."""
     return np.flatnonzero(block.old_N != block.new_N).astype(np.uint32)
 
 

@@ -337,7 +337,8 @@ def rewards_of(samples: Sequence[Graded], recipe: Recipe, version: int) -> list[
 
 
 def is_trainable(samples: Sequence[Graded], recipe: Recipe, version: int) -> bool:
-    """Whether a group is trained on: a group of one has nothing to be compared with, a uniform one may be left out."""
+    """Tests whether a group is trained on: a group of one has nothing to be compared with, a uniform one may be left
+    out."""
     if len(samples) < 2 or not recipe.trainer.drop_uniform_groups:
         return len(samples) > 1
     return recipe.trainer.objective.prefers(rewards_of(samples, recipe, version))

@@ -1,4 +1,4 @@
-"""What is sent to the fleet: an iteration's groups, and the message that asks for one of them."""
+"""Says what is sent to the fleet: an iteration's groups, and the message that asks for one of them."""
 
 from __future__ import annotations
 

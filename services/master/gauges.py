@@ -1,4 +1,4 @@
-"""What an operator is woken for, as metrics: the ledgers of active runs, queues, dead letters, the fleet's lag."""
+"""Says what an operator is woken for, as metrics: the ledgers of active runs, queues, dead letters, the fleet's lag."""
 
 from __future__ import annotations
 

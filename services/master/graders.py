@@ -1,4 +1,5 @@
-"""What is wrong with a recipe's graders and environment, asked of those that know: the fleet, or what is installed."""
+"""Says what is wrong with a recipe's graders and environment, asked of those that know: the fleet, or what is
+installed."""
 
 from __future__ import annotations
 
@@ -76,7 +77,7 @@ async def _of_fleet(fleet: Iterable[Worker]) -> Known | None:
 
 
 async def _installed(recipe: Recipe) -> list[Mistake]:
-    """What `perilune.recipe.preflight` finds in a process of its own: the master imports no other service."""
+    """Returns what `perilune.recipe.preflight` finds in a process of its own: the master imports no other service."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "perilune.recipe.preflight"),

@@ -1,4 +1,4 @@
-"""What comes back over the bus: scores to the buffer, dead letters to the ledger, events to watchers.
+"""Says what comes back over the bus: scores to the buffer, dead letters to the ledger, events to watchers.
 
 Insert before ack: a message is forgotten by the bus only when its effect is in the database.
 """
@@ -150,7 +150,7 @@ async def _keep(
 
 @dataclass(frozen=True)
 class Line(Generic[M, L]):
-    """What is to be written of a sample, and the messages that say so."""
+    """Describes what is to be written of a sample, and the messages that say so."""
 
     deliveries: list[Delivery[M]]
     value: L
@@ -325,7 +325,7 @@ async def _bury_undelivered(bus: Bus, advisory: bytes) -> None:
 
 
 class Advisory(BaseModel):
-    """What the server says of a message that it has delivered as often as it may, as far as it is used."""
+    """Describes what the server says of a message that it has delivered as often as it may, as far as it is used."""
 
     stream: Literal["PROMPTS", "TRAJECTORIES"]
     stream_seq: Annotated[int, Field(gt=0, lt=1 << 63)]

@@ -1,4 +1,4 @@
-"""Which services are silent, or stuck, and since when: heartbeats in, changes out.
+"""Says which services are silent, or stuck, and since when: heartbeats in, changes out.
 
 `trouble` decides, of values; `Liveness` remembers what was heard; `watch_fleet` looks again and again and tells log,
 events, page and metrics.
@@ -37,7 +37,7 @@ NEVER = math.inf  # one that never said that it lives is not missed
 
 @dataclass(frozen=True)
 class Trouble:
-    """What is wrong with a service, as the middle of a sentence, and since when."""
+    """Describes what is wrong with a service, as the middle of a sentence, and since when."""
 
     what: str
     since: float
@@ -48,7 +48,7 @@ class Trouble:
 
 @dataclass
 class Pulse:
-    """What was heard of one service. Times are seconds of one monotonic clock."""
+    """Describes what was heard of one service. Times are seconds of one monotonic clock."""
 
     worker: Worker
     heard_at: float = NEVER
@@ -81,7 +81,7 @@ class Pulse:
 
 
 def trouble(pulse: Pulse, now: float) -> Trouble | None:
-    """What is wrong with a service, if anything is."""
+    """Returns what is wrong with a service, if anything is."""
     if now - pulse.heard_at > SILENT_S:
         return Trouble("has been silent", pulse.heard_at)
     still_s = now - pulse.moved_at
@@ -118,7 +118,7 @@ def _ended(worker: Worker, before: Trouble, now: float) -> Change:
 
 
 class Liveness:
-    """What was heard of every service that says that it lives."""
+    """Describes what was heard of every service that says that it lives."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -148,7 +148,7 @@ class Liveness:
                 self._pulses.pop(worker_id, None)
 
     def look(self) -> list[Change]:
-        """What has changed since the last look."""
+        """Returns what has changed since the last look."""
         now, changes = self._clock(), []
         self._forget(now)
         for pulse in self._pulses.values():

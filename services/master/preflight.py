@@ -1,4 +1,4 @@
-"""What is wrong with a recipe's prompts: they are opened, and looked at together with what is asked of them."""
+"""Says what is wrong with a recipe's prompts: they are opened, and looked at together with what is asked of them."""
 
 from __future__ import annotations
 

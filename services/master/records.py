@@ -1,4 +1,4 @@
-"""What the store takes and gives: rows of the database as values."""
+"""Says what the store takes and gives: rows of the database as values."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Awaited:
 
 @dataclass(frozen=True)
 class Partial:
-    """What an unfinished trajectory changes."""
+    """Describes what an unfinished trajectory changes."""
 
     group_id: str
     sample_index: int
@@ -48,7 +48,7 @@ class Partial:
 
 @dataclass(frozen=True)
 class Graded:
-    """What decides the reward of a sample that has its score."""
+    """Describes what decides the reward of a sample that has its score."""
 
     value: float
     correct: bool
@@ -58,7 +58,7 @@ class Graded:
 
 @dataclass(frozen=True)
 class Scored:
-    """What a scored trajectory changes."""
+    """Describes what a scored trajectory changes."""
 
     group_id: str
     sample_index: int

@@ -61,7 +61,7 @@ class Lease:
 
 @dataclass(eq=False)
 class ActiveRun:
-    """What the master holds in memory about a run; all of it can be lost."""
+    """Describes what the master holds in memory about a run; all of it can be lost."""
 
     id: str
     recipe: Recipe
@@ -256,7 +256,7 @@ class Registry:
         return self._active.get(run_id)
 
     def num_news(self, run_id: str) -> int:
-        """How much has come for a run; to be read before looking at it, and given to `wait_for_news`."""
+        """Returns how much has come for a run; to be read before looking at it, and given to `wait_for_news`."""
         return self._active[run_id].changed.count if run_id in self._active else 0
 
     async def wait_for_news(self, run_id: str, seen: int, interval_s: float) -> None:

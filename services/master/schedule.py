@@ -1,4 +1,4 @@
-"""When samples are sent out, how far each may go, and when a batch is ready: pure decisions of the controller.
+"""Says when samples are sent out, how far each may go, and when a batch is ready: pure decisions of the controller.
 
 Time is counted in versions: what the master does from the commit of version v to that of v + 1 belongs to iteration v,
 and batch v is what version v + 1 is trained on. A group is dispatched at one version and trained on, whole, at the same
@@ -26,7 +26,7 @@ from perilune.recipe import Recipe
 
 @dataclass(frozen=True)
 class Progress:
-    """What of a run's groups is under way at some moment."""
+    """Describes what of a run's groups is under way at some moment."""
 
     num_evaluating: int = 0  # held-out samples of this iteration that are awaited
     num_running: int = 0  # training samples that are awaited
@@ -58,7 +58,7 @@ def num_refills(recipe: Recipe, sizes: Mapping[int, int]) -> int:
 
 
 def wants_refill(recipe: Recipe, num_sent: int, num_useful: int) -> bool:
-    """Whether an iteration draws more prompts, once all that it has sent out is settled.
+    """Tests whether an iteration draws more prompts, once all that it has sent out is settled.
 
     Args:
         num_sent: groups that were sent out at this version.
@@ -84,12 +84,12 @@ def budget_tokens(recipe: Recipe, dispatched_at: int, version: int) -> int:
 
 
 def is_stale(recipe: Recipe, dispatched_at: int, version: int) -> bool:
-    """Whether a group is too old to be trained on at this version. `due_version` sees to it that none ever is."""
+    """Tests whether a group is too old to be trained on at this version. `due_version` sees to it that none ever is."""
     return recipe.trainer.segments != "current" and version - dispatched_at > recipe.rollout.max_staleness
 
 
 def is_ready(recipe: Recipe, progress: Progress) -> bool:
-    """Whether the batch can be settled. With nothing left to wait for it always is."""
+    """Tests whether the batch can be settled. With nothing left to wait for it always is."""
     if progress.num_evaluating or progress.num_due:
         return False
     if not progress.num_running and not progress.num_partial:
@@ -100,7 +100,7 @@ def is_ready(recipe: Recipe, progress: Progress) -> bool:
 
 
 def batch_size(recipe: Recipe, version: int, ages: Sequence[int]) -> int:
-    """How many of the complete groups are the batch of this version.
+    """Returns how many of the complete groups are the batch of this version.
 
     Args:
         ages: the version that each was dispatched at, the oldest first.

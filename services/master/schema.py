@@ -82,7 +82,7 @@ def check_file(path: str) -> None:
 
 
 def trouble_with_file(error: BaseException, shown: str) -> SettingsError | None:
-    """What is wrong with an SQLite file, in words, if that is what an error says."""
+    """Returns what is wrong with an SQLite file, in words, if that is what an error says."""
     original: Any = error.orig if isinstance(error, DBAPIError) else error
     name = str(getattr(original, "sqlite_errorname", ""))
     known = next((text for code, text in _FILE_ERRORS.items() if name.startswith(code)), None)

@@ -51,7 +51,7 @@ async def single_master(database: str) -> AsyncIterator[Awaitable[None]]:
 
 
 async def has_master(database: str) -> bool:
-    """Whether a master holds the database. UnavailableError if it does not answer."""
+    """Tests whether a master holds the database. UnavailableError if it does not answer."""
     url = make_url(database)
     if url.get_backend_name() == "sqlite":
         return is_held(_file_of(url))

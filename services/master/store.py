@@ -137,7 +137,8 @@ class Store:
             await engine.dispose()
 
     async def is_fault_of(self, error: Exception) -> bool:
-        """Whether the database itself failed, not the statement that it was given: locked, full, or not answering."""
+        """Tests whether the database itself failed, not the statement that it was given: locked, full, or not
+        answering."""
         if isinstance(error, OperationalError | ConnectionError):
             return True
         try:
@@ -407,7 +408,7 @@ class Store:
                 await db.execute(statement, [{"group": key, "trace": value} for key, value in traceparents.items()])
 
     async def has_group(self, group_id: str) -> bool:
-        """Whether a group was dispatched."""
+        """Tests whether a group was dispatched."""
         async with self._engine.connect() as db:
             return await db.scalar(select(GroupRow.id).where(GroupRow.id == group_id)) is not None
 
@@ -418,7 +419,7 @@ class Store:
             return await db.scalar(query) or 0
 
     async def num_groups_by_version(self, run_id: str) -> dict[int, int]:
-        """How many groups were dispatched to be trained on, by the version that they were dispatched at."""
+        """Returns how many groups were dispatched to be trained on, by the version that they were dispatched at."""
         query = (
             select(GroupRow.iteration, func.count().label("size"))
             .where(GroupRow.run_id == run_id, GroupRow.purpose == PURPOSE_TRAIN)
@@ -441,7 +442,8 @@ class Store:
             return [(Group(**row._mapping), found[row.id]) for row in rows if row.id in found]
 
     async def progress(self, run_id: str, iteration: int, due_version: int) -> Progress:
-        """What is under way; samples dispatched at `due_version` or before are those that the batch waits for."""
+        """Returns what is under way; samples dispatched at `due_version` or before are those that the batch waits
+        for."""
         awaited = SampleRow.state.in_(OPEN)
         by_age = (
             select(SampleRow.purpose, SampleRow.iteration, SampleRow.state, func.count())
@@ -596,7 +598,7 @@ class Store:
             await db.execute(update(VersionRow).where(here).values(closed=True))
 
     async def is_closed(self, run_id: str, iteration: int) -> bool:
-        """Whether the batch of this version is settled."""
+        """Tests whether the batch of this version is settled."""
         query = select(VersionRow.closed).where(VersionRow.run_id == run_id, VersionRow.number == iteration)
         async with self._engine.connect() as db:
             return bool(await db.scalar(query))
@@ -629,7 +631,8 @@ class Store:
                 yield row.id, row.traceparent, payloads[row.id]
 
     async def lengths(self, run_id: str) -> dict[str, Counter[int]]:
-        """How many training samples of each length, in tokens, were "generated" so far, and how many "trained" on."""
+        """Returns how many training samples of each length, in tokens, were "generated" so far, and how many
+        "trained" on."""
         query = (
             select(SampleRow.num_tokens, SampleRow.state, func.count())
             .where(SampleRow.run_id == run_id, SampleRow.purpose == PURPOSE_TRAIN, SampleRow.payload.is_not(None))
@@ -667,8 +670,8 @@ class Store:
             return {index: int(right) / total for index, right, total in await db.execute(query)}
 
     async def dead_groups(self, run_id: str) -> dict[int, int]:
-        """How many training groups of a prompt were given up whole, by its index; only of prompts no sample of which
-        ever came to anything else.
+        """Returns how many training groups of a prompt were given up whole, by its index; only of prompts no sample
+        of which ever came to anything else.
         """
         num_dead = func.sum(cast(SampleRow.state == SampleState.DEAD, Integer))
         num_useful = func.sum(cast(SampleRow.state.not_in([SampleState.DEAD, *OPEN]), Integer))
@@ -820,8 +823,8 @@ async def _check_lease(db: AsyncConnection, run_id: str, lease_epoch: int) -> No
 
 
 async def _follows(db: AsyncConnection, run_id: str, policy: PolicyVersion) -> bool:
-    """Whether a version is the next one, and not the newest repeated. StateError if it is neither, or of another policy
-    than those before, or its batch is not settled."""
+    """Tests whether a version is the next one, and not the newest repeated. StateError if it is neither, or of
+    another policy than those before, or its batch is not settled."""
     number, name = policy.number, policy_name(policy)
     versions = select(VersionRow.number, VersionRow.closed, VersionRow.policy).where(VersionRow.run_id == run_id)
     newest = (await db.execute(versions.order_by(VersionRow.number.desc()).limit(1))).one_or_none()

@@ -29,7 +29,7 @@ class Base(DeclarativeBase):
 
 
 class SampleState(StrEnum):
-    """Where a sample is in the ledger. The first three are in flight, the others are final."""
+    """Describes where a sample is in the ledger. The first three are in flight, the others are final."""
 
     DISPATCHED = "dispatched"
     PARTIAL = "partial"  # unfinished and saved; to be continued
@@ -126,7 +126,7 @@ class SampleRow(Base):
 
 
 class EvaluationRow(Base):
-    """How many held-out problems a version solved in one mode."""
+    """Describes how many held-out problems a version solved in one mode."""
 
     __tablename__ = "evaluations"
 

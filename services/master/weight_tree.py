@@ -49,7 +49,7 @@ def left(nodes: Sequence[Node], worker_id: str) -> list[Node]:
 
 
 def sources(nodes: Sequence[Node], worker_id: str, trainer: str) -> list[str]:
-    """Where a worker gets its versions: from its parent, else from those above it, else from the trainer.
+    """Returns where a worker gets its versions: from its parent, else from those above it, else from the trainer.
 
     >>> sources([Node("a", "A"), Node("b", "B"), Node("c", "C"), Node("d", "D")], "d", "T")
     ['B', 'A', 'T']

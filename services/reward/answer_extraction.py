@@ -1,4 +1,4 @@
-"""Which part of a response is its answer. Only the last one that was committed to counts."""
+"""Says which part of a response is its answer. Only the last one that was committed to counts."""
 
 from __future__ import annotations
 
@@ -88,13 +88,14 @@ def without_thinking(response: str) -> str:
 
 
 def after_marker(text: str, marker: str) -> str | None:
-    """What follows the last marker, to the end. None if the marker is missing."""
+    """Returns what follows the last marker, to the end. None if the marker is missing."""
     _, found, answer = text.rpartition(marker)
     return answer.strip() if found else None
 
 
 def boxed(text: str) -> str | None:
-    r"""What the last `\boxed{...}` holds; boxes joined by a comma, `and` or `or` are one answer of several parts."""
+    r"""Returns what the last `\boxed{...}` holds; boxes joined by a comma, `and` or `or` are one answer of several
+    parts."""
     boxes = _boxes(text)
     if not boxes:
         return None
@@ -126,7 +127,7 @@ def _boxes(text: str) -> list[tuple[int, str, int]]:
 
 
 def announced(text: str) -> str | None:
-    """What follows the last `answer is` or `answer:`, to the end of its sentence."""
+    """Returns what follows the last `answer is` or `answer:`, to the end of its sentence."""
     found = list(_ANNOUNCEMENT.finditer(text))
     return _sentence(text[found[-1].end() :]) if found else None
 
@@ -178,13 +179,13 @@ def _last_line(text: str) -> str | None:
 
 
 def is_statement(reference: str) -> bool:
-    """Whether a reference is words around a value, all of which matter: `a local minimum at x = 2`."""
+    """Tests whether a reference is words around a value, all of which matter: `a local minimum at x = 2`."""
     words = [word for word in _WORD.findall(reference) if word.lower() not in _NO_PROSE]
     return len(words) > 1 and "\\" not in reference and re.match(r"[^\W\d_]{2}|a ", reference) is not None
 
 
 def is_prose(text: str) -> bool:
-    """Whether there are sentences around the value."""
+    """Tests whether there are sentences around the value."""
     bare = _SPAN.sub(" ", re.sub(r"\\(?:text|mathrm|mbox|textbf|begin|end)\s*\{[^{}]*\}", " ", text))
     if _CODE.search(bare):
         return False
@@ -265,12 +266,12 @@ def _value_of(match: re.Match[str], with_noun: bool) -> str:
 
 
 def is_solution(reference: str) -> bool:
-    """Whether a reference is a worked solution that has its answer in a box or announces it."""
+    """Tests whether a reference is a worked solution that has its answer in a box or announces it."""
     return "\\box" in reference or _ANNOUNCEMENT.search(reference) is not None
 
 
 def _closing_braces(text: str) -> dict[int, int]:
-    """Where each opening brace closes; nothing for those that never do."""
+    """Returns where each opening brace closes; nothing for those that never do."""
     closings: dict[int, int] = {}
     opened: list[int] = []
     for brace in _BRACE.finditer(text):

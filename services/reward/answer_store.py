@@ -51,7 +51,7 @@ class KeptAnswers:
             yield
 
     def find(self, owner: str, key: str) -> ScoredAnswer | None:
-        """What is kept under a key; None if nothing is."""
+        """Returns what is kept under a key; None if nothing is."""
         row = self._database.execute(
             "SELECT request, score FROM answers WHERE owner = ? AND key = ?", (owner, key)
         ).fetchone()
@@ -87,7 +87,7 @@ class KeptAnswers:
 
 
 def _lasting(request: ScoreRequest) -> ScoreRequest:
-    """What of a request makes it the same request: all but its deadline."""
+    """Returns what of a request makes it the same request: all but its deadline."""
     lasting = ScoreRequest()
     lasting.CopyFrom(request)
     lasting.ClearField("deadline_s")

@@ -1,4 +1,4 @@
-"""Which option of a multiple choice a text commits to, by its letter."""
+"""Says which option of a multiple choice a text commits to, by its letter."""
 
 from __future__ import annotations
 

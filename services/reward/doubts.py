@@ -112,7 +112,7 @@ MAX_BEFORE, MAX_BEHIND = 60, 600  # characters around an answer that are looked 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of an answer: it stands, or is taken back, perhaps for another."""
+    """Describes what became of an answer: it stands, or is taken back, perhaps for another."""
 
     stands: bool
     instead: str | None = None
@@ -122,7 +122,7 @@ STANDS, TAKEN_BACK = Outcome(True), Outcome(False)
 
 
 def outcome(before: str, behind: str, answer: str = "") -> Outcome:
-    """What becomes of an answer by the text before and behind it.
+    """Returns what becomes of an answer by the text before and behind it.
 
     answer: the answer itself, where it may be more than a value.
     """
@@ -141,12 +141,12 @@ def outcome(before: str, behind: str, answer: str = "") -> Outcome:
 
 
 def is_doubted(answer: str, behind: str = "") -> bool:
-    """Whether it is said that the answer is not known, or a guess."""
+    """Tests whether it is said that the answer is not known, or a guess."""
     return _IS_DOUBT.search(f"{answer} {behind}") is not None or _IS_LATER_DOUBT.search(answer + behind) is not None
 
 
 def _is_asked(behind: str) -> bool:
-    """Whether the sentence that the answer stands in is a question that no yes follows."""
+    """Tests whether the sentence that the answer stands in is a question that no yes follows."""
     end = re.search(r"[.!?。！？\n]", behind[:MAX_BEFORE])
     if end is None or not _QUESTION.match(end[0]):
         return False

@@ -25,7 +25,7 @@ _PATIENCE = 3  # how many blocks without a proper end are read a second time
 
 @dataclass(frozen=True)
 class Block:
-    """What is in a fence; `tag` is the first word behind the opening, in lower case."""
+    """Describes what is in a fence; `tag` is the first word behind the opening, in lower case."""
 
     tag: str
     text: str
@@ -96,7 +96,7 @@ class _Reader:
                 at = self.block(fence, at)
 
     def spoken(self, line: str) -> str | None:
-        """What of a line outside of blocks is no thinking; None if all of it is."""
+        """Returns what of a line outside of blocks is no thinking; None if all of it is."""
         rest, position, began_thinking = "", 0, self.is_thinking
         for tag in THINKING_TAG.finditer(line):
             if _is_quoted(line, tag.start(), tag.end()):
@@ -127,7 +127,7 @@ class _Reader:
         return after
 
     def end_of(self, fence: _Fence, start: int) -> tuple[int, int]:
-        """Where the block's lines end, and where what follows it begins; the same where it is never closed."""
+        """Returns where the block's lines end, and where what follows it begins; the same where it is never closed."""
         string, second_best = "", None
         for at in range(start, len(self.lines)):
             indent = fence.closing_indent(self.lines[at])
@@ -160,14 +160,14 @@ def _opened(line: str) -> _Fence | None:
 
 
 def _is_quoted(line: str, start: int, end: int) -> bool:
-    """Whether a tag is spoken of, or a string of a program."""
+    """Tests whether a tag is spoken of, or a string of a program."""
     before = line[max(0, start - 2) : start]
     return before[-1:] in ("'", '"', "`") and before != "``" and line[end : end + 1] == before[-1:]
 
 
 def _thought(inside: Sequence[str], is_closed: bool) -> int | None:
-    """Where the thinking ends that this block, left open, was a part of: at a tag on a line of its own behind which
-    another block opens, or no end comes. None for a block that is none."""
+    """Returns where the thinking ends that this block, left open, was a part of: at a tag on a line of its own
+    behind which another block opens, or no end comes. None for a block that is none."""
     for at, line in enumerate(inside):
         tag = THINKING_TAG.fullmatch(line.strip())
         if tag and tag[1]:

@@ -1,4 +1,4 @@
-"""Which language a text is in, of the 97 that py3langid knows."""
+"""Says which language a text is in, of the 97 that py3langid knows."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def check_language(code: str) -> str:
 
 
 def is_in(text: str, code: str) -> bool:
-    """Whether a text is in a language; one without letters is in all. ValueError for a language that is not known."""
+    """Tests whether a text is in a language; one without letters is in all. ValueError for a language that is not
+    known."""
     language = check_language(code)
     text = text[:MAX_CHARS].lower()
     num_letters = sum(map(str.isalpha, text))

@@ -1,4 +1,4 @@
-"""What of a recipe's rewards this service cannot do."""
+"""Says what of a recipe's rewards this service cannot do."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ def _of_grader(table: GraderTable) -> Iterator[Mistake]:
 
 
 def _of_plugin(table: GraderTable) -> Iterator[Mistake]:
-    """What is wrong with a grader of one's own. One that answers at an address is not asked: it may come later."""
+    """Returns what is wrong with a grader of one's own. One that answers at an address is not asked: it may come
+    later."""
     if table.name in GRADERS:
         yield Mistake("name", f"there is a grader {table.name!r} already; give the plug-in another name")
     place = table.plugin

@@ -1,4 +1,4 @@
-"""What a request asks for, checked before anything is graded."""
+"""Says what a request asks for, checked before anything is graded."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ WAY_BACK_S = 0.1  # kept of a deadline for the answer to arrive; of a short one,
 
 @dataclass(frozen=True)
 class Limits:
-    """What one request may ask of the service."""
+    """Describes what one request may ask of the service."""
 
     text_bytes: int  # question, reference, response, conversation and images together
     deadline_s: float

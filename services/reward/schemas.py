@@ -34,7 +34,7 @@ def check_schema(schema: Any) -> None:
 
 
 def violation(schema: dict[str, Any], value: Any) -> str:
-    """Where a value breaks a schema; empty if nowhere. InvalidInputError if the schema cannot be followed."""
+    """Returns where a value breaks a schema; empty if nowhere. InvalidInputError if the schema cannot be followed."""
     try:
         with localcontext(prec=PRECISION_DIGITS):
             error = next(iter(_kind(schema)(schema, registry=REGISTRY).iter_errors(value)), None)
@@ -68,7 +68,7 @@ def _drafts() -> dict[str, type[Validator]]:
 
 
 def _check_references(schema: dict[str, Any]) -> None:
-    """What a schema refers to has to be in it. ValueError names what is not."""
+    """Returns what a schema refers to has to be in it. ValueError names what is not."""
     parts = list(_parts(schema))
     if sum("$id" in part or "id" in part for part in parts) > ("$id" in schema or "id" in schema):
         return  # parts with names of their own: looked up when the schema is used

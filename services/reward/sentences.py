@@ -26,14 +26,14 @@ _STARTERS = frozenset(
 
 
 def count_sentences(text: str) -> int:
-    """How many sentences a text has; what is left behind the last one counts too."""
+    """Returns how many sentences a text has; what is left behind the last one counts too."""
     ends = [match.end() for match in _END.finditer(text) if _is_end(text, match)]
     parts = zip([0, *ends], [*ends, len(text)], strict=True)
     return sum(any(map(str.isalnum, text[start:stop])) for start, stop in parts)
 
 
 def _is_end(text: str, match: re.Match[str]) -> bool:
-    """Whether a sentence ends at a mark that could be its end."""
+    """Tests whether a sentence ends at a mark that could be its end."""
     mark, quotes = match[1], match[2]
     if mark is None:
         return True  # ideographic
@@ -45,7 +45,7 @@ def _is_end(text: str, match: re.Match[str]) -> bool:
 
 
 def _is_short(before: str, behind: str) -> bool:
-    """Whether a point belongs to a short form, an initial or a number, and no new sentence follows."""
+    """Tests whether a point belongs to a short form, an initial or a number, and no new sentence follows."""
     word = _WORD.search(before)
     last = word[0].lower() if word else ""
     if last in _TITLES or _NUMBERED.search(before):

@@ -40,7 +40,7 @@ DEADLINE_S = 100.0  # slime waits 120 s for an answer, OpenRLHF 180
 
 @dataclass(frozen=True)
 class Format:
-    """How a trainer asks, and how it is answered."""
+    """Describes how a trainer asks, and how it is answered."""
 
     read: Callable[[Any], list[ScoreRequest]]
     answer: Callable[[Sequence[float]], Any]
@@ -75,7 +75,7 @@ def _endpoint(format_: Format, servicer: RewardServicer, gate: Gate | None) -> A
 
 
 def _scorer(http: Request) -> Scorer:
-    """What the URL asks for. InvalidInputError says what is wrong with it."""
+    """Returns what the URL asks for. InvalidInputError says what is wrong with it."""
     query = http.query_params
     graders = read_graders(query.getlist("grader"))
     if not graders:

@@ -81,7 +81,7 @@ class _Worker:
 
 
 def sample_id(trajectory: Trajectory) -> SampleId:
-    """Which sample a trajectory is."""
+    """Returns which sample a trajectory is."""
     return SampleId(trajectory.group_id, trajectory.sample_index)
 
 

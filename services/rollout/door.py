@@ -1,4 +1,4 @@
-"""Which groups are sampled side by side, and which alone.
+"""Says which groups are sampled side by side, and which alone.
 
 A worker that dies, or whose engine breaks, takes down all that it held, and at most one of those groups is why. So a
 group that was delivered before more than once is sampled with no other beside it. Each such trial is noted on the bus

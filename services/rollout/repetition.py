@@ -18,7 +18,7 @@ NGRAM = 6  # tokens whose recurrence proposes a period; changes in a near-cycle 
 
 @dataclass(frozen=True)
 class Rule:
-    """When a response has repeated itself."""
+    """Describes when a response has repeated itself."""
 
     min_tokens: int = 384  # surplus of matches
     min_repeats: int = 6  # periods that were copied

@@ -75,7 +75,7 @@ class Rollout:
 
     @property
     def sample_id(self) -> SampleId:
-        """Which sample it is."""
+        """Returns which sample it is."""
         return SampleId(self._task.group_id, self._index)
 
     @property
@@ -95,7 +95,7 @@ class Rollout:
 
     @property
     def is_trained_on(self) -> bool:
-        """Whether the sample has ended and is to be trained on."""
+        """Tests whether the sample has ended and is to be trained on."""
         return self._is_final and self._task.purpose == PURPOSE_TRAIN
 
     def next_sample(self) -> SampleRequest:
@@ -156,7 +156,7 @@ class Rollout:
 
     @property
     def wants_outcome(self) -> bool:
-        """Whether the response has ended and its environment has yet to judge it."""
+        """Tests whether the response has ended and its environment has yet to judge it."""
         return self._is_final and self._outcome is None and isinstance(self._environment, Judging)
 
     async def ask_outcome(self) -> None:
@@ -226,7 +226,7 @@ class Rollout:
         return self.ending not in (None, trajectory.ENDING_BUDGET, trajectory.ENDING_ABORTED)
 
     def _is_turn_over(self) -> bool:
-        """Whether the policy has handed over to its environment."""
+        """Tests whether the policy has handed over to its environment."""
         if self._environment is None:
             return False
         if self._environment.stop:

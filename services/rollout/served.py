@@ -1,4 +1,4 @@
-"""What this process serves, to callers of its own ports: a run's policy, or a model of its own."""
+"""Says what this process serves, to callers of its own ports: a run's policy, or a model of its own."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Served(Protocol):
         """The version that is served."""
 
     def status(self) -> RunStatus:
-        """How busy the engine is, and which version it serves."""
+        """Returns how busy the engine is, and which version it serves."""
 
     async def generate(self, sample: SampleRequest) -> Generated:
         """Has the engine draw a sample."""

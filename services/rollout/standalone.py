@@ -90,7 +90,7 @@ class StandingModel:
         )
 
     def status(self) -> RunStatus:
-        """How busy the engine is."""
+        """Returns how busy the engine is."""
         capacity = self.engine.capacity()
         return RunStatus(
             run_id=self.run_id,

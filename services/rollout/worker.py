@@ -130,7 +130,7 @@ class RunWorker:
                 await asyncio.to_thread(self._engine.close)
 
     def status(self) -> RunStatus:
-        """How busy the engine is, and which version it serves."""
+        """Returns how busy the engine is, and which version it serves."""
         status = RunStatus(run_id=self.run_id, engine=self._recipe.engine.type, policy=self._policy)
         if self._engine:
             capacity = self._engine.capacity()

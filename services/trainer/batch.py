@@ -171,7 +171,8 @@ def _read_sample(
 
 
 def _of_teacher(trajectory: Trajectory, name: TeacherField, unknown: NDArray[np.float32]) -> NDArray[np.float32] | None:
-    """What the teacher said of each token, shape (T,), NaN where it said nothing; None if it was not asked at all."""
+    """Returns what the teacher said of each token, shape (T,), NaN where it said nothing; None if it was not asked
+    at all."""
     if not any(segment.HasField(name) for segment in trajectory.segments):
         return None
     sizes = [num_elements(segment.tokens) for segment in trajectory.segments]

@@ -1,4 +1,5 @@
-"""How far an engine's log-probabilities may lie from the trainer's before something is wrong: the metric `engine_gap`.
+"""Says how far an engine's log-probabilities may lie from the trainer's before something is wrong: the metric
+`engine_gap`.
 
 Both compute the same policy on the same tokens. Where they do so in float32, only rounding is between them: 4e-5 nats
 in `recipes/search.toml`. With half precision, rounded weights, or contexts that an older version read, a rare token may

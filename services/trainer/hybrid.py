@@ -29,7 +29,7 @@ ALIGNMENT_BYTES = 64
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tensor lies while it is away."""
+    """Describes where a tensor lies while it is away."""
 
     tensor: Tensor
     device: torch.device
@@ -88,7 +88,8 @@ class Offload:
 
 
 class Turns:
-    """When a run of this trainer has the device. Without a hybrid pod it always has, and every call returns at once."""
+    """Describes when a run of this trainer has the device. Without a hybrid pod it always has, and every call
+    returns at once."""
 
     def __init__(self, hybrid: Path | None, run_id: str, should_stop: Callable[[], bool]) -> None:
         """InvalidInputError if the folder cannot be used."""

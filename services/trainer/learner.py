@@ -76,7 +76,7 @@ class Step:
 
 
 def no_room_for(row: PackedRow, num_ranks: int, reason: str) -> str:
-    """What to do about a row that has no room in a card's memory."""
+    """Returns what to do about a row that has no room in a card's memory."""
     if num_ranks > 1 and len(row.indices) > 1:
         return f"a row of {row.num_tokens} tokens has no room ({reason}): lower trainer.microbatch_tokens; or {ROOM}"
     return f"one sequence of {row.num_tokens} tokens alone has no room ({reason}): {ROOM}"

@@ -52,7 +52,7 @@ class Minibatch:
         return torch.from_numpy(np.concatenate([sample.drawn_logprobs[sample.in_loss] for sample in samples]))
 
     def group_of_tokens(self, row: PackedRow) -> Tensor:
-        """Which of the step's groups each of a row's scored tokens belongs to, shape (S,)."""
+        """Returns which of the step's groups each of a row's scored tokens belongs to, shape (S,)."""
         return self.groups_N[row.indices][row.sequence_S]
 
     def loss_row(
@@ -180,7 +180,8 @@ def _behaviour(samples: Sequence[TrainingSample], row: PackedRow, objective: Obj
 
 
 def _of_teacher(samples: Sequence[TrainingSample], row: PackedRow, name: TeacherField) -> Tensor:
-    """What the teacher said of a row's scored tokens, shape (S,). InvalidInputError: it was not asked of a sample."""
+    """Returns what the teacher said of a row's scored tokens, shape (S,). InvalidInputError: it was not asked of a
+    sample."""
     parts = []
     for index in row.indices:
         sample = samples[index]

@@ -1,4 +1,4 @@
-"""Whether a model computes in a packed row what it computes alone; see `perilune.models.probe`."""
+"""Decides whether a model computes in a packed row what it computes alone; see `perilune.models.probe`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ def _alone_and_packed(model: PreTrainedModel) -> tuple[Tensor, Tensor]:
 
 
 def _heads_differ(model: PreTrainedModel) -> bool:
-    """Whether the model does more for its logits than to multiply the last hidden state with the output embedding."""
+    """Tests whether the model does more for its logits than to multiply the last hidden state with the output
+    embedding."""
     tokens = torch.full((1, 1), model.config.get_text_config().vocab_size - 1, device=model.device)
     options = {"use_cache": False, "layout": Layout((1,), model.device)}
     hidden = model.base_model(tokens, **options).last_hidden_state

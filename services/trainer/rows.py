@@ -1,4 +1,4 @@
-"""How many tokens a row has where the recipe leaves it open: what the card's memory holds."""
+"""Says how many tokens a row has where the recipe leaves it open: what the card's memory holds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from services.trainer.ranks.group import Ranks
 
 
 class RowSetting(Protocol):
-    """What decides about rows: a recipe's `[trainer]`, or what stages alone have in its place."""
+    """Describes what decides about rows: a recipe's `[trainer]`, or what stages alone have in its place."""
 
     @property
     def microbatch_tokens(self) -> int | Literal["auto"]:
@@ -22,7 +22,7 @@ class RowSetting(Protocol):
 
     @property
     def precision(self) -> Literal["fp32", "bf16"]:
-        """What passes compute in."""
+        """Returns what passes compute in."""
 
 
 def row_tokens(setting: RowSetting, model: PreTrainedModel, ranks: Ranks | None = None) -> int:
@@ -37,7 +37,7 @@ def row_tokens(setting: RowSetting, model: PreTrainedModel, ranks: Ranks | None 
 
 
 def load_of(setting: RowSetting, shape: Shape) -> Load:
-    """What a trainer has in memory."""
+    """Returns what a trainer has in memory."""
     load = Load(shape, None, trains_in_bf16=setting.precision == "bf16")
     if not isinstance(setting, TrainerTable):
         return load

@@ -245,7 +245,7 @@ class Session:
 
     @property
     def is_last(self) -> bool:
-        """Whether the current version is the one that the run ends with."""
+        """Tests whether the current version is the one that the run ends with."""
         return self.number == self.recipe.last_version
 
     @property
@@ -300,7 +300,8 @@ class Session:
         return version
 
     def _prefers_delta(self, before: PublishedVersion | None) -> bool:
-        """Whether the next version is to be a change of the one before, by what was measured; says when it is not."""
+        """Tests whether the next version is to be a change of the one before, by what was measured; says when it is
+        not."""
         if before is None:
             return False
         choice = self.measured.choose(before.state.manifest.num_bytes)

@@ -1,4 +1,4 @@
-"""What a recipe computes with, from its keys and its model's small files. Needs no torch."""
+"""Says what a recipe computes with, from its keys and its model's small files. Needs no torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How hard a question is for a model, measured: the share of its answers that are right (k1.5 §2.1)."""
+"""Holds how hard a question is for a model, measured: the share of its answers that are right (k1.5 §2.1)."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ GRADED_TOGETHER = 4096
 
 @dataclass
 class Tools:
-    """What a stage may use beside the rows."""
+    """Describes what a stage may use beside the rows."""
 
     notify: Callable[[str], None]  # a line for the person who waits
     reward_address: str = ""  # of the service that grades
@@ -51,7 +51,7 @@ class Tools:
                 yield from rewards.score_all(requests, choices, GRADING_DEADLINE_S)
 
     def right(self, graders: Sequence[GraderTable], answers: Iterable[tuple[Row, str]]) -> Iterator[bool | None]:
-        """Whether each answer is right by the first grader; None where it could not be graded."""
+        """Tests whether each answer is right by the first grader; None where it could not be graded."""
         return (is_right(score) for score in self.graded(graders, answers))
 
     def answered(
@@ -93,7 +93,7 @@ class Stage(Table):
 
 
 def is_right(score: Score) -> bool | None:
-    """Whether the first grader gives a full score; None if something failed."""
+    """Tests whether the first grader gives a full score; None if something failed."""
     return score.components[0].value >= 1 if score.status == SCORE_STATUS_OK else None
 
 

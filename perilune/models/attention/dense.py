@@ -62,7 +62,7 @@ def _spans(num_queries: int, length: int, reach: int) -> Iterator[tuple[slice, s
 
 
 def _band(num_queries: int, num_keys: int, window: int, device: torch.device) -> Tensor:
-    """What the last queries of a sequence read of its last keys, (num_queries, num_keys)."""
+    """Returns what the last queries of a sequence read of its last keys, (num_queries, num_keys)."""
     places = torch.arange(num_keys, device=device)
     distance = places[num_keys - num_queries :, None] - places
     return (distance >= 0) & (distance < window)

@@ -1,4 +1,4 @@
-"""How an attention function of ours is put into a model of transformers."""
+"""Says how an attention function of ours is put into a model of transformers."""
 
 from __future__ import annotations
 

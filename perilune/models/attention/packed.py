@@ -50,7 +50,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the sequences of a row lie: one after the other, with no padding between them."""
+    """Describes where the sequences of a row lie: one after the other, with no padding between them."""
 
     lengths: tuple[int, ...]
     device: torch.device = torch.device("cpu")  # noqa: RUF009 - a value
@@ -61,7 +61,7 @@ class Layout:
 
     @cached_property
     def offsets(self) -> Tensor:
-        """Where each sequence begins, and where the last one ends, int32, shape (N + 1,)."""
+        """Returns where each sequence begins, and where the last one ends, int32, shape (N + 1,)."""
         ends = np.cumsum([0, *self.lengths], dtype=np.int32)
         return torch.from_numpy(ends).to(self.device)
 

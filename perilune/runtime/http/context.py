@@ -1,4 +1,4 @@
-"""What a servicer's method sees of an HTTP call: a gRPC context."""
+"""Says what a servicer's method sees of an HTTP call: a gRPC context."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ class HttpContext(grpc.aio.ServicerContext[Any, Any]):
         return self._details
 
     def raise_if_failed(self) -> None:
-        """What `set_code` said, once the method has returned."""
+        """Returns what `set_code` said, once the method has returned."""
         if self.code() is not grpc.StatusCode.OK:
             raise RpcAborted(self.code(), self._details, self._trailers)
 

@@ -58,7 +58,7 @@ class Method:
 
     @property
     def http_methods(self) -> list[str]:
-        """What asks for nothing in particular can be asked for by a browser too."""
+        """Returns what asks for nothing in particular can be asked for by a browser too."""
         return ["POST"] if self.descriptor.input_type.fields else ["GET", "POST"]
 
 
@@ -132,7 +132,7 @@ class Endpoint:
 
 
 class _Answer:
-    """What goes back: one document, or a line for each message of a stream as soon as it is there."""
+    """Describes what goes back: one document, or a line for each message of a stream as soon as it is there."""
 
     def __init__(self, send: Send, streams: bool) -> None:
         self._send = send

@@ -1,4 +1,4 @@
-"""What a connection may take of an HTTP server before it has asked for anything: time, and a descriptor.
+"""Says what a connection may take of an HTTP server before it has asked for anything: time, and a descriptor.
 
 A caller that sends its request slowly, or never, or does not read the answer, is disconnected in time. Where too many
 are connected, the one that has kept the server waiting longest makes room for the next: every caller is answered.

@@ -197,7 +197,7 @@ def _name(kind: Descriptor | EnumDescriptor) -> str:
 
 
 def _comment(full_name: str) -> str:
-    """What the proto says about a name, without its example."""
+    """Returns what the proto says about a name, without its example."""
     return _comments().get(full_name, "").partition(_EXAMPLE)[0].strip()
 
 

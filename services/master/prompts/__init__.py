@@ -34,7 +34,7 @@ class PromptSet(Protocol):
 
     @property
     def notes(self) -> Sequence[str]:
-        """What a reader should know of how the set was made: rows that were left out, and why."""
+        """Returns what a reader should know of how the set was made: rows that were left out, and why."""
         ...
 
     @property
@@ -64,7 +64,7 @@ def open_prompts(table: PromptsTable, seed: int) -> PromptSet:
 
 
 def summary_of(prompts: PromptSet) -> PromptSummary:
-    """What is kept of a set with its run."""
+    """Returns what is kept of a set with its run."""
     notes = list(prompts.notes[:MAX_NOTES])
     if len(prompts.notes) > MAX_NOTES:
         notes.append(f"and {len(prompts.notes) - MAX_NOTES} more such notes")

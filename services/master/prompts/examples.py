@@ -1,4 +1,4 @@
-"""Whether a stage teaches what is held out: its files are the trainer's, and read here only to be compared."""
+"""Decides whether a stage teaches what is held out: its files are the trainer's, and read here only to be compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ MAX_COMPARED = 10_000  # held-out prompts
 
 
 def notes_on_examples(stages: Sequence[StageBase], prompts: PromptSet) -> list[str]:
-    """What a reader should know of stages' files: how many of their examples answer questions that are held out.
+    """Returns what a reader should know of stages' files: how many of their examples answer questions that are held
+    out.
 
     A file that cannot be read here may lie where the trainer runs, which says what is wrong with it.
     """

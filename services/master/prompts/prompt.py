@@ -1,4 +1,4 @@
-"""How a question and its reference answer become a prompt, and how held-out prompts are kept apart."""
+"""Says how a question and its reference answer become a prompt, and how held-out prompts are kept apart."""
 
 from __future__ import annotations
 
@@ -53,8 +53,8 @@ def _chat_message(role: str, content: str | Sequence[Mapping[str, str]]) -> Chat
 
 
 def question_key(prompt: Prompt) -> QuestionKey:
-    """What makes two prompts the same question: what is said, but for spaces, the system, and a response begun; and
-    what is shown."""
+    """Returns what makes two prompts the same question: what is said, but for spaces, the system, and a response
+    begun; and what is shown."""
     said = conversation_key((turn.role, turn.content) for turn in prompt.messages)
     return (*said, *(("image", image.digest) for image in prompt.images))
 
@@ -80,12 +80,12 @@ class ListedPrompts:
 
     @property
     def num_train(self) -> int:
-        """How many prompts there are to train on."""
+        """Returns how many prompts there are to train on."""
         return len(self.train_prompts)
 
     @property
     def num_heldout(self) -> int:
-        """How many prompts are held out."""
+        """Returns how many prompts are held out."""
         return len(self.heldout_prompts)
 
     @property

@@ -90,7 +90,7 @@ def _environment(row: Mapping[str, Any], table: RowPrompts, where: str) -> str |
 
 
 def _environment_table(value: Any, where: str, key: str) -> dict[str, Any]:
-    """What a row says: a kind's name, or a table; in CSV and the like a table is JSON."""
+    """Returns what a row says: a kind's name, or a table; in CSV and the like a table is JSON."""
     if isinstance(value, str):
         if not value.lstrip().startswith("{"):
             return {"type": value.strip()}

@@ -42,7 +42,7 @@ class Mixture:
 
 
 def counts_of(weights: Sequence[float], size: int, number: int) -> list[int]:
-    """How many prompts of each part a draw of that number takes; they add up to the size.
+    """Returns how many prompts of each part a draw of that number takes; they add up to the size.
 
     Each is its share of the size, rounded up or down; by an offset that runs through the golden ratio's multiples the
     mean over draws comes to the share itself, so that a part whose share is below one prompt has its turn.

@@ -1,4 +1,5 @@
-"""What a run's buffer knows of its prompts, and how the database is asked for it: only for what a sampler needs."""
+"""Says what a run's buffer knows of its prompts, and how the database is asked for it: only for what a sampler
+needs."""
 
 from __future__ import annotations
 

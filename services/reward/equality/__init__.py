@@ -1,4 +1,4 @@
-"""When two mathematical answers are equal: the label policy.
+"""Says when two mathematical answers are equal: the label policy.
 
 Equal value is equal, whatever the notation: interval or inequality, percent or fraction, degrees or radians, units
 that convert, a column vector or a tuple, lists in any order, `f(x) = e` or `e`. An exact reference is not met by a

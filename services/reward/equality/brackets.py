@@ -19,7 +19,7 @@ def split(text: str, separators: str) -> list[str]:
 
 
 def closes_at_end(text: str, start: int = 0) -> bool:
-    """Whether the bracket that opens at `start` closes with the last character."""
+    """Tests whether the bracket that opens at `start` closes with the last character."""
     depth = 0
     for position in range(start, len(text)):
         depth += (text[position] in _OPENING) - (text[position] in _CLOSING)
@@ -29,7 +29,7 @@ def closes_at_end(text: str, start: int = 0) -> bool:
 
 
 def split_at(text: str, pattern: re.Pattern[str]) -> tuple[list[str], list[str]]:
-    """What stands between the matches of a pattern that are outside all brackets, and the matches."""
+    """Returns what stands between the matches of a pattern that are outside all brackets, and the matches."""
     parts, found, start = [], [], 0
     for match in pattern.finditer(text):
         before = text[: match.start()]

@@ -28,7 +28,7 @@ Compare = Callable[[str, str], "bool | None"]
 
 
 def contradicts_itself(text: str, equal: Compare) -> bool:
-    """Whether an answer has a chain of equalities with two parts that differ. `equal` compares two values."""
+    """Tests whether an answer has a chain of equalities with two parts that differ. `equal` compares two values."""
     if "=" not in text and "approx" not in text and "simeq" not in text:
         return False
     return any(_is_false(part, equal) for part in split(_THOUSANDS.sub("", text), ",;"))
@@ -50,7 +50,7 @@ def _is_constant(part: str) -> bool:
 
 
 def _are_different(left: str, right: str, variable: str) -> bool:
-    """Whether two formulas of the same variable alone are not identical."""
+    """Tests whether two formulas of the same variable alone are not identical."""
     if {*_LETTER.findall(left)} != {variable} or {*_LETTER.findall(right)} != {variable}:
         return False
     return formulas.equal(left, right) is False and formulas.equal(right, left) is False
@@ -69,7 +69,7 @@ def _contradict(left: str, right: str, exactly: bool, equal: Compare) -> bool:
 
 
 def _rounds(one: Number, other: Number) -> bool:
-    """Whether one decimal is the other with fewer places."""
+    """Tests whether one decimal is the other with fewer places."""
     coarser = max(one.half_unit or 0, other.half_unit or 0)
     return bool(one.half_unit and other.half_unit) and abs(one.value - other.value) <= coarser
 

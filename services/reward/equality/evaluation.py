@@ -1,4 +1,5 @@
-"""Whether two formulas have the same value, by evaluating both: exactly where they are rational, else to 60 digits.
+"""Decides whether two formulas have the same value, by evaluating both: exactly where they are rational, else to 60
+digits.
 
 Formulas with unknowns are compared at a few points. Two different ones can agree at all of them only by an accident
 that nobody meets; two equal ones differ at none where both are defined.
@@ -49,7 +50,7 @@ class UnknownError(Exception):
 
 
 def same_value(reference: Node, answer: Node) -> bool | None:
-    """Whether both formulas are equal wherever both are defined; None if no point tells. TooLargeError."""
+    """Tests whether both formulas are equal wherever both are defined; None if no point tells. TooLargeError."""
     names = sorted(unknowns(reference) | unknowns(answer))
     if not names:
         return _same_constants(reference, answer)
@@ -58,7 +59,7 @@ def same_value(reference: Node, answer: Node) -> bool | None:
 
 
 def same_relation(left: tuple[Node, Node], right: tuple[Node, Node], directed: bool = False) -> bool | None:
-    """Whether two equations say the same: the differences of their sides are the same but for a constant factor,
+    """Tests whether two equations say the same: the differences of their sides are the same but for a constant factor,
     which has to be positive in an inequality (`directed`)."""
     first, second = [("add", a, ("negative", b)) for a, b in (left, right)]
     names = sorted(unknowns(first) | unknowns(second))
@@ -81,7 +82,8 @@ def same_relation(left: tuple[Node, Node], right: tuple[Node, Node], directed: b
 
 
 def same_progression(reference: Node, answer: Node, parameter: str) -> bool:
-    """Whether `a + n b` and `c + n d` run through the same values for whole n. UnknownError for other unknowns."""
+    """Tests whether `a + n b` and `c + n d` run through the same values for whole n. UnknownError for other
+    unknowns."""
     wanted, found = ([evaluate(node, {parameter: Fraction(n)}) for n in range(3)] for node in (reference, answer))
     steps = []
     for values in (wanted, found):
@@ -209,7 +211,7 @@ def _near(left: Value, right: Value) -> bool:
 
 
 def is_real(value: Value) -> bool:
-    """Whether a value has no imaginary part."""
+    """Tests whether a value has no imaginary part."""
     return isinstance(value, Fraction) or abs(_context.im(value)) <= _TOLERANCE * abs(value)
 
 

@@ -1,4 +1,4 @@
-"""Whether two formulas are equal, as far as that can be decided in a moment and without sympy."""
+"""Decides whether two formulas are equal, as far as that can be decided in a moment and without sympy."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class NoValueError(Exception):
 
 
 def equal(reference: str, answer: str) -> bool | None:
-    """Whether both have the same value; None if one of them cannot be read, or evaluated. TooLargeError."""
+    """Tests whether both have the same value; None if one of them cannot be read, or evaluated. TooLargeError."""
     wanted, found = _read(reference), _read(_with_same_letters(reference, answer))
     if wanted is None or found is None:
         return None
@@ -40,7 +40,7 @@ def equal(reference: str, answer: str) -> bool | None:
 
 
 def same_relation(reference: tuple[str, str], answer: tuple[str, str], directed: bool) -> bool | None:
-    """Whether two equations, or inequalities with the smaller side first, say the same."""
+    """Tests whether two equations, or inequalities with the smaller side first, say the same."""
     nodes = [_read(side) for side in (*reference, *answer)]
     if None in nodes:
         return None
@@ -52,7 +52,7 @@ def same_relation(reference: tuple[str, str], answer: tuple[str, str], directed:
 
 
 def same_progression(reference: str, answer: str, parameter: str) -> bool | None:
-    """Whether two formulas linear in a parameter have the same values when it runs through the whole numbers."""
+    """Tests whether two formulas linear in a parameter have the same values when it runs through the whole numbers."""
     wanted, found = _read(reference), _read(answer)
     if wanted is None or found is None:
         return None
@@ -106,7 +106,7 @@ def approximate(text: str) -> Fraction | None:
 
 
 def same_at(reference: str | None, answer: str | None, point: Mapping[str, Fraction]) -> bool:
-    """Whether two formulas have the same value at a point, or neither has one. NoValueError."""
+    """Tests whether two formulas have the same value at a point, or neither has one. NoValueError."""
     wanted, found = (None if text is None else _value_at(text, point) for text in (reference, answer))
     if wanted is None or found is None:
         return wanted is found

@@ -42,7 +42,7 @@ _FUNCTIONS = (
 
 
 def _needs_backslash(pattern: str) -> bool:
-    """Whether every alternative of an expression begins with one: most texts have none, and save the attempt."""
+    """Tests whether every alternative of an expression begins with one: most texts have none, and save the attempt."""
     alternatives = re.sub(r"\\\\", "@", pattern)  # an escaped backslash
     while (shorter := re.sub(r"\((?:[^()\\]|\\.)*\)", "", alternatives)) != alternatives:
         alternatives = shorter

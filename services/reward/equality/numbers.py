@@ -53,7 +53,7 @@ def find_numbers(text: str) -> list[Number]:
 
 
 def agree(reference: Number, answer: Number) -> bool:
-    """Whether an answer has the value of the reference. Two decimals agree only if they are equal; an exact form
+    """Tests whether an answer has the value of the reference. Two decimals agree only if they are equal; an exact form
     agrees with a decimal reference that it rounds to, and never the other way round."""
     if reference.half_unit is not None and (answer.half_unit is None or answer.num_digits >= FULL_PRECISION):
         return abs(answer.value - reference.value) <= reference.half_unit

@@ -68,13 +68,13 @@ def _condition(text: str) -> str | None:
 
 
 def same_function(reference: Sequence[Piece], answer: Sequence[Piece], equal: Compare) -> bool | None:
-    """Whether two functions in pieces are the same; `equal` compares two values."""
+    """Tests whether two functions in pieces are the same; `equal` compares two values."""
     verdict = _same_values(reference, answer)
     return _same_pieces(reference, answer, equal) if verdict is None else verdict
 
 
 def same_as_formula(pieces: Sequence[Piece], formula: str) -> bool | None:
-    """Whether a function in pieces is one formula, as |x| is."""
+    """Tests whether a function in pieces is one formula, as |x| is."""
     return _same_values(pieces, [Piece(formula, None)]) if formulas.is_scalar(formula) else False
 
 
@@ -140,7 +140,7 @@ def _unknown(pieces: Sequence[Piece]) -> str | None:
 
 
 def _ranges(pieces: Sequence[Piece]) -> list[list[_Range] | None] | None:
-    """Where each piece holds, None standing for `otherwise`; None if one of them is undecided."""
+    """Returns where each piece holds, None standing for `otherwise`; None if one of them is undecided."""
     found: list[list[_Range] | None] = []
     for piece in pieces:
         if piece.condition is None:

@@ -59,7 +59,7 @@ def read_progression(text: str) -> Progression | None:
 
 
 def same_progression(reference: Progression, answer: Progression) -> bool | None:
-    """Whether two lists have the same terms; None where the written ones are too few to tell."""
+    """Tests whether two lists have the same terms; None where the written ones are too few to tell."""
     if reference.is_endless != answer.is_endless or reference.both_ways != answer.both_ways:
         return False
     if not reference.is_endless:
@@ -74,7 +74,7 @@ def same_progression(reference: Progression, answer: Progression) -> bool | None
 
 
 def is_list_of(progression: Progression, items: Sequence[str]) -> bool:
-    """Whether items, each written out, are the terms of a finite list."""
+    """Tests whether items, each written out, are the terms of a finite list."""
     values = [formulas.exact(item) for item in items]
     if progression.is_endless or None in values:
         return False

@@ -85,12 +85,12 @@ def _intersection(text: str, sign: Sign) -> Interval | None:
 
 
 def is_plain_pair(text: str) -> bool:
-    """Whether the text is one pair in brackets without an infinity or half-open end: an interval or a point."""
+    """Tests whether the text is one pair in brackets without an infinity or half-open end: an interval or a point."""
     return bool(text) and text[0] + text[-1] in ("()", "[]") and "\\cup" not in text and "infty" not in text
 
 
 def same_region(reference: list[Interval], answer: list[Interval], sign: Sign) -> bool | None:
-    """Whether two sets are the same, when joined where they touch."""
+    """Tests whether two sets are the same, when joined where they touch."""
     left, right = _joined(reference, sign), _joined(answer, sign)
     if left is None or right is None:
         return None

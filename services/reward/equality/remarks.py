@@ -1,4 +1,4 @@
-r"""What stands beside a formula and changes nothing of it: `\forall x`, `for all real x`, `where c is a constant`,
+r"""Says what stands beside a formula and changes nothing of it: `\forall x`, `for all real x`, `where c is a constant`,
 `(n \ge 1)`. A condition counts only against another condition."""
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Remarked:
 
     @property
     def condition(self) -> str:
-        """What limits a variable, where something does."""
+        """Returns what limits a variable, where something does."""
         return self.said if RELATION.search(self.said) or r"\ne" in self.said else ""
 
     def declares(self) -> list[str]:
@@ -108,7 +108,7 @@ def _may_have_remark(text: str) -> bool:
 
 
 def _is_formula(body: str, said: str) -> bool:
-    """Whether a condition is a remark on what stands before it, and not one of several conditions."""
+    """Tests whether a condition is a remark on what stands before it, and not one of several conditions."""
     letters = _DECLARED.findall(said)
     if RELATION.search(body) or r"\ne" in body or r"\in" in body or not letters:
         return False

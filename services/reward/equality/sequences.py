@@ -112,5 +112,5 @@ def set_of(text: str) -> list[str] | None:
 
 
 def holds_sets(members: Sequence[str] | None) -> bool:
-    """Whether some members of a set are sets."""
+    """Tests whether some members of a set are sets."""
     return any(set_of(member) is not None for member in members or ())

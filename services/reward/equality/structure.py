@@ -53,7 +53,7 @@ from services.reward.equality.words import (
 from services.reward.remembered import remembered
 
 Algebra = Callable[[str, str], bool | None]
-"""Whether two formulas, reference first, have the same value, by whatever takes long."""
+"""Tells whether two formulas, reference first, have the same value, by whatever takes long."""
 
 _SUM_OF_NAMES = re.compile(r"^-?[a-zA-Z](?:_\w)?(?:[-+*/]?[a-zA-Z](?:_\w)?)*$")
 _ANY_RELATION = re.compile(r"\\(?:le|ge|ne|equiv)(?![a-z])|<|>|=")
@@ -96,8 +96,8 @@ _PHRASES = [
 
 
 def equal(reference: str, answer: str, algebra: Algebra | None = None) -> bool | None:
-    """Whether an answer means the same as the reference; None if that is undecided. TooLargeError if one of them has
-    parts that are too large to look at."""
+    """Tests whether an answer means the same as the reference; None if that is undecided. TooLargeError if one of
+    them has parts that are too large to look at."""
     if len(answer) > MAX_CHARS or len(reference) > MAX_CHARS:
         return reference.strip() == answer.strip() and bool(answer.strip())
     wanted, found = _canonical(reference), _canonical(answer)
@@ -107,22 +107,22 @@ def equal(reference: str, answer: str, algebra: Algebra | None = None) -> bool |
 
 
 def contradicts(answer: str) -> bool:
-    """Whether an answer is a chain of equalities that does not hold: `2 + 2 = 5`."""
+    """Tests whether an answer is a chain of equalities that does not hold: `2 + 2 = 5`."""
     return contradicts_itself(_canonical(answer), _Comparison(None).equal)
 
 
 def is_choice(reference: str) -> bool:
-    """Whether a reference is the letter of an option."""
+    """Tests whether a reference is the letter of an option."""
     return choice_letter(reference) is not None
 
 
 def is_text_answer(reference: str) -> bool:
-    """Whether a reference is words and no value."""
+    """Tests whether a reference is words and no value."""
     return is_text(_canonical(reference))
 
 
 def has_noun(reference: str) -> bool:
-    """Whether a reference counts something that is no known unit: `5 apples`."""
+    """Tests whether a reference counts something that is no known unit: `5 apples`."""
     unit = split_quantity(_canonical(reference))[1]
     return unit is not None and not unit.is_ratio
 
@@ -556,7 +556,7 @@ def _marks(reference: str, answer: str) -> bool | None:
 
 
 def _is_mixed(text: str) -> bool:
-    """Whether it is values and inequalities: `x = 3 or x > 5`."""
+    """Tests whether it is values and inequalities: `x = 3 or x > 5`."""
     if "=" not in text or not RELATION.search(text):
         return False
     parts = [part for joined in _OR.split(text) for part in split(joined, ",;")]

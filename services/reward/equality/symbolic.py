@@ -1,4 +1,5 @@
-"""Whether two expressions are equal, by algebra. Can take for ever and any memory: call it in a killable process.
+"""Decides whether two expressions are equal, by algebra. Can take for ever and any memory: call it in a killable
+process.
 
 math-verify's LaTeX parser reads them; it evaluates no code. The comparison is our own, because math-verify's rounds
 exact values: to it 1/2004! and 1/2006! are the same.
@@ -26,7 +27,7 @@ _CONSTANTS: dict[Any, Any] = {sympy.Symbol("i"): sympy.I}
 
 
 def symbolic_equal(reference: str, answer: str) -> bool | None:
-    """Whether both have the same value; None if the reference cannot be read, or algebra does not tell."""
+    """Tests whether both have the same value; None if the reference cannot be read, or algebra does not tell."""
     wanted, found = _read(reference), _read(answer)
     if wanted is None:
         return None
@@ -115,7 +116,7 @@ def _is_zero(wanted: Expression, found: Expression) -> bool | None:
 
 
 def _differs(number: Expression) -> bool:
-    """Whether a number is certainly not zero: sympy knows its leading digits."""
+    """Tests whether a number is certainly not zero: sympy knows its leading digits."""
     value = number.evalf(_NUM_DIGITS)
     return bool(value.is_number and value.is_comparable and value._prec > 1 and value != 0)
 

@@ -244,7 +244,7 @@ def split_quantity(text: str) -> tuple[str, Unit | None]:
 
 
 def is_compound(text: str) -> bool:
-    """Whether it is one quantity in several units: `2 hours and 30 minutes`."""
+    """Tests whether it is one quantity in several units: `2 hours and 30 minutes`."""
     return _compound(text) is not None
 
 
@@ -269,7 +269,8 @@ def leading_unit(text: str) -> str:
 
 
 def _unit_starts(text: str) -> list[int]:
-    """Where a unit may begin: behind a digit or a closing bracket, with a letter or a sign; the longest first."""
+    """Returns where a unit may begin: behind a digit or a closing bracket, with a letter or a sign; the longest
+    first."""
     starts = [
         match.start()
         for match in re.finditer(r"(?<=[\d)}\]!i])\s*(?=[^\W\d_]|\\text|\\degree|\\Omega|[%$€£¥₹¢°])", text)
@@ -376,7 +377,7 @@ def _lookup(name: str, power: int) -> tuple[Unit, int, bool]:
 
 
 def _is_constant(value: str) -> bool:
-    """Whether no unknown and no function stands before the unit: `\\tan 45` has no degrees, its argument does."""
+    """Tests whether no unknown and no function stands before the unit: `\\tan 45` has no degrees, its argument does."""
     return not re.search(
         r"[a-zA-Z]", re.sub(r"\\(?:frac|sqrt|pi|cdot|times|text\{[^{}]*\})(?![a-zA-Z])|(?<=\d)e-?\d+", "", value)
     )

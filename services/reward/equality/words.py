@@ -111,7 +111,7 @@ def plain(text: str) -> str:
 
 
 def is_text(text: str) -> bool:
-    """Whether it is a word or several, and no formula."""
+    """Tests whether it is a word or several, and no formula."""
     if _CHOICE.match(text) or text.strip() in _MEANING or plain(text) in _MEANING:
         return True
     bare = re.sub(r"\\text\s*\{([^{}]*)\}", r" \1 ", text).strip()
@@ -123,12 +123,12 @@ def is_text(text: str) -> bool:
 
 
 def is_statement(text: str) -> bool:
-    """Whether it is several words, with or without a value among them."""
+    """Tests whether it is several words, with or without a value among them."""
     return "\\" not in text and len(re.findall(r"[a-z]{3,}", plain(text))) > 1
 
 
 def is_verdict(text: str) -> bool:
-    """Whether it is yes or no, true or false."""
+    """Tests whether it is yes or no, true or false."""
     return _MEANING.get(plain(text)) in _VERDICTS
 
 
@@ -143,7 +143,7 @@ def choice_letter(text: str) -> str | None:
 
 
 def same_words(reference: str, answer: str) -> bool | None:
-    """Whether two texts say the same; None where they differ and the reference is too long to be sure."""
+    """Tests whether two texts say the same; None where they differ and the reference is too long to be sure."""
     if (letter := choice_letter(reference)) is not None and len(letter) == 1:
         if choice_letter(answer) == letter:
             return True
@@ -174,7 +174,7 @@ def same_words(reference: str, answer: str) -> bool | None:
 
 
 def _meaning(text: str) -> str:
-    """What stands for all phrases of one meaning; the subject of a sentence is left away."""
+    """Returns what stands for all phrases of one meaning; the subject of a sentence is left away."""
     text = re.sub(r"\bno such \w+(?: exists?)?", "no such", text)
     for sentence in (
         text,

@@ -47,7 +47,7 @@ _NO_VERDICT = (VERDICT_INFRASTRUCTURE_ERROR, VERDICT_CANCELLED)
 
 
 class CodeSettings(Settings):
-    """Where the sandbox is: PERILUNE_SANDBOX_ADDRESS."""
+    """Describes where the sandbox is: PERILUNE_SANDBOX_ADDRESS."""
 
     model_config = SettingsConfigDict(env_prefix="PERILUNE_")
 
@@ -89,7 +89,7 @@ async def ask(sample: GradingSample, options: CodeOptions) -> Verdict:
 
 
 def request_of(sample: GradingSample, options: CodeOptions) -> JudgeRequest:
-    """What the sandbox is asked. InvalidInputError if the reference is no row of the format."""
+    """Returns what the sandbox is asked. InvalidInputError if the reference is no row of the format."""
     row = _row(sample.reference)
     language = language_of(options.format, row, options.language)
     request = judge_request(options.format, row, program_of(sample.response, language), language)

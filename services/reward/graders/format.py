@@ -50,7 +50,7 @@ def work(sample: GradingSample, options: FormatOptions) -> Verdict:
 
 
 def _misshapen(response: str, options: FormatOptions) -> str:
-    """What is wrong with the shape; empty if nothing is."""
+    """Returns what is wrong with the shape; empty if nothing is."""
     if not response.strip():
         return "the response is empty"
     rest = response

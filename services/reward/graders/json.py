@@ -132,7 +132,7 @@ def _answer(response: str) -> str:
 
 
 def _between_fences(text: str) -> str:
-    """What is behind the first fence and before the last, where fences share a line with what they hold."""
+    """Returns what is behind the first fence and before the last, where fences share a line with what they hold."""
     fences = [found.span() for found in _FENCE.finditer(text)]
     if not fences:
         return ""
@@ -175,13 +175,14 @@ def _contains(reference: Any, answer: Any, unordered: bool) -> bool:
 
 
 def _has_in_order(reference: Sequence[Any], answer: Sequence[Any]) -> bool:
-    """Whether the items are among the answer's, one behind the other."""
+    """Tests whether the items are among the answer's, one behind the other."""
     rest = iter(answer)
     return all(any(_contains(wanted, found, False) for found in rest) for wanted in reference)
 
 
 def _has_all(reference: Sequence[Any], answer: Sequence[Any]) -> bool:
-    """Whether each item has an item of the answer to itself: scalars by counting, the rest by augmenting paths."""
+    """Tests whether each item has an item of the answer to itself: scalars by counting, the rest by augmenting
+    paths."""
     wanted, found = (
         [_key(item, True) for item in items if isinstance(item, _SCALARS)] for items in (reference, answer)
     )
@@ -228,7 +229,7 @@ def _number(text: str) -> int | Decimal:
 
 
 def _is_deeper(value: Any, depth: int) -> bool:
-    """Whether lists and objects lie in each other more than `depth` deep."""
+    """Tests whether lists and objects lie in each other more than `depth` deep."""
     level = [value]
     for _ in range(depth + 1):
         level = [

@@ -34,7 +34,7 @@ NAMES = {True: "correct", False: "incorrect", None: "no verdict"}
 
 
 class JudgeSettings(Settings):
-    """Who judges: PERILUNE_JUDGE_URL and so on."""
+    """Describes who judges: PERILUNE_JUDGE_URL and so on."""
 
     model_config = SettingsConfigDict(env_prefix="PERILUNE_JUDGE_")
 
@@ -62,7 +62,7 @@ class JudgeOptions(GraderOptions):
 
 
 def grade(sample: GradingSample, options: JudgeOptions) -> Verdict | None:
-    """What needs no judge: nothing to compare with, and answers that hold nothing."""
+    """Returns what needs no judge: nothing to compare with, and answers that hold nothing."""
     if not sample.reference.strip():
         raise InvalidInputError("the prompt has no reference answer")
     answer = shown(sample, options)
@@ -84,14 +84,15 @@ async def ask(sample: GradingSample, options: JudgeOptions) -> Verdict:
 
 
 def shown(sample: GradingSample, options: JudgeOptions) -> str:
-    """What of the response the judge sees."""
+    """Returns what of the response the judge sees."""
     if options.show == "response":
         return without_thinking(sample.response).strip()
     return committed(sample.response, options.marker) or ""
 
 
 def verdict_of(replies: Sequence[str], prompt_id: str, agreement: float, evidence: dict[str, str]) -> Verdict:
-    """What the votes say together: the verdict of more than half of them, and of the share that is asked for."""
+    """Returns what the votes say together: the verdict of more than half of them, and of the share that is asked
+    for."""
     votes = [read_verdict(reply, prompt_id) for reply in replies]
     counts = Counter(votes)
     winner = next((said for said in (True, False) if counts[said] > len(votes) / 2), None)
@@ -122,7 +123,7 @@ class _Choice(BaseModel):
 
 
 class _Completion(BaseModel):
-    """What is used of an answer of the API."""
+    """Describes what is used of an answer of the API."""
 
     choices: list[_Choice] = Field(min_length=1)
 

@@ -44,7 +44,7 @@ def grade(sample: GradingSample, options: LengthOptions) -> Verdict:
 
 
 def count(text: str, unit: str = "words") -> int:
-    """How many words, characters (white space apart) or lines that are not empty."""
+    """Returns how many words, characters (white space apart) or lines that are not empty."""
     if unit == "words":
         return sum(1 for _ in _WORD.finditer(text))
     if unit == "chars":

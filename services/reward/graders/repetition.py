@@ -1,4 +1,4 @@
-"""How much of a response repeats itself, in words or, where loops have no spaces, in characters."""
+"""Says how much of a response repeats itself, in words or, where loops have no spaces, in characters."""
 
 from __future__ import annotations
 

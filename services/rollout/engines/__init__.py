@@ -12,7 +12,7 @@ from services.rollout.engines.base import Engine, EngineSpec
 
 @dataclass(frozen=True)
 class EngineRow:
-    """Where an engine is, and what it needs."""
+    """Describes where an engine is, and what it needs."""
 
     place: str  # module:class; it is imported only when such an engine is made
     libraries: tuple[str, ...] = ()  # modules that must be installed

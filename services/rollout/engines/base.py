@@ -97,7 +97,7 @@ class TokenScores:
 
 @dataclass(frozen=True)
 class Capacity:
-    """How busy an engine is."""
+    """Describes how busy an engine is."""
 
     num_running: int
     num_waiting: int

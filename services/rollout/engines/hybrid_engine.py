@@ -257,7 +257,7 @@ class HybridEngine:
             reading.done.set_result(scored.result())
 
     def _load(self, loading: _Loading) -> None:
-        """Where the engine is away, its next turn begins with this version."""
+        """Returns where the engine is away, its next turn begins with this version."""
         self._loading = loading
         if self._engine:
             swapped = self._engine.load(loading.policy, loading.tensors)

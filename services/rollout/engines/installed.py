@@ -1,4 +1,4 @@
-"""Which engines can run here: those whose libraries are in the Python that would run them."""
+"""Says which engines can run here: those whose libraries are in the Python that would run them."""
 
 from __future__ import annotations
 

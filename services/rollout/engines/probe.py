@@ -1,4 +1,4 @@
-"""Whether a model writes, token by token, what it computes in one pass; see `perilune.models.probe`."""
+"""Decides whether a model writes, token by token, what it computes in one pass; see `perilune.models.probe`."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class RunningSample:
 
     @property
     def has_room(self) -> bool:
-        """Whether there is anything to draw, and anything to draw it from."""
+        """Tests whether there is anything to draw, and anything to draw it from."""
         return 0 < len(self.tokens) < self.limit
 
     def add(self, policy: PolicyVersion, token: int, logprob: float, full_logprob: float) -> Ending.ValueType | None:

@@ -64,7 +64,8 @@ def _shifted(bits_B: Tensor, count: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Kind:
-    """What some rows need together. A caller that knows it spares a card's answer, for which the host would wait."""
+    """Describes what some rows need together. A caller that knows it spares a card's answer, for which the host
+    would wait."""
 
     plain: bool  # temperature 1 and no truncation, for all
     truncates: bool  # top-k or top-p, for some
@@ -145,7 +146,8 @@ def _invert(weights_BV: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _locate(weights_BN: Tensor, uniform_B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Where the cumulative weight (float64) first passes uniform × total, how far into that entry, and the total.
+    """Returns where the cumulative weight (float64) first passes uniform × total, how far into that entry, and the
+    total.
 
     The entry found has positive weight, whatever the rounding: the cumulative sum rises there.
     """

@@ -21,7 +21,7 @@ class StopTexts:
         self._may_complete = _may_complete(tokenizer, vocab_size, stop)
 
     def reached(self, tokens: list[int], start: int) -> bool:
-        """Whether the last token completed a stop string in the response, which begins at `start`."""
+        """Tests whether the last token completed a stop string in the response, which begins at `start`."""
         if not self._may_complete[tokens[-1]]:
             return False
         tail = self._tokenizer.decode(tokens[max(start, len(tokens) - self._tail_tokens) :], skip_special_tokens=False)

@@ -18,7 +18,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a response went, for the grader `outcome`. One with an error is a failure, and never a zero."""
+    """Describes how a response went, for the grader `outcome`. One with an error is a failure, and never a zero."""
 
     value: float | None = None  # must be finite
     correct: bool | None = None  # whether the goal was reached; None: if value is at least 1

@@ -1,4 +1,4 @@
-"""How the two kinds of answer are written, and errors."""
+"""Says how the two kinds of answer are written, and errors."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class Part:
 
 
 class Format(Protocol):
-    """How one of the two endpoints writes its answers."""
+    """Describes how one of the two endpoints writes its answers."""
 
     @property
     def kind(self) -> str:
@@ -101,7 +101,7 @@ class Format(Protocol):
 
     @property
     def waits_for_all(self) -> bool:
-        """Whether a streamed choice is written at its end, since only then it can be read."""
+        """Tests whether a streamed choice is written at its end, since only then it can be read."""
 
     def choice(self, part: Part) -> dict[str, Any]:
         """Writes a choice of a whole answer."""
@@ -110,7 +110,7 @@ class Format(Protocol):
         """Writes a piece of a choice."""
 
     def beside_choices(self, prompts: Sequence[GivenPrompt]) -> dict[str, Any]:
-        """What a whole answer has beside its choices."""
+        """Returns what a whole answer has beside its choices."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +246,7 @@ class ChatFormat:
 
 
 def offsets(tokenizer: Any, tokens: Sequence[int], start: int) -> list[int]:
-    """Where each token's text begins, counted in characters; the text of the first begins at `start`."""
+    """Returns where each token's text begins, counted in characters; the text of the first begins at `start`."""
     text, places, place = StreamText(tokenizer, ()), [], start
     for token in tokens:
         places.append(place)
@@ -283,7 +283,7 @@ def _prompt_logprobs(request: CompletionRequest | ChatRequest, prompt: GivenProm
 
 
 def segments(spans: Sequence[Span]) -> list[dict[str, Any]]:
-    """Which version wrote how many tokens, in order."""
+    """Returns which version wrote how many tokens, in order."""
     merged: list[dict[str, Any]] = []
     for span in spans:
         version = version_as_json(span.policy)

@@ -36,7 +36,7 @@ class StreamOptions(BaseModel):
 
 
 class ResponseFormat(BaseModel):
-    """What an answer must look like: like anything, since no engine here can hold to more."""
+    """Describes what an answer must look like: like anything, since no engine here can hold to more."""
 
     type: Literal["text"]
 
@@ -85,7 +85,7 @@ class BaseRequest(BaseModel):
 
 
 class Score(BaseModel):
-    """Where in a prompt which log-probabilities are wanted, in one call for all positions."""
+    """Describes where in a prompt which log-probabilities are wanted, in one call for all positions."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -141,7 +141,7 @@ class CompletionRequest(BaseRequest):
         return [*super().whole_only, *(name for name, value in given.items() if value)]
 
     def score_of(self, index: int) -> Score | None:
-        """What is to be scored in the prompt of that index."""
+        """Returns what is to be scored in the prompt of that index."""
         return self.score[index] if isinstance(self.score, list) else self.score
 
     @model_validator(mode="after")

@@ -1,4 +1,5 @@
-"""What an answer says of log-probabilities beyond those of drawn tokens: alternatives, a prompt's own, chosen ids'.
+"""Says what an answer says of log-probabilities beyond those of drawn tokens: alternatives, a prompt's own, chosen
+ids'.
 
 A prompt is read once for all of it; responses are read again where alternatives to their tokens are wanted. So any
 engine that scores given tokens can, and what draws tokens knows nothing of it.
@@ -24,7 +25,7 @@ MAX_SCORES = 1 << 22  # values of one request, or 16 MiB; as JSON several times 
 
 @dataclass(frozen=True)
 class TokenDetails:
-    """What is known of the token at one place: its log-probability, its rank, and the likeliest there."""
+    """Describes what is known of the token at one place: its log-probability, its rank, and the likeliest there."""
 
     logprob: float | None
     rank: int | None
@@ -38,7 +39,7 @@ def to_score(tokens: NDArray[np.int32], first: int, end: int, num_top: int) -> T
 
 
 def chosen_to_score(wanted: Score, tokens: NDArray[np.int32], vocab_size: int) -> TokensToScore:
-    """What a request's `score` asks for. FieldError: positions or ids that are none, or too many."""
+    """Returns what a request's `score` asks for. FieldError: positions or ids that are none, or too many."""
     positions = list(range(1, len(tokens))) if wanted.positions is None else wanted.positions
     if any(not 1 <= position <= len(tokens) for position in positions):
         raise FieldError("score.positions", f"must be 1 to {len(tokens)}, the prompt's length in tokens")
@@ -68,7 +69,7 @@ def _rows(wanted: Score, num_positions: int) -> Sequence[Sequence[int]]:
 
 
 def details(scores: TokenScores) -> list[TokenDetails]:
-    """What is known of the token at each position."""
+    """Returns what is known of the token at each position."""
     tops = zip(scores.top_ids.tolist(), scores.top_logprobs.tolist(), strict=True)
     rows = zip(scores.logprobs.tolist(), scores.ranks.tolist(), tops, strict=True)
     return [
@@ -78,7 +79,7 @@ def details(scores: TokenScores) -> list[TokenDetails]:
 
 
 def scores_as_json(wanted: TokensToScore, scores: TokenScores) -> dict[str, Any]:
-    """What `score` asked for, as it is answered: lists with an entry for each position."""
+    """Returns what `score` asked for, as it is answered: lists with an entry for each position."""
     known = details(scores)
     return version_as_json(scores.policy) | {
         "positions": wanted.positions.tolist(),

@@ -23,7 +23,8 @@ _BETWEEN = " \n\t,;["  # what may stand before a call and between two
 
 @dataclass(frozen=True)
 class CallForm:
-    """How a model writes a call: `opening`, then an object with the tool's name and, under a key, its arguments."""
+    """Describes how a model writes a call: `opening`, then an object with the tool's name and, under a key, its
+    arguments."""
 
     opening: str  # empty where a message that calls is the bare object
     arguments_key: str
@@ -61,7 +62,8 @@ class CallForm:
 
 
 def call_form(tokenizer: Any, tools: Sequence[dict[str, Any]]) -> CallForm:
-    """How the model writes calls. FieldError: its chat template takes no tools, or writes calls in no known form."""
+    """Returns how the model writes calls. FieldError: its chat template takes no tools, or writes calls in no known
+    form."""
     template = tokenizer.chat_template
     templates = list(template.values()) if isinstance(template, dict) else [template or ""]
     if not any("tools" in each for each in templates):

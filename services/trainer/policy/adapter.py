@@ -112,7 +112,7 @@ class UnadaptedLogprobs(nn.Module):
 
 
 def factors(model: nn.Module) -> dict[str, Tensor]:
-    """What is trained, by PEFT's names; the tensors are the model's own."""
+    """Returns what is trained, by PEFT's names; the tensors are the model's own."""
     found = {}
     for name, module in model.named_modules():
         if isinstance(module, AdaptedLinear):

@@ -65,7 +65,7 @@ class Policy:
 
     @cached_property
     def eos_token_id(self) -> int:
-        """What a response ends with: of the model's and the tokenizer's end tokens, the one with which the
+        """Returns what a response ends with: of the model's and the tokenizer's end tokens, the one with which the
         chat template ends what the assistant says, else the first."""
         closing = closing_token(self.tokenizer, self._known_ends)
         return self._known_ends[0] if closing is None else closing

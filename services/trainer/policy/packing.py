@@ -53,7 +53,8 @@ class PackedRow:
 
 
 def plan_rows(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
-    """Which sequences share a row: by falling length, at most `max_tokens` tokens a row; a longer one gets its own.
+    """Returns which sequences share a row: by falling length, at most `max_tokens` tokens a row; a longer one gets
+    its own.
 
     Similar lengths together keep attention's padding small. The same lengths give the same plan.
     """

@@ -29,7 +29,7 @@ from services.trainer.ranks.sharding import shard
 
 @dataclass(frozen=True)
 class PassOptions:
-    """How passes compute."""
+    """Describes how passes compute."""
 
     precision: Literal["fp32", "bf16"] = "fp32"
     recomputes_layers: bool = False  # in the backward pass, from each layer's input
@@ -43,7 +43,7 @@ class PassOptions:
 
     @property
     def dtype(self) -> torch.dtype | None:
-        """What passes compute in, where it is not the weights' own."""
+        """Returns what passes compute in, where it is not the weights' own."""
         return torch.bfloat16 if self.precision == "bf16" else None
 
 

@@ -75,7 +75,7 @@ class Ranks:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the first rank."""
+        """Tests whether this is the first rank."""
         return self.rank == 0
 
     def order(self, name: str, *arguments: Any) -> None:

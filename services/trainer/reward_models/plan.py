@@ -1,4 +1,4 @@
-"""How a reward model is trained; no torch, so that a wrong command line is refused at once."""
+"""Says how a reward model is trained; no torch, so that a wrong command line is refused at once."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Plan:
-    """How long, and in what steps."""
+    """Describes how long, and in what steps."""
 
     num_passes: float = 3.0  # over the examples
     batch_size: int = 32

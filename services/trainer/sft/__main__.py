@@ -28,7 +28,7 @@ class Signals:
         print("stopping after this step", file=sys.stderr, flush=True)
 
     def asked(self) -> bool:
-        """Whether to stop."""
+        """Tests whether to stop."""
         return bool(self.signum)
 
 

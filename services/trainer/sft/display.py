@@ -1,4 +1,4 @@
-"""How a fine-tuning goes, for people: a bar in a terminal, a line every few seconds elsewhere. All on stderr."""
+"""Says how a fine-tuning goes, for people: a bar in a terminal, a line every few seconds elsewhere. All on stderr."""
 
 from __future__ import annotations
 

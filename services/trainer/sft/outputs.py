@@ -1,4 +1,4 @@
-"""What a fine-tuning leaves on disk: metrics, answers, rows left out, checkpoints, the model.
+"""Says what a fine-tuning leaves on disk: metrics, answers, rows left out, checkpoints, the model.
 
 Whatever is written appears whole or not at all; what lines say more than the progress that is gone on from is cut off.
 """
@@ -109,7 +109,7 @@ class Checkpoints(ProgressFile):
             shutil.rmtree(old, ignore_errors=True)
 
     def load(self) -> Progress | None:
-        """What is gone on from; metrics and answers are cut to it."""
+        """Returns what is gone on from; metrics and answers are cut to it."""
         progress = super().load()
         self._lines.cut(*(progress.index, progress.step) if progress else (0, 0))
         return progress

@@ -1,4 +1,4 @@
-"""What runs before and after reinforcement learning, by the recipe's `[[stages]]`.
+"""Says what runs before and after reinforcement learning, by the recipe's `[[stages]]`.
 
 A stage is a file, its keys in `perilune.recipe` and a row here. `runner` takes its steps, keeps its progress
 (`progress`) and reports; `stage` is what it asks of one; `supervised` is what both of today's share.

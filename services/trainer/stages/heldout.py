@@ -1,4 +1,4 @@
-"""What held-out examples say of a policy while it trains: their loss, and what it answers to their prompts."""
+"""Says what held-out examples say of a policy while it trains: their loss, and what it answers to their prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a stage is, on disk: a trainer that is killed in the middle of one goes on from there.
+"""Says where a stage is, on disk: a trainer that is killed in the middle of one goes on from there.
 
 One file, replaced as a whole. It is of one stage of one start: a file of another recipe, or of another version that
 stages began from, is none.
@@ -56,7 +56,7 @@ class ProgressFile:
             ) from error
 
     def load(self) -> Progress | None:
-        """What was kept of these stages; None if nothing was, or it cannot be read: they then begin again."""
+        """Returns what was kept of these stages; None if nothing was, or it cannot be read: they then begin again."""
         if self._path is None or not self._path.exists():
             return None
         try:

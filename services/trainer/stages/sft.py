@@ -66,7 +66,7 @@ class Sft(Supervised):
         return Measured({"heldout_loss": loss}, generate(self.policy, asked, self.table.max_generated_tokens))
 
     def facts(self) -> dict[str, Any]:
-        """What there is to say of the data."""
+        """Returns what there is to say of the data."""
         return {
             "num_examples": len(self._learnt),
             "num_heldout": len(self._measured),

@@ -1,4 +1,4 @@
-"""What a stage is to its runner: so many steps, the gradient of each, and what is measured in between."""
+"""Says what a stage is to its runner: so many steps, the gradient of each, and what is measured in between."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Trainer(Protocol):
 
 
 class Setting(Protocol):
-    """What a stage takes from its recipe beside its own table: a `Recipe`, or a plan of stages alone."""
+    """Describes what a stage takes from its recipe beside its own table: a `Recipe`, or a plan of stages alone."""
 
     @property
     def seed(self) -> int:
@@ -35,12 +35,12 @@ class Setting(Protocol):
 
     @property
     def trainer(self) -> _Trainer:
-        """How passes are made."""
+        """Returns how passes are made."""
 
 
 @dataclass(frozen=True)
 class Generated:
-    """What the policy answers to a held-out prompt."""
+    """Describes what the policy answers to a held-out prompt."""
 
     prompt: str
     response: str
@@ -49,7 +49,7 @@ class Generated:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is measured between two steps."""
+    """Describes what is measured between two steps."""
 
     metrics: dict[str, float] = field(default_factory=dict)
     generated: list[Generated] = field(default_factory=list)

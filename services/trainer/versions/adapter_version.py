@@ -28,8 +28,8 @@ def adapter_snapshot(model: nn.Module, number: int, base: PolicyVersion, config:
 
 
 def base_path(recipe: Recipe, first: Path) -> str:
-    """Where PEFT finds what the adapter changes: the recipe's model, or the checkpoint of version 0 where that is not
-    the same (stages came before, or it was made on the spot) or PEFT knows no such name."""
+    """Returns where PEFT finds what the adapter changes: the recipe's model, or the checkpoint of version 0 where
+    that is not the same (stages came before, or it was made on the spot) or PEFT knows no such name."""
     path = recipe.model.path
     if path is None or recipe.stages_at("before") or path.startswith(PACKAGE_PREFIX):
         return str(first.resolve())

@@ -1,4 +1,4 @@
-"""What a run's version 0 is made from, in a digest."""
+"""Says what a run's version 0 is made from, in a digest."""
 
 from __future__ import annotations
 

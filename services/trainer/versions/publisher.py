@@ -91,7 +91,7 @@ class Publisher(WeightServer):
             self._versions_stream(run_id).publish(version.state, version.delta, version.model_files)
 
     def measured(self, run_id: str) -> Measured:
-        """How fast a run's versions go to its subscribers."""
+        """Returns how fast a run's versions go to its subscribers."""
         return self._versions_stream(run_id).measured
 
     def publish_base(self, run_id: str, base: PublishedVersion) -> None:

@@ -1,4 +1,4 @@
-"""What a run's prompts were when it was submitted, so that a change under it is noticed"""
+"""Says what a run's prompts were when it was submitted, so that a change under it is noticed"""
 
 import sqlalchemy as sa
 from alembic import op

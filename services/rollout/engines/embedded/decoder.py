@@ -1,4 +1,5 @@
-"""What the engine asks of a layout of keys and values: to hold its samples, and to draw a token for each that runs."""
+"""Says what the engine asks of a layout of keys and values: to hold its samples, and to draw a token for each that
+runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which layout of keys and values an engine has, and how much memory: from its options, the device and the model."""
+"""Says which layout of keys and values an engine has, and how much memory: from its options, the device and the
+model."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class Piece:
 
     @property
     def wanted(self) -> slice:
-        """Which of the text's positions are scored by what this piece reads."""
+        """Returns which of the text's positions are scored by what this piece reads."""
         first, last = np.searchsorted(self.text.wanted.positions, [self.start + 1, self.end + 1])
         return slice(int(first), int(last))
 
@@ -90,7 +90,7 @@ class Scorer:
 
     @property
     def has_work(self) -> bool:
-        """Whether there is anything to read."""
+        """Tests whether there is anything to read."""
         return bool(self._texts)
 
     def add(self, wanted: TokensToScore, done: Future[TokenScores]) -> None:
@@ -186,7 +186,7 @@ def _reading(model: Any) -> Iterator[None]:
 
 
 def _rows(pieces: Sequence[Piece]) -> NDArray[np.int64]:
-    """Which packed tokens give the logits of wanted positions: each the one before its position."""
+    """Returns which packed tokens give the logits of wanted positions: each the one before its position."""
     rows, start = [], 0
     for piece in pieces:
         rows.append(piece.text.wanted.positions[piece.wanted] - 1 - piece.start + start)

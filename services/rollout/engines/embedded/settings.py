@@ -1,4 +1,4 @@
-"""How each running sample is to be sampled, in the arrays that the sampler takes."""
+"""Says how each running sample is to be sampled, in the arrays that the sampler takes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class RowSettings:
 
 
 def kind_of(rows: Sequence[Row]) -> Kind:
-    """What the sampler has to do for these rows together."""
+    """Returns what the sampler has to do for these rows together."""
     wanted = [row.sample.sampling for row in rows]
     truncates = any(each.top_k > 0 or each.top_p < 1 for each in wanted)
     return Kind(not truncates and all(each.temperature == 1 for each in wanted), truncates)

@@ -52,7 +52,7 @@ class Driver(Protocol):
 
     @property
     def has_work(self) -> bool:
-        """Whether `step` has something to do."""
+        """Tests whether `step` has something to do."""
 
     def add(self, request: Request) -> None:
         """Queues a request."""

@@ -98,7 +98,7 @@ class SglangDriver:
 
     @property
     def has_work(self) -> bool:
-        """Whether requests are unfinished."""
+        """Tests whether requests are unfinished."""
         return bool(self._following)
 
     def add(self, request: Request) -> None:
@@ -191,7 +191,7 @@ class SglangDriver:
 
 
 def _cached_tokens(start: wire.StartEngine, config: Any) -> int:
-    """How many tokens' keys and values the memory holds."""
+    """Returns how many tokens' keys and values the memory holds."""
     size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     itemsize = getattr(torch, start.dtype).itemsize

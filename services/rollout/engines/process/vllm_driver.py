@@ -124,7 +124,7 @@ class VllmDriver:
 
     @property
     def has_work(self) -> bool:
-        """Whether requests are unfinished."""
+        """Tests whether requests are unfinished."""
         return self._engine.has_unfinished_requests()
 
     def add(self, request: Request) -> None:

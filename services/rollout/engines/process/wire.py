@@ -32,7 +32,7 @@ class StartEngine:
 
 @dataclass(frozen=True)
 class TensorPlace:
-    """Where a tensor lies in the weights' file."""
+    """Describes where a tensor lies in the weights' file."""
 
     name: str
     dtype: str  # torch's name

@@ -142,7 +142,7 @@ class PagedDecoder:
 
 
 class RowTensors:
-    """What the running samples' rows are, on the device, in places that never move."""
+    """Describes what the running samples' rows are, on the device, in places that never move."""
 
     def __init__(self, max_rows: int, max_blocks: int, device: torch.device) -> None:
         self._device = device
@@ -193,7 +193,7 @@ class RowTensors:
         self.positions[:size] += self.is_live[:size]
 
     def drawn(self, rows: Sequence[Row]) -> Drawn:
-        """What was drawn last of these rows, the first ones: here the host waits for the device."""
+        """Returns what was drawn last of these rows, the first ones: here the host waits for the device."""
         here = self._drawn_here[: len(rows)]
         here.copy_(self._drawn[: len(rows)], non_blocking=True)
         if self._device.type == "cuda":

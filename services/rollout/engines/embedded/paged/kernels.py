@@ -1,5 +1,5 @@
-"""What a card has kernels of its own for: tokens' keys and values are stored in pages, tokens attend to them, and the
-norm that is taken twice a layer.
+"""Says what a card has kernels of its own for: tokens' keys and values are stored in pages, tokens attend to them,
+and the norm that is taken twice a layer.
 
 This page has them in plain PyTorch: what a CPU computes with, and what the kernels for a card (`triton_kernels`) are
 held against, in tests and on a card when an engine starts.

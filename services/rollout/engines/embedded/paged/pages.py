@@ -180,7 +180,7 @@ class Copy:
 
 
 def places_of(start: int, count: int, blocks: Sequence[int]) -> NDArray[np.int64]:
-    """Where the tokens from a position on lie.
+    """Returns where the tokens from a position on lie.
 
     >>> places_of(14, 4, [7, 9]).tolist()
     [126, 127, 144, 145]

@@ -1,4 +1,5 @@
-"""Which samples run in the next pass, what it reads, and whose blocks make room: decided on the host, without tensors.
+"""Says which samples run in the next pass, what it reads, and whose blocks make room: decided on the host, without
+tensors.
 
 A sample's context is read in chunks of at most a pass's tokens, so that running samples write a token meanwhile. When
 it is read but for its last token, the sample runs. Samples that begin alike share full blocks; of those that join in
@@ -34,7 +35,7 @@ class Context:
 
     @property
     def position(self) -> int:
-        """Where the last token goes, which the next pass reads."""
+        """Returns where the last token goes, which the next pass reads."""
         return len(self.row.tokens) - 1
 
 
