@@ -78,28 +78,15 @@ def nearest(
 
 
 def _of_folder(table: EmbeddingTable) -> Embed:
-    try:
-        import torch
-        from transformers import AutoModel, AutoTokenizer
-    except ImportError as error:
-        raise MissingDependencyError("a folder's embedding model needs `pip install 'perilune[trainer]'`") from error
     folder_digest(Path(table.path))  # InvalidInputError without a model
     try:
-        tokenizer: Any = AutoTokenizer.from_pretrained(table.path)
-        model = AutoModel.from_pretrained(table.path).eval()
-    except (OSError, ValueError, KeyError) as error:  # what transformers raises for files that it cannot read
-        raise InvalidInputError(f"{table.path} holds no embedding model: {error}") from error
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        from perilune.models.embedding import MeanPooled
+    except ImportError as error:
+        raise MissingDependencyError("a folder's embedding model needs `pip install 'perilune[trainer]'`") from error
+    model = MeanPooled(table.path, table.max_tokens)
 
     def embed(batch: Sequence[str]) -> NDArray[np.float32]:
-        texts = [table.template.replace("{question}", text) for text in batch]
-        tokens = tokenizer(texts, padding=True, truncation=True, max_length=table.max_tokens, return_tensors="pt")
-        tokens.pop("token_type_ids", None) if model.config.model_type == "llama" else None
-        with torch.inference_mode():
-            hidden_BSD = model(**tokens).last_hidden_state
-        is_text_BS1 = tokens["attention_mask"][:, :, None]
-        mean_BD = (hidden_BSD * is_text_BS1).sum(1) / is_text_BS1.sum(1)
-        return _of_length_1(mean_BD.float().numpy())
+        return _of_length_1(model.vectors([table.template.replace("{question}", text) for text in batch]))
 
     return embed
 

@@ -582,10 +582,11 @@ async def test_a_group_that_breaks_the_engine_is_found_and_the_others_are_sample
     monkeypatch.setattr(door, "BACK_OFF_S", 0.05)
     step = TorchEngine._step
 
-    def break_at_culprit(engine: TorchEngine, prefills: dict[bytes, list[int]]) -> None:
-        if any(WORDS.index("w7") in row.sample.tokens for row in engine._rows):
+    def break_at_culprit(engine: TorchEngine) -> None:
+        here = [*engine._decoder.rows, *engine._decoder.waiting]
+        if any(WORDS.index("w7") in running.sample.tokens for running in here):
             raise RuntimeError("illegal memory access")
-        step(engine, prefills)
+        step(engine)
 
     monkeypatch.setattr(TorchEngine, "_step", break_at_culprit)
     await world.trainer.publish(0)
@@ -620,7 +621,7 @@ async def test_work_is_taken_from_an_engine_that_is_stuck(nats_url: str, monkeyp
             await world.assign()
             await world.master.until_served(0)
             hung = threading.Event()
-            monkeypatch.setattr(TorchEngine, "_step", lambda self, prefills: hung.wait(20))
+            monkeypatch.setattr(TorchEngine, "_step", lambda self: hung.wait(20))
             await send(bus, task("g"))
             await until_taken(bus)
             async with asyncio.timeout(15):

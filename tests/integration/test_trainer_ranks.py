@@ -20,7 +20,8 @@ from tests.integration.training_rank import Job
 from tests.unit.trainer.models import recipe
 
 PATIENCE_S = 300
-MEASURED = ("train_seconds", "tokens_per_second")
+# Of time, and of how well a delta compresses: ranks compress parts.
+MEASURED = ("train_seconds", "tokens_per_second", "sent_share")
 # Rows of 48 tokens: an odd number of them a step, so that one rank has a row less.
 COMMON = {"microbatch_tokens": 48, "num_threads": 1, "checkpoint_every": 1}
 CORRECTED = {

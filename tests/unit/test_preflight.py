@@ -107,7 +107,7 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
         ),
         ({"prompts": {"source": "jsonl", "path": "nowhere.jsonl"}}, "nowhere.jsonl"),
         (staged(type="warmup", task="serch"), "stages.0.task: there is no task 'serch'"),
-        (staged(type="dpo"), "stages.0: the key 'type' says 'dpo'; known are 'warmup', 'sft'"),
+        (staged(type="rlhf"), "stages.0: the key 'type' says 'rlhf'; known are 'warmup', 'sft', 'dpo'"),
         (staged(task="search"), "stages.0: the key 'type' is required and missing"),
         (staged(type="warmup"), "stages.0.task: is required and missing"),
         (staged(type="sft", path=[]), "stages.0.path: value should have at least 1 item"),

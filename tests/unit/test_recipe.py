@@ -140,7 +140,7 @@ def test_a_key_like_no_other_is_answered_with_the_known_ones() -> None:
         (
             minimal(rollout={"engine": {"type": "vllm", "quantization": "int8"}}),
             "rollout.engine.quantization",
-            "no such key; known here are context_at_swap, type",
+            "no such key; known here are context_at_swap, tensor_parallel, type",
         ),
         (
             minimal(rollout={"engine": {"type": "sglang", "context_at_swap": "keep"}}),

@@ -32,7 +32,8 @@ SMALL = (
     "trainer.steps_per_iteration=2",
     "evaluation.num_problems=4",
 )
-KINDS = [get_args(kind.model_fields["type"].annotation)[0] for kind in get_args(get_args(ObjectiveTable)[0])]
+ALL_KINDS = [get_args(kind.model_fields["type"].annotation)[0] for kind in get_args(get_args(ObjectiveTable)[0])]
+KINDS = [kind for kind in ALL_KINDS if kind != "distill"]  # which needs a teacher, a service that the loop has not
 
 
 @pytest.fixture(scope="module")

@@ -288,7 +288,7 @@ def test_a_stage_after_rl_makes_a_version_like_another_and_goes_on_where_it_was_
     straight.checkpoint()
     assert not straight.is_last
     straight.run_stage()
-    assert straight.metrics.keys() == {"warmup_loss", "num_tokens", "train_seconds"}
+    assert straight.metrics.keys() == {"warmup_loss", "num_tokens", "train_seconds", "sent_share"}
     straight.checkpoint()
     straight.run_stage()
     straight.checkpoint()
