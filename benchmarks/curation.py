@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import operator
 import random
@@ -26,11 +25,10 @@ import resource
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -39,6 +37,7 @@ from perilune.curation.pipeline import curate
 from perilune.curation.plan import read_plan
 from perilune.curation.question_types import OPEN, TYPES, type_of
 from perilune.local import own_reward
+from tests.model_endpoint import served
 
 GENERATORS = (
     "basic_arithmetic", "chain_sum", "gcd", "lcm", "leg_counting", "prime_factorization", "simple_equations",
@@ -262,35 +261,18 @@ PLANTED: Mapping[str, Callable[[int, int, random.Random], tuple[str, str]]] = {
 # --- A stand-in for a model -------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def solver(rows: Rows, skill: float) -> Iterator[str]:
+def solver(rows: Rows, skill: float) -> AbstractContextManager[str]:
     """An endpoint that answers rightly with this probability, and guesses what is guessable; gives its URL."""
     right = {row["question"]: _truth(row) for row in rows}
     guessable = {row["question"] for row in rows if row["kind"] == "guessable"}
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-            asked, _, at_once = body["messages"][-1]["content"].partition("\n\nGive the final answer at once")
-            r = random.Random(body["seed"])
-            knows = asked in guessable and r.random() < 0.5 if at_once else r.random() < skill
-            text = right.get(asked, "0") if knows else str(r.randrange(10**6, 10**7))
-            reply = json.dumps({"choices": [{"message": {"content": f"\\boxed{{{text}}}"}}]}).encode()
-            self.send_response(200)
-            self.send_header("content-length", str(len(reply)))
-            self.end_headers()
-            self.wfile.write(reply)
+    def reply(body: dict[str, Any]) -> tuple[int, str]:
+        asked, _, at_once = body["messages"][-1]["content"].partition("\n\nGive the final answer at once")
+        r = random.Random(body["seed"])
+        knows = asked in guessable and r.random() < 0.5 if at_once else r.random() < skill
+        return 200, f"\\boxed{{{right.get(asked, '0') if knows else r.randrange(10**6, 10**7)}}}"
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/v1"
-    finally:
-        server.shutdown()
-        server.server_close()
+    return served(reply)
 
 
 def _truth(row: Mapping[str, str]) -> str:

@@ -6,7 +6,6 @@ import base64
 import binascii
 import hashlib
 import io
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from perilune.data.jsonlines import open_file
 from perilune.data.rows import kind_of
+from perilune.data.whole_files import write_whole
 from perilune.errors import InvalidInputError, MissingDependencyError, NotFoundError
 
 
@@ -53,9 +53,7 @@ class ImageStore:
         path = self.folder / "content" / image.digest
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_name(f".{image.digest}.part")
-            part.write_bytes(data)
-            os.replace(part, path)
+            write_whole(path, data)
         return image
 
 

@@ -207,7 +207,7 @@ def _libraries() -> dict[str, str]:
 
 
 def _code_digest() -> str:
-    """The SHA-256 of curation's own code: another version decides anew what it may decide otherwise."""
+    """The SHA-256 of curation's own code: another version decides again, since it may decide otherwise."""
     whole = hashlib.sha256()
     folder = Path(__file__).parent
     for path in sorted(folder.rglob("*.py")):

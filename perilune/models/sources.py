@@ -59,8 +59,7 @@ def _naming_model(path: str) -> Iterator[None]:
         yield
     except PeriluneError:
         raise
-    # No folder, file, id or network; damaged weights; a config or tokenizer that is none: there is no common class.
-    except Exception as error:
+    except Exception as error:  # no folder, id or network, damaged weights, no config: there is no common class
         raise NotFoundError(
             f"cannot load the model {path!r}: give model.path as a folder with config.json, weights and tokenizer, as "
             f"a Hugging Face id (needs network or a filled cache), or as package:NAME. {type(error).__name__}: {error}"

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perilune.cli.commands.options import AsJson, end
+from perilune.cli.commands.options import AsJson, Grading, PlanOverrides, end
 
 app = typer.Typer()
 
@@ -22,13 +22,8 @@ def curate(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where rows, decisions, prompts and the report go.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the plan; may be given often.")
-    ] = None,
-    rewards: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="The reward service that grades; one is started if not given."),
-    ] = None,
+    overrides: PlanOverrides = None,
+    rewards: Grading = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a prompt set from raw questions: clean, without duplicates and evaluation questions, verifiable (k1.5 §2.1).
@@ -46,13 +41,8 @@ def warmup_data(
         Path, typer.Argument(metavar="PLAN.toml|FILE", help="A plan, or a file of questions for the default plan.")
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where answers, data and the report go.")],
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the plan; may be given often.")
-    ] = None,
-    rewards: Annotated[
-        str | None,
-        typer.Option(metavar="HOST:PORT", help="The reward service that grades; one is started if not given."),
-    ] = None,
+    overrides: PlanOverrides = None,
+    rewards: Grading = None,
     as_json: AsJson = False,
 ) -> None:
     """Sample reasoning paths, keep those that graders find right, label and balance their behaviours (k1.5 §2.2).

@@ -17,6 +17,13 @@ Overrides = Annotated[
         help="Change a value of the recipe, or remove it with nothing behind the =; may be given often.",
     ),
 ]
+PlanOverrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the plan; may be given often.")
+]
+Grading = Annotated[
+    str | None,
+    typer.Option(metavar="HOST:PORT", help="The reward service that grades; one is started if not given."),
+]
 Home = Annotated[
     Path, typer.Option(envvar="PERILUNE_HOME", help="The folder of runs, logs and the database.", show_default=True)
 ]

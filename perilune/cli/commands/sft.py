@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perilune.cli.commands.options import AsJson
+from perilune.cli.commands.options import AsJson, PlanOverrides
 
 app = typer.Typer()
 
@@ -29,9 +29,7 @@ def sft(
     max_length: Annotated[int | None, typer.Option(help="Tokens of an example; the context if not given.")] = None,
     learn: Annotated[list[str] | None, typer.Option(metavar="ROLE", help="Whose messages; may be given often.")] = None,
     lora: Annotated[int | None, typer.Option(metavar="RANK", help="Train adapters of this rank alone.")] = None,
-    overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A key of the plan; may be given often.")
-    ] = None,
+    overrides: PlanOverrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Fine-tune a model on conversations, prompts with completions, or texts (k1.5 §2.5.2).

@@ -16,6 +16,7 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from perilune.data.whole_files import write_whole
 from perilune.errors import StateError
 from perilune.sft.folder import SftFolder
 from perilune.sft.plan import SftPlan
@@ -148,7 +149,4 @@ def save_adapter(policy: Policy, plan: SftPlan, folder: SftFolder) -> None:
 
 def save_report(folder: SftFolder, report: Mapping[str, Any]) -> None:
     """Writes the report. StateError."""
-    temporary = folder.report.with_name("report.json.writing")
-    with naming_disk(folder.report):
-        temporary.write_text(json.dumps(report, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-        temporary.rename(folder.report)
+    write_whole(folder.report, (json.dumps(report, ensure_ascii=False, indent=2) + "\n").encode())

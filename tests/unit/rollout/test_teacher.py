@@ -65,7 +65,7 @@ async def served(folder: Path, listen: str = "127.0.0.1:0") -> AsyncIterator[str
 
 @dataclass
 class Warned:
-    """What the run was told."""
+    """The warnings that came."""
 
     texts: list[str] = field(default_factory=list)
 
