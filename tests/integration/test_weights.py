@@ -373,6 +373,14 @@ async def slow_call(address: str) -> AsyncIterator[grpc.aio.UnaryStreamCall[Subs
         yield subscribe(SubscribeRequest(run_id=RUN, worker_id="slow"))
 
 
+async def until_nothing_is_sent(stream: Stream) -> None:
+    """Waits until the server has noticed that the callers are gone."""
+    assert stream._whole
+    async with asyncio.timeout(30):
+        while any(payload.num_sending for payload in (stream._whole.payload, *stream._overtaken)):
+            await asyncio.sleep(0.01)
+
+
 async def test_slow_subscribers_hold_back_nobody_and_bound_what_is_kept(world: World) -> None:
     size = 8_000_000
     follower = world.follow()
@@ -400,6 +408,7 @@ async def test_slow_subscribers_hold_back_nobody_and_bound_what_is_kept(world: W
             ends.append(numbers)
         # The slowest two ended what they had begun; who came later began anew with the newest.
         assert ends == [[0, 5], [1, 5], [5], [5], [5]]
+    await until_nothing_is_sent(world.trainer.stream)
     world.trainer.publish(state(6, size))
     assert world.trainer.stream._overtaken == []
 
