@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from typing import Any
 from perilune.data.jsonlines import open_file
 from perilune.data.rows import kind_of
 from perilune.data.whole_files import write_whole
-from perilune.errors import InvalidInputError, MissingDependencyError, NotFoundError
+from perilune.errors import InvalidInputError, NotFoundError
+from perilune.images import convert_image, digest_of_image, media_type_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,8 @@ class ImageStore:
             where: the row, for errors.
 
         Raises:
-            InvalidInputError: it is no picture, or one that cannot be read.
+            InvalidInputError: it is no picture, or one that cannot be read. One that models are not shown as it is
+                (transparent, animated, CMYK, more than 8 bits) is converted to a PNG that they are.
         """
         if value is None:
             return []
@@ -49,27 +50,13 @@ class ImageStore:
         return [self._keep(_bytes_of(each, beside, where), where) for each in several]
 
     def _keep(self, data: bytes, where: str) -> Image:
-        image = Image(hashlib.sha256(data).hexdigest(), media_type_of(data, where))
+        data = convert_image(data, where)
+        image = Image(digest_of_image(data), media_type_of(data, where))
         path = self.folder / "content" / image.digest
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_whole(path, data)
         return image
-
-
-def media_type_of(data: bytes, where: str) -> str:
-    """The media type of a picture that can be decoded. InvalidInputError if it cannot."""
-    try:
-        from PIL import Image as Pictures
-    except ImportError as error:
-        raise MissingDependencyError("pictures need `pip install pillow`") from error
-    try:
-        with Pictures.open(io.BytesIO(data)) as picture:
-            picture.load()
-            return Pictures.MIME[picture.format or ""]
-    # What the library raises for bytes that are no picture, one that is cut off, and one that is too large to unpack.
-    except (OSError, SyntaxError, ValueError, KeyError, EOFError, Pictures.DecompressionBombError) as error:
-        raise InvalidInputError(f"{where}: a picture cannot be decoded: {error}") from error
 
 
 def _bytes_of(value: Any, beside: Path, where: str) -> bytes:
