@@ -1,14 +1,20 @@
-"""From scores to rewards: the length reward of k1.5 §2.3.3, the price of repetition (§2.6.2) and that of responses near
-the length limit (DAPO §3.4).
+"""From scores to rewards, step by step: each step is a row of `SHAPING`, by the key of `[reward]` that it reads.
+
+toggle              a reward that counts only within the prompt's budget (Kimi K2.5), in toggle.py
+repetition_penalty  the price of repetition (k1.5 §2.6.2)
+overlong            the price of responses near the length limit (DAPO §3.4)
+length              the length reward (k1.5 §2.3.3)
 
 This is what `Objective.rewards` does unless an objective shapes otherwise; nothing else in the project shapes rewards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from perilune.objectives.toggle import toggle
 
 if TYPE_CHECKING:
     from perilune.recipe import OverlongTable, RewardTable
@@ -22,19 +28,65 @@ class Response:
     num_tokens: int  # that the policy wrote
     correct: bool  # by the recipe's first grader
     repeated: bool  # it was ended for repeating itself
+    budget_tokens: int | None = None  # of its prompt (`toggle`), once there is one
 
 
-def shaped_rewards(responses: Sequence[Response], table: RewardTable, iteration: int) -> list[float]:
-    """Scores, less the penalties for repetition and near-overlong responses, plus the weighted length reward once its
-    warm-up is over."""
-    rewards = [response.score - table.repetition_penalty * response.repeated for response in responses]
-    if table.overlong is not None:
-        prices = [overlong_penalty(response.num_tokens, table.overlong) for response in responses]
-        rewards = [reward - price for reward, price in zip(rewards, prices, strict=True)]
+Step = Callable[[Sequence[float], Sequence[Response], "RewardTable", int], Sequence[float]]
+"""Rewards of one group so far, its responses, the keys, and the iteration that trains on them → its rewards."""
+
+
+def toggled(
+    rewards: Sequence[float], responses: Sequence[Response], table: RewardTable, iteration: int
+) -> Sequence[float]:
+    """Rewards that count only within the prompt's budget, while that phase lasts."""
+    return rewards if table.toggle is None else toggle(rewards, responses, table.toggle, iteration)
+
+
+def less_repetition(
+    rewards: Sequence[float], responses: Sequence[Response], table: RewardTable, iteration: int
+) -> Sequence[float]:
+    """Rewards less the price of responses that were ended for repeating themselves."""
+    return [
+        reward - table.repetition_penalty * response.repeated
+        for reward, response in zip(rewards, responses, strict=True)
+    ]
+
+
+def less_overlong(
+    rewards: Sequence[float], responses: Sequence[Response], table: RewardTable, iteration: int
+) -> Sequence[float]:
+    """Rewards less the price of responses near the length limit."""
+    if table.overlong is None:
+        return rewards
+    prices = [overlong_penalty(response.num_tokens, table.overlong) for response in responses]
+    return [reward - price for reward, price in zip(rewards, prices, strict=True)]
+
+
+def with_length(
+    rewards: Sequence[float], responses: Sequence[Response], table: RewardTable, iteration: int
+) -> Sequence[float]:
+    """Rewards with the weighted length reward, once its warm-up is over."""
     if table.length.weight == 0 or iteration < table.length.warmup_iterations or not responses:
         return rewards
     lambdas = length_rewards([each.num_tokens for each in responses], [each.correct for each in responses])
     return [reward + table.length.weight * length for reward, length in zip(rewards, lambdas, strict=True)]
+
+
+SHAPING: dict[str, Step] = {
+    "toggle": toggled,
+    "repetition_penalty": less_repetition,
+    "overlong": less_overlong,
+    "length": with_length,
+}
+"""The steps in their order: what decides whether a reward counts comes before what is added and taken off."""
+
+
+def shaped_rewards(responses: Sequence[Response], table: RewardTable, iteration: int) -> list[float]:
+    """The rewards of one group's responses, from their scores."""
+    rewards: Sequence[float] = [response.score for response in responses]
+    for step in SHAPING.values():
+        rewards = step(rewards, responses, table, iteration)
+    return list(rewards)
 
 
 def overlong_penalty(num_tokens: int, table: OverlongTable) -> float:

@@ -44,7 +44,7 @@ from perilune.recipe.reading import (
     recipe_from_json,
 )
 from perilune.recipe.recipe import MAX_PROBLEMS, EvaluationTable, Recipe, WeightsTable
-from perilune.recipe.reward import GraderTable, LengthRewardTable, OverlongTable, RewardTable, option_text
+from perilune.recipe.reward import GraderTable, LengthRewardTable, OverlongTable, RewardTable, ToggleTable, option_text
 from perilune.recipe.rollout import RepetitionTable, RolloutTable
 from perilune.recipe.samplers import (
     CurriculumSampler,
@@ -124,6 +124,7 @@ __all__ = [
     "Table",
     "TaskPrompts",
     "TeacherTable",
+    "ToggleTable",
     "TorchEngineTable",
     "TrainerTable",
     "UniformSampler",

@@ -42,12 +42,23 @@ class OverlongTable(Table):
         return self
 
 
+class ToggleTable(Table):
+    """Toggle (Kimi K2.5 §4.4.1): phases by turns, the first of which withholds rewards of responses over their prompt's
+    budget (perilune/objectives/toggle.py)."""
+
+    phase_iterations: PositiveInt  # m: of each phase
+    min_mean_score: float = 0.5  # λ: a group that scores less is held to no budget
+    # ρ: of the lengths of a prompt's right responses, in the first batch that has any; its budget ever after.
+    percentile: Annotated[float, Field(gt=0, le=100)] = 50.0
+
+
 class RewardTable(Table):
     """`[reward]`: graders, and what is added to or taken off their score."""
 
     graders: Annotated[list[GraderTable], Field(min_length=1)]
     length: LengthRewardTable = LengthRewardTable()
     overlong: OverlongTable | None = None
+    toggle: ToggleTable | None = None
     repetition_penalty: NonNegativeFloat = 0.0  # off the reward of a response that was ended for repeating itself
 
 

@@ -27,6 +27,7 @@ from perilune.runtime.subjects import (
 )
 from perilune.runtime.telemetry import headers_of, tracer
 from services.master import schedule
+from services.master.budgets import budgets_to_settle
 from services.master.dispatch import evaluation_groups, task_for, training_groups
 from services.master.notification import Notification
 from services.master.prompts import PromptSet
@@ -143,7 +144,8 @@ class Controller:
             return False
         sizes = await self._store.num_groups_by_version(self._run_id)
         complete = await self._store.complete_groups(self._run_id)
-        num_useful = sum(self._why_left_out(group, samples, version) is None for group, samples in complete)
+        left_out = await self._left_out(complete, version)
+        num_useful = sum(why is None for why in left_out.values())
         if not schedule.wants_refill(recipe, sizes.get(version, 0), num_useful):
             return False
         draw_number = sum(sizes.values()) // recipe.rollout.prompts_per_iteration
@@ -287,14 +289,24 @@ class Controller:
             reasons = await self._store.death_reasons(self._run_id)
             if groups and reasons:
                 raise StateError(f"every sample of iteration {version} was given up; most often: {reasons[0]}")
-        await self._store.close_batch(
-            self._run_id, version, {group.id: self._why_left_out(group, samples, version) for group, samples in groups}
-        )
+        await self._store.close_batch(self._run_id, version, await self._left_out(groups, version))
 
-    def _why_left_out(self, group: Group, samples: list[Graded], version: int) -> SampleState | None:
+    async def _left_out(
+        self, groups: Sequence[tuple[Group, list[Graded]]], version: int
+    ) -> dict[str, SampleState | None]:
+        """Why each group is not trained on, by its id; None if it is."""
+        budgets = await budgets_to_settle(self._store, self._run_id, self._recipe, version, groups)
+        return {
+            group.id: self._why_left_out(group, samples, version, budgets.get(group.prompt_index))
+            for group, samples in groups
+        }
+
+    def _why_left_out(
+        self, group: Group, samples: list[Graded], version: int, budget_tokens: int | None
+    ) -> SampleState | None:
         if schedule.is_stale(self._recipe, group.iteration, version):
             return SampleState.STALE
-        return None if is_trainable(samples, self._recipe, version) else SampleState.FILTERED
+        return None if is_trainable(samples, self._recipe, version, budget_tokens) else SampleState.FILTERED
 
     async def _commit_after(self, policy: PolicyVersion) -> PolicyVersion:
         """Waits for a newer version, and gives it."""
@@ -327,18 +339,20 @@ def new_trace(group_id: str) -> dict[str, str]:
         return headers_of()
 
 
-def rewards_of(samples: Sequence[Graded], recipe: Recipe, version: int) -> list[float]:
+def rewards_of(
+    samples: Sequence[Graded], recipe: Recipe, version: int, budget_tokens: int | None = None
+) -> list[float]:
     """The rewards of a group's samples, as the recipe's objective has them at this version."""
     responses = [
-        Response(sample.value, sample.num_tokens, sample.correct, repeated=sample.ending == ENDING_REPETITION)
+        Response(sample.value, sample.num_tokens, sample.correct, sample.ending == ENDING_REPETITION, budget_tokens)
         for sample in samples
     ]
     return recipe.trainer.objective.rewards(responses, recipe.reward, version)
 
 
-def is_trainable(samples: Sequence[Graded], recipe: Recipe, version: int) -> bool:
+def is_trainable(samples: Sequence[Graded], recipe: Recipe, version: int, budget_tokens: int | None = None) -> bool:
     """Tests whether a group is trained on: a group of one has nothing to be compared with, a uniform one may be left
     out."""
     if len(samples) < 2 or not recipe.trainer.drop_uniform_groups:
         return len(samples) > 1
-    return recipe.trainer.objective.prefers(rewards_of(samples, recipe, version))
+    return recipe.trainer.objective.prefers(rewards_of(samples, recipe, version, budget_tokens))

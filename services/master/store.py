@@ -9,7 +9,7 @@ import math
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -629,6 +629,47 @@ class Store:
                     payloads[group_id].append(payload)
             for row in part:
                 yield row.id, row.traceparent, payloads[row.id]
+
+    async def prompts_of_batch(self, run_id: str, iteration: int) -> dict[str, int]:
+        """The prompt's index of each group of a settled batch, by the group's id."""
+        query = select(GroupRow.id, GroupRow.prompt_index).where(GroupRow.run_id == run_id, GroupRow.batch == iteration)
+        async with self._engine.connect() as db:
+            return {row.id: row.prompt_index for row in await db.execute(query)}
+
+    async def first_right_lengths(
+        self, run_id: str, prompt_indices: Collection[int], until: int
+    ) -> dict[int, list[int]]:
+        """Lengths, in tokens, of right samples in the first settled batch in which a prompt had any, by its index.
+
+        Args:
+            until: the last batch that is looked at. A sample that the trainer refused later counts as it did before.
+        """
+        is_right = (
+            (GroupRow.run_id == run_id)
+            & (GroupRow.purpose == PURPOSE_TRAIN)
+            & (GroupRow.batch <= until)
+            & GroupRow.prompt_index.in_(list(prompt_indices))
+            & SampleRow.correct.is_(True)
+        )
+        first = (
+            select(GroupRow.prompt_index, func.min(GroupRow.batch).label("batch"))
+            .join(SampleRow, SampleRow.group_id == GroupRow.id)
+            .where(is_right)
+            .group_by(GroupRow.prompt_index)
+            .subquery()
+        )
+        is_first = (first.c.prompt_index == GroupRow.prompt_index) & (first.c.batch == GroupRow.batch)
+        query = (
+            select(GroupRow.prompt_index, SampleRow.num_tokens)
+            .join(SampleRow, SampleRow.group_id == GroupRow.id)
+            .join(first, is_first)
+            .where(is_right)
+        )
+        lengths: dict[int, list[int]] = {}
+        async with self._engine.connect() as db:
+            for index, num_tokens in await db.execute(query):
+                lengths.setdefault(index, []).append(num_tokens or 0)
+        return lengths
 
     async def lengths(self, run_id: str) -> dict[str, Counter[int]]:
         """Returns how many training samples of each length, in tokens, were "generated" so far, and how many

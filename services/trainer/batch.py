@@ -75,6 +75,7 @@ class TrainingGroup:
     id: str
     samples: list[TrainingSample]
     refused: tuple[Refused, ...] = ()
+    budget_tokens: int | None = None  # of its prompt, while `[reward.toggle]` holds it to one
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,8 @@ def read_group(
             samples.append(_read_sample(scored, ages, published_digests, vocab_size))
         except InvalidInputError as error:
             refused.append(Refused(message.group_id, scored.trajectory.sample_index, str(error)))
-    return TrainingGroup(message.group_id, samples, tuple(refused))
+    budget_tokens = message.budget_tokens if message.HasField("budget_tokens") else None
+    return TrainingGroup(message.group_id, samples, tuple(refused), budget_tokens)
 
 
 def _read_sample(

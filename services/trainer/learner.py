@@ -24,10 +24,11 @@ from transformers import PreTrainedModel
 from perilune.errors import InvalidInputError
 from perilune.models.machine import give_memory_back
 from perilune.objectives.objective import Objective
+from perilune.objectives.toggle import toggle_metrics
 from perilune.recipe import Recipe
 from services.trainer import optimization
 from services.trainer.batch import TrainingGroup
-from services.trainer.minibatch import Minibatch, make_minibatch, rewards_of, split
+from services.trainer.minibatch import Minibatch, make_minibatch, responses_of, rewards_of, split
 from services.trainer.policy.adapter import UnadaptedLogprobs
 from services.trainer.policy.logprobs import OnGradient
 from services.trainer.policy.model import Policy
@@ -172,6 +173,8 @@ class Learner:
             groups, num_mixed, tally, rate, self._table.epochs_per_iteration, time.perf_counter() - started
         )
         metrics |= self._objective.metrics(tally.all_observed())
+        if table := self._recipe.reward.toggle:
+            metrics |= toggle_metrics([responses_of(group) for group in groups], table, iteration)
         return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
     def _take_steps(self, steps: Sequence[Step], rate: float, should_stop: Callable[[], bool]) -> Tally:

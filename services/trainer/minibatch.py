@@ -146,15 +146,20 @@ def _of_tokens(advantage: Advantage, num_tokens: int) -> Tensor:
     return per_token.expand(num_tokens) if per_token.ndim == 0 else per_token
 
 
+def responses_of(group: TrainingGroup) -> list[Response]:
+    """A group's samples as rewards are made of them."""
+    return [
+        Response(sample.score, sample.num_response_tokens, sample.correct, sample.repeated, group.budget_tokens)
+        for sample in group.samples
+    ]
+
+
 def rewards_of(group: TrainingGroup, recipe: Recipe, iteration: int) -> list[float]:
     """The rewards of a group's samples, as the recipe's objective has them at this iteration.
 
     InvalidInputError names a sample whose reward is no number: it would make no number of every weight.
     """
-    responses = [
-        Response(sample.score, sample.num_response_tokens, sample.correct, sample.repeated) for sample in group.samples
-    ]
-    rewards = recipe.trainer.objective.rewards(responses, recipe.reward, iteration)
+    rewards = recipe.trainer.objective.rewards(responses_of(group), recipe.reward, iteration)
     for sample, reward in zip(group.samples, rewards, strict=True):
         if not math.isfinite(reward):
             raise InvalidInputError(

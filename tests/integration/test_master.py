@@ -314,6 +314,47 @@ async def test_groups_that_say_nothing_are_replaced_by_further_draws(nats_url: s
     assert run.ledger.balanced
 
 
+async def play_lengths(bus: Bus) -> None:
+    """Answers every task at once: samples are right, one token long in iteration 0 and ever longer afterwards."""
+    right = Component(grader="exact", status=SCORE_STATUS_OK, value=1, weight=1)
+    async for deliveries in bus.deliveries(rollout_consumer("run"), RolloutTask):
+        for delivery in deliveries:
+            for index in delivery.message.sample_indices:
+                answer = answer_to(delivery.message, index, Score(status=SCORE_STATUS_OK, value=1, components=[right]))
+                length = 1 + index + 10 * delivery.message.iteration
+                answer.trajectory.segments[0].tokens.CopyFrom(pack(np.arange(length, dtype=np.int32)))
+                await bus.publish(scored_subject("run"), answer, f"{answer.trajectory.id}/scored")
+            await delivery.ack()
+
+
+async def test_budgets_of_prompts_outlive_the_master(nats_url: str, tmp_path: Path) -> None:
+    """Two prompts; iterations 0 and 2 have budgets: the median of iteration 0, of one and two tokens."""
+    recipe = RECIPE | {
+        "prompts": RECIPE["prompts"] | {"num_train": 2},
+        "rollout": {"prompts_per_iteration": 2, "group_size": 2},
+        "reward": {"graders": [{"name": "exact"}], "toggle": {"phase_iterations": 1}},
+        "trainer": {"num_iterations": 3},
+        "evaluation": {"num_problems": 1, "modes": ["greedy"]},
+    }
+    served = []
+    for iterations in ((0, 1), (1, 3)):
+        async with master_on(nats_url, tmp_path) as master, Bus.connect(nats_url, "fleet") as bus:
+            if not iterations[0]:
+                await master.submit(check_recipe(recipe))
+            player = asyncio.create_task(play_lengths(bus))
+            async with trainer_of(master):
+                await master.commit(iterations[0])
+                for iteration in range(*iterations):
+                    batch = await master.batch(iteration)
+                    served.append([group.budget_tokens for group in batch if group.HasField("budget_tokens")])
+                    await master.commit(iteration + 1, num_samples=4)
+                assert [group.budget_tokens for group in await master.batch(0)] == [1, 1]
+                if iteration == 0:
+                    master.process.send_signal(signal.SIGKILL)
+            player.cancel()
+    assert served == [[1, 1], [], [1, 1]]
+
+
 async def train_through(master: Master, run_id: str, first: int, last: int) -> list[list[str]]:
     """Plays a trainer of these iterations; gives the prompts of each batch."""
     prompts = []

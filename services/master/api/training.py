@@ -13,6 +13,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.errors import StateError
 from perilune.runtime.service import rpc_errors
 from services.master.api.fleet import check_names
+from services.master.budgets import budgets_of_batch
 from services.master.intake import parts_by_size
 from services.master.registry import STOP_PATIENCE_S, Registry
 from services.master.store import Store
@@ -65,11 +66,14 @@ class TrainingService(TrainingServiceServicer):
             ):
                 await active.changed.wait(active.changed.count, 5.0)
                 await self._registry.leased(request.run_id, request.lease_epoch)  # it may be over meanwhile
+            budgets = await budgets_of_batch(self._store, request.run_id, active.recipe, request.iteration)
             answer, num_bytes = m.GetBatchResponse(), 0
             async for group_id, traceparent, payloads in self._store.batch(request.run_id, request.iteration):
                 for part in parts_by_size(payloads, len, GROUP_PART_BYTES):
                     samples = map(ScoredTrajectory.FromString, part)
-                    answer.groups.add(group_id=group_id, samples=samples, traceparent=traceparent)
+                    answer.groups.add(
+                        group_id=group_id, samples=samples, traceparent=traceparent, budget_tokens=budgets.get(group_id)
+                    )
                     num_bytes += sum(map(len, part))
                     if num_bytes > PART_BYTES:
                         yield answer

@@ -17,6 +17,7 @@ import pytest
 
 from perilune.grading.codetests import FORMATS
 from perilune.grading.plugin import load_function, start_grader
+from perilune.objectives.shaping import SHAPING
 from perilune.recipe import check_recipe
 from perilune.tasks import TASKS
 from services.master.prompts import SOURCES
@@ -32,7 +33,18 @@ from services.trainer.stages import STAGES
 from tests.unit.docs.pages import ROOT, Block, blocks_of, rows_of, sections_of
 
 MARK = "__is_an_example_of_the_docs__"
-TABLES: tuple[Any, ...] = (TASKS, SOURCES, SAMPLERS, GRADERS, ENGINES, ENVIRONMENTS, STAGES, LANGUAGES, FORMATS)
+TABLES: tuple[Any, ...] = (
+    TASKS,
+    SOURCES,
+    SAMPLERS,
+    GRADERS,
+    ENGINES,
+    ENVIRONMENTS,
+    STAGES,
+    LANGUAGES,
+    FORMATS,
+    SHAPING,
+)
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 SECTIONS = {title: text for title, text in sections_of(PAGE).items() if "```" in text}
 

@@ -1212,9 +1212,12 @@ class ScoredGroup(_message.Message):
     GROUP_ID_FIELD_NUMBER: _builtins.int
     SAMPLES_FIELD_NUMBER: _builtins.int
     TRACEPARENT_FIELD_NUMBER: _builtins.int
+    BUDGET_TOKENS_FIELD_NUMBER: _builtins.int
     group_id: _builtins.str
     traceparent: _builtins.str
     """The W3C trace context of the group, so that the training step can link to it."""
+    budget_tokens: _builtins.int
+    """The prompt's budget of response tokens (`[reward.toggle]`); unset where it has none, or none holds at this iteration."""
     @_builtins.property
     def samples(self) -> _containers.RepeatedCompositeFieldContainer[_trajectory_pb2.ScoredTrajectory]: ...
     def __init__(
@@ -1223,12 +1226,15 @@ class ScoredGroup(_message.Message):
         group_id: _builtins.str = ...,
         samples: _abc.Iterable[_trajectory_pb2.ScoredTrajectory] | None = ...,
         traceparent: _builtins.str = ...,
+        budget_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["group_id", b"group_id", "samples", b"samples", "traceparent", b"traceparent"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens", "budget_tokens", b"budget_tokens", "group_id", b"group_id", "samples", b"samples", "traceparent", b"traceparent"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__budget_tokens: _TypeAlias = _typing.Literal["budget_tokens"]  # noqa: Y015
+    _WhichOneofArgType__budget_tokens: _TypeAlias = _typing.Literal["_budget_tokens", b"_budget_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_tokens) -> _WhichOneofReturnType__budget_tokens | None: ...
 
 Global___ScoredGroup: _TypeAlias = ScoredGroup  # noqa: Y015
 

@@ -20,6 +20,8 @@ const CURVES = [
   { metric: "kl", title: "KL, nats a sequence" },
   { metric: "tokens_per_second", title: "Training, tokens a second", fromZero: true },
   { metric: "staleness", title: "Staleness, versions", fromZero: true },
+  { metric: "toggle_withheld", title: "Toggle: rewards withheld", ...ACCURACY },
+  { metric: "toggle_budget", title: "Toggle: budget of a prompt, tokens", fromZero: true },
   { metric: "rollout_seconds", title: "Rollout time", fromZero: true, format: seconds },
   { metric: "train_seconds", title: "Training time", fromZero: true, format: seconds },
 ];
