@@ -7,7 +7,21 @@ from random import Random
 from typing import Any, Protocol
 
 from perilune.errors import NotFoundError
-from perilune.tasks import arithmetic, guess, large_sums, programs, search, sums
+from perilune.images import encode_png
+from perilune.tasks import (
+    arithmetic,
+    colours,
+    counting,
+    guess,
+    large_sums,
+    patterns,
+    positions,
+    programs,
+    relations,
+    search,
+    seeing,
+    sums,
+)
 
 
 class Problem(Protocol):
@@ -20,7 +34,11 @@ class Problem(Protocol):
 
 
 class Task(Protocol):
-    """A generator of problems, each of which follows from its seed and index."""
+    """A generator of problems, each of which follows from its seed and index.
+
+    A task that draws has `draw(problem)` too, a picture that the question is about. A problem may have `labels`, such
+    as its difficulty, for curricula.
+    """
 
     VOCABULARY: tuple[str, ...]
     """Every word of a question or a trace, for a tokenizer that knows no other."""
@@ -38,10 +56,16 @@ class Task(Protocol):
 
 TASKS: dict[str, Task] = {
     "arithmetic": arithmetic,
+    "colours": colours,
+    "counting": counting,
     "guess": guess,
     "large_sums": large_sums,
+    "patterns": patterns,
+    "positions": positions,
     "programs": programs,
+    "relations": relations,
     "search": search,
+    "seeing": seeing,
     "sums": sums,
 }
 
@@ -51,3 +75,24 @@ def find_task(name: str) -> Task:
     if name not in TASKS:
         raise NotFoundError(f"there is no task {name!r}; known are {', '.join(sorted(TASKS))}")
     return TASKS[name]
+
+
+def images_of(task: Task, problem: Any) -> list[bytes]:
+    """The encoded pictures that a problem shows; none, where the task is of text alone."""
+    draw = getattr(task, "draw", None)
+    return [encode_png(draw(problem))] if draw else []
+
+
+def content_of(task: Task, problem: Any) -> str | list[dict[str, Any]]:
+    """The content of the user's message: the question; behind its pictures, as parts, where the task draws.
+
+    A picture is {"type": "image", "bytes": …}, encoded.
+    """
+    question = task.question(problem)
+    images = [{"type": "image", "bytes": data} for data in images_of(task, problem)]
+    return [*images, {"type": "text", "text": question}] if images else question
+
+
+def labels_of(problem: Any) -> dict[str, str]:
+    """The labels of a problem, such as its difficulty; of most tasks of text there are none."""
+    return dict(getattr(problem, "labels", {}))

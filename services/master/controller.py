@@ -12,11 +12,12 @@ from opentelemetry.context import Context
 
 from perilune.api.master.v1.master_pb2 import Version
 from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
-from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_REPETITION, PolicyVersion, Trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_REPETITION, PURPOSE_EVALUATE, PolicyVersion, Trajectory
 from perilune.errors import InvalidInputError, StateError
 from perilune.ids import MessageId, RestId, SampleId, TaskId
 from perilune.objectives.shaping import Response
 from perilune.recipe import Recipe
+from perilune.runtime.blobs import Blobs
 from perilune.runtime.bus import Bus
 from perilune.runtime.subjects import (
     MASTER_CONSUMER,
@@ -54,9 +55,18 @@ class Controller:
     when a batch is ready, `schedule.py` decides.
     """
 
-    def __init__(self, run_id: str, recipe: Recipe, prompts: PromptSet, store: Store, bus: Bus, changed: Notification):
+    def __init__(
+        self,
+        run_id: str,
+        recipe: Recipe,
+        prompts: PromptSet,
+        store: Store,
+        bus: Bus,
+        blobs: Blobs | None,
+        changed: Notification,
+    ):
         self._run_id, self._recipe, self._prompts = run_id, recipe, prompts
-        self._store, self._bus, self._changed = store, bus, changed
+        self._store, self._bus, self._blobs, self._changed = store, bus, blobs, changed
         self._sampler: Sampler | None = None
         self.num_closed = 0  # iterations whose batch can be trained on
         self.is_last = False  # all iterations are trained and only the final evaluation is left
@@ -269,12 +279,21 @@ class Controller:
     ) -> None:
         budget = schedule.budget_tokens(self._recipe, group.iteration, policy.number)
         task = task_for(group, sample_indices, policy, self._recipe, self._prompts, budget, unfinished)
+        if task.prompt.images:
+            await self._keep_images(group)
         try:
             await self._bus.publish(prompt_subject(self._run_id, policy), task, str(message_id), headers=trace)
         except InvalidInputError as error:  # over the bus's limit: these samples end, and the run goes on
             logger.error("%s cannot be sent out: %s", group.id, error)
             await self._store.mark_dead([(group.id, index) for index in sample_indices], str(error))
             self._changed.notify()
+
+    async def _keep_images(self, group: Group) -> None:
+        """Puts the images that a prompt set draws where a worker finds them."""
+        held_out = group.purpose == PURPOSE_EVALUATE
+        for data in self._prompts.drawn_images(group.prompt_index, held_out=held_out):
+            assert self._blobs  # which a master that drives runs has
+            await self._blobs.put(data)
 
     async def _nothing_on_the_bus(self, policy: PolicyVersion) -> bool:
         consumers = (rollout_consumer(self._run_id, policy), REWARD_CONSUMER, MASTER_CONSUMER, PARTIAL_CONSUMER)

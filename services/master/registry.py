@@ -26,6 +26,7 @@ from perilune.errors import (
 from perilune.ids import event_id
 from perilune.recipe import Mistake, Recipe, read_stored_recipe
 from perilune.recipe.files import settled
+from perilune.runtime.blobs import Blobs
 from perilune.runtime.bus import OUTAGES, Backlog, Bus
 from perilune.runtime.subjects import PROMPTS, event_subject, prompt_subject
 from services.master.controller import Controller
@@ -82,8 +83,9 @@ class ActiveRun:
 class Registry:
     """All that changes a run's state goes through here."""
 
-    def __init__(self, store: Store, bus: Bus) -> None:
-        self._store, self._bus = store, bus
+    def __init__(self, store: Store, bus: Bus, blobs: Blobs | None = None) -> None:
+        """`blobs`: where images of prompts go; without it, prompts that draw cannot be sent out."""
+        self._store, self._bus, self._blobs = store, bus, blobs
         self._active: dict[str, ActiveRun] = {}
         self._waiting = Notification()  # a run waits for a trainer
         self.fleet_changed = Notification()  # the runs to serve, or where their weights are, changed
@@ -238,7 +240,7 @@ class Registry:
         self.fleet_changed.notify()
         if active.driver is None:
             active.controller = Controller(
-                active.id, active.recipe, active.prompts, self._store, self._bus, active.changed
+                active.id, active.recipe, active.prompts, self._store, self._bus, self._blobs, active.changed
             )
             active.driver = asyncio.create_task(self._drive(active, active.controller))
         active.changed.notify()

@@ -62,7 +62,7 @@ async def _serve_readers(service: Service, store: Store, settings: MasterSetting
 
 async def _serve(service: Service, store: Store, bus: Bus, blobs: Blobs, lost: Awaitable[None]) -> None:
     await bus.declare()
-    registry = Registry(store, bus)
+    registry = Registry(store, bus, blobs)
     await registry.recover()
     fleet = FleetService(registry)
     runs = RunService(store, registry, fleet)

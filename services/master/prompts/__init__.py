@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from perilune.api.master.v1.master_pb2 import PromptSummary
@@ -47,6 +47,16 @@ class PromptSet(Protocol):
 
     def heldout(self, index: int) -> Prompt:
         """The held-out prompt with this index."""
+
+    def labels(self, index: int) -> Mapping[str, str]:
+        """The labels of the training prompt with this index, which may be had sooner than the prompt."""
+        ...
+
+    def drawn_images(self, index: int, *, held_out: bool) -> Sequence[bytes]:
+        """The encoded images of a prompt that the set draws itself, to be put into the blob store before it is sent
+        out. Those of files lie there from the start.
+        """
+        ...
 
 
 SOURCES: dict[type, Callable[[Any, int], PromptSet]] = {

@@ -101,6 +101,14 @@ class ListedPrompts:
         """The held-out prompt of an index."""
         return self.heldout_prompts[index]
 
+    def labels(self, index: int) -> Mapping[str, str]:
+        """The labels of a training prompt."""
+        return self.train_prompts[index].labels
+
+    def drawn_images(self, index: int, *, held_out: bool) -> Sequence[bytes]:
+        """Returns none: whatever images the prompts have lie in the blob store."""
+        return ()
+
 
 def keep_apart(
     train: Sequence[Prompt], heldout: Sequence[Prompt], name: str, notes: Sequence[str] = ()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from perilune.errors import InvalidInputError, NotFoundError
+from perilune.images import digest_of_image
 from perilune.recipe import Options, TaskPrompts
-from perilune.tasks import Task, find_task
+from perilune.tasks import Problem, Task, content_of, find_task, images_of, labels_of
 from services.master.prompts.prompt import digest_of, make_prompt
 
 NUM_DIGESTED = 256  # problems that stand for an endless set
@@ -40,9 +42,20 @@ class GeneratedPrompts:
         """The held-out prompt of an index."""
         return self._prompt(index, held_out=True)
 
+    def labels(self, index: int) -> Mapping[str, str]:
+        """The labels of a training problem; nothing is drawn for them."""
+        return labels_of(self._problem(index, held_out=False))
+
+    def drawn_images(self, index: int, *, held_out: bool) -> Sequence[bytes]:
+        """The images of a problem, drawn again: the same problem is the same bytes."""
+        return images_of(self.task, self._problem(index, held_out=held_out))
+
+    def _problem(self, index: int, *, held_out: bool) -> Problem:
+        return self.task.problem(self.seed, index, held_out=held_out, **self.options)
+
     def _prompt(self, index: int, *, held_out: bool) -> Prompt:
-        problem = self.task.problem(self.seed, index, held_out=held_out, **self.options)
-        return make_prompt(self.task.question(problem), problem.answer)
+        problem = self._problem(index, held_out=held_out)
+        return make_prompt(_question(content_of(self.task, problem)), problem.answer, labels=labels_of(problem))
 
 
 def open_prompts(table: TaskPrompts, seed: int) -> GeneratedPrompts:
@@ -55,6 +68,19 @@ def open_prompts(table: TaskPrompts, seed: int) -> GeneratedPrompts:
     return GeneratedPrompts(task, seed, table.num_train, table.num_heldout, table.options)
 
 
+def _question(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """A problem's text; or the user's message, in which images are named by their digests."""
+    if isinstance(content, str):
+        return content
+    return [{"role": "user", "content": [_by_digest(part) for part in content]}]
+
+
+def _by_digest(part: dict[str, Any]) -> dict[str, Any]:
+    if part["type"] != "image":
+        return part
+    return {"type": "image", "digest": digest_of_image(part["bytes"]), "media_type": "image/png"}
+
+
 def _check_options(task: Task, table: TaskPrompts) -> None:
     known = [name for name in inspect.signature(task.problem).parameters if name not in ("seed", "index", "held_out")]
     unknown = [name for name in table.options if name not in known]
@@ -62,7 +88,7 @@ def _check_options(task: Task, table: TaskPrompts) -> None:
         takes = f"it takes {', '.join(known)}" if known else "it takes none"
         raise InvalidInputError(f"prompts.options: {table.name} has no option {unknown[0]!r}; {takes}")
     try:
-        task.problem(0, 0, **table.options)  # type: ignore[arg-type]  # checked by calling it
+        images_of(task, task.problem(0, 0, **table.options))  # type: ignore[arg-type]  # checked by calling it
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"prompts.options do not fit task {table.name!r}: {error}") from error
 

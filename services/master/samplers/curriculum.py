@@ -47,15 +47,15 @@ def open_sampler(table: CurriculumSampler, prompts: PromptSet) -> Curriculum:
 
 def difficulty_of(prompts: PromptSet, index: int, label: str) -> float:
     """The number that a training prompt has as its label. InvalidInputError names the prompt if there is none."""
-    prompt = prompts.train(index)
-    text = prompt.labels.get(label, "")
+    text = prompts.labels(index).get(label, "")
     try:
         found = float(text)
     except ValueError:
         found = math.nan
     if not math.isfinite(found):
+        asked = prompts.train(index).messages[-1].content
         raise InvalidInputError(
-            f"prompts.sampler.difficulty_label: training prompt {index} ({prompt.messages[-1].content!r:.60}) has "
+            f"prompts.sampler.difficulty_label: training prompt {index} ({asked!r:.60}) has "
             f"{text!r} under {label!r}, and a curriculum needs a number"
         )
     return found

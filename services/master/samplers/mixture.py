@@ -64,7 +64,7 @@ def open_sampler(table: MixtureSampler, prompts: PromptSet) -> Mixture:
     parts: dict[str, list[int]] = {value: [] for value in table.weights}
     others: set[str] = set()
     for index in range(prompts.num_train):
-        value = prompts.train(index).labels.get(table.label, "")
+        value = prompts.labels(index).get(table.label, "")
         if value in parts:
             parts[value].append(index)
         else:

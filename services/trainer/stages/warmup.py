@@ -9,7 +9,7 @@ from perilune.data.examples import Example, Turn, refuse_long
 from perilune.errors import RecipeError
 from perilune.models.masking import Tokens
 from perilune.recipe import WarmupStage
-from perilune.tasks import find_task
+from perilune.tasks import content_of, find_task
 from services.trainer.stages.supervised import Supervised, context_of, longest, tokens_of
 
 
@@ -44,4 +44,4 @@ def trace(table: WarmupStage, seed: int, index: int) -> Example:
         response = task.trace(problem, Random(f"trace/{seed}/{index}"), **for_trace)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"the options of a warmup stage do not fit the task {table.task!r}: {error}") from error
-    return (Turn([{"role": "user", "content": task.question(problem)}], response),)
+    return (Turn([{"role": "user", "content": content_of(task, problem)}], response),)

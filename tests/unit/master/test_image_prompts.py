@@ -8,7 +8,11 @@ import pytest
 
 from perilune.data.rows import messages_in_parts
 from perilune.errors import InvalidInputError
+from perilune.images import digest_of_image
+from perilune.recipe import CurriculumSampler, TaskPrompts
+from services.master.prompts import open_prompts
 from services.master.prompts.prompt import make_prompt, question_key
+from services.master.samplers import open_sampler
 from services.rollout.tokenizer import prompt_tokens
 
 DIGEST = "0a" * 32
@@ -65,3 +69,24 @@ def test_an_engine_that_reads_text_alone_says_so() -> None:
     prompt = make_prompt(messages_in_parts(conversation(IMAGE, TEXT), "row 1", "question"), "3")
     with pytest.raises(InvalidInputError, match="has images, and this engine reads text only"):
         prompt_tokens(prompt, None, 100)
+
+
+def test_a_task_that_draws_names_its_images_and_draws_them_again() -> None:
+    prompts = open_prompts(TaskPrompts(source="task", name="counting", num_train=20, num_heldout=20), seed=3)
+    assert open_prompts(TaskPrompts(source="task", name="counting", num_train=20, num_heldout=20), 3).digest == (
+        prompts.digest
+    )
+    for held_out, prompt_of in ((False, prompts.train), (True, prompts.heldout)):
+        prompt = prompt_of(5)
+        (image,) = prompts.drawn_images(5, held_out=held_out)
+        assert [(ref.digest, ref.media_type) for ref in prompt.images] == [(digest_of_image(image), "image/png")]
+        assert prompt.messages[0].content.startswith("How many shapes are")
+    assert prompts.labels(5) == prompts.train(5).labels
+    assert set(prompts.labels(5)) == {"difficulty", "kind"}
+
+
+def test_a_curriculum_of_drawn_problems_reads_their_labels_alone() -> None:
+    sampler = CurriculumSampler(type="curriculum", warmup_iterations=1, difficulty_label="difficulty", min_difficulty=5)
+    prompts = open_prompts(TaskPrompts(source="task", name="counting", num_train=50, num_heldout=5), seed=3)
+    hard = open_sampler(sampler, prompts).hard  # type: ignore[attr-defined]
+    assert hard == [index for index in range(50) if prompts.train(index).labels["difficulty"] == "5"]
