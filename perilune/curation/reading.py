@@ -99,13 +99,7 @@ def _of_dataset(table: InputTable) -> Raw:
 
 
 def _load(table: InputTable) -> Any:
-    import datasets
-
-    rows = load_split(table.dataset, table.config, table.split, "input.dataset", "; set input.split")
-    for key, kind in rows.features.items():
-        if isinstance(kind, datasets.Image):  # the bytes as they are: a picture is known by their digest
-            rows = rows.cast_column(key, datasets.Image(decode=False))
-    return rows
+    return load_split(table.dataset, table.config, table.split, "input.dataset", "; set input.split")
 
 
 def _name(table: InputTable) -> str:

@@ -12,7 +12,7 @@ MAX_FILES = 100_000  # of a folder, looked at before it is read
 
 
 def load_split(dataset: str, config: str | None, split: str, use: str, hint: str = "") -> Any:
-    """One split: of a folder that `save_to_disk` wrote, or of whatever `load_dataset` understands.
+    """One split: of a folder that `save_to_disk` wrote, or of whatever `load_dataset` understands. Images are encoded.
 
     Args:
         dataset: a name on the hub, or a folder.
@@ -35,8 +35,8 @@ def load_split(dataset: str, config: str | None, split: str, use: str, hint: str
         saved = Path(dataset)
         _check_files(saved)
         if not (saved / "dataset_dict.json").exists() and not (saved / "state.json").exists():
-            return datasets.load_dataset(dataset, config, split=split)
-        return _split_of(datasets.load_from_disk(dataset), dataset, split, hint)
+            return _encoded_images(datasets.load_dataset(dataset, config, split=split))
+        return _encoded_images(_split_of(datasets.load_from_disk(dataset), dataset, split, hint))
     except library_errors as error:
         raise InvalidInputError(f"cannot load {dataset!r}, split {split!r}: {error}") from error
 
@@ -52,6 +52,18 @@ def _split_of(found: Any, dataset: str, split: str, hint: str) -> Any:
         holds = f"holds the split {str(found.split)!r} alone" if found.split else "is one dataset without splits"
         raise InvalidInputError(f"{dataset} {holds}, and {split!r} is asked for{hint}")
     return found
+
+
+def _encoded_images(rows: Any) -> Any:
+    """Rows whose images are bytes or paths as they were given, and are not decoded: an image is known by its bytes."""
+    import datasets
+
+    for key, kind in rows.features.items():
+        if isinstance(kind, datasets.Image):
+            rows = rows.cast_column(key, datasets.Image(decode=False))
+        elif isinstance(getattr(kind, "feature", None), datasets.Image):  # a list of them
+            rows = rows.cast_column(key, type(kind)(datasets.Image(decode=False)))
+    return rows
 
 
 def _check_files(folder: Path) -> None:

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Any
 
 from perilune.data.jsonlines import ExactNumber
@@ -14,7 +15,8 @@ from perilune.errors import InvalidInputError
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 ALIASES = {"human": "user", "gpt": "assistant", "bot": "assistant", "model": "assistant"}
-_PART_KEYS = {"text": {"text"}, "image": {"digest", "media_type"}}  # of a part of a message, by its type
+IMAGE_TYPES = ("image", "image_url", "input_image")  # of parts of messages: ours, and those of OpenAI's interfaces
+_IMAGE_KEYS = {"digest", "media_type"}  # of an image of the blob store
 _DIGEST = re.compile("[0-9a-f]{64}", re.ASCII)
 
 
@@ -72,13 +74,29 @@ def messages_of(value: list[Any], where: str, key: str) -> list[dict[str, str]]:
     return _messages(value, where, key, _text_content)
 
 
-def messages_in_parts(value: list[Any], where: str, key: str) -> list[dict[str, Any]]:
+def image_by_digest(part: Mapping[str, Any], where: str, key: str) -> dict[str, str]:
+    """A part that names an image of the blob store: {"type": "image", "digest": …, "media_type": …}.
+
+    InvalidInputError names the key that is wrong.
+    """
+    _refuse_more(part, _IMAGE_KEYS, where, key)
+    read = {name: plain_text(part.get(name), where, f"{key}.{name}") for name in sorted(_IMAGE_KEYS)}
+    if not _DIGEST.fullmatch(read["digest"]):
+        raise InvalidInputError(f"{where}: {f'{key}.digest'!r} is no SHA-256 in hex: {read['digest']!r:.80}")
+    return {"type": "image", **read}
+
+
+ReadImage = Callable[[Mapping[str, Any], str, str], dict[str, str]]  # as `image_by_digest`
+
+
+def messages_in_parts(
+    value: list[Any], where: str, key: str, read_image: ReadImage = image_by_digest
+) -> list[dict[str, Any]]:
     """A conversation as `messages_of` reads it, in which a content may also be a list of parts.
 
-    A part is {"type": "text", "text": …} or {"type": "image", "digest": …, "media_type": …}: an image of the blob store
-    by its SHA-256.
+    A part is {"type": "text", "text": …} or an image, which `read_image` makes an image of the blob store.
     """
-    return _messages(value, where, key, _content_in_parts)
+    return _messages(value, where, key, partial(_content_in_parts, read_image))
 
 
 def _messages(value: list[Any], where: str, key: str, read_content: Callable[..., Any]) -> list[dict[str, Any]]:
@@ -96,9 +114,9 @@ def _text_content(value: Any, where: str, key: str, role: str) -> str:
     return plain_text(value, where, key, may_be_blank=role == "system")
 
 
-def _content_in_parts(value: Any, where: str, key: str, role: str) -> str | list[dict[str, str]]:
+def _content_in_parts(read_image: ReadImage, value: Any, where: str, key: str, role: str) -> str | list[dict[str, str]]:
     if isinstance(value, list) and value:
-        return [_part(part, where, f"{key}[{place}]") for place, part in enumerate(value)]
+        return [_part(part, where, f"{key}[{place}]", read_image) for place, part in enumerate(value)]
     return _text_content(value, where, key, role)
 
 
@@ -146,17 +164,22 @@ def role_of(message: Any, where: str, key: str, also: Collection[str] = ()) -> s
     return str(role)
 
 
-def _part(part: Any, where: str, key: str) -> dict[str, str]:
+def _part(part: Any, where: str, key: str, read_image: ReadImage) -> dict[str, str]:
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind not in _PART_KEYS:
+    if kind in IMAGE_TYPES:
+        return read_image(part, where, key)
+    if kind != "text":
         raise InvalidInputError(f"{where}: {key!r} is no part of a message: its type must be text or image")
+    _refuse_more(part, {"text"}, where, key)
+    return {"type": "text", "text": plain_text(part.get("text"), where, f"{key}.text")}
+
+
+def _refuse_more(part: Mapping[str, Any], known: Collection[str], where: str, key: str) -> None:
+    """InvalidInputError if a part says something that would be lost."""
+    # Parquet gives every part the keys of all of them: what is null was not said.
     said = {name for name, value in part.items() if value is not None} - {"type"}
-    if extra := sorted(said - _PART_KEYS[kind]):
-        raise InvalidInputError(f"{where}: {f'{key}.{extra[0]}'!r} would be lost: known are {sorted(_PART_KEYS[kind])}")
-    read = {name: plain_text(part.get(name), where, f"{key}.{name}") for name in sorted(_PART_KEYS[kind])}
-    if kind == "image" and not _DIGEST.fullmatch(read["digest"]):
-        raise InvalidInputError(f"{where}: {f'{key}.digest'!r} is no SHA-256 in hex: {read['digest']!r:.80}")
-    return {"type": kind, **read}
+    if extra := sorted(said - set(known)):
+        raise InvalidInputError(f"{where}: {f'{key}.{extra[0]}'!r} would be lost: known are {sorted(known)}")
 
 
 def _number_text(value: Any) -> str | None:

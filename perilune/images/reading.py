@@ -27,7 +27,7 @@ _DEEP_FORMATS = ("PNG", "TIFF")  # whose raw modes name 16 bits of a channel, wh
 
 Fault = Literal[
     "empty", "too many bytes", "not an image", "broken", "too many pixels", "too small", "too narrow", "several frames",
-    "more than 8 bits", "colour space", "transparent",
+    "more than 8 bits", "colour space", "transparent", "not given", "no file", "url", "too many images",
 ]  # fmt: skip
 
 
@@ -83,10 +83,14 @@ def read_image(data: bytes, where: str = "the image", limits: ImageLimits = LIMI
 
 
 def media_type_of(data: bytes, where: str = "the image", limits: ImageLimits = LIMITS) -> str:
-    """The media type of a picture that `read_image` reads, such as image/png. Raises the errors of `read_image`."""
-    read_image(data, where, limits)
+    """The media type of encoded bytes, such as image/png, by their head: pixels are not looked at.
+
+    InvalidImageError: they are no picture, or one over the limits.
+    """
+    from PIL import Image as Pictures
+
     with _opened(data, where, limits) as image:
-        return _media_type(image)
+        return "image/jpeg" if image.format == "MPO" else Pictures.MIME[str(image.format)]
 
 
 def convert_image(data: bytes, where: str = "the image", limits: ImageLimits = LIMITS) -> bytes:
@@ -238,9 +242,3 @@ def _over_white(image: Image) -> Image:
         return image.convert("RGB")
     seen = image.convert("RGBA")
     return Pictures.alpha_composite(Pictures.new("RGBA", seen.size, "white"), seen).convert("RGB")
-
-
-def _media_type(image: Image) -> str:
-    from PIL import Image as Pictures
-
-    return "image/jpeg" if image.format == "MPO" else Pictures.MIME[str(image.format)]

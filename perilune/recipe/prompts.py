@@ -55,6 +55,10 @@ class RowPrompts(PromptsBase):
     question: str = "question"  # the key of the question: text, or a list of {role, content}
     answer: str = "answer"  # the key of the reference answer: text, or a number, which is taken as it is written
     labels: list[str] = []  # keys that are kept as labels, for curricula
+    # Keys of images, each one or a list; if not given, `image` and `images` where a row has them; []: none.
+    images: list[str] | None = None
+    max_images: PositiveInt = 16  # of a prompt; one with more is left out
+    convert_images: bool = False  # take transparent, animated, CMYK and 16-bit images too, as 8-bit RGB over white
     # The key of what the policy talks to at this prompt: a kind's name, its table as [rollout.environment] has it, or
     # "none"; null or empty: as the recipe says. Rows may name the kinds in `environments`.
     environment: str | None = None

@@ -60,9 +60,17 @@ class Blobs:
 
     async def put(self, data: bytes) -> str:
         """Keeps content for good; returns its SHA-256 in hex."""
+        return await asyncio.to_thread(self.put_content, data)
+
+    def put_content(self, data: bytes) -> str:
+        """Does what `put` does, from a thread that may block."""
         digest = hashlib.sha256(data).hexdigest()
-        await self.write(content_name(digest), data)
+        self._try(self._write, self._path(content_name(digest)), data)
         return digest
+
+    def has_content(self, digest: str) -> bool:
+        """Tests whether there is content with this SHA-256, from a thread that may block."""
+        return bool(self._try(self._files.exists, self._path(content_name(digest))))
 
     async def get(self, digest: str) -> bytes:
         """Content by its SHA-256. Errors are those of `read`."""
@@ -119,9 +127,13 @@ class Blobs:
         return len(old)
 
     async def _do(self, work: Callable[..., T], *arguments: Any) -> T:
-        """In a thread. NotFoundError if there is no such blob, UnavailableError for whatever else fails."""
+        """As `_try`, in a thread."""
+        return await asyncio.to_thread(self._try, work, *arguments)
+
+    def _try(self, work: Callable[..., T], *arguments: Any) -> T:
+        """Does some work. NotFoundError if there is no such blob, UnavailableError for whatever else fails."""
         try:
-            return await asyncio.to_thread(work, *arguments)
+            return work(*arguments)
         except FileNotFoundError as error:
             raise NotFoundError(
                 f"{error.filename or arguments[0]} is not in the blob store {self._url}: "

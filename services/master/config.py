@@ -21,6 +21,7 @@ class MasterSettings(ServiceSettings):
     max_request_mb: Annotated[int, Field(gt=0, le=64)] = 8  # a recipe, a version with its metrics: what it is asked
     database_url: str | None = None  # a SQLAlchemy URL with an async driver; SQLite in `home` if not given
     database_password_file: Path | None = None  # the password for it, where it does not stand in the URL
+    image_hosts: tuple[str, ...] = ()  # from which images of prompts are fetched by http(s); other URLs are refused
     read_only: bool = False  # answer questions about runs and do nothing else: no bus, no fleet, no trainer
 
     def make_home(self) -> None:

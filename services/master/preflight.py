@@ -9,6 +9,7 @@ from perilune.errors import InvalidInputError, MissingDependencyError
 from perilune.recipe import Mistake, Recipe, recipe_error
 from perilune.recipe.preflight import NUM_LOOKED_AT, first_of_each_key, recipe_mistakes
 from services.master.prompts import PromptSet, open_prompts
+from services.master.prompts.images import LOOKED_AT, ImageAccess
 from services.master.samplers import open_sampler
 
 _KEY = re.compile(r"(prompts(?:\.\w+)+)(?:: | (?=do not fit))")
@@ -21,19 +22,19 @@ def mistakes(recipe: Recipe) -> list[Mistake]:
     return _look(recipe)[1]
 
 
-def check_submission(recipe: Recipe, others: Sequence[Mistake] = ()) -> PromptSet:
+def check_submission(recipe: Recipe, others: Sequence[Mistake] = (), access: ImageAccess = LOOKED_AT) -> PromptSet:
     """Opens a recipe's prompts. RecipeError names all that is known to be wrong with the recipe, `others` with it."""
-    prompts, found = _look(recipe)
+    prompts, found = _look(recipe, access)
     wrong = first_of_each_key([*recipe_mistakes(recipe), *found, *others])
     if wrong or prompts is None:
         raise recipe_error(recipe.name, wrong)
     return prompts
 
 
-def _look(recipe: Recipe) -> tuple[PromptSet | None, list[Mistake]]:
+def _look(recipe: Recipe, access: ImageAccess = LOOKED_AT) -> tuple[PromptSet | None, list[Mistake]]:
     """The prompts, if they can be opened, and what is wrong with them."""
     try:
-        prompts = open_prompts(recipe.prompts, recipe.seed)
+        prompts = open_prompts(recipe.prompts, recipe.seed, access)
     except (InvalidInputError, MissingDependencyError) as error:
         return None, [_named(str(error))]
     return prompts, [*_counts(recipe, prompts), *_sampler(recipe, prompts), *_room(recipe, prompts)]

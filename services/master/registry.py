@@ -8,7 +8,7 @@ import json
 import logging
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from perilune.errors import (
     verdict,
 )
 from perilune.ids import event_id
+from perilune.images.fetching import fetch_from
 from perilune.recipe import Mistake, Recipe, read_stored_recipe
 from perilune.recipe.files import settled
 from perilune.runtime.blobs import Blobs
@@ -35,6 +36,7 @@ from services.master.notification import Notification
 from services.master.preflight import check_submission
 from services.master.prompts import PromptSet, check_unchanged, open_prompts, summary_of
 from services.master.prompts.examples import notes_on_examples
+from services.master.prompts.images import ImageAccess
 from services.master.reading import Readers
 from services.master.store import ENDED, LEASABLE, MAX_INTEGER, Store
 from services.master.tables import RunRow
@@ -83,9 +85,10 @@ class ActiveRun:
 class Registry:
     """All that changes a run's state goes through here."""
 
-    def __init__(self, store: Store, bus: Bus, blobs: Blobs | None = None) -> None:
-        """`blobs`: where images of prompts go; without it, prompts that draw cannot be sent out."""
+    def __init__(self, store: Store, bus: Bus, blobs: Blobs | None = None, image_hosts: Collection[str] = ()) -> None:
+        """`blobs`: where images of prompts go; `image_hosts`: from which they may be fetched."""
         self._store, self._bus, self._blobs = store, bus, blobs
+        self._images = ImageAccess(blobs, fetch_from(image_hosts))
         self._active: dict[str, ActiveRun] = {}
         self._waiting = Notification()  # a run waits for a trainer
         self.fleet_changed = Notification()  # the runs to serve, or where their weights are, changed
@@ -112,7 +115,7 @@ class Registry:
         if not set(run_id) <= set("abcdefghijklmnopqrstuvwxyz0123456789-_") or len(run_id) > 64:
             raise InvalidInputError(f"{run_id!r} is no run id: use up to 64 of a-z, 0-9, '-' and '_'")
         recipe = settled(recipe, Path.cwd())
-        prompts = await self._readers.read(check_submission, recipe, mistakes)
+        prompts = await self._readers.read(check_submission, recipe, mistakes, self._images)
         summary = await self._readers.read(summary_of, prompts)
         summary.notes.extend(await self._readers.read(notes_on_examples, recipe.stages, prompts))
         for note in summary.notes:
@@ -159,7 +162,7 @@ class Registry:
         recipe = read_stored_recipe(row.recipe)
         if num_iterations:
             refuse_extension(recipe, num_iterations, await self._store.newest_version(run_id))
-        await self._check_prompts(row, recipe, (await self._readers.read(_open, recipe))[1])
+        await self._check_prompts(row, recipe, (await self._readers.read(_open, recipe, self._images))[1])
         if num_iterations:
             longer = with_iterations(row.recipe, num_iterations)
             await self._store.extend_run(run_id, longer, f"extended to {num_iterations} iterations")
@@ -345,7 +348,7 @@ class Registry:
         if row.id not in self._active:
             try:
                 recipe = read_stored_recipe(row.recipe)
-                prompts, summary = await self._readers.read(_open, recipe)
+                prompts, summary = await self._readers.read(_open, recipe, self._images)
                 await self._check_prompts(row, recipe, summary)
             except (UnavailableError, OverloadedError) as error:
                 logger.warning("%s: %s; it waits", row.id, error)
@@ -424,8 +427,8 @@ class Registry:
         return True
 
 
-def _open(recipe: Recipe) -> tuple[PromptSet, PromptSummary]:
-    prompts = open_prompts(recipe.prompts, recipe.seed)
+def _open(recipe: Recipe, images: ImageAccess) -> tuple[PromptSet, PromptSummary]:
+    prompts = open_prompts(recipe.prompts, recipe.seed, images)
     return prompts, summary_of(prompts)
 
 

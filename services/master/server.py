@@ -61,8 +61,9 @@ async def _serve_readers(service: Service, store: Store, settings: MasterSetting
 
 
 async def _serve(service: Service, store: Store, bus: Bus, blobs: Blobs, lost: Awaitable[None]) -> None:
+    assert isinstance(service.settings, MasterSettings)
     await bus.declare()
-    registry = Registry(store, bus, blobs)
+    registry = Registry(store, bus, blobs, service.settings.image_hosts)
     await registry.recover()
     fleet = FleetService(registry)
     runs = RunService(store, registry, fleet)

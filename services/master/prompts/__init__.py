@@ -17,6 +17,7 @@ from perilune.recipe import (
     TaskPrompts,
 )
 from services.master.prompts import files, huggingface, reasoning_gym, task
+from services.master.prompts.images import LOOKED_AT, ImageAccess
 
 MAX_NOTES = 20  # that are kept: a set may have thousands of files
 
@@ -62,14 +63,20 @@ class PromptSet(Protocol):
 SOURCES: dict[type, Callable[[Any, int], PromptSet]] = {
     TaskPrompts: task.open_prompts,
     ReasoningGymPrompts: reasoning_gym.open_prompts,
+}
+ROW_SOURCES: dict[type, Callable[[Any, ImageAccess], PromptSet]] = {  # whose rows may have images; no seed matters
     JsonlPrompts: files.open_prompts,
     FilePrompts: files.open_prompts,
     HuggingFacePrompts: huggingface.open_prompts,
 }
 
 
-def open_prompts(table: PromptsTable, seed: int) -> PromptSet:
-    """Opens a recipe's prompt set. InvalidInputError says what is wrong with the data and where."""
+def open_prompts(table: PromptsTable, seed: int, access: ImageAccess = LOOKED_AT) -> PromptSet:
+    """Opens a recipe's prompt set, and keeps the images of its rows. InvalidInputError says what is wrong with the data
+    and where; UnavailableError that the store of images does not answer.
+    """
+    if type(table) in ROW_SOURCES:
+        return ROW_SOURCES[type(table)](table, access)
     return SOURCES[type(table)](table, seed)
 
 

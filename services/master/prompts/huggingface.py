@@ -12,6 +12,7 @@ from perilune.data.huggingface import load_split
 from perilune.errors import InvalidInputError
 from perilune.recipe import HuggingFacePrompts
 from services.master.prompts.files import read_prompts
+from services.master.prompts.images import ImageAccess
 from services.master.prompts.prompt import ListedPrompts, hold_out, keep_apart
 from services.master.prompts.rows import prompts_of_rows
 
@@ -19,31 +20,31 @@ from services.master.prompts.rows import prompts_of_rows
 GUESSING_READERS = ("csv", "json")
 
 
-def open_prompts(table: HuggingFacePrompts, seed: int) -> ListedPrompts:
+def open_prompts(table: HuggingFacePrompts, access: ImageAccess) -> ListedPrompts:
     """The prompts of a dataset's splits, in its order."""
     name = f"{table.dataset}[{table.split}]"
     if Path(table.dataset).is_file():
-        return _open_file(table)
-    prompts, notes = _prompts(table, table.split)
+        return _open_file(table, access)
+    prompts, notes = _prompts(table, table.split, access)
     if not table.heldout_split:
         return hold_out(prompts, table.num_heldout, name, notes)
-    heldout, more = _prompts(table, table.heldout_split)
+    heldout, more = _prompts(table, table.heldout_split, access)
     return keep_apart(prompts, heldout, name, [*notes, *more])
 
 
-def _open_file(table: HuggingFacePrompts) -> ListedPrompts:
+def _open_file(table: HuggingFacePrompts, access: ImageAccess) -> ListedPrompts:
     if table.split != "train" or table.heldout_split:
         raise InvalidInputError(
             f"{table.dataset} is one file without splits: leave prompts.split and prompts.heldout_split out, or set "
             "prompts.source = 'file', with path and heldout_path"
         )
-    prompts, notes = read_prompts([table.dataset], None, table)
+    prompts, notes = read_prompts([table.dataset], None, table, access)
     return hold_out(prompts, table.num_heldout, table.dataset, notes)
 
 
-def _prompts(table: HuggingFacePrompts, split: str) -> tuple[list[Prompt], list[str]]:
+def _prompts(table: HuggingFacePrompts, split: str, access: ImageAccess) -> tuple[list[Prompt], list[str]]:
     name = f"{table.dataset}[{split}]"
-    return prompts_of_rows(_rows(table, split, name), table, name)
+    return prompts_of_rows(_rows(table, split, name), table, name, Path(table.dataset), access)
 
 
 def _rows(table: HuggingFacePrompts, split: str, name: str) -> Iterator[tuple[str, Row]]:

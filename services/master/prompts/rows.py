@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -13,8 +14,10 @@ from perilune.data.files import Row
 from perilune.data.jsonlines import ExactNumber, parse_object
 from perilune.data.rows import kind_of, label_of, messages_in_parts, plain_text, text_of, value_at
 from perilune.errors import InvalidInputError
+from perilune.images import InvalidImageError
 from perilune.recipe import EnvironmentBase, EnvironmentTable, RowPrompts
 from perilune.recipe.environments import KINDS
+from services.master.prompts.images import LOOKED_AT, ImageAccess, RowImages
 from services.master.prompts.prompt import make_prompt
 
 NO_ENVIRONMENT = "none"  # as a row writes it
@@ -22,33 +25,51 @@ NO_ENVIRONMENT = "none"  # as a row writes it
 _ENVIRONMENT: TypeAdapter[EnvironmentBase] = TypeAdapter(EnvironmentTable)
 
 
-def prompts_of_rows(rows: Iterable[tuple[str, Row]], table: RowPrompts, name: str) -> tuple[list[Prompt], list[str]]:
-    """The prompts of all rows, each with the place where it lies, and what is to be said of those that were skipped.
+def prompts_of_rows(
+    rows: Iterable[tuple[str, Row]],
+    table: RowPrompts,
+    name: str,
+    beside: Path = Path(),
+    access: ImageAccess = LOOKED_AT,
+) -> tuple[list[Prompt], list[str]]:
+    """The prompts of all rows, each with the place where it lies, and what is to be said of those that were left out.
+
+    A row whose image cannot be shown is left out, whatever `skip_invalid` says: its image is the data's own fault, and
+    the others can be used. `beside`: where images' paths begin.
 
     InvalidInputError: a row cannot be used and is not to be skipped, or none can be.
     """
     prompts: list[Prompt] = []
     skipped: list[InvalidInputError] = []
+    unseen: list[str] = []
     for where, row in rows:
         try:
-            prompts.append(prompt_of_row(row, table, where))
+            prompts.append(prompt_of_row(row, table, where, beside, access))
+        except InvalidImageError as error:
+            unseen.append(f"left out: {error}")
         except InvalidInputError as error:
             if not table.skip_invalid:
                 raise InvalidInputError(f"{error}. prompts.skip_invalid = true leaves such rows out") from error
             skipped.append(error)
-    num_rows = len(prompts) + len(skipped)
+    num_rows = len(prompts) + len(skipped) + len(unseen)
     said = [f"{name}: {len(skipped)} of {num_rows} rows skipped, the first because {skipped[0]}"] if skipped else []
+    if unseen:
+        said += [f"{name}: {len(unseen)} of {num_rows} rows left out for their images", *unseen]
     if not prompts:
-        raise InvalidInputError("; ".join(["there are no prompts", *said]) if said else f"{name} has no prompts")
+        raise InvalidInputError("; ".join(["there are no prompts", *said[:9]]) if said else f"{name} has no prompts")
     return prompts, said
 
 
-def prompt_of_row(row: Row, table: RowPrompts, where: str) -> Prompt:
-    """One row as a prompt. InvalidInputError names the row and the key that is wrong."""
+def prompt_of_row(
+    row: Row, table: RowPrompts, where: str, beside: Path = Path(), access: ImageAccess = LOOKED_AT
+) -> Prompt:
+    """One row as a prompt. InvalidInputError names the row and the key that is wrong; InvalidImageError the image."""
     if isinstance(row, InvalidInputError):
         raise row
+    images = RowImages(row, table, access, beside, where)
+    question = _question(_value(row, table.question, where, "question"), table, where, images)
     return make_prompt(
-        _question(_value(row, table.question, where, "question"), table, where),
+        images.messages(question, table.template),
         text_of(_value(row, table.answer, where, "answer"), where, table.answer),
         template=table.template,
         system=table.system,
@@ -102,7 +123,7 @@ def _environment_table(value: Any, where: str, key: str) -> dict[str, Any]:
     return {name: json.loads(each.text) if isinstance(each, ExactNumber) else each for name, each in said.items()}
 
 
-def _question(value: Any, table: RowPrompts, where: str) -> str | list[dict[str, Any]]:
+def _question(value: Any, table: RowPrompts, where: str, images: RowImages) -> str | list[dict[str, Any]]:
     key = table.question
     if isinstance(value, str):
         return plain_text(value, where, key)
@@ -112,4 +133,4 @@ def _question(value: Any, table: RowPrompts, where: str) -> str | list[dict[str,
         raise InvalidInputError(
             f"{where}: {key!r} is a list of messages, and prompts.template is for questions that are text"
         )
-    return messages_in_parts(value, where, key)
+    return messages_in_parts(value, where, key, images.read)
