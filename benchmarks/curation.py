@@ -5,9 +5,10 @@
 
 Good prompts are problems of reasoning-gym's generators and of sentences written here. Planted are copies (exact, in
 other signs, in other words), questions of an evaluation set (as they are, reworded, inside a longer text), question
-types, references that are none, references that are wrong, and questions that are guessed. The last two need a model: a
-stand-in behind an endpoint solves these questions with a given skill, and guesses what is written to be guessed. It
-shows what the rules do with answers, not what a model knows.
+types, references that are none, references that are wrong, questions that are trivial, and questions that are guessed.
+The last three need a model: a stand-in behind an endpoint gives the right answer with a given probability, always to
+what is written to be trivial, and guesses what is written to be guessed. It shows what the rules do with answers, not
+what a model knows.
 
 With --rows the text stages are timed on N rows instead, and with --peer datatrove (in that Python's environment) does
 exact and MinHash de-duplication and n-gram decontamination of the same rows.
@@ -36,6 +37,7 @@ from typing import Any
 from perilune.curation.pipeline import curate
 from perilune.curation.plan import read_plan
 from perilune.curation.question_types import OPEN, TYPES, type_of
+from perilune.curation.text import cleaned
 from perilune.local import own_reward
 from tests.model_endpoint import served
 
@@ -229,8 +231,17 @@ def _parts(a: int, b: int, r: random.Random) -> tuple[str, str]:
 
 
 def _wrong(a: int, b: int, r: random.Random) -> tuple[str, str]:
+    """A question that only a model can answer, or bare arithmetic, with a reference that is wrong."""
     question, answer = sentence(r)
+    if r.random() < 0.25:
+        sign, value = r.choice((("+", a + b), ("-", a - b), ("*", a * b), ("×", a * b)))
+        form = r.choice(("What is {} {} {}?", "Calculate {} {} {}.", "{} {} {} =", "Find the value of {} {} {}."))
+        question, answer = form.format(a, sign, b), str(value)
     return question.replace("metres", "yards"), str(int(answer) + r.choice((-10, -1, 1, 2, 7, 100)))
+
+
+def _trivial(a: int, b: int, r: random.Random) -> tuple[str, str]:
+    return f"{r.choice(NAMES)} writes down the number {a}. Which number does {r.choice(NAMES)} read there?", str(a)
 
 
 def _guessed(a: int, b: int, r: random.Random) -> tuple[str, str]:
@@ -254,6 +265,7 @@ PLANTED: Mapping[str, Callable[[int, int, random.Random], tuple[str, str]]] = {
         r.choice(PLACEHOLDERS),
     ),
     "guessable": _guessed,
+    "trivial": _trivial,
     "wrong reference": _wrong,
 }
 
@@ -262,14 +274,19 @@ PLANTED: Mapping[str, Callable[[int, int, random.Random], tuple[str, str]]] = {
 
 
 def solver(rows: Rows, skill: float) -> AbstractContextManager[str]:
-    """An endpoint that answers rightly with this probability, and guesses what is guessable; gives its URL."""
-    right = {row["question"]: _truth(row) for row in rows}
-    guessable = {row["question"] for row in rows if row["kind"] == "guessable"}
+    """An endpoint that answers rightly with this probability, always what is trivial, and guesses what is guessable.
+
+    Gives its URL.
+    """
+    right = {cleaned(row["question"]): _truth(row) for row in rows}
+    kinds = {cleaned(row["question"]): row["kind"] for row in rows}
 
     def reply(body: dict[str, Any]) -> tuple[int, str]:
         asked, _, at_once = body["messages"][-1]["content"].partition("\n\nGive the final answer at once")
         r = random.Random(body["seed"])
-        knows = asked in guessable and r.random() < 0.5 if at_once else r.random() < skill
+        kind = kinds.get(asked)
+        guesses = kind == "guessable" and r.random() < 0.5
+        knows = guesses if at_once else kind == "trivial" or r.random() < skill
         return 200, f"\\boxed{{{right.get(asked, '0') if knows else r.randrange(10**6, 10**7)}}}"
 
     return served(reply)
@@ -401,7 +418,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--good", type=int, default=2000)
     parser.add_argument("--planted", type=int, default=200)
-    parser.add_argument("--skill", type=float, default=0.8, help="of the stand-in for a model; 0: without one")
+    parser.add_argument("--skill", type=float, default=0.6, help="of the stand-in for a model; 0: without one")
     parser.add_argument("--rows", type=int, default=0, help="times so many rows instead")
     parser.add_argument("--peer", default="", metavar="PYTHON", help="an environment that has datatrove[processing]")
     parser.add_argument("--seed", type=int, default=0)

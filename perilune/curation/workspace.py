@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -216,6 +216,10 @@ class Survivors:
         for row in rows:
             left._gone[row] = 1
         return left
+
+    def only(self, rows: Collection[int]) -> Survivors:
+        """Some of the rows, by their places."""
+        return self.without(row for row, gone in enumerate(self._gone) if not gone and row not in rows)
 
     def __len__(self) -> int:
         return len(self._gone) - sum(self._gone)

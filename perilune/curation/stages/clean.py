@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
+from perilune.curation.arithmetic import contradicted
 from perilune.curation.processes import in_chunks
 from perilune.curation.stages.stage import Stage, Tools
 from perilune.curation.text import cleaned, same_text_key
@@ -67,6 +68,8 @@ class Clean(Stage):
             return "too long"
         if same_text_key(question) == same_text_key(answer):
             return "the answer is the question"
+        if contradicted(question, answer):
+            return "not the value of its own expression"
         asks_number = _ASKS_NUMBER.search(question) and question.count("?") < 2
         return "no number where one is asked for" if asks_number and not _NUMBER.search(answer) else ""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, ClassVar
 
 from pydantic import Field
@@ -28,27 +28,44 @@ class Difficulty(Stage):
     label: str = "pass_rate"  # one for each model that a set is measured with
     max_pass_rate: Share = 1.0  # questions with a higher one leave; at 1, those that are always answered
     min_pass_rate: Share = 0.0  # questions with a lower one leave
-    # A reference that no answer agrees with, while this share of them agrees on another answer, is disputed and leaves.
-    dispute_share: Share = 0.7
+    # Where no answer agrees with the reference but several agree on another, so many more are asked for. If still none
+    # agrees with it, and this share of all agrees on another, the reference is disputed and the question leaves.
+    num_more_answers: Annotated[int, Field(ge=0)] = 20
+    dispute_share: Share = 1 / 3
 
     def off(self) -> str:
         """Off without a model or graders."""
         return super().off() or _without(self.model, self.graders, "difficulty")
 
     def decide(self, rows: Survivors, tools: Tools) -> Iterator[Decision]:
-        """Removes trivial questions; one that got no answer stays, unlabelled, and is named as a failure."""
+        """Removes trivial questions and disputed ones; one that got no answer stays, and is named as a failure."""
+        doubted: dict[int, Decision] = {}
         for batch in tools.answered(self.model, rows, self.num_answers, BATCH):
             for row, answers, num_right, num_graded in judged(batch, self.graders, tools):
                 if not num_graded:
                     tools.fail(row, answers.failure or "no answer could be graded")
                     continue
-                disputed = None if num_right else self._disputed(row, answers.texts)
-                yield disputed or self._decision(row, num_right, num_graded)
+                decision = self._decision(row, num_right, num_graded)
+                if num_right or not agreement(answers.texts):
+                    yield decision
+                else:
+                    doubted[row.id] = decision
+        yield from self._second_look(rows.only(doubted), doubted, tools)
+
+    def _second_look(self, rows: Survivors, decided: Mapping[int, Decision], tools: Tools) -> Iterator[Decision]:
+        """Asks more often what a model's first answers contradict; the pass rate stays that of the first ones."""
+        num_answers = self.num_answers + self.num_more_answers
+        for batch in tools.answered(self.model, rows, num_answers, BATCH) if decided else ():
+            for row, answers, num_right, _ in judged(batch, self.graders, tools):
+                if answers.failure:
+                    tools.fail(row, f"no second look at its reference: {answers.failure}")
+                disputed = None if num_right or answers.failure else self._disputed(row, answers.texts)
+                yield disputed or decided[row.id]
 
     def _disputed(self, row: Row, texts: Sequence[str]) -> Decision | None:
         """The decision against a reference that a model's answers contradict with one voice; None without such."""
-        most, number = Counter(final_answer(text) for text in texts).most_common(1)[0]
-        if not most or number < max(2, self.dispute_share * len(texts)):
+        most, number = agreement(texts) or ("", 0)
+        if number < self.dispute_share * len(texts):
             return None
         seen = f"{number} of {len(texts)} answers of {self.model.name} are {most!r:.100}, not {row.answer!r:.100}"
         return Decision(row.id, "reference disputed", seen)
@@ -96,6 +113,16 @@ class Guesses(Stage):
                     yield Decision(row.id, "guessed", seen)
 
 
+def agreement(texts: Sequence[str]) -> tuple[str, int] | None:
+    """The final answer that most of some texts give, and how many do; None if no two agree.
+
+    >>> agreement(["It is 1,200.", "\\\\boxed{1200}", "7"]), agreement(["1", "2"])
+    (('1200', 2), None)
+    """
+    found = Counter(filter(None, map(final_answer, texts))).most_common(1)
+    return found[0] if found and found[0][1] > 1 else None
+
+
 def final_answer(text: str) -> str:
     """The end of a response, to count how many agree: its last box, else its last number, else its last line.
 
@@ -104,7 +131,7 @@ def final_answer(text: str) -> str:
     """
     boxes = re.findall(r"\\boxed\{([^{}]*(?:\{[^{}]*\}[^{}]*)*)\}", text)
     found = boxes or re.findall(r"-?\d+(?:[.,]\d+)*(?:/\d+)?", text) or text.strip().splitlines() or [""]
-    return found[-1].strip(" .$").casefold()
+    return re.sub(r"(?<=\d),(?=\d{3})", "", found[-1]).strip(" .$").casefold()
 
 
 def judged(
