@@ -107,10 +107,12 @@ def run_all(jobs: Sequence[Job], given: argparse.Namespace, until: float) -> Non
 def run_job(job: Job, data: Path) -> dict[str, object]:
     """One run in this process."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from benchmarks.ablations.curated import make_curated
     from benchmarks.ablations.loop import Loop
     from perilune.errors import PeriluneError
 
     try:
+        make_curated(job.recipe, data / "versions")
         return Loop(job.recipe, data / "versions", job.bits).run()
     except PeriluneError as error:  # a run that diverges is a result
         return {"failed": str(error)}

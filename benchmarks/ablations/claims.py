@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from benchmarks.ablations.curated import prompt_files
 from benchmarks.ablations.loop import prompt_file
 from perilune.recipe import Recipe, check_recipe
 from perilune.recipe.overrides import apply_override
@@ -67,14 +68,17 @@ class Variant:
 
     overrides: Mapping[str, Any] = field(default_factory=dict)
     bits: int | None = None
-    is_mixed: bool = False  # prompts of several sizes, from a file with labels
+    # From the task; "mixed": several sizes, from a file with labels; "raw" or "curated": with planted faults, or without.
+    prompts: Literal["task", "mixed", "raw", "curated"] = "task"
 
     def recipe(self, seed: int, folder: Path, overrides: Sequence[str] = ()) -> Recipe:
         """The variant's recipe at a seed; `overrides` are as --set has them, and hold over its own."""
         document = deepcopy(BASE) | {"seed": seed}
-        if self.is_mixed:
+        if self.prompts == "mixed":
             document["prompts"] = mixed_prompts(seed, folder)
             document["stages"][0]["options"] = {"num_numbers": 5}
+        elif self.prompts != "task":
+            document["prompts"] = {"source": "jsonl", **prompt_files(folder, seed, NUM_NUMBERS, self.prompts)}
         for key, value in self.overrides.items():
             *path, last = key.split(".")
             table = document
@@ -222,11 +226,12 @@ CLAIMS: tuple[Claim, ...] = (
         "Searching for a pair of three, four and five numbers, 288 problems in all, so that each is drawn more than "
         "once; hard is five. Held out is a mixture of the three.",
         {
-            "uniform": Variant(is_mixed=True),
+            "uniform": Variant(prompts="mixed"),
             "curriculum": Variant(
-                {"prompts.sampler": {"type": "curriculum", "warmup_iterations": 6, "min_difficulty": 5}}, is_mixed=True
+                {"prompts.sampler": {"type": "curriculum", "warmup_iterations": 6, "min_difficulty": 5}},
+                prompts="mixed",
             ),
-            "prioritized": Variant({"prompts.sampler": {"type": "prioritized"}}, is_mixed=True),
+            "prioritized": Variant({"prompts.sampler": {"type": "prioritized"}}, prompts="mixed"),
         },
         [Comparison("curriculum", "uniform", "final", "more"), Comparison("prioritized", "uniform", "final", "more")],
     ),
@@ -289,6 +294,18 @@ CLAIMS: tuple[Claim, ...] = (
             *(Comparison(f"3 bits, {kind}", "3 bits", "area", "more") for kind in CORRECTIONS),
         ],
         num_seeds=3,
+    ),
+    Claim(
+        "curation",
+        "A set that `perilune curate` made of a raw one teaches more at the same budget",
+        "k1.5 §2.1",
+        "Searching for a pair of four numbers, 320 problems: 128 good ones, 96 whose reference is another pair, 64 "
+        "copies and 32 with only one pair. The curated set is what the command left of them, with the run's own version 0 "
+        "as the model that difficulty and guesses are measured by. Both are drawn from for as many iterations; held "
+        "out are good problems.",
+        {"raw": Variant(prompts="raw"), "curated": Variant(prompts="curated")},
+        [Comparison("curated", "raw", "area", "more"), Comparison("curated", "raw", "final", "more")],
+        limits="A third of the raw set is wrong; how much is in a set that people use is not known here.",
     ),
 )
 
