@@ -26,6 +26,7 @@ import resource
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -276,18 +277,23 @@ PLANTED: Mapping[str, Callable[[int, int, random.Random], tuple[str, str]]] = {
 def solver(rows: Rows, skill: float) -> AbstractContextManager[str]:
     """An endpoint that answers rightly with this probability, always what is trivial, and guesses what is guessable.
 
-    Gives its URL.
+    Its nth answer to a prompt is the same in each run. Gives its URL.
     """
     right = {cleaned(row["question"]): _truth(row) for row in rows}
     kinds = {cleaned(row["question"]): row["kind"] for row in rows}
+    asked: Counter[str] = Counter()
+    lock = threading.Lock()
 
     def reply(body: dict[str, Any]) -> tuple[int, str]:
-        asked, _, at_once = body["messages"][-1]["content"].partition("\n\nGive the final answer at once")
-        r = random.Random(body["seed"])
-        kind = kinds.get(asked)
+        prompt = body["messages"][-1]["content"]
+        with lock:
+            asked[prompt] += 1
+            r = random.Random(f"{prompt}/{asked[prompt]}")
+        question, _, at_once = prompt.partition("\n\nGive the final answer at once")
+        kind = kinds.get(question)
         guesses = kind == "guessable" and r.random() < 0.5
         knows = guesses if at_once else kind == "trivial" or r.random() < skill
-        return 200, f"\\boxed{{{right.get(asked, '0') if knows else r.randrange(10**6, 10**7)}}}"
+        return 200, f"\\boxed{{{right.get(question, '0') if knows else r.randrange(10**6, 10**7)}}}"
 
     return served(reply)
 

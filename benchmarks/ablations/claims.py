@@ -68,7 +68,7 @@ class Variant:
 
     overrides: Mapping[str, Any] = field(default_factory=dict)
     bits: int | None = None
-    # From the task; "mixed": several sizes, from a file with labels; "raw" or "curated": with planted faults, or without.
+    # From the task; "mixed": several sizes, from a file with labels; "raw", "curated": with planted faults or without.
     prompts: Literal["task", "mixed", "raw", "curated"] = "task"
 
     def recipe(self, seed: int, folder: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -300,9 +300,9 @@ CLAIMS: tuple[Claim, ...] = (
         "A set that `perilune curate` made of a raw one teaches more at the same budget",
         "k1.5 §2.1",
         "Searching for a pair of four numbers, 320 problems: 128 good ones, 96 whose reference is another pair, 64 "
-        "copies and 32 with only one pair. The curated set is what the command left of them, with the run's own version 0 "
-        "as the model that difficulty and guesses are measured by. Both are drawn from for as many iterations; held "
-        "out are good problems.",
+        "copies and 32 with only one pair. The curated set is what the command left of them, with the run's own "
+        "version 0 as the model that difficulty and guesses are measured by. Both are drawn from for as many "
+        "iterations; held out are good problems.",
         {"raw": Variant(prompts="raw"), "curated": Variant(prompts="curated")},
         [Comparison("curated", "raw", "area", "more"), Comparison("curated", "raw", "final", "more")],
         limits="A third of the raw set is wrong; how much is in a set that people use is not known here.",

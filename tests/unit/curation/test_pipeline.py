@@ -68,7 +68,8 @@ def test_what_stays_and_why_the_rest_leaves(raw: Path, tmp_path: Path) -> None:
     report = json.loads((out / "report.json").read_text())
     reasons = {stage["name"]: stage.get("reasons") for stage in report["stages"] if stage.get("reasons")}
     assert reasons == {
-        "duplicates": {"exact duplicate": 1, "near duplicate": 1},
+        "clean": {"not the value of its own expression": 1},
+        "duplicates": {"exact duplicate": 1},
         "overlap": {"in exam": 1},
         "types": {"yes or no": 1, "proof": 1},
     }

@@ -8,6 +8,7 @@ from importlib import resources
 import numpy as np
 import pytest
 
+from perilune.curation.arithmetic import contradicted
 from perilune.curation.duplicates import SIMILARITY, exact_duplicates, near_duplicates, sign, similarity
 from perilune.curation.overlap import EvaluationSets
 from perilune.curation.question_types import OPEN, TYPES, opened, type_of
@@ -112,6 +113,36 @@ def test_the_words_of_a_template_are_no_evidence() -> None:
     sets = EvaluationSets()
     sets.add("balls", [template.format(number) for number in range(3, 30)])
     assert list(sets.overlaps([template.format(70), template.format(7)])) == [1]
+
+
+def test_an_instruction_that_a_few_evaluation_questions_share_is_no_evidence() -> None:
+    ask = "On which day of May is {} held? Answer with -1 if the ordinal does not exist in the month of this question."
+    sets = EvaluationSets()
+    sets.add("days", [ask.format(each) for each in ("the fair", "a dance", "the harvest", "our meeting", "one race")])
+    assert not sets.overlaps([ask.format("the yearly cattle market of the upper valley")])
+
+
+@pytest.mark.parametrize(
+    ("question", "answer", "value"),
+    [
+        ("What is 12 × (3 + 4)?", "85", "84"),
+        ("Q3) Calculate $\\frac{3}{4} + \\frac14$.", "2", "1"),
+        ("Evaluate 2^10", "1,025", "1024"),
+        ("What is 7 squared?", "48", "49"),
+        ("Simplify 6/8", "3/5", "3/4"),
+        ("Find the value of 1,000 - 1.", "999", ""),
+        ("1/3 =", "0.33", ""),
+        ("What is 7/2?", "3", ""),  # a quotient without its remainder
+        ("What is 3 + 4?", "seven", ""),
+        ("Solve 3x + 1 = 2", "4", ""),
+        ("10-5-2024", "4", ""),
+        ("What is 9**9**9**9?", "1", ""),
+        ("What is 1/0?", "1", ""),
+        (f"What is {'(' * 150}1 + 1{')' * 150}?", "3", ""),
+    ],
+)
+def test_bare_arithmetic_is_its_own_reference(question: str, answer: str, value: str) -> None:
+    assert contradicted(question, answer) == value
 
 
 def test_the_words_of_a_raw_sets_own_template_are_no_evidence() -> None:
