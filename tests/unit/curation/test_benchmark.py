@@ -11,6 +11,6 @@ from benchmarks.curation import PLANTED, measure
 async def test_planted_faults_are_found() -> None:
     found = await measure(num_good=40, num_planted=2, seed=1, skill=0.6)
     removed = {kind: each["removed"] for kind, each in found.items()}
-    assert removed.pop("good") <= 1 / 40
+    assert removed.pop("good") < 0.03  # one of forty
     assert removed == dict.fromkeys(removed, 1.0)
     assert set(PLANTED) < set(removed)
