@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from perilune.images.rendering import RenderTable
 from perilune.recipe.environments import EnvironmentName
 from perilune.recipe.samplers import SamplerTable, UniformSampler
 from perilune.table import NumGenerated, Options, Paths, PositiveInt, Table
@@ -24,6 +25,7 @@ class PromptsBase(Table):
     """Describes what every source of prompts has."""
 
     sampler: SamplerTable = UniformSampler(type="uniform")
+    render: RenderTable | None = None  # draws questions that are text: the same answers, to be read off pictures
 
 
 class TaskPrompts(PromptsBase):

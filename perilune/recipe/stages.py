@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
+from perilune.images.rendering import RenderTable
 from perilune.table import NonNegativeInt, Options, Paths, PositiveInt, Share, Table
 
 NUM_STEPS = 500
@@ -44,6 +45,7 @@ class WarmupStage(StageBase):
     task: str  # a name in perilune/tasks that can write traces
     options: Options = {}  # of the task's problems and of their traces
     num_examples: PositiveInt = 20_000  # different ones; then they come round again
+    render: RenderTable | None = None  # draws the questions, as [prompts.render] does
 
     @property
     def tasks(self) -> dict[str, str]:

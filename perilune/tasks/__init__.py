@@ -10,6 +10,7 @@ from perilune.errors import NotFoundError
 from perilune.images import encode_png
 from perilune.tasks import (
     arithmetic,
+    chains,
     colours,
     counting,
     guess,
@@ -56,6 +57,7 @@ class Task(Protocol):
 
 TASKS: dict[str, Task] = {
     "arithmetic": arithmetic,
+    "chains": chains,
     "colours": colours,
     "counting": counting,
     "guess": guess,

@@ -18,6 +18,7 @@ from perilune.recipe import (
 )
 from services.master.prompts import files, huggingface, reasoning_gym, task
 from services.master.prompts.images import LOOKED_AT, ImageAccess
+from services.master.prompts.rendered import open_rendered
 
 MAX_NOTES = 20  # that are kept: a set may have thousands of files
 
@@ -76,8 +77,10 @@ def open_prompts(table: PromptsTable, seed: int, access: ImageAccess = LOOKED_AT
     and where; UnavailableError that the store of images does not answer.
     """
     if type(table) in ROW_SOURCES:
-        return ROW_SOURCES[type(table)](table, access)
-    return SOURCES[type(table)](table, seed)
+        prompts = ROW_SOURCES[type(table)](table, access)
+    else:
+        prompts = SOURCES[type(table)](table, seed)
+    return open_rendered(prompts, table.render) if table.render else prompts
 
 
 def summary_of(prompts: PromptSet) -> PromptSummary:

@@ -10,6 +10,7 @@ from blake3 import blake3
 
 from perilune.api.trajectory.v1.trajectory_pb2 import ChatMessage, ImageRef, Prompt
 from perilune.errors import InvalidInputError
+from perilune.images import digest_of_image
 
 QuestionKey = tuple[tuple[str, str], ...]
 
@@ -52,6 +53,16 @@ def _chat_message(role: str, content: str | Sequence[Mapping[str, str]]) -> Chat
     return message
 
 
+def parts_by_digest(content: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A content's parts, in which PNGs that were drawn are named by their digests."""
+    return [
+        {"type": "image", "digest": digest_of_image(part["bytes"]), "media_type": "image/png"}
+        if part["type"] == "image"
+        else dict(part)
+        for part in content
+    ]
+
+
 def question_key(prompt: Prompt) -> QuestionKey:
     """Returns what makes two prompts the same question: what is said, but for spaces, the system, and a response
     begun; and what is shown."""
@@ -68,6 +79,11 @@ def conversation_key(turns: Iterable[tuple[str, str]]) -> QuestionKey:
 def digest_of(prompts: Iterable[Prompt]) -> str:
     """A digest of prompts in their order, with all that they hold: their ids are digests of that."""
     return blake3("\n".join(prompt.id for prompt in prompts).encode()).hexdigest(16)
+
+
+def spread(size: int, count: int) -> list[int]:
+    """Some indices of so many, at most `count`, from the first to the last."""
+    return sorted({place * (size - 1) // (count - 1) for place in range(count)})
 
 
 @dataclass(frozen=True)

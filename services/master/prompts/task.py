@@ -9,10 +9,9 @@ from typing import Any
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from perilune.errors import InvalidInputError, NotFoundError
-from perilune.images import digest_of_image
 from perilune.recipe import Options, TaskPrompts
 from perilune.tasks import Problem, Task, content_of, find_task, images_of, labels_of
-from services.master.prompts.prompt import digest_of, make_prompt
+from services.master.prompts.prompt import digest_of, make_prompt, parts_by_digest, spread
 
 NUM_DIGESTED = 256  # problems that stand for an endless set
 
@@ -31,8 +30,8 @@ class GeneratedPrompts:
     @property
     def digest(self) -> str:
         """Of some of the problems, from the first to the last."""
-        train = [self.train(index) for index in _spread(self.num_train)]
-        return digest_of([*train, *(self.heldout(index) for index in _spread(self.num_heldout))])
+        train = [self.train(index) for index in spread(self.num_train, NUM_DIGESTED)]
+        return digest_of([*train, *(self.heldout(index) for index in spread(self.num_heldout, NUM_DIGESTED))])
 
     def train(self, index: int) -> Prompt:
         """The training prompt of an index."""
@@ -70,15 +69,7 @@ def open_prompts(table: TaskPrompts, seed: int) -> GeneratedPrompts:
 
 def _question(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
     """A problem's text; or the user's message, in which images are named by their digests."""
-    if isinstance(content, str):
-        return content
-    return [{"role": "user", "content": [_by_digest(part) for part in content]}]
-
-
-def _by_digest(part: dict[str, Any]) -> dict[str, Any]:
-    if part["type"] != "image":
-        return part
-    return {"type": "image", "digest": digest_of_image(part["bytes"]), "media_type": "image/png"}
+    return content if isinstance(content, str) else [{"role": "user", "content": parts_by_digest(content)}]
 
 
 def _check_options(task: Task, table: TaskPrompts) -> None:
@@ -91,8 +82,3 @@ def _check_options(task: Task, table: TaskPrompts) -> None:
         images_of(task, task.problem(0, 0, **table.options))  # type: ignore[arg-type]  # checked by calling it
     except (TypeError, ValueError) as error:
         raise InvalidInputError(f"prompts.options do not fit task {table.name!r}: {error}") from error
-
-
-def _spread(size: int) -> list[int]:
-    """Some indices of so many, from the first to the last."""
-    return sorted({place * (size - 1) // (NUM_DIGESTED - 1) for place in range(NUM_DIGESTED)})

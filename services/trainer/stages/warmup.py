@@ -7,6 +7,7 @@ from random import Random
 
 from perilune.data.examples import Example, Turn, refuse_long
 from perilune.errors import RecipeError
+from perilune.images.rendering import drawn_content, is_drawn
 from perilune.models.masking import Tokens
 from perilune.recipe import WarmupStage
 from perilune.tasks import content_of, find_task
@@ -44,4 +45,7 @@ def trace(table: WarmupStage, seed: int, index: int) -> Example:
         response = task.trace(problem, Random(f"trace/{seed}/{index}"), **for_trace)
     except (TypeError, ValueError) as error:
         raise RecipeError(f"the options of a warmup stage do not fit the task {table.task!r}: {error}") from error
-    return (Turn([{"role": "user", "content": content_of(task, problem)}], response),)
+    content = content_of(task, problem)
+    if table.render and isinstance(content, str) and is_drawn(content, table.render):
+        content = drawn_content(content, table.render)
+    return (Turn([{"role": "user", "content": content}], response),)

@@ -14,7 +14,9 @@ from transformers import AutoModelForCausalLM
 
 from perilune.data.examples import Shuffled, Turn, conversation, read_examples
 from perilune.errors import InvalidInputError, NotFoundError, RecipeError
-from perilune.recipe import Recipe, SftStage
+from perilune.images.rendering import RenderTable
+from perilune.recipe import Recipe, SftStage, WarmupStage
+from perilune.tasks import counting
 from services.trainer.learner import InterruptedTraining
 from services.trainer.optimization import learning_rate, stage_learning_rate
 from services.trainer.policy.model import Policy
@@ -25,6 +27,7 @@ from services.trainer.stages.progress import ProgressFile
 from services.trainer.stages.runner import StageStep, run_stages
 from services.trainer.stages.sft import Sft
 from services.trainer.stages.supervised import accumulate_nll, tokens_of
+from services.trainer.stages.warmup import trace
 from tests.unit.trainer.messages import batch
 from tests.unit.trainer.models import plain_logprobs, recipe, same_bits, state, tiny_policy
 
@@ -173,6 +176,19 @@ def test_traces_depend_on_the_seed_and_come_round_again() -> None:
     wrong = recipe(stages=[WARMUP | {"options": {"patients": 3}}])
     with pytest.raises(RecipeError, match="patients"):
         run(wrong, tiny_policy())
+
+
+def test_traces_of_a_task_that_draws_and_of_drawn_text_show_images() -> None:
+    drawn = WarmupStage(type="warmup", task="counting", options={"looks": 1.0})
+    ((turn,),) = [trace(drawn, 1, 0)]
+    assert [part["type"] for part in turn.prompt[0]["content"]] == ["image", "text"]
+    assert turn.response.endswith(f"answer: {counting.problem(1, 0).answer}")
+    text = WarmupStage(type="warmup", task="chains", options={"works": 1.0}, render=RenderTable(share=0.5))
+    contents = [trace(text, 1, index)[0].prompt[0]["content"] for index in range(40)]
+    assert {str if isinstance(each, str) else tuple(part["type"] for part in each) for each in contents} == {
+        str,
+        ("image",),
+    }
 
 
 # --- Steps --------------------------------------------------------------------------------------------------------
