@@ -5,7 +5,7 @@ because of them: the same thing has the same id whenever and wherever it is name
 
     group       <run>.<draw>.<position>, <run>.<iteration>.<mode>.<position> where it is held out
     sample      <group>/<index>
-    message     <group>/<dispatch>, <sample>/round-<round>-<dispatch>, <sample>/<stage>-<round>,
+    message     <group>/<dispatch>, <sample>/round-<round>-<dispatch>, <sample>/<stage>-<round>[-<whole>],
                 <sample>/whole-<round>-<digest>
 """
 
@@ -25,7 +25,7 @@ _SAMPLE = re.compile(rf"([^/]+)/{_NUMBER}", re.ASCII)
 _TASK = re.compile(rf"([^/]+)/{_NUMBER}", re.ASCII)
 _REST = re.compile(rf"round-{_NUMBER}-{_NUMBER}", re.ASCII)
 _WHOLE = re.compile(rf"whole-{_NUMBER}-([0-9a-f]+)", re.ASCII)
-_STAGE = re.compile(rf"([a-z]+)(?:-{_NUMBER})?", re.ASCII)  # the first versions wrote no round
+_STAGE = re.compile(rf"([a-z]+)(?:-{_NUMBER}(?:-{_NUMBER})?)?", re.ASCII)  # the first versions wrote no round
 
 
 class GroupId(NamedTuple):
@@ -77,9 +77,10 @@ class StageId(NamedTuple):
     sample: SampleId
     stage: str
     round: int  # how often it was continued: what an earlier round left must not hide what a later one says
+    whole: int = 0  # the number of the message that holds it whole: nor must one whose tokens are lost hide the next
 
     def __str__(self) -> str:
-        return f"{self.sample}/{self.stage}-{self.round}"
+        return f"{self.sample}/{self.stage}-{self.round}" + (f"-{self.whole}" if self.whole else "")
 
 
 class WholeId(NamedTuple):
@@ -122,7 +123,7 @@ def parse_message(text: str) -> MessageId:
     if found := _WHOLE.fullmatch(tail):
         return WholeId(parse_sample(head), int(found[1]), found[2])
     if found := _STAGE.fullmatch(tail):
-        return StageId(parse_sample(head), found[1], int(found[2] or 0))
+        return StageId(parse_sample(head), found[1], int(found[2] or 0), int(found[3] or 0))
     raise _error(text, "a message", "<group>/<dispatch> or <group>/<index>/<stage>-<round>")
 
 

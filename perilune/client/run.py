@@ -11,6 +11,8 @@ from perilune.api.master.v1.master_pb2 import (
     GetLedgerRequest,
     GetRunRequest,
     Ledger,
+    LedgerLine,
+    ListLedgerLinesRequest,
     ListRunsRequest,
     ListSamplesRequest,
     ResumeRunRequest,
@@ -102,6 +104,13 @@ class RunClient(Connection):
         """The ledger: what became of every sample of the run."""
         return self._call(self._stub.GetLedger, message(GetLedgerRequest, run_id=run_id)).ledger
 
+    def ledger_lines(self, run_id: str) -> Sequence[LedgerLine]:
+        """Every sample of the run with what became of it, in order of group and index."""
+        lines: list[LedgerLine] = []
+        while page := self._call(self._stub.ListLedgerLines, _page_after(run_id, lines)).lines:
+            lines += page
+        return lines
+
     def fleet(self) -> GetFleetResponse:
         """The fleet's members with the version that each serves, and the queues of work."""
         return self._call(self._stub.GetFleet, GetFleetRequest())
@@ -169,6 +178,13 @@ class AsyncRunClient(AsyncConnection):
         """See RunClient.ledger."""
         return (await self._call(self._stub.GetLedger, message(GetLedgerRequest, run_id=run_id))).ledger
 
+    async def ledger_lines(self, run_id: str) -> Sequence[LedgerLine]:
+        """See RunClient.ledger_lines."""
+        lines: list[LedgerLine] = []
+        while page := (await self._call(self._stub.ListLedgerLines, _page_after(run_id, lines))).lines:
+            lines += page
+        return lines
+
     async def fleet(self) -> GetFleetResponse:
         """See RunClient.fleet."""
         return await self._call(self._stub.GetFleet, GetFleetRequest())
@@ -190,6 +206,11 @@ class AsyncRunClient(AsyncConnection):
 def _submission(recipe: Recipe | str, run_id: str) -> SubmitRunRequest:
     text = recipe if isinstance(recipe, str) else recipe.model_dump_json()
     return message(SubmitRunRequest, run_id=run_id, recipe_json=text)
+
+
+def _page_after(run_id: str, lines: Sequence[LedgerLine]) -> ListLedgerLinesRequest:
+    after_group = lines[-1].group_id if lines else ""
+    return message(ListLedgerLinesRequest, run_id=run_id, after_group=after_group)
 
 
 def _sample_request(

@@ -54,6 +54,11 @@ class Child:
     worked_at: float | None = None  # when a life that finished some work ended, by the clock of `deaths`
     started_ns: int = 0  # when this life began, by the clock of files
     log_start: int = 0  # where in the log this life began
+    num_lives: int = 0
+    may_start: asyncio.Event = field(default_factory=asyncio.Event)  # clear while it is kept away on purpose
+
+    def __post_init__(self) -> None:
+        self.may_start.set()
 
     @property
     def service(self) -> str:

@@ -20,11 +20,13 @@ import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeVar
 
 from perilune.errors import (
     InvalidInputError,
+    NotFoundError,
     PeriluneError,
     SettingsError,
     StateError,
@@ -61,15 +63,14 @@ T = TypeVar("T")
 
 NOTHING_MORE = Needs()
 NATS_PATIENCE_S = 20.0
+FLEET = "fleet"  # those who subscribe to weights
+Route = Callable[[str, str, str], str]
+"""Of a client, a server and the server's address: the address by which that client reaches it."""
 
 
-# --- Where things are ---------------------------------------------------------------------------------------------
-
-
-# --- Decisions ----------------------------------------------------------------------------------------------------
-
-
-# --- The cluster --------------------------------------------------------------------------------------------------
+def straight(client: str, server: str, address: str) -> str:
+    """Returns the server's own address: nothing lies between."""
+    return address
 
 
 class LocalCluster:
@@ -84,8 +85,10 @@ class LocalCluster:
         num_rewards: int,
         notify: Callable[[str], None],
         num_trainer_ranks: int = 1,
+        route: Route = straight,
     ):
         num_rollouts = cards.num_rollouts
+        self._route = route
         nats_port, master_port, sandbox_port, teacher_port = free_ports(4)
         elsewhere = os.environ.get("PERILUNE_SANDBOX_ADDRESS")
         teacher_elsewhere = os.environ.get("PERILUNE_TEACHER_ADDRESS")
@@ -108,7 +111,7 @@ class LocalCluster:
         config = write_nats_config(home, f"{LOOPBACK}:{nats_port}")
         nats = [str(find_nats_server()), "-c", str(config)]
         self._nats = Child("nats", nats, {}, self._log_of("nats"), watches_parent=False)
-        self._master = self._service("master", "master", 1, f"{LOOPBACK}:{master_port}")
+        self._master = self._service("master", "master", 1, self.master_address)
         self._master.env["PERILUNE_HTTP_LISTEN"] = page
         self._rewards = [self._service("reward", f"reward-{i}", num_rollouts) for i in range(1, num_rewards + 1)]
         self._workers = [
@@ -136,8 +139,27 @@ class LocalCluster:
     @property
     def pids(self) -> dict[str, int]:
         """The children that live, by name."""
-        children = [self._nats, self._master, *self._workers, self._sandbox, self._teacher, *self._plugins]
-        return {c.name: c.process.pid for c in children if c.process and c.process.returncode is None}
+        return {c.name: c.process.pid for c in self._children if c.process and c.process.returncode is None}
+
+    @property
+    def _children(self) -> list[Child]:
+        return [self._nats, self._master, *self._workers, self._sandbox, self._teacher, *self._plugins]
+
+    @contextlib.asynccontextmanager
+    async def without(self, name: str) -> AsyncIterator[None]:
+        """Kills a child at once, and starts it again at the context's end: a death on purpose, which is not counted
+        among its own. NotFoundError if no child of that name lives."""
+        child = next((child for child in self._children if child.name == name), None)
+        if child is None or child.process is None or child.process.returncode is not None:
+            raise NotFoundError(f"no {name!r} lives in {self.home}; there are {', '.join(self.pids)}")
+        child.may_start.clear()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGKILL)
+        try:
+            await child.process.wait()
+            yield
+        finally:
+            child.may_start.set()
 
     async def run(self, work: Awaitable[T]) -> T:
         """Does the work on the cluster. UnavailableError or InvalidInputError once a child was given up."""
@@ -199,6 +221,8 @@ class LocalCluster:
     async def stop(self) -> None:
         """Asks the services to end, then NATS; who does not within a few seconds is killed."""
         self._stopping = True
+        for child in self._children:
+            child.may_start.set()
         services = [task for task, child in self._supervisors.items() if child is not self._nats]
         for tasks in (services, list(set(self._supervisors) - set(services))):
             self._signal(tasks, signal.SIGTERM)
@@ -229,9 +253,9 @@ class LocalCluster:
         ready_file = self.home / "services" / f"{name}.json"
         env = {
             "PERILUNE_LISTEN": listen,
-            "PERILUNE_NATS_URL": self.nats_url,
-            "PERILUNE_MASTER_ADDRESS": self.master_address,
-            "PERILUNE_SANDBOX_ADDRESS": self.sandbox_address,
+            "PERILUNE_NATS_URL": "nats://" + self._route(name, "nats", self.nats_url.removeprefix("nats://")),
+            "PERILUNE_MASTER_ADDRESS": self._route(name, "master", self.master_address),
+            "PERILUNE_SANDBOX_ADDRESS": self._route(name, "sandbox", self.sandbox_address),
             "PERILUNE_TEACHER_ADDRESS": self.teacher_address,
             "PERILUNE_HOME": str(self.home),
             "PERILUNE_READY_FILE": str(ready_file),
@@ -249,6 +273,9 @@ class LocalCluster:
     def _trainer(self, num_ranks: int) -> Child:
         """One process, or torchrun with one for each rank. It takes them along when it ends, and starts none again."""
         child = self._service("trainer", "trainer", 1)
+        if self._route is not straight and num_ranks == 1:
+            listen = f"{LOOPBACK}:{free_ports(1)[0]}"
+            child.env |= {"PERILUNE_LISTEN": listen, "PERILUNE_ADVERTISE": self._route(FLEET, "trainer", listen)}
         if num_ranks > 1:
             launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_ranks}"]
             child.argv = [sys.executable, *launch, *child.argv[1:]]
@@ -268,6 +295,9 @@ class LocalCluster:
             status = await child.process.wait()
             if self._stopping:
                 return
+            if not child.may_start.is_set():
+                await child.may_start.wait()
+                continue
             if not self._may_restart(child, status):
                 return
             await asyncio.sleep(pause_s(num_deaths_without_work(child.deaths, child.worked_at)))
@@ -297,8 +327,9 @@ class LocalCluster:
             child.ready_file.unlink(missing_ok=True)
         child.started_ns = time.time_ns()
         env = inherited(os.environ, child.service) | child.env
-        if child.deaths and "PERILUNE_WORKER_ID" in env:  # the fleet sees a new worker, not an old one that stutters
-            env["PERILUNE_WORKER_ID"] += f".{len(child.deaths) + 1}"
+        child.num_lives += 1
+        if child.num_lives > 1 and "PERILUNE_WORKER_ID" in env:  # a new worker, not an old one that stutters
+            env["PERILUNE_WORKER_ID"] += f".{child.num_lives}"
         with child.log.open("ab") as log:
             child.log_start = log.tell()
             return await asyncio.create_subprocess_exec(
@@ -363,6 +394,8 @@ async def local_cluster(
     page: str | None = None,
     needs: Needs | None = NOTHING_MORE,
     load: Load | None = None,
+    route: Route = straight,
+    opening: Callable[[], AbstractAsyncContextManager[None]] = contextlib.nullcontext,
 ) -> AsyncIterator[LocalCluster]:
     """Runs NATS, a master, a trainer, rollout and reward workers on this machine for as long as the context is open.
 
@@ -376,6 +409,8 @@ async def local_cluster(
         page: host and port of the web page; port 7080 of the loopback interface, or a free one, if not given.
         needs: what the runs need beside; None if that is not known yet: reward workers then wait for `provide`.
         load: what the run computes with, for the memory of cards; None if that is not known.
+        route: what lies between the services, for example a network that can be cut.
+        opening: opens it, when every route is known.
 
     Raises:
         StateError: another cluster works in this home.
@@ -388,12 +423,13 @@ async def local_cluster(
     with exclusive_home(home) as lock, page_address(page) as address:
         wanted = Wanted.of_environment(os.environ, num_trainer_ranks, num_rollouts)
         cards = plan_cards(await asyncio.to_thread(ask_machine), wanted, load, min(2, num_cores()))
-        cluster = LocalCluster(home, lock, address, cards, num_rewards, notify, num_trainer_ranks)
-        try:
-            await cluster.start(needs)
-            yield cluster
-        finally:
-            await cluster.stop()
+        cluster = LocalCluster(home, lock, address, cards, num_rewards, notify, num_trainer_ranks, route)
+        async with opening():
+            try:
+                await cluster.start(needs)
+                yield cluster
+            finally:
+                await cluster.stop()
 
 
 async def _until_listening(port: str, patience_s: float) -> None:

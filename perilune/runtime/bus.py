@@ -32,7 +32,7 @@ from nats.js.errors import APIError
 from nats.js.errors import NotFoundError as StreamNotFoundError
 from opentelemetry.context import Context
 
-from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter, StoredMessage, Trajectory
+from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter, Event, StoredMessage, Trajectory
 from perilune.channel import MAX_MESSAGE_BYTES
 from perilune.errors import (
     InvalidInputError,
@@ -59,6 +59,7 @@ from perilune.runtime.subjects import (
     TRIALS,
     Consumer,
     check_subject,
+    event_subject,
     run_of,
     safe_id,
     sample_subject,
@@ -70,7 +71,9 @@ logger = logging.getLogger(__name__)
 ACK_WAIT_S = 10.0  # a worker that is silent for so long is taken for dead, and its messages go to another
 MAX_DELIVERIES = 40  # the server's last resort: deaths of workers are counted too, and are no fault of the message
 PULL_WAIT_S = 1.0  # a request that is open across a server restart is only missed when this is over
-PUBLISH_PATIENCE_S = 60.0
+PUBLISH_PATIENCE_S = 600.0  # what is published may be an hour's work: an outage is waited for
+ANSWER_S = 2.0  # for a question that a reader waits on
+EVENT_PATIENCE_S = 5.0  # what is only news is not waited for
 MAX_PAYLOAD_BYTES = 8 << 20
 MAX_LARGE_BYTES = MAX_MESSAGE_BYTES - (2 << 20)  # in the blob store: a batch must hold it, with its score
 MAX_BATCH_BYTES = 64 << 20  # of messages that are taken together
@@ -135,6 +138,11 @@ class Delivery(Generic[M]):
     def number(self) -> int:
         """Its place in its stream, which it keeps from delivery to delivery."""
         return self.raw.metadata.sequence.stream
+
+    @property
+    def name(self) -> tuple[int, str]:
+        """Tells it from every other message of its stream, also if numbers begin again because the store was lost."""
+        return self.number, _message_id(self.raw)
 
     @property
     def num_deliveries(self) -> int:
@@ -251,14 +259,26 @@ class Bus:
                 await asyncio.wait_for(client.drain(), 5) if client.is_connected else await client.close()
 
     async def declare(self) -> None:
-        """Makes the streams and standing consumers, or brings them up to date. Only the master calls this."""
+        """Makes the streams and standing consumers, or brings them up to date. Only the master calls this.
+
+        UnavailableError if the server does not answer or has no room for them.
+        """
         for stream in STREAMS:
             try:
-                await self._jetstream.update_stream(stream)
+                await _asked(self._jetstream.update_stream(stream), f"bring the stream {stream.name} up to date")
             except StreamNotFoundError:
-                await self._jetstream.add_stream(stream)
+                await _answered(self._jetstream.add_stream(stream), f"make the stream {stream.name}")
         for consumer in STANDING_CONSUMERS:
             await self.declare_consumer(consumer)
+
+    async def missing_streams(self) -> list[str]:
+        """The streams that the server does not have: it was given an empty store. UnavailableError if it does not
+        answer."""
+        asked = self._client.request("$JS.API.STREAM.NAMES", b"{}", timeout=5)
+        answer = json.loads((await _answered(asked, "say which streams it has")).data)
+        if "error" in answer:
+            raise UnavailableError(f"the bus does not say which streams it has: {answer['error']}")
+        return [str(stream.name) for stream in STREAMS if stream.name not in (answer.get("streams") or ())]
 
     async def declare_consumer(self, consumer: Consumer) -> None:
         """UnavailableError if the server does not answer, here and below."""
@@ -276,7 +296,7 @@ class Bus:
         """Deletes a consumer, if it exists."""
         with contextlib.suppress(StreamNotFoundError):
             deleted = self._jetstream.delete_consumer(consumer.stream, consumer.durable)
-            await _answered(deleted, f"delete the consumer {consumer.durable}")
+            await _asked(deleted, f"delete the consumer {consumer.durable}")
 
     async def purge(self, stream: str, subject: str) -> None:
         """Forgets the messages of a subject that no worker has taken yet."""
@@ -284,12 +304,16 @@ class Bus:
 
     async def backlogs(self) -> list[Backlog]:
         """Returns what every consumer of a work queue has left to do. UnavailableError if the server does not
-        answer."""
-        found = [
-            info
-            for stream in (PROMPTS, TRAJECTORIES)
-            for info in await _answered(self._jetstream.consumers_info(stream), "say how much work is left")
-        ]
+        answer within ANSWER_S."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                found = [
+                    info
+                    for stream in (PROMPTS, TRAJECTORIES)
+                    for info in await _answered(self._jetstream.consumers_info(stream), "say how much work is left")
+                ]
+        except TimeoutError as error:
+            raise UnavailableError("the bus does not say how much work is left") from error
         return [Backlog(info.name, info.num_pending or 0, info.num_ack_pending or 0) for info in found]
 
     async def num_dead_letters(self) -> int:
@@ -303,7 +327,7 @@ class Bus:
         """Messages and bytes of payloads so far: `in_msgs`, `out_msgs`, `in_bytes`, `out_bytes`."""
         return self._client.stats
 
-    async def answers(self, patience_s: float = 2.0) -> bool:
+    async def answers(self, patience_s: float = ANSWER_S) -> bool:
         """Tests whether the server answers now."""
         try:  # not by a ping: the client's reader dies of an answer to one that was given up
             await self._client.request(f"$JS.API.STREAM.INFO.{EVENTS}", timeout=patience_s)
@@ -315,25 +339,39 @@ class Bus:
         """Messages of a consumer that were not acknowledged yet, delivered or not."""
         try:
             asked = self._jetstream.consumer_info(consumer.stream, consumer.durable)
-            info = await _answered(asked, f"say what {consumer.durable} has left to do")
+            info = await _asked(asked, f"say what {consumer.durable} has left to do")
         except StreamNotFoundError:
             return 0
         return (info.num_pending or 0) + (info.num_ack_pending or 0)
 
     async def publish(
-        self, subject: str, message: Message, message_id: str, headers: dict[str, str] | None = None
+        self,
+        subject: str,
+        message: Message,
+        message_id: str,
+        headers: dict[str, str] | None = None,
+        patience_s: float = PUBLISH_PATIENCE_S,
     ) -> int:
         """Publishes, and returns when the server has stored it, with its number. The same id twice is stored once.
 
-        Retries with the same id through a server restart; UnavailableError after a minute of trying. InvalidInputError
+        Retries with the same id through an outage of the server; UnavailableError after `patience_s`. InvalidInputError
         if it can never be published: the subject is none, or (TooLargeError) the message is over the limit; that of the
         server where there is no blob store. `headers` are those of the trace to go on with, the current one if not
         given.
         """
-        return await self._publish(subject, message.SerializeToString(), message_id, headers)
+        return await self._publish(subject, message.SerializeToString(), message_id, headers, patience_s)
+
+    async def publish_event(self, event: Event, message_id: str) -> None:
+        """Publishes news of a run. UnavailableError if that cannot be done now: work does not depend on it."""
+        await self.publish(event_subject(event.run_id), event, message_id, patience_s=EVENT_PATIENCE_S)
 
     async def _publish(
-        self, subject: str, payload: bytes, message_id: str, headers: dict[str, str] | None = None
+        self,
+        subject: str,
+        payload: bytes,
+        message_id: str,
+        headers: dict[str, str] | None = None,
+        patience_s: float = PUBLISH_PATIENCE_S,
     ) -> int:
         check_subject(subject)
         headers = (telemetry.headers_of() if headers is None else headers) | {"Nats-Msg-Id": safe_id(message_id)}
@@ -344,7 +382,7 @@ class Bus:
                 raise TooLargeError(f"{message_id[:200]!r} has {len(payload):,} bytes; the bus takes {limit:,}")
             payload, headers = await self._put_aside(payload, message_id, headers)
         publishing = partial(self._jetstream.publish, subject, payload, timeout=5, headers=headers)
-        stored = await _tried_again(publishing, f"publish {message_id} on {subject}")
+        stored = await _tried_again(publishing, f"publish {message_id} on {subject}", patience_s)
         _heed_cancellation()
         return stored.seq
 
@@ -390,10 +428,10 @@ class Bus:
         return StoredMessage(sequence=sequence, digest=digest, num_bytes=len(payload))
 
     async def whole_of(self, sample: Trajectory) -> Trajectory | None:
-        """All of a trajectory that was sent without its tokens; none if it lies on the bus no more.
+        """All of a trajectory that was sent without its tokens; none if it lies on the bus no more, or another does.
 
         Raises:
-            InvalidInputError: what lies there is not what was stored.
+            InvalidInputError: what lies there is no trajectory.
             UnavailableError: the server does not answer.
         """
         if not sample.HasField("whole"):
@@ -403,9 +441,9 @@ class Bus:
             return None
         payload = await self._bytes_of(raw)
         if hashlib.sha256(payload).hexdigest() != sample.whole.digest:
-            raise InvalidInputError(
-                f"message {sample.whole.sequence} of {SAMPLES} is not the trajectory {sample.id[:200]!r}, by its digest"
-            )
+            where = f"message {sample.whole.sequence} of {SAMPLES}"
+            logger.warning("%s is not the trajectory %r, by its digest", where, sample.id[:200])
+            return None  # numbers begin again where a store was lost
         try:
             return Trajectory.FromString(payload)
         except DecodeError as error:
@@ -613,9 +651,9 @@ def _num_header_bytes(headers: dict[str, str]) -> int:
     return len("NATS/1.0\r\n\r\n") + sum(len(f"{key}: {value}\r\n".encode()) for key, value in headers.items())
 
 
-async def _tried_again(attempt: Callable[[], Awaitable[T]], what: str) -> T:
-    """Returns what comes of an attempt, made again through an outage. UnavailableError after a minute of trying."""
-    deadline = asyncio.get_running_loop().time() + PUBLISH_PATIENCE_S
+async def _tried_again(attempt: Callable[[], Awaitable[T]], what: str, patience_s: float = PUBLISH_PATIENCE_S) -> T:
+    """Returns what comes of an attempt, made again through an outage. UnavailableError after the patience."""
+    deadline = asyncio.get_running_loop().time() + patience_s
     while True:
         try:
             return await attempt()
@@ -626,6 +664,14 @@ async def _tried_again(attempt: Callable[[], Awaitable[T]], what: str) -> T:
 
 
 async def _answered(asked: Awaitable[T], what: str) -> T:
+    """Returns what the server answers. UnavailableError if it does not, or if what is asked for is not there now."""
+    try:
+        return await _asked(asked, what)
+    except StreamNotFoundError as error:
+        raise UnavailableError(f"the bus does not {what}: {error.description}") from error
+
+
+async def _asked(asked: Awaitable[T], what: str) -> T:
     """Returns what the server answers. UnavailableError if it does not, StreamNotFoundError if it knows no such
     thing."""
     try:

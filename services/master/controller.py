@@ -43,7 +43,7 @@ from services.master.tables import SampleState
 logger = logging.getLogger(__name__)
 
 DISPATCHED_AT_ONCE = 64  # groups: the fleet works on the first of many while the others are written
-QUIET_S = 30.0  # so long without news before the bus is asked whether a message was lost
+QUIET_S = 10.0  # so long without news before the bus is asked whether a message was lost
 
 
 class Controller:
@@ -72,6 +72,7 @@ class Controller:
         self.is_last = False  # all iterations are trained and only the final evaluation is left
         self._rollout_seconds: dict[int, float] = {}
         self._num_set_aside = 0  # prompts that are no longer drawn
+        self._is_bus_empty = False  # it has lost what was on it, and what is awaited has to be asked for again
         # Made ready while the trainer works:
         self._planned: tuple[int, list[Group]] | None = None
         self._lengths: Mapping[str, Mapping[int, int]] = {}
@@ -82,7 +83,6 @@ class Controller:
         if policy is None:
             raise StateError(f"{self._run_id} has no version to sample from")
         consumer = rollout_consumer(self._run_id, policy)
-        await self._bus.declare_consumer(consumer)
         self._reach(policy)
         await self._dispatch_missing(policy)  # what an earlier controller waited for may be on no queue any more
         while True:
@@ -97,6 +97,11 @@ class Controller:
             self._lengths = await self._store.lengths(self._run_id)
             policy = await self._commit_after(policy)
             self._reach(policy)
+
+    def dispatch_again(self) -> None:
+        """Has all that is awaited asked for again: the bus has lost it."""
+        self._is_bus_empty = True
+        self._changed.notify()
 
     def _reach(self, policy: PolicyVersion) -> None:
         self.num_closed = policy.number
@@ -136,6 +141,8 @@ class Controller:
         due = schedule.due_version(self._recipe, policy.number)
         while True:
             seen = self._changed.count
+            if self._is_bus_empty:
+                await self._dispatch_missing(policy)
             progress = await self._store.progress(self._run_id, policy.number, due)
             if schedule.is_ready(self._recipe, progress):
                 if await self._refill(policy):
@@ -245,6 +252,8 @@ class Controller:
 
     async def _dispatch_missing(self, policy: PolicyVersion) -> None:
         """Publishes again what is awaited, after a restart: whole, or from where it was saved."""
+        self._is_bus_empty = False
+        await self._bus.declare_consumer(rollout_consumer(self._run_id, policy))
         found = await self._store.open_groups(self._run_id, SampleState.DISPATCHED)
         traces = {group.id: new_trace(group.id) for group, _ in found}
         await self._store.mark_dispatched({key: trace.get("traceparent", "") for key, trace in traces.items()})
@@ -331,6 +340,8 @@ class Controller:
         """Waits for a newer version, and gives it."""
         while True:
             seen = self._changed.count
+            if self._is_bus_empty:
+                await self._dispatch_missing(policy)
             newest = await self._store.newest_version(self._run_id)
             if newest is not None and newest.number > policy.number:
                 return newest

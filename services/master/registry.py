@@ -29,7 +29,7 @@ from perilune.recipe import Mistake, Recipe, read_stored_recipe
 from perilune.recipe.files import settled
 from perilune.runtime.blobs import Blobs
 from perilune.runtime.bus import OUTAGES, Backlog, Bus
-from perilune.runtime.subjects import PROMPTS, event_subject, prompt_subject
+from perilune.runtime.subjects import PROMPTS, prompt_subject
 from services.master.controller import Controller
 from services.master.liveness import BUS, Change, Liveness
 from services.master.notification import Notification
@@ -313,9 +313,22 @@ class Registry:
                 if worker.kind == BUS:
                     raise UnavailableError(change.text)
                 message_id = event_id(run_id, worker.id, kind, event.time_unix_ns)
-                await self._bus.publish(event_subject(run_id), event, message_id)
+                await self._bus.publish_event(event, message_id)
             except UnavailableError:
                 await self.hear(event)
+
+    async def ask_again(self, missing: Sequence[str]) -> None:
+        """Asks again for all that is awaited, for the bus came back without these streams; every run says so."""
+        text = (
+            f"the bus came back without {', '.join(missing)}: they are declared again, and what was on them and is "
+            "still awaited is asked for again; dead letters and events that it kept are gone"
+        )
+        logger.error("%s", text)
+        for active in list(self._active.values()):
+            if active.controller:
+                active.controller.dispatch_again()
+            now = time.time_ns()
+            await self.hear(Event(run_id=active.id, time_unix_ns=now, source=BUS, kind="warning", text=text))
 
     def active_seconds(self, run_id: str) -> float:
         """Wall time since it was last written to the database."""

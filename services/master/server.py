@@ -21,6 +21,7 @@ from services.master.migrate import migrate_if_older
 from services.master.registry import Registry
 from services.master.single_master import has_master, single_master, until_released
 from services.master.store import Store
+from services.master.streams import keep_streams
 from services.master.web import page_routes
 
 _SERVICES = master_pb2.DESCRIPTOR.services_by_name
@@ -83,6 +84,7 @@ async def _serve(service: Service, store: Store, bus: Bus, blobs: Blobs, lost: A
                 take_events(bus, registry.hear),
                 take_advisories(bus),
                 sweep(blobs),
+                keep_streams(bus, registry.ask_again),
                 watch_fleet(registry.liveness, bus.answers, registry.tell_of),
                 *([keep_gauges(store, registry, fleet)] if is_exporting() else []),
             )

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Integer, bindparam, cast, delete, event, f
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from perilune.api.master.v1.master_pb2 import Ledger, RunState, Version
+from perilune.api.master.v1.master_pb2 import Ledger, LedgerLine, RunState, Version
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_EVALUATE, PURPOSE_TRAIN, PolicyVersion, StageProgress
 from perilune.errors import (
     AlreadyExistsError,
@@ -50,6 +50,7 @@ samples_counter = meter.create_counter("perilune.master.samples", "{sample}", "S
 PART_TOKENS = 1 << 15  # of a batch, read at once
 NUM_STAGE_STEPS = 200  # that are kept of each stage
 PAGE_BYTES = 16 << 20  # of samples in one list
+LEDGER_PAGE = 256  # groups in one list of the ledger's lines
 MAX_INTEGER = (1 << 63) - 1  # that a column holds
 
 ENDED = (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_STOPPED)
@@ -826,6 +827,24 @@ class Store:
             states[PURPOSE_EVALUATE],
             ended=run_state == RunState.RUN_STATE_FINISHED,
         )
+
+    async def ledger_lines(self, run_id: str, after_group: str = "") -> list[LedgerLine]:
+        """Lists the samples of the next LEDGER_PAGE groups behind a group, in order of group and index."""
+        groups = (
+            select(GroupRow)
+            .where(GroupRow.run_id == run_id, GroupRow.id > after_group)
+            .order_by(GroupRow.id)
+            .limit(LEDGER_PAGE)
+            .subquery()
+        )
+        columns = (groups.c.num_samples, groups.c.batch, SampleRow.purpose, SampleRow.iteration, SampleRow.state)
+        lines = (
+            select(SampleRow.group_id, SampleRow.sample_index, *columns, SampleRow.reason)
+            .join(groups, groups.c.id == SampleRow.group_id)
+            .order_by(SampleRow.group_id, SampleRow.sample_index)
+        )
+        async with self._engine.connect() as db:
+            return [LedgerLine(**row) for row in (await db.execute(lines)).mappings()]
 
 
 _SCORED_COLUMNS = ("state", "payload", "num_tokens", "ending", "value", "correct", "reason")

@@ -76,7 +76,7 @@ class _Worker:
         await self.bus.publish(
             subjects.scored_subject(trajectory.run_id),
             with_score(trajectory, score),
-            str(StageId(sample_id(trajectory), "scored", trajectory.round)),
+            str(StageId(sample_id(trajectory), "scored", trajectory.round, trajectory.whole.sequence)),
         )
 
 

@@ -96,7 +96,7 @@ class RunWorker:
         self._loads: PolicyVersion | None = None  # the version that the engine is being given
         self._num_swaps = 0
         self._num_in_hand = 0  # samples of groups that were taken and are not yet acked
-        self._held: dict[int, Delivery[RolloutTask]] = {}  # those groups, by their messages' numbers
+        self._held: dict[tuple[int, str], Delivery[RolloutTask]] = {}  # those groups, by their messages' names
         self._is_stuck = False
         self._results: dict[str, asyncio.Future[Generated]] = {}
         self._to_submit: list[SampleRequest] = []
@@ -273,10 +273,10 @@ class RunWorker:
         consumer = subjects.rollout_consumer(self.run_id, self._policy)
         async for batch in self._bus.deliveries(consumer, RolloutTask, share, lambda: not self._is_stuck):
             for delivery in batch:
-                if held := self._held.get(delivery.number):
+                if held := self._held.get(delivery.name):
                     held.continue_as(delivery)
                     continue
-                self._held[delivery.number] = delivery
+                self._held[delivery.name] = delivery
                 self._num_in_hand += len(delivery.message.sample_indices)
                 tasks.create_task(self._sample_group(delivery))
             async with self._changed:
@@ -302,7 +302,7 @@ class RunWorker:
             raise
         finally:
             running_samples.add(-num_samples, {"run": self.run_id})
-            del self._held[delivery.number]
+            del self._held[delivery.name]
             async with self._changed:
                 self._num_in_hand -= num_samples
                 self._changed.notify_all()
@@ -343,7 +343,8 @@ class RunWorker:
             else:
                 stage, subject = "finished", subjects.finished_subject(self.run_id)
                 sample = text_of(sample, await self._bus.keep_whole(sample))
-            await self._bus.publish(subject, sample, str(StageId(rollout.sample_id, stage, sample.round)))
+            message_id = StageId(rollout.sample_id, stage, sample.round, sample.whole.sequence)
+            await self._bus.publish(subject, sample, str(message_id))
         except UnavailableError:
             raise
         except Exception as error:  # what the tokens, the tokenizer and the environment raise is this sample's failure
@@ -378,7 +379,7 @@ class RunWorker:
         now = time.time_ns()
         event = Event(run_id=self.run_id, time_unix_ns=now, source=self._service.id, kind="warning", text=text)
         message_id = event_id(event.run_id, event.source, f"{event.kind}-{now}")
-        await self._bus.publish(subjects.event_subject(event.run_id), event, message_id)
+        await self._bus.publish_event(event, message_id)
 
     async def generate(self, sample: SampleRequest) -> Generated:
         """Has a sample, of the bus or of another caller, drawn by the engine."""

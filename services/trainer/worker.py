@@ -42,7 +42,6 @@ from perilune.recipe import Recipe, read_stored_recipe
 from perilune.runtime import telemetry
 from perilune.runtime.bus import Bus
 from perilune.runtime.service import Service
-from perilune.runtime.subjects import event_subject
 from perilune.runtime.vitals import Vitals
 from perilune.weights.adapted import STREAM
 from services.trainer.gap import gap_limit, gap_warning
@@ -285,7 +284,7 @@ class Trainer:
         event.time_unix_ns, event.source = time.time_ns(), self._service.id
         try:
             message_id = event_id(event.run_id, event.source, event.kind, number)
-            await self._bus.publish(event_subject(event.run_id), event, message_id)
+            await self._bus.publish_event(event, message_id)
         except UnavailableError as error:  # it is not seen; training does not depend on that
             logger.warning("%s", error)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 import socket
 import subprocess
@@ -30,20 +31,19 @@ async def quick_run(home: Path, *arguments: str, **environment: str) -> Launched
     return await launch(home, "train", *QUICK, "--name", "quick", *arguments, **environment)
 
 
-@pytest.mark.timeout(1200)
-async def test_killed_services_cost_nothing_but_time(tmp_path: Path) -> None:
-    launched = await quick_run(tmp_path)
-    await launched.until_version("quick", 1)
-    launched.kill_9("trainer")
-    await launched.until_version("quick", 2)
-    launched.kill_9("master")
-    await launched.until_version("quick", 4)
-    await asyncio.to_thread(subprocess.check_call, ["pkill", "-9", "-f", f"{tmp_path}/services/nats.conf"])
-    run = await launched.end()
-    assert run["state"] == "finished"
-    assert [version["version"] for version in run["versions"]] == list(range(NUM_ITERATIONS + 1))
-    assert run["ledger"]["balanced"]
-    assert run["ledger"]["dispatched"] == NUM_SAMPLES == run["ledger"]["trained"]
+FAULTS = ["--faults", "6", "--seed", "1097", "--longest", "3", "--rollouts", "1"]  # six kinds
+
+
+def test_faults_of_many_kinds_cost_nothing_but_time(tmp_path: Path) -> None:
+    recipe = [argument for argument in QUICK if argument not in ("--no-view", "--rollouts", "1")]
+    status, said = perilune("chaos", *recipe, *FAULTS, "--home", str(tmp_path))
+    report = json.loads(said[said.index("{") : said.rindex("}") + 1])
+    assert status == 0, said
+    assert report["is_well"]
+    assert (report["num_lost"], report["num_twice"], report["num_too_old"], report["num_hung"]) == (0, 0, 0, 0)
+    assert [fault["number"] for fault in report["faults"]] == [1, 2, 3, 4, 5, 6]
+    num_runs = len(report["runs"])
+    assert report["num_samples"] == num_runs * (NUM_SAMPLES + 3 * 40)  # evaluated at 0, 5 and 6, in two modes
 
 
 @pytest.mark.timeout(1200)

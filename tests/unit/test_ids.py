@@ -66,6 +66,7 @@ def test_no_sample(text: str) -> None:
         (StageId(SAMPLE, "finished", 0), "sums-1.0.7/3/finished-0"),
         (StageId(SAMPLE, "partial", 1), "sums-1.0.7/3/partial-1"),
         (StageId(SAMPLE, "scored", 10), "sums-1.0.7/3/scored-10"),
+        (StageId(SAMPLE, "scored", 10, 77), "sums-1.0.7/3/scored-10-77"),
         (WholeId(SAMPLE, 1, "0a" * 32), "sums-1.0.7/3/whole-1-" + "0a" * 32),
     ],
 )

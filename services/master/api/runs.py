@@ -111,6 +111,15 @@ class RunService(RunServiceServicer):
             await self._store.run(request.run_id)
             return m.GetLedgerResponse(ledger=await self._store.ledger(request.run_id))
 
+    async def ListLedgerLines(
+        self, request: m.ListLedgerLinesRequest, context: grpc.aio.ServicerContext
+    ) -> m.ListLedgerLinesResponse:
+        """Lists what became of each sample of the next groups. NOT_FOUND."""
+        async with rpc_errors(context):
+            await self._store.run(request.run_id)
+            lines = await self._store.ledger_lines(request.run_id, request.after_group)
+            return m.ListLedgerLinesResponse(lines=lines)
+
     async def ListSamples(
         self, request: m.ListSamplesRequest, context: grpc.aio.ServicerContext
     ) -> m.ListSamplesResponse:

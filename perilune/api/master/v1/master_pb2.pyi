@@ -639,6 +639,100 @@ class GetLedgerResponse(_message.Message):
 Global___GetLedgerResponse: _TypeAlias = GetLedgerResponse  # noqa: Y015
 
 @_typing.final
+class ListLedgerLinesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    AFTER_GROUP_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    after_group: _builtins.str
+    """The last group of the page before; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        after_group: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after_group", b"after_group", "run_id", b"run_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLedgerLinesRequest: _TypeAlias = ListLedgerLinesRequest  # noqa: Y015
+
+@_typing.final
+class ListLedgerLinesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LINES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___LedgerLine]:
+        """Of whole groups, some thousands of samples; none after the last group."""
+
+    def __init__(
+        self,
+        *,
+        lines: _abc.Iterable[Global___LedgerLine] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["lines", b"lines"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLedgerLinesResponse: _TypeAlias = ListLedgerLinesResponse  # noqa: Y015
+
+@_typing.final
+class LedgerLine(_message.Message):
+    """One sample of the ledger."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    GROUP_ID_FIELD_NUMBER: _builtins.int
+    SAMPLE_INDEX_FIELD_NUMBER: _builtins.int
+    NUM_SAMPLES_FIELD_NUMBER: _builtins.int
+    PURPOSE_FIELD_NUMBER: _builtins.int
+    ITERATION_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    BATCH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    group_id: _builtins.str
+    sample_index: _builtins.int
+    num_samples: _builtins.int
+    """How many samples its group has."""
+    purpose: _trajectory_pb2.Purpose.ValueType
+    iteration: _builtins.int
+    """The iteration that dispatched it."""
+    state: _builtins.str
+    """`dispatched`, `partial` or `scored` in flight; `trained`, `filtered`, `stale`, `dead` or `evaluated` in the end."""
+    batch: _builtins.int
+    """The version whose batch its group is in; unset while a sample of the group is awaited, and for held-out ones."""
+    reason: _builtins.str
+    """Why it is dead."""
+    def __init__(
+        self,
+        *,
+        group_id: _builtins.str = ...,
+        sample_index: _builtins.int = ...,
+        num_samples: _builtins.int = ...,
+        purpose: _trajectory_pb2.Purpose.ValueType = ...,
+        iteration: _builtins.int = ...,
+        state: _builtins.str = ...,
+        batch: _builtins.int | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_batch", b"_batch", "batch", b"batch"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_batch", b"_batch", "batch", b"batch", "group_id", b"group_id", "iteration", b"iteration", "num_samples", b"num_samples", "purpose", b"purpose", "reason", b"reason", "sample_index", b"sample_index", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__batch: _TypeAlias = _typing.Literal["batch"]  # noqa: Y015
+    _WhichOneofArgType__batch: _TypeAlias = _typing.Literal["_batch", b"_batch"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__batch) -> _WhichOneofReturnType__batch | None: ...
+
+Global___LedgerLine: _TypeAlias = LedgerLine  # noqa: Y015
+
+@_typing.final
 class ListSamplesRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -70,6 +70,11 @@ class RunServiceStub:
                 request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetLedgerRequest.SerializeToString,
                 response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetLedgerResponse.FromString,
                 _registered_method=True)
+        self.ListLedgerLines = channel.unary_unary(
+                '/perilune.api.master.v1.RunService/ListLedgerLines',
+                request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListLedgerLinesRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListLedgerLinesResponse.FromString,
+                _registered_method=True)
         self.ListSamples = channel.unary_unary(
                 '/perilune.api.master.v1.RunService/ListSamples',
                 request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesRequest.SerializeToString,
@@ -142,6 +147,14 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLedgerLines(self, request, context):
+        """What the ledger adds up: every sample of a run, in order of group and index, a page at a time.
+        NOT_FOUND: no such run. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSamples(self, request, context):
         """Scored trajectories of a run, in order of dispatch. NOT_FOUND: no such run. Safe to retry.
         """
@@ -193,6 +206,11 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.GetLedger,
                     request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetLedgerRequest.FromString,
                     response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetLedgerResponse.SerializeToString,
+            ),
+            'ListLedgerLines': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLedgerLines,
+                    request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListLedgerLinesRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListLedgerLinesResponse.SerializeToString,
             ),
             'ListSamples': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSamples,
@@ -395,6 +413,33 @@ class RunService:
             '/perilune.api.master.v1.RunService/GetLedger',
             perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetLedgerRequest.SerializeToString,
             perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetLedgerResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLedgerLines(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.master.v1.RunService/ListLedgerLines',
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListLedgerLinesRequest.SerializeToString,
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListLedgerLinesResponse.FromString,
             options,
             channel_credentials,
             insecure,

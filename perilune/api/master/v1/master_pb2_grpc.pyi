@@ -57,6 +57,10 @@ class RunServiceStub:
     """
     GetLedger: _grpc.UnaryUnaryMultiCallable[_master_pb2.GetLedgerRequest, _master_pb2.GetLedgerResponse]
     """NOT_FOUND: no such run. Safe to retry."""
+    ListLedgerLines: _grpc.UnaryUnaryMultiCallable[_master_pb2.ListLedgerLinesRequest, _master_pb2.ListLedgerLinesResponse]
+    """What the ledger adds up: every sample of a run, in order of group and index, a page at a time.
+    NOT_FOUND: no such run. Safe to retry.
+    """
     ListSamples: _grpc.UnaryUnaryMultiCallable[_master_pb2.ListSamplesRequest, _master_pb2.ListSamplesResponse]
     """Scored trajectories of a run, in order of dispatch. NOT_FOUND: no such run. Safe to retry."""
     GetFleet: _grpc.UnaryUnaryMultiCallable[_master_pb2.GetFleetRequest, _master_pb2.GetFleetResponse]
@@ -91,6 +95,10 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     GetLedger: _aio.UnaryUnaryMultiCallable[_master_pb2.GetLedgerRequest, _master_pb2.GetLedgerResponse]  # type: ignore[assignment]
     """NOT_FOUND: no such run. Safe to retry."""
+    ListLedgerLines: _aio.UnaryUnaryMultiCallable[_master_pb2.ListLedgerLinesRequest, _master_pb2.ListLedgerLinesResponse]  # type: ignore[assignment]
+    """What the ledger adds up: every sample of a run, in order of group and index, a page at a time.
+    NOT_FOUND: no such run. Safe to retry.
+    """
     ListSamples: _aio.UnaryUnaryMultiCallable[_master_pb2.ListSamplesRequest, _master_pb2.ListSamplesResponse]  # type: ignore[assignment]
     """Scored trajectories of a run, in order of dispatch. NOT_FOUND: no such run. Safe to retry."""
     GetFleet: _aio.UnaryUnaryMultiCallable[_master_pb2.GetFleetRequest, _master_pb2.GetFleetResponse]  # type: ignore[assignment]
@@ -164,6 +172,16 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.GetLedgerResponse, _abc.Awaitable[_master_pb2.GetLedgerResponse]]:
         """NOT_FOUND: no such run. Safe to retry."""
+
+    @_abc_1.abstractmethod
+    def ListLedgerLines(
+        self,
+        request: _master_pb2.ListLedgerLinesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.ListLedgerLinesResponse, _abc.Awaitable[_master_pb2.ListLedgerLinesResponse]]:
+        """What the ledger adds up: every sample of a run, in order of group and index, a page at a time.
+        NOT_FOUND: no such run. Safe to retry.
+        """
 
     @_abc_1.abstractmethod
     def ListSamples(
