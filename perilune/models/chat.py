@@ -65,6 +65,30 @@ def with_defaults(templates: Any, arguments: Mapping[str, Any]) -> Any:
     )
 
 
+# Put before a template that knows contents as lists of parts alone: a text becomes a list of one part.
+_PLAIN_CONTENTS = (
+    "{%- set plain = namespace(messages=[]) -%}{%- for message in messages -%}"
+    "{%- set content = message['content'] -%}"
+    "{%- set content = [{'type': 'text', 'text': content}] if content is string else content -%}"
+    "{%- set plain.messages = plain.messages + [dict(message, content=content)] -%}"
+    "{%- endfor -%}{%- set messages = plain.messages -%}"
+)
+
+
+def take_plain_contents(tokenizer: Any) -> None:
+    """Has a chat template that knows contents as lists of parts alone take plain texts as well, by what it says."""
+    template = tokenizer.chat_template
+    if not isinstance(template, str):
+        return
+    try:
+        text = tokenizer.apply_chat_template([{"role": "user", "content": ANSWER}], tokenize=False)
+    except Exception as error:  # noqa: BLE001 - a template is a program: it has its reasons, and stays as it is
+        logger.debug("the chat template refuses a plain text: %s", error)
+        text = ""
+    if ANSWER not in text:
+        tokenizer.chat_template = _PLAIN_CONTENTS + template
+
+
 def check_tokenizer(tokenizer: Any, num_embeddings: int, name: str) -> None:
     """InvalidInputError if a model cannot use its tokenizer.
 
@@ -124,6 +148,24 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message], **arguments: Any) ->
             encoded = tokenizer("\n".join(message["content"] for message in messages))
         ids: list[int] = encoded["input_ids"]
         return ids
+
+
+def prompt_text(tokenizer: Any, messages: Sequence[Message], placeholder: str) -> str:
+    """A prompt as text, up to where the response begins; its contents may be lists of parts, text and images.
+
+    `placeholder` stands for an image where there is no template. InvalidInputError if the template refuses it.
+    """
+    if tokenizer.chat_template:
+        return chat_text(tokenizer, messages, is_begun=_is_begun(messages))
+    return (tokenizer.bos_token or "") + "\n".join(said(message, placeholder) for message in messages)
+
+
+def said(message: Message, placeholder: str = "") -> str:
+    """A message's text, of all its parts, with something in place of images."""
+    content = message["content"]
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] if part["type"] == "text" else placeholder for part in content)
 
 
 def chat_text(
@@ -197,7 +239,7 @@ def continuation_ids(
     """
     if not tokenizer.chat_template:
         raise InvalidInputError("the model has no chat template that could render messages; set model.chat_template")
-    marker = unused_in(" ".join(message["content"] for message in [*messages, *answers]))
+    marker = unused_in(" ".join(said(message) for message in [*messages, *answers]))
     opened = chat_text(tokenizer, messages, is_begun=_is_begun(messages))
     whole = chat_text(tokenizer, [*_with_turn(messages, marker), *answers], is_closed=is_final)
     real = chat_text(tokenizer, [*_with_turn(messages, turn), *answers], is_closed=is_final)
@@ -269,7 +311,7 @@ def _is_begun(messages: Sequence[Message]) -> bool:
 def _with_turn(messages: Sequence[Message], turn: str) -> list[Message]:
     """The conversation with the assistant's turn, which may have been begun."""
     if _is_begun(messages):
-        return [*messages[:-1], {"role": "assistant", "content": messages[-1]["content"] + turn}]
+        return [*messages[:-1], {"role": "assistant", "content": said(messages[-1]) + turn}]
     return [*messages, {"role": "assistant", "content": turn}]
 
 

@@ -10,10 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+)
 
 from perilune.errors import InvalidInputError
 from perilune.models.chat import check_tokenizer
+from perilune.models.vision.reader import is_image_text, settings_of
 
 
 @contextlib.contextmanager
@@ -48,11 +56,16 @@ def blank_model(model_files: Mapping[str, bytes], dtype: torch.dtype, device: st
     config = read_config(model_files)
     try:
         with torch.device(device):
-            model = AutoModelForCausalLM.from_config(config, dtype=dtype)
+            model = model_class(config, bool(settings_of(model_files))).from_config(config, dtype=dtype)
     except (OSError, ValueError, KeyError) as error:  # as in `read_config`
         raise InvalidInputError(f"the model's config.json makes no causal language model: {error}") from error
     assert isinstance(model, PreTrainedModel)
     return model.eval()
+
+
+def model_class(config: Any, has_processor: bool) -> Any:
+    """The class of transformers that makes a model of such a configuration: one that sees has an image processor."""
+    return AutoModelForImageTextToText if has_processor and is_image_text(config) else AutoModelForCausalLM
 
 
 def build_tokenizer(model_files: Mapping[str, bytes]) -> Any:

@@ -39,7 +39,9 @@ def sequences(config: Any) -> list[list[int]]:
 @contextmanager
 def short_windows(model: Any) -> Iterator[None]:
     """Narrows every window of attention, so that a few tokens do not fit into it: long probes would cost too much."""
-    holders = [model.config, model.config.get_text_config(), *model.modules()]
+    from perilune.models.attention.interface import text_part
+
+    holders = [model.config, model.config.get_text_config(), *text_part(model).modules()]
     found = [(vars(holder), name) for holder in holders for name in WINDOWS if _is_wide(vars(holder).get(name))]
     before = [(attributes, name, attributes[name]) for attributes, name in found]
     for attributes, name in found:
@@ -56,14 +58,23 @@ def own_logprobs(model: Any, sequences: Sequence[Any]) -> list[Any]:
 
     `sequences`: tensors of token ids, where the model is. The attention that was set before is set again.
     """
-    attention = model.config._attn_implementation
+    with plain_attention(model):
+        return [logprobs(model, tokens) for tokens in sequences]
+
+
+@contextmanager
+def plain_attention(model: Any) -> Iterator[None]:
+    """Within, a model attends as transformers has it."""
+    from perilune.models.attention import attention_of, set_attention
+
+    attention = attention_of(model)
     if attention not in ("sdpa", "eager"):
-        model.set_attn_implementation("sdpa" if model._supports_sdpa else "eager")
+        set_attention(model, "sdpa" if model._supports_sdpa else "eager")
     try:
-        return [_logprobs(model, tokens) for tokens in sequences]
+        yield
     finally:
-        if attention != model.config._attn_implementation:
-            model.set_attn_implementation(attention)
+        if attention != attention_of(model):
+            set_attention(model, attention)
 
 
 def check_gap(model: Any, gap: float, spread: float, doing: str, instead: str) -> None:
@@ -107,6 +118,7 @@ def _is_wide(value: object) -> bool:
     return type(value) is int and value > SHORT_WINDOW
 
 
-def _logprobs(model: Any, tokens: Any) -> Any:
-    logits = model(input_ids=tokens[None, :-1], use_cache=False).logits[0].float()
+def logprobs(model: Any, tokens: Any, **shown: Any) -> Any:
+    """log π of every token of a sequence but the first, by the model's own pass; `shown`: its arguments for images."""
+    logits = model(input_ids=tokens[None, :-1], use_cache=False, **shown).logits[0].float()
     return logits.log_softmax(-1).gather(-1, tokens[1:, None])[:, 0]

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from transformers import (
+    AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForImageTextToText,
     AutoTokenizer,
     GgufConfig,
     PreTrainedModel,
@@ -20,6 +22,7 @@ from transformers import (
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError
 from perilune.models.packages import PACKAGE_PREFIX, gguf_in_package
 from perilune.models.tensors import raw_tensor
+from perilune.models.vision.reader import is_image_text, processor_files, processor_template
 from perilune.weights import RawTensor
 
 
@@ -29,19 +32,31 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
         if path.startswith(PACKAGE_PREFIX):
             gguf = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
             return AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        return AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        if tokenizer.chat_template is None:
+            tokenizer.chat_template = processor_template(path)
+        return tokenizer
+
+
+def load_processor(path: str) -> dict[str, bytes]:
+    """The settings of a model's image processor, by file; none of a text model. Errors as of `load_model`."""
+    with _naming_model(path):
+        if path.startswith(PACKAGE_PREFIX) or not is_image_text(AutoConfig.from_pretrained(path)):
+            return {}
+        return processor_files(path)
 
 
 def load_model(path: str) -> PreTrainedModel:
     """The model in float32. InvalidInputError if its files lack weights: transformers would draw them at random."""
     folder: str | Path = path
     options: dict[str, Any] = {"dtype": torch.float32, "output_loading_info": True}
+    kind: Any = AutoModelForImageTextToText if load_processor(path) else AutoModelForCausalLM
     with _naming_model(path):
         if path.startswith(PACKAGE_PREFIX):
             gguf = gguf_in_package(path.removeprefix(PACKAGE_PREFIX))
             options |= {"gguf_file": gguf.name, "quantization_config": GgufConfig(dequantize=True)}
             folder = gguf.parent
-        found: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+        found: Any = kind.from_pretrained(folder, **options)
     model, loaded = found
     if missing := sorted(loaded["missing_keys"]):
         raise InvalidInputError(
@@ -78,7 +93,7 @@ def load_raw(path: str) -> tuple[dict[str, bytes], list[RawTensor]]:
         if model.generation_config is not None:
             model.generation_config.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        files = {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+        files = {file.name: file.read_bytes() for file in sorted(folder.iterdir())} | load_processor(path)
     tensors: dict[int, RawTensor] = {}
     for tensor_name, tensor in model.state_dict().items():
         tensors.setdefault(tensor.data_ptr(), raw_tensor(tensor_name, tensor))

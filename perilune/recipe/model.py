@@ -9,6 +9,25 @@ from pydantic import Field, PositiveFloat, model_validator
 from perilune.table import ArgumentName, PositiveInt, Table
 
 
+class CreateVision(Table):
+    """An image encoder before the Llama, whose patches it reads through a projector: together a LLaVA."""
+
+    image_size: PositiveInt = 32  # pixels a side that every image is scaled to
+    patch_size: PositiveInt = 8  # pixels a side; each patch is one token of the prompt
+    hidden_size: PositiveInt = 64
+    intermediate_size: PositiveInt = 128
+    num_layers: PositiveInt = 2
+    num_heads: PositiveInt = 2
+
+    @model_validator(mode="after")
+    def _sizes_divide(self) -> CreateVision:
+        if self.image_size % self.patch_size:
+            raise ValueError(f"image_size {self.image_size} is no multiple of patch_size {self.patch_size}")
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is no multiple of num_heads {self.num_heads}")
+        return self
+
+
 class CreateModel(Table):
     """A Llama-shaped model made on the spot, with a tokenizer over a task's own words."""
 
@@ -19,6 +38,7 @@ class CreateModel(Table):
     num_heads: PositiveInt = 4
     num_kv_heads: PositiveInt | None = None  # as many as heads, if not given
     max_positions: PositiveInt = 512
+    vision: CreateVision | None = None  # gives it an image encoder
 
     @model_validator(mode="after")
     def _heads_divide(self) -> CreateModel:

@@ -19,6 +19,7 @@ from torch import Tensor
 from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, StateError
+from perilune.models.attention import attention_of
 from perilune.models.device import CPU, Device, check_precision
 from perilune.recipe import Recipe, StageTable
 from perilune.weights.choice import Measured
@@ -76,7 +77,7 @@ class Session:
         self.ranks = ranks or Ranks()
         check_precision(self.ranks.device, recipe.trainer.precision)
         use_tensor_cores(self.ranks.device)
-        place, attention = self.ranks.device.in_words(), policy.model.config._attn_implementation
+        place, attention = self.ranks.device.in_words(), attention_of(policy.model)
         logger.info("trains on %s, attention %s, %s", place, attention, recipe.trainer.precision)
         self.number, self.metrics = state.number, state.metrics
         self.refused = [Refused(**sample) for sample in state.refused]  # of the batch that made the current version

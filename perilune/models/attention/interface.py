@@ -27,4 +27,22 @@ def use_attention(model: PreTrainedModel, name: str, attend: Callable[..., Any],
             f"{type(model).__name__} has attention code of its own, and takes no other attention function; {instead}"
         )
     AttentionInterface.register(name, attend)
-    model.set_attn_implementation(name)
+    set_attention(model, name)
+
+
+def text_part(model: PreTrainedModel) -> PreTrainedModel:
+    """The part of a model that reads and writes text: of one that sees, its decoder; else all of it."""
+    is_part = model.config.get_text_config() is not model.config
+    part: PreTrainedModel = model.get_decoder() if is_part else model
+    return part
+
+
+def attention_of(model: PreTrainedModel) -> str:
+    """The name of the attention function of a model's text part."""
+    name: str = text_part(model).config._attn_implementation
+    return name
+
+
+def set_attention(model: PreTrainedModel, name: str) -> None:
+    """Has a model's text part attend by a function of this name; an image encoder keeps its own."""
+    text_part(model).set_attn_implementation(name)

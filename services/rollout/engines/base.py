@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perilune.api.trajectory.v1.trajectory_pb2 import Ending, PolicyVersion
+from perilune.models.vision import PlacedImage
 from perilune.recipe import EngineBase, TorchEngineTable
 from perilune.weights import RawTensor
 from services.rollout.repetition import Cycle, Rule
@@ -48,13 +49,14 @@ class SampleRequest:
     """One sample to generate, or to continue: any engine may go on where another stopped."""
 
     id: str
-    tokens: NDArray[np.int32]  # prompt and response so far; samples with equal tokens share their prefill
+    tokens: NDArray[np.int32]  # prompt and response so far; samples with equal tokens and images share their prefill
     max_new_tokens: int  # what is left of the sample's limit
     sampling: Sampling
     # The sample's own random stream: token number n is drawn with the n-th number of the stream, whatever else runs.
     seed: int = 0
     index: int = 0
     response_start: int | None = None  # where in `tokens` the response begins, if it is continued; else after them
+    images: tuple[PlacedImage, ...] = ()  # of the prompt, where they lie in `tokens`
     # Called with new tokens while the sample runs, on the engine's thread: to show them as they come.
     watch: Callable[[Span], None] | None = None
 
@@ -81,6 +83,7 @@ class TokensToScore:
     positions: NDArray[np.int64]  # ascending
     chosen: NDArray[np.int32]  # [positions, C]: ids whose log-probabilities are wanted there, beside the own token's
     num_top: int = 0  # most likely ids that are wanted at each position
+    images: tuple[PlacedImage, ...] = ()  # where they lie in `tokens`
 
 
 @dataclass(frozen=True)

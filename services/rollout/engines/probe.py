@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
@@ -12,8 +12,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from perilune.errors import InvalidInputError
-from perilune.models.probe import check_gap, own_logprobs, refuse_moving_positions, sequences, short_windows
-from services.rollout.engines.embedded.slots import Slots
+from perilune.models.probe import (
+    check_gap,
+    logprobs,
+    plain_attention,
+    refuse_moving_positions,
+    sequences,
+    short_windows,
+)
+from perilune.models.vision import PlacedImage, VisionReader
+from perilune.models.vision.probe import own_arguments, shown_sequences
+from services.rollout.engines.embedded.sight import Sight, joined_positions
+from services.rollout.engines.embedded.slots import Prompt, SeenRows, Slots
 
 INSTEAD = 'choose rollout.engine = "vllm", or a model with plain attention layers (Llama, Qwen, Mistral, Gemma 3, ...)'
 NUM_WRITTEN = 3  # tokens of each sequence that are decoded one by one, where it has so many; the rest is its prompt
@@ -28,7 +38,13 @@ class Cache(Protocol):
         """Numbers that a token's keys and values have in all layers that wrote so far."""
 
     def forward(
-        self, model: Any, prompts: Mapping[bytes, Sequence[int]], newest: Sequence[int], positions: NDArray[np.int64]
+        self,
+        model: Any,
+        prompts: Sequence[Prompt],
+        newest: Sequence[int],
+        positions: NDArray[np.int64],
+        sight: Sight | None = None,
+        seen: SeenRows | None = None,
     ) -> Tensor:
         """See `slots.Slots.forward`."""
 
@@ -44,19 +60,26 @@ def slot_cache(num_rows: int, num_positions: int, device: torch.device) -> Slots
 
 
 @torch.inference_mode()
-def check_decoding(model: Any, make_cache: Callable[[int, int, torch.device], C] = slot_cache) -> C:  # type: ignore[assignment]  # the default is one such
+def check_decoding(
+    model: Any,
+    make_cache: Callable[[int, int, torch.device], C] = slot_cache,  # type: ignore[assignment]  # one such
+    vision: VisionReader | None = None,
+) -> C:
     """Decodes in such a cache, which is returned as the model has filled it.
 
     InvalidInputError, by the model's name, where decoding gives other log-probabilities than one pass over it all.
-    Half the samples join while others run. Weights of half precision are widened for it: rounding shall hide nothing.
+    Half the samples join while others run, and some have pictures if there is a reader of them. Weights of half
+    precision are widened for it: rounding shall hide nothing.
     """
     refuse_moving_positions(model.config)
-    tokens = sequences(model.config)
-    cache = make_cache(len(tokens), max(map(len, tokens)), model.device)
     try:
+        shown = [*((ids, ()) for ids in sequences(model.config)), *_pictures(model, vision)]
+        tokens = [ids for ids, _ in shown]
+        cache = make_cache(len(tokens), max(map(len, tokens)), model.device)
         with _in_float32(model), short_windows(model):
-            alone = own_logprobs(model, [torch.tensor(ids, device=model.device) for ids in tokens])
-            decoded = _decoded(model, tokens, cache)
+            with plain_attention(model):
+                alone = [_own(model, *each) for each in shown]
+            decoded = _decoded(model, shown, cache)
     except Exception as error:  # a model's own code decides what comes: with another attention, anything
         raise InvalidInputError(
             f"{type(model).__name__} cannot be sampled by the torch engine: it fails there "
@@ -68,8 +91,25 @@ def check_decoding(model: Any, make_cache: Callable[[int, int, torch.device], C]
     return cache
 
 
-def _decoded(model: Any, tokens: Sequence[Sequence[int]], cache: Cache) -> list[Tensor]:
+Shown = tuple[Sequence[int], Sequence[PlacedImage]]
+
+
+def _pictures(model: Any, vision: VisionReader | None) -> list[Shown]:
+    """Sequences with pictures, of a model that sees."""
+    return [(ids.tolist(), placed) for ids, placed in shown_sequences(model.config, vision)] if vision else []
+
+
+def _own(model: Any, ids: Sequence[int], placed: Sequence[PlacedImage]) -> Tensor:
+    """The log-probabilities of a sequence by the model's own pass."""
+    given = own_arguments(model, np.array(ids[:-1]), placed)
+    found: Tensor = logprobs(model, torch.tensor(ids, device=model.device), **given)
+    return found
+
+
+def _decoded(model: Any, shown: Sequence[Shown], cache: Cache) -> list[Tensor]:
     """Each sequence's last log-probabilities, of tokens that are given and not drawn."""
+    sight, tokens = Sight(model), [ids for ids, _ in shown]
+    own = [sight.positions(ids, placed) for ids, placed in shown]
     starts = [max(1, len(ids) - NUM_WRITTEN) for ids in tokens]  # how much is the prompt
     joins = [LATE * (number % 2) for number in range(len(tokens))]
     order = sorted(range(len(tokens)), key=lambda number: joins[number])  # rows in use lie before free ones
@@ -78,18 +118,29 @@ def _decoded(model: Any, tokens: Sequence[Sequence[int]], cache: Cache) -> list[
         here = [number for number in order if joins[number] <= time]
         # One that is read to its end is read there again: its row stays, and what comes of it is left out.
         places = {number: min(starts[number] + time - joins[number], len(tokens[number]) - 1) for number in here}
-        prompts = {
-            np.array(tokens[number][: starts[number] - 1], dtype=np.int32).tobytes(): [order.index(number)]
+        prompts = [
+            Prompt(
+                tokens[number][: starts[number] - 1],
+                [order.index(number)],
+                shown[number][1],
+                None if (moved := own[number]) is None else moved[:, : starts[number] - 1],
+            )
             for number in here
             if joins[number] == time and starts[number] > 1
-        }
+        ]
         newest = [tokens[number][places[number] - 1] for number in here]
         positions = np.array([places[number] - 1 for number in here], dtype=np.int64)
-        logits = cache.forward(model, prompts, newest, positions).log_softmax(-1)
+        seen = SeenRows(joined_positions([_position(own[number], places[number] - 1) for number in here]))
+        logits = cache.forward(model, prompts, newest, positions, sight, seen).log_softmax(-1)
         for row, number in enumerate(here):
             if starts[number] + len(logprobs[number]) == places[number]:
                 logprobs[number].append(logits[row, tokens[number][places[number]]])
     return [torch.stack(each) for each in logprobs]
+
+
+def _position(own: NDArray[np.int64] | None, place: int) -> NDArray[np.int64]:
+    """The position of a token, as the model has it."""
+    return np.array([place]) if own is None else own[:, place : place + 1]
 
 
 @contextmanager

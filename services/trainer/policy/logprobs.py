@@ -7,6 +7,7 @@ only, in chunks; where there is more than one chunk, its logits are made again i
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -16,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from perilune.models.memory import logits_at_once
+from perilune.models.vision.embedding import embedded_row, has_image_positions, image_positions
 from services.trainer.policy.packing import PackedRow
 
 OnGradient = Callable[[Tensor], None]
@@ -33,13 +35,32 @@ def token_logprobs(
             (S, D).
     """
     row = row.to(model.device)
-    hidden = model.base_model(
-        input_ids=row.tokens_T[None], position_ids=row.positions_T[None], use_cache=False, layout=row.layout
-    ).last_hidden_state[0]
+    hidden = model.base_model(**row_inputs(model, row), use_cache=False, layout=row.layout).last_hidden_state[0]
     scored_SD = hidden.index_select(0, row.scored_S)
     if on_gradient is not None and scored_SD.requires_grad:
         scored_SD.register_hook(on_gradient)
     return _chunked_logprobs(model.get_output_embeddings(), scored_SD, row.targets_S, temperature)
+
+
+def row_inputs(model: PreTrainedModel, row: PackedRow) -> dict[str, Tensor]:
+    """A model's arguments for a row: token ids and positions, or embeddings where the row has images."""
+    if not row.images:
+        return {"input_ids": row.tokens_T[None], "position_ids": row.positions_T[None]}
+    positions = row.positions_T[None]
+    if has_image_positions(model):
+        positions = _image_positions(model, row)[:, None]
+    return {"inputs_embeds": embedded_row(model, row.tokens_T, row.images), "position_ids": positions}
+
+
+def _image_positions(model: PreTrainedModel, row: PackedRow) -> Tensor:
+    """The positions of a row's tokens in time, height and width, (3, T)."""
+    found = row.positions_T.expand(3, -1).clone()
+    for offset, group in itertools.groupby(row.images, key=lambda each: each.offset):
+        end = int(row.layout.offsets[row.layout.offsets > offset][0])
+        placed = [each.placed for each in group]
+        tokens = row.tokens_T[offset:end].cpu().numpy()
+        found[:, offset:end] = torch.from_numpy(image_positions(model, tokens, placed))
+    return found
 
 
 class TokenLogprobs(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -17,13 +17,14 @@ from transformers import (
 from perilune.errors import InvalidInputError
 from perilune.models.chat import check_tokenizer, closing_token
 from perilune.models.device import Device
+from perilune.models.vision import VisionReader, read_processor
 from services.trainer.policy.attention import use_packed_attention
-from services.trainer.probe import check_packing
+from services.trainer.probe import check_images, check_packing
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A causal language model in float32 and its tokenizer.
+    """A causal language model in float32, its tokenizer, and the settings of its image processor if it sees.
 
     The model stays in evaluation mode, in training too: its log-probabilities must be those of the engines, and
     dropout would make the reference and the policy differ by chance.
@@ -31,6 +32,7 @@ class Policy:
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    processor: Mapping[str, bytes] = field(default_factory=dict)  # its files by name
 
     def __post_init__(self) -> None:
         """InvalidInputError for a model whose log-probabilities the trainer would compute wrongly."""
@@ -40,6 +42,8 @@ class Policy:
         use_packed_attention(self.model)
         if self.model.device.type != "meta":  # without weights there is nothing to look at
             check_packing(self.model)
+            if self.vision:
+                check_images(self.model, self.vision)
 
     def to(self, device: Device) -> Policy:
         """Moves the model, in place; gives the policy itself."""
@@ -47,7 +51,10 @@ class Policy:
         return self
 
     def save(self, folder: Path, state: Mapping[str, Tensor] | None = None) -> None:
-        """Writes a Hugging Face model folder, loadable by AutoModelForCausalLM; of these weights, if they are given."""
+        """Writes a Hugging Face model folder; of these weights, if they are given.
+
+        It is loadable by AutoModelForCausalLM, and by AutoModelForImageTextToText if the model sees.
+        """
         self.model.save_pretrained(folder, state_dict=dict(state) if state else None)
         for name, content in self.model_files.items():
             (folder / name).write_bytes(content)
@@ -61,7 +68,12 @@ class Policy:
             if self.model.generation_config is not None:
                 self.model.generation_config.save_pretrained(folder)
             self.tokenizer.save_pretrained(folder)
-            return {file.name: file.read_bytes() for file in sorted(folder.iterdir())}
+            return {file.name: file.read_bytes() for file in sorted(folder.iterdir())} | dict(self.processor)
+
+    @cached_property
+    def vision(self) -> VisionReader | None:
+        """The reader of its images; None of a model that reads text alone."""
+        return read_processor(self.model_files, self.model.config, self.tokenizer)
 
     @cached_property
     def eos_token_id(self) -> int:

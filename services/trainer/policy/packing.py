@@ -9,6 +9,7 @@ Shapes: N sequences, T tokens of the row, S scored tokens (those whose log-proba
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perilune.models.attention import Layout
+from perilune.models.vision.embedding import RowImage
+from perilune.models.vision.reader import PlacedImage
+
+Images = Sequence[Sequence[PlacedImage]]  # of each sequence
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,7 @@ class PackedRow:
     scored_S: Tensor  # positions in the row whose next token is scored
     targets_S: Tensor  # those next tokens
     sequence_S: Tensor  # which of the N sequences each belongs to
+    images: tuple[RowImage, ...] = ()  # of all sequences
 
     @property
     def num_tokens(self) -> int:
@@ -49,6 +55,7 @@ class PackedRow:
             self.scored_S.to(device),
             self.targets_S.to(device),
             self.sequence_S.to(device),
+            self.images,
         )
 
 
@@ -70,7 +77,10 @@ def plan_rows(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 
 
 def pack_row(
-    indices: Sequence[int], tokens: Sequence[NDArray[np.int64]], scored: Sequence[NDArray[np.bool_]]
+    indices: Sequence[int],
+    tokens: Sequence[NDArray[np.int64]],
+    scored: Sequence[NDArray[np.bool_]],
+    images: Images | None = None,
 ) -> PackedRow:
     """Lays sequences into a row.
 
@@ -78,6 +88,7 @@ def pack_row(
         indices: which sequences, in the row's order.
         tokens: all sequences, each of at least two tokens.
         scored: for each token of each sequence whether its log-probability is wanted; never the first one's.
+        images: of each sequence; none of any, if not given.
     """
     inputs = [tokens[index][:-1] for index in indices]
     wanted = np.concatenate([scored[index][1:] for index in indices])
@@ -90,12 +101,22 @@ def pack_row(
         scored_S=torch.from_numpy(np.flatnonzero(wanted)),
         targets_S=torch.from_numpy(np.concatenate([tokens[index][1:] for index in indices])[wanted]),
         sequence_S=torch.from_numpy(np.repeat(np.arange(len(lengths)), lengths)[wanted]),
+        images=_row_images([images[index] for index in indices], lengths.tolist()) if images else (),
     )
 
 
+def _row_images(images: Images, lengths: Sequence[int]) -> tuple[RowImage, ...]:
+    """The images of a row's sequences, which have these lengths."""
+    offsets = itertools.accumulate(lengths, initial=0)
+    return tuple(RowImage(each, offset) for own, offset in zip(images, offsets, strict=False) for each in own)
+
+
 def pack_rows(
-    tokens: Sequence[NDArray[np.int64]], scored: Sequence[NDArray[np.bool_]], max_tokens: int
+    tokens: Sequence[NDArray[np.int64]],
+    scored: Sequence[NDArray[np.bool_]],
+    max_tokens: int,
+    images: Images | None = None,
 ) -> list[PackedRow]:
     """All sequences in rows of at most `max_tokens` tokens."""
     plan = plan_rows([len(sequence) - 1 for sequence in tokens], max_tokens)
-    return [pack_row(indices, tokens, scored) for indices in plan]
+    return [pack_row(indices, tokens, scored, images) for indices in plan]

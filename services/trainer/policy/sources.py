@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from perilune.models.chat import set_template
+from perilune.models.chat import set_template, take_plain_contents
 from perilune.models.device import CPU, Device
 from perilune.models.files import blank_model, build_tokenizer
-from perilune.models.sources import load_model, load_tokenizer
+from perilune.models.sources import load_model, load_processor, load_tokenizer
+from perilune.models.vision.reader import settings_of
 from perilune.recipe import Recipe
 from perilune.recipe.files import chat_template_text
-from perilune.tasks import find_task
-from services.trainer.policy.created import create_policy, word_tokenizer
+from services.trainer.policy.created import create_policy, tokenizer_of
 from services.trainer.policy.model import Policy, Prepare, unprepared
 
 
@@ -35,10 +35,12 @@ def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     """The tokenizer of the recipe's policy, without its weights. Errors as of `make_policy`."""
     create, path = recipe.model.create, recipe.model.path
     if create is not None:
-        tokenizer: PreTrainedTokenizerBase = word_tokenizer(find_task(create.task).VOCABULARY)
+        tokenizer: PreTrainedTokenizerBase = tokenizer_of(create)
     else:
         assert path is not None  # the recipe's check: one of both
         tokenizer = load_tokenizer(path)
+        if load_processor(path):
+            take_plain_contents(tokenizer)
     _preparation(recipe)(tokenizer)
     return tokenizer
 
@@ -52,7 +54,8 @@ def _preparation(recipe: Recipe) -> Prepare:
 
 def hollow_policy(model_files: Mapping[str, bytes], device: Device = CPU) -> Policy:
     """The policy that has these files, with any values in its tensors: another rank has them."""
-    policy = Policy(blank_model(model_files, torch.float32, "meta"), build_tokenizer(model_files))
+    model, tokenizer = blank_model(model_files, torch.float32, "meta"), build_tokenizer(model_files)
+    policy = Policy(model, tokenizer, settings_of(model_files))
     policy.model.to_empty(device=str(device))
     policy.model.tie_weights()
     return policy
@@ -64,6 +67,8 @@ def load_policy(path: str, prepare: Prepare = unprepared) -> Policy:
     `prepare` is handed the tokenizer before it is checked.
     """
     model = load_model(path)
-    tokenizer = load_tokenizer(path)
+    tokenizer, processor = load_tokenizer(path), load_processor(path)
+    if processor:
+        take_plain_contents(tokenizer)
     prepare(tokenizer)
-    return Policy(model, tokenizer)
+    return Policy(model, tokenizer, processor)

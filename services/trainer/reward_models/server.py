@@ -22,6 +22,7 @@ from perilune.api.reward.v1.grader_pb2_grpc import add_GraderServiceServicer_to_
 from perilune.errors import InvalidInputError, OverloadedError
 from perilune.grading.judge_prompts import is_hollow
 from perilune.grading.plugin import Graded, GradeFunction, GraderServicer
+from perilune.models.attention import attention_of
 from perilune.models.device import DeviceSetting
 from perilune.models.machine import find_device
 from perilune.runtime.service import Service, ServiceSettings, until_stopping
@@ -49,7 +50,7 @@ async def run(service: Service) -> None:
     assert isinstance(settings, RewardModelSettings)
     device = await asyncio.to_thread(find_device, settings.device)
     model = RewardModel.load(settings.model, device)
-    attention = model.policy.model.config._attn_implementation
+    attention = attention_of(model.policy.model)
     logger.info("computes on %s, attention %s, float32", device.in_words(), attention)
     with Batches(model.probabilities, settings.max_batch, settings.max_waiting, settings.num_threads) as batches:
         grader = GraderServicer(grader_of(batches), version_of(settings.model), "reward-model")

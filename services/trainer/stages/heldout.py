@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from transformers import PreTrainedModel
 
 from perilune.models.masking import Tokens
+from perilune.models.probe import plain_attention
 from services.trainer.policy.model import Policy
 from services.trainer.stages.stage import Generated
 from services.trainer.stages.supervised import mean_nll
@@ -47,14 +46,3 @@ def _answer(policy: Policy, sequence: Tokens, max_new_tokens: int) -> Generated:
     )
     texts = [prompt, written[0, start:].cpu().numpy(), reference]
     return Generated(*(str(policy.tokenizer.decode(text, skip_special_tokens=True)) for text in texts))
-
-
-@contextlib.contextmanager
-def plain_attention(model: PreTrainedModel) -> Iterator[None]:
-    """Within, the model's attention is transformers' own, which generates."""
-    packed = model.config._attn_implementation
-    model.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        model.set_attn_implementation(packed)

@@ -186,9 +186,9 @@ def test_whatever_comes_each_sample_has_its_own_context(seed: int) -> None:
 
 
 def test_keys_stand_for_all_that_came_before() -> None:
-    first, second = block_keys(range(32), [], 2)
-    assert block_keys([*range(16), *range(16, 32)], [first], 2) == [first, second]
-    assert block_keys([99, *range(1, 32)], [], 2)[1] != second
+    first, second = block_keys(row("", range(32), 1), [], 2)
+    assert block_keys(row("", [*range(16), *range(16, 32)], 1), [first], 2) == [first, second]
+    assert block_keys(row("", [99, *range(1, 32)], 1), [], 2)[1] != second
     pool = BlockPool(3)
     blocks = pool.take(2)
     pool.name(blocks[0], first)

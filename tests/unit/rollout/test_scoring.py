@@ -14,6 +14,7 @@ from perilune.errors import UnavailableError
 from services.rollout.engines.base import TokenScores, TokensToScore, promise
 from services.rollout.engines.embedded import scoring
 from services.rollout.engines.embedded.scoring import Scorer
+from services.rollout.engines.embedded.sight import Sight
 from tests.unit.families import tiny
 from tests.unit.rollout.tiny import Caller, sample, tiny_llama
 
@@ -54,7 +55,7 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def scored(model: PreTrainedModel, *texts: TokensToScore) -> list[TokenScores]:
-    scorer, done = Scorer(model), [promise() for _ in texts]
+    scorer, done = Scorer(model, Sight(model)), [promise() for _ in texts]
     for text, future in zip(texts, done, strict=True):
         scorer.add(text, future)
     with torch.inference_mode():
@@ -77,7 +78,7 @@ def test_chunks_of_several_texts_give_what_a_plain_pass_gives(family: str) -> No
 @pytest.mark.usefixtures("small_chunks")
 def test_no_text_is_read_by_two_versions() -> None:
     older, newer = tiny_llama(0), tiny_llama(1)
-    scorer, done = Scorer(older), promise()
+    scorer, done = Scorer(older, Sight(older)), promise()
     asked = wanted()
     scorer.add(asked, done)
     with torch.inference_mode():
@@ -102,7 +103,7 @@ def test_an_engine_scores_while_it_writes_and_gives_up_what_is_left_at_its_end()
     assert [span.tokens.tolist() for span in beside.spans] == [span.tokens.tolist() for span in alone.spans]
     caller.engine.close()
     late: Future[TokenScores] = promise()
-    scorer = Scorer(model)
+    scorer = Scorer(model, Sight(model))
     scorer.add(wanted(), late)
     scorer.close()
     with pytest.raises(UnavailableError):

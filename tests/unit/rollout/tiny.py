@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -79,11 +79,12 @@ def spec_of(
     max_running: int = 8,
     kv_cache_bytes: int = 1 << 28,
     options: EngineBase | None = None,
+    files: Mapping[str, bytes] | None = None,
 ) -> EngineSpec:
-    """An engine of this model, as version 0."""
+    """An engine of this model, as version 0; `files`: its small ones, if it is not the tiny Llama's tokenizer."""
     tensors = raw_tensors(model)
     return EngineSpec(
-        model_files=model_files(model),
+        model_files=files or model_files(model),
         policy=manifest_of(0, tensors).version,
         tensors=tensors,
         deliver=deliver,
@@ -102,10 +103,11 @@ class Caller:
         max_running: int = 8,
         kv_cache_bytes: int = 1 << 28,
         options: EngineBase | None = None,
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         self.delivered: list[Generated] = []
         self._arrived = threading.Condition()
-        spec = spec_of(model, self._take, max_running, kv_cache_bytes, options)
+        spec = spec_of(model, self._take, max_running, kv_cache_bytes, options, files)
         self.policy = spec.policy
         self.engine: Engine = make_engine(spec)
 

@@ -29,8 +29,10 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import WeightStreamError
 from perilune.models.device import check_precision
+from perilune.models.files import build_tokenizer, read_config
 from perilune.models.machine import find_device
 from perilune.models.tensors import dtype_name
+from perilune.models.vision import VisionReader, read_processor
 from perilune.recipe import TorchEngineTable
 from perilune.weights import RawTensor
 from services.rollout.engines.base import (
@@ -46,9 +48,15 @@ from services.rollout.engines.embedded.decoder import Drawn, Row
 from services.rollout.engines.embedded.layouts import make_decoder
 from services.rollout.engines.embedded.model import build_model, round_to_int8, stage_tensors, swap_tensors
 from services.rollout.engines.embedded.scoring import Scorer
+from services.rollout.engines.embedded.sight import Sight
 from services.rollout.engines.running_sample import Endings, admit
 
 logger = logging.getLogger(__name__)
+
+
+def _vision_of(spec: EngineSpec) -> VisionReader | None:
+    """The reader of the model's images; None if it reads text alone."""
+    return read_processor(spec.model_files, read_config(spec.model_files), build_tokenizer(spec.model_files))
 
 
 class TorchEngine:
@@ -60,10 +68,11 @@ class TorchEngine:
         device = find_device(spec.device)
         self._model = build_model(spec.model_files, spec.tensors, str(device))
         check_precision(device, dtype_name(self._model.dtype))
-        self._decoder = make_decoder(self._model, spec)
+        self._sight = Sight(self._model)
+        self._decoder = make_decoder(self._model, spec, self._sight, _vision_of(spec))
         logger.info("samples on %s, %s, %s", device.in_words(), self._decoder, dtype_name(self._model.dtype))
         self._quantize()
-        self._scorer = Scorer(self._model)
+        self._scorer = Scorer(self._model, self._sight)
         self._endings = Endings(spec.model_files)
         self._policy = spec.policy
         self._deliver = spec.deliver
@@ -151,10 +160,17 @@ class TorchEngine:
         return bool(self._decoder.rows or self._decoder.waiting)
 
     def _enqueue(self, samples: Sequence[SampleRequest]) -> None:
-        rows, over = admit(samples, lambda sample: Row(sample, self._endings, self.max_context))
+        rows, over = admit(samples, self._row)
         self._decoder.waiting += rows
         if over:
             self._deliver(over)
+
+    def _row(self, sample: SampleRequest) -> Row:
+        """A sample that can run. InvalidInputError if the model cannot see its images."""
+        row = Row(sample, self._endings, self.max_context)
+        self._sight.look(each.image for each in sample.images)
+        row.own_positions = self._sight.positions(row.tokens, sample.images)
+        return row
 
     def _end_early(self, sample_ids: set[str]) -> None:
         here = [*self._decoder.rows, *self._decoder.waiting]
@@ -169,6 +185,7 @@ class TorchEngine:
         swap_tensors(self._model, staged, in_place=self._decoder.weights_stay)
         self._quantize()
         self._policy = policy
+        self._sight.forget()
         self._decoder.swapped(keeps=self._options.context_at_swap == "keep")
         done.set_result(None)
 

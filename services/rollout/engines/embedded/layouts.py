@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from perilune.errors import SettingsError
+from perilune.models.attention.interface import text_part
 from perilune.models.memory import (
     GIB,
     SHARE_USED,
@@ -17,6 +18,7 @@ from perilune.models.memory import (
     shape_from_config,
     useful_cache_bytes,
 )
+from perilune.models.vision import VisionReader
 from perilune.recipe import TorchEngineTable
 from services.rollout.engines.base import DEFAULT_CACHE_BYTES, EngineSpec
 from services.rollout.engines.embedded.decoder import Decoder
@@ -25,6 +27,7 @@ from services.rollout.engines.embedded.paged.blocks import BLOCK_TOKENS, BlockPo
 from services.rollout.engines.embedded.paged.decoder import PagedDecoder
 from services.rollout.engines.embedded.paged.kernels import Kernels, find_kernels
 from services.rollout.engines.embedded.paged.pages import FixedRows, Pages
+from services.rollout.engines.embedded.sight import Sight
 from services.rollout.engines.embedded.slot_decoder import SlotDecoder
 from services.rollout.engines.probe import check_decoding
 
@@ -33,28 +36,44 @@ MIN_ROOM = GIB // 4  # for keys and values, on a card
 QUERY_ROWS = 64  # queries that a program of a card takes together: tokens, times the heads that share a key
 
 
-def make_decoder(model: Any, spec: EngineSpec) -> Decoder:
-    """The decoder for a model that is where it computes.
+def make_decoder(model: Any, spec: EngineSpec, sight: Sight, vision: VisionReader | None = None) -> Decoder:
+    """The decoder for a model that is where it computes; `vision`: the reader of its images, if it sees.
 
     InvalidInputError if the model cannot be decoded; SettingsError if its card has no room for keys and values.
     """
     assert isinstance(spec.options, TorchEngineTable)
     layout = spec.options.cache
     is_paged = layout == "paged" or (layout == "auto" and model.device.type == "cuda")
-    return (in_pages if is_paged else in_slots)(model, spec.max_running, spec.kv_cache_bytes)
+    make = in_pages if is_paged else in_slots
+    return make(model, spec.max_running, spec.kv_cache_bytes, sight=sight, vision=vision)
 
 
-def in_slots(model: Any, max_running: int, cache_bytes: int | None) -> SlotDecoder:
+def in_slots(
+    model: Any,
+    max_running: int,
+    cache_bytes: int | None,
+    *,
+    sight: Sight | None = None,
+    vision: VisionReader | None = None,
+) -> SlotDecoder:
     """See `make_decoder`."""
-    token_bytes = check_decoding(model).elements_per_token * model.dtype.itemsize
-    return SlotDecoder(model, max_running, (cache_bytes or DEFAULT_CACHE_BYTES) // token_bytes)
+    token_bytes = check_decoding(model, vision=vision).elements_per_token * model.dtype.itemsize
+    return SlotDecoder(model, max_running, (cache_bytes or DEFAULT_CACHE_BYTES) // token_bytes, sight or Sight(model))
 
 
-def in_pages(model: Any, max_running: int, cache_bytes: int | None, kernels: Kernels | None = None) -> PagedDecoder:
+def in_pages(
+    model: Any,
+    max_running: int,
+    cache_bytes: int | None,
+    kernels: Kernels | None = None,
+    *,
+    sight: Sight | None = None,
+    vision: VisionReader | None = None,
+) -> PagedDecoder:
     """See `make_decoder`; `kernels`: those of the device, if not given."""
-    cache = check_decoding(model, FixedRows)
+    cache = check_decoding(model, FixedRows, vision)
     kernels = kernels or find_kernels(model.device, model.dtype)
-    fuse_projections(model)
+    fuse_projections(text_part(model))
     fuse_norms(model, kernels.rms_norm)
     pass_tokens = CPU_PASS_TOKENS
     if model.device.type == "cuda":
@@ -65,7 +84,7 @@ def in_pages(model: Any, max_running: int, cache_bytes: int | None, kernels: Ker
     pool = BlockPool(max(1, (cache_bytes or DEFAULT_CACHE_BYTES) // block_bytes))
     pages = Pages(pool.size, model.device, kernels, _tile_tokens(model))
     pages.reserve(cache.shapes, model.dtype)
-    return PagedDecoder(model, pages, pool, max_running, pass_tokens)
+    return PagedDecoder(model, pages, pool, max_running, pass_tokens, sight or Sight(model))
 
 
 def _tile_tokens(model: Any) -> int:

@@ -13,6 +13,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from perilune.errors import InvalidInputError
+from perilune.models.vision.embedding import put
+from services.rollout.engines.embedded.sight import Vectors
 
 ATTENTION = "perilune_cached"
 
@@ -64,17 +66,26 @@ def attend(
     return attended[None], None
 
 
-def forward(model: Any, plan: Pass, tokens_1N: Tensor, positions_1N: Tensor, num_last: int) -> Tensor:
+def forward(
+    model: Any,
+    plan: Pass,
+    tokens_1N: Tensor,
+    positions_1N: Tensor,
+    num_last: int,
+    vectors: Vectors | None = None,
+) -> Tensor:
     """Logits of the last tokens of a packed row, (num_last, V), float32.
 
     Args:
         model: set to ATTENTION.
         plan: of this pass.
         tokens_1N: where the model is.
-        positions_1N: of each token in its own sample.
+        positions_1N: of each token in its own sample; or in time, height and width, (3, 1, N).
         num_last: at least 1.
+        vectors: that take the place of tokens' embeddings.
     """
+    shown = {"input_ids": tokens_1N} if vectors is None else {"inputs_embeds": put(model, tokens_1N[0], *vectors)}
     logits: Tensor = model(
-        input_ids=tokens_1N, position_ids=positions_1N, use_cache=False, logits_to_keep=num_last, plan=plan
+        **shown, position_ids=positions_1N, use_cache=False, logits_to_keep=num_last, plan=plan
     ).logits[0]
     return logits.float()

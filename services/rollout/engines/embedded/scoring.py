@@ -11,6 +11,7 @@ Shapes: N packed tokens, P positions, V vocabulary, C chosen ids, K most likely 
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
@@ -25,9 +26,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.errors import UnavailableError
-from perilune.models.attention import causal_attention
+from perilune.errors import InvalidInputError, UnavailableError
+from perilune.models.attention import attention_of, causal_attention, set_attention
+from perilune.models.vision.embedding import put
 from services.rollout.engines.base import TokenScores, TokensToScore
+from services.rollout.engines.embedded import sight
+from services.rollout.engines.embedded.sight import Sight, joined_positions
 
 ATTENTION = "perilune_reading"
 CHUNK_TOKENS = 512
@@ -81,9 +85,9 @@ class Piece:
 class Scorer:
     """The texts to be read, in the order in which they came. For the engine's own thread."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, sight: Sight) -> None:
         AttentionInterface.register(ATTENTION, attend)
-        self._model = model
+        self._model, self._sight = model, sight
         vocab_size = int(model.config.get_text_config().vocab_size)
         self._chunk_tokens = max(1, min(CHUNK_TOKENS, MAX_LOGITS // vocab_size))
         self._texts: deque[_Text] = deque()
@@ -94,7 +98,12 @@ class Scorer:
         return bool(self._texts)
 
     def add(self, wanted: TokensToScore, done: Future[TokenScores]) -> None:
-        """Queues a text that has at least one position to score."""
+        """Queues a text that has at least one position to score. InvalidInputError (in the future): of its images."""
+        try:
+            self._sight.look(each.image for each in wanted.images)
+        except InvalidInputError as error:
+            done.set_exception(error)
+            return
         self._texts.append(_Text(wanted, done))
 
     def read_chunk(self, policy: PolicyVersion) -> None:
@@ -121,16 +130,31 @@ class Scorer:
         """The logits for the wanted positions of all pieces, float32, [P, V]."""
         device = self._model.device
         tokens = np.concatenate([piece.text.wanted.tokens[piece.start : piece.end] for piece in pieces])
-        places = np.concatenate([np.arange(piece.start, piece.end) for piece in pieces])
+        places = joined_positions([self._positions(piece) for piece in pieces])
+        starts = itertools.accumulate((piece.end - piece.start for piece in pieces), initial=0)
+        vectors = self._sight.vectors(
+            [
+                sight.Piece(piece.text.wanted.images, piece.start, piece.end, start)
+                for piece, start in zip(pieces, starts, strict=False)
+            ]
+        )
+        ids_N = torch.from_numpy(tokens.astype(np.int64)).to(device)
+        shown = {"input_ids": ids_N[None]} if vectors is None else {"inputs_embeds": put(self._model, ids_N, *vectors)}
         with _reading(self._model):
             logits: Tensor = self._model(
-                input_ids=torch.from_numpy(tokens.astype(np.int64))[None].to(device),
-                position_ids=torch.from_numpy(places)[None].to(device),
+                **shown,
+                position_ids=torch.from_numpy(places)[..., None, :].to(device),
                 use_cache=False,
                 logits_to_keep=torch.from_numpy(_rows(pieces)).to(device),
                 pieces=pieces,
             ).logits[0]
         return logits.float()
+
+    def _positions(self, piece: Piece) -> NDArray[np.int64]:
+        """The positions of a piece's tokens, as the model has them."""
+        wanted = piece.text.wanted
+        own = self._sight.positions(wanted.tokens.tolist(), wanted.images)
+        return np.arange(piece.start, piece.end) if own is None else own[:, piece.start : piece.end]
 
 
 def plan(texts: Sequence[_Text] | deque[_Text], room: int) -> list[Piece]:
@@ -177,12 +201,12 @@ def attend(
 @contextmanager
 def _reading(model: Any) -> Iterator[None]:
     """The model with the attention of this file."""
-    writing = model.config._attn_implementation
-    model.set_attn_implementation(ATTENTION)
+    writing = attention_of(model)
+    set_attention(model, ATTENTION)
     try:
         yield
     finally:
-        model.set_attn_implementation(writing)
+        set_attention(model, writing)
 
 
 def _rows(pieces: Sequence[Piece]) -> NDArray[np.int64]:

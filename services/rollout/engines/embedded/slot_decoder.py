@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from services.rollout.engines import sampling
 from services.rollout.engines.embedded.decoder import Drawn, Row
 from services.rollout.engines.embedded.settings import RowSettings
-from services.rollout.engines.embedded.slots import Slots, num_read
+from services.rollout.engines.embedded.sight import Piece, Sight, joined_positions
+from services.rollout.engines.embedded.slots import Prompt, SeenRows, Slots, num_read
 
 SORT_COST = 3  # of copying a stored position, in those that attention reads
 # Prompts are read up to so many tokens a pass, at least one: enough for fast products, and few enough that those who
@@ -24,8 +27,8 @@ class SlotDecoder:
 
     weights_stay = False
 
-    def __init__(self, model: Any, max_running: int, max_cached_tokens: int) -> None:
-        self._model = model
+    def __init__(self, model: Any, max_running: int, max_cached_tokens: int, sight: Sight) -> None:
+        self._model, self._sight = model, sight
         self._max_running = max_running
         self._max_cached_tokens = max_cached_tokens
         self._slots = Slots(max_running, max_cached_tokens, model.device)
@@ -44,7 +47,8 @@ class SlotDecoder:
             return Drawn([], [], [], [])
         positions = np.array([len(row.tokens) - 1 for row in self.rows], dtype=np.int64)
         newest = [row.tokens[-1] for row in self.rows]
-        logits_BV = self._slots.forward(self._model, prompts, newest, positions)
+        seen = seen_rows(self.rows, positions)
+        logits_BV = self._slots.forward(self._model, prompts, newest, positions, self._sight, seen)
         uniform_B = torch.from_numpy(sampling.uniforms(self._settings.streams, positions)).to(logits_BV.device)
         drawn = [each.tolist() for each in self._settings.draw(logits_BV, uniform_B)]
         return Drawn(list(self.rows), *drawn)
@@ -59,10 +63,10 @@ class SlotDecoder:
             self.waiting.extendleft(row for row in reversed(self.rows) if not row.ended)
             self.rows = []
 
-    def _admit(self) -> dict[bytes, list[int]]:
+    def _admit(self) -> list[Prompt]:
         """Gives free rows to waiting samples, and closes the gaps that stay.
 
-        Returns the prompts to read, without their last token, each with the rows that begin with it. A prompt that
+        Returns the prompts to read, without their last token. A prompt that
         begins the slot of a running sample is copied from there instead.
         """
         self._put_in_order()
@@ -75,7 +79,7 @@ class SlotDecoder:
         num_tokens = 0
         while self.waiting and num_running < self._max_running:
             running = self.waiting[0]
-            running.prefix = np.array(running.tokens[:-1], dtype=np.int32).tobytes()
+            running.prefix = running.key(0, len(running.tokens) - 1)
             if running.prefix not in cached and running.prefix not in prompts:
                 num_tokens += len(running.tokens)
             too_much = (num_running + 1) * max(longest, running.limit) > self._max_cached_tokens
@@ -92,10 +96,16 @@ class SlotDecoder:
                 prompts.setdefault(running.prefix, []).append(row)
         self._slots.reserve(len(self.rows), longest)
         self._slots.copy(copies, max((len(self.rows[row].tokens) for _, row in copies), default=0))
+        found = [self._prompt(rows) for rows in prompts.values()]
         self._close_gaps(holes)
         if self._settings.rows != self.rows:
             self._settings = RowSettings.of(self.rows, self._model.device)
-        return prompts
+        return found
+
+    def _prompt(self, rows: Sequence[int]) -> Prompt:
+        """What these rows begin with."""
+        row, end = self.rows[rows[0]], len(self.rows[rows[0]].tokens) - 1
+        return Prompt(row.tokens[:end], rows, row.images, row.positions(0, end))
 
     def _close_gaps(self, holes: deque[int]) -> None:
         """The last rows move into holes: a pass computes whatever lies between the first row and the last."""
@@ -120,3 +130,16 @@ class SlotDecoder:
             self._slots.copy([(source, row) for row, source in enumerate(live)], int(lengths.max(initial=0)))
             self.rows = [self.rows[source] for source in live]
             self._num_wasted = 0
+
+
+def seen_rows(rows: Sequence[Row], positions: NDArray[np.int64]) -> SeenRows | None:
+    """What images change about running samples, whose newest tokens go to these positions; None if none has any."""
+    if not any(row.images for row in rows):
+        return None
+    pieces = [
+        Piece(row.images, len(row.tokens) - 1, len(row.tokens), number)
+        for number, row in enumerate(rows)
+        if row.shows_newest
+    ]
+    own = [row.positions(len(row.tokens) - 1, len(row.tokens)) for row in rows]
+    return SeenRows(joined_positions(own), pieces)

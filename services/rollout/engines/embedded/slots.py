@@ -10,9 +10,9 @@ Shapes: R rows, H query heads, G key-value heads, D head size, S positions, N pa
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from perilune.models.attention import causal_attention
+from perilune.models.vision import PlacedImage
 from services.rollout.engines.embedded import passes
+from services.rollout.engines.embedded.sight import Piece, Sight, joined_positions
 
 BLOCK_ROWS = 32  # rows that attention takes at once; it reads them all as far as the longest
 _ROUND_TOKENS = 64  # slots grow in steps, not token by token
@@ -109,6 +111,26 @@ def num_read(lengths: NDArray[np.int64]) -> int:
     return int(padded.reshape(-1, BLOCK_ROWS).max(1).sum()) * BLOCK_ROWS
 
 
+class Prompt(NamedTuple):
+    """What some samples begin with."""
+
+    tokens: Sequence[int]
+    rows: Sequence[int]  # of these samples
+    images: Sequence[PlacedImage] = ()
+    positions: NDArray[np.int64] | None = None  # (N,) or (3, N); the tokens' order, if not given
+
+
+class SeenRows(NamedTuple):
+    """What images change about running samples."""
+
+    positions: NDArray[np.int64]  # of each newest token, as the model has them, [B]
+    pieces: Sequence[Piece] = ()  # newest tokens that are slots; their offsets are rows
+
+
+def _positions(prompt: Prompt) -> NDArray[np.int64]:
+    return np.arange(len(prompt.tokens)) if prompt.positions is None else prompt.positions
+
+
 class Slots:
     """The key-value tensors of all layers: values [R, G, S, D], keys [R, G, D, S] so
     that a decode step's products run along memory; made when a layer first writes."""
@@ -152,31 +174,39 @@ class Slots:
     def forward(
         self,
         model: Any,
-        prompts: Mapping[bytes, Sequence[int]],
+        prompts: Sequence[Prompt],
         newest: Sequence[int],
         positions: NDArray[np.int64],
+        sight: Sight | None = None,
+        seen: SeenRows | None = None,
     ) -> Tensor:
         """One forward pass: reads new prompts into their rows, and gives running samples' next logits, [B, V].
 
         Args:
             model: set to passes.ATTENTION.
-            prompts: token ids (int32), each with the rows that begin with it; without their samples' last tokens.
+            prompts: without their samples' last tokens.
             newest: each running sample's last token, which is read now.
             positions: where it goes, [B].
+            sight: the model's, where prompts may have images.
+            seen: what images change about the running samples, if there are any.
         """
         tokens: list[int] = []
         spans: list[Prefill] = []
-        for prefix, rows in prompts.items():
-            prompt = np.frombuffer(prefix, dtype=np.int32).tolist()
-            spans.append(Prefill(len(tokens), len(tokens) + len(prompt), torch.tensor(rows, device=self.device)))
-            tokens += prompt
-        places = [place for span in spans for place in range(span.end - span.start)]
+        pieces: list[Piece] = []
+        for prompt in prompts:
+            start, end = len(tokens), len(tokens) + len(prompt.tokens)
+            spans.append(Prefill(start, end, torch.tensor(prompt.rows, device=self.device)))
+            pieces.append(Piece(prompt.images, 0, len(prompt.tokens), start))
+            tokens += prompt.tokens
+        pieces += [piece._replace(offset=piece.offset + len(tokens)) for piece in seen.pieces] if seen else []
+        places = joined_positions([*map(_positions, prompts), seen.positions if seen else positions])
         return passes.forward(
             model,
             SlotPass(self, spans, positions),
             torch.tensor([tokens + list(newest)], device=self.device),
-            torch.from_numpy(np.append(np.array(places, dtype=np.int64), positions))[None].to(self.device),
+            torch.from_numpy(places)[..., None, :].to(self.device),
             len(newest),
+            sight.vectors(pieces) if sight else None,
         )
 
     def layer(self, index: int, key_like: Tensor, value_like: Tensor) -> tuple[Tensor, Tensor]:

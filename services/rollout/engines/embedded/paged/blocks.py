@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from hashlib import blake2b
 from itertools import islice
-
-import numpy as np
+from typing import Protocol
 
 BLOCK_TOKENS = 16
 SPARE_BLOCK = 0  # of no sample: where a pass of a fixed number of rows writes what belongs to none
@@ -25,11 +24,18 @@ def num_blocks(num_tokens: int) -> int:
     return -(-num_tokens // BLOCK_TOKENS)
 
 
-def block_keys(tokens: Sequence[int], keys: Sequence[bytes], count: int) -> list[bytes]:
+class Keyed(Protocol):
+    """A sample, as far as blocks are concerned."""
+
+    def key(self, start: int, end: int) -> bytes:
+        """Stands for its tokens from one to another and the images that lie there."""
+
+
+def block_keys(sample: Keyed, keys: Sequence[bytes], count: int) -> list[bytes]:
     """The keys of a sample's first `count` blocks; `keys` are those that are known already."""
     found = list(keys)
     for start in range(len(found) * BLOCK_TOKENS, count * BLOCK_TOKENS, BLOCK_TOKENS):
-        block = np.array(tokens[start : start + BLOCK_TOKENS], dtype=np.int32).tobytes()
+        block = sample.key(start, start + BLOCK_TOKENS)
         found.append(blake2b((found[-1] if found else b"") + block, digest_size=16).digest())
     return found
 

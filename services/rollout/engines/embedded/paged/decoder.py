@@ -17,14 +17,24 @@ import torch
 from torch import Tensor
 
 from perilune.models.machine import give_memory_back
+from perilune.models.vision.embedding import has_image_positions
 from services.rollout.engines import sampling
 from services.rollout.engines.embedded import passes
 from services.rollout.engines.embedded.decoder import Drawn, Row
 from services.rollout.engines.embedded.paged.blocks import BLOCK_TOKENS, BlockPool, num_blocks
-from services.rollout.engines.embedded.paged.pages import Chunk, Copy, Pages, decode_pass, mixed_pass, upload
+from services.rollout.engines.embedded.paged.pages import (
+    Chunk,
+    Copy,
+    Pages,
+    decode_pass,
+    mixed_pass,
+    pieces_of,
+    upload,
+)
 from services.rollout.engines.embedded.paged.recorded import RecordedSteps, bucket_of, bucket_sizes
 from services.rollout.engines.embedded.paged.schedule import Context, Plan, Scheduler
 from services.rollout.engines.embedded.settings import kind_of
+from services.rollout.engines.embedded.sight import Sight
 from services.rollout.engines.sampling import Kind
 
 logger = logging.getLogger(__name__)
@@ -35,7 +45,9 @@ class PagedDecoder:
 
     weights_stay = True  # recorded steps read them there
 
-    def __init__(self, model: Any, pages: Pages, pool: BlockPool, max_running: int, pass_tokens: int) -> None:
+    def __init__(
+        self, model: Any, pages: Pages, pool: BlockPool, max_running: int, pass_tokens: int, sight: Sight
+    ) -> None:
         """
         Args:
             model: set to passes.ATTENTION; its weights stay where they are.
@@ -43,8 +55,10 @@ class PagedDecoder:
             pool: all free.
             max_running: samples at once.
             pass_tokens: of prompts, that one pass reads at most.
+            sight: the model's.
         """
-        self._model, self._pages = model, pages
+        self._model, self._pages, self._sight = model, pages, sight
+        self._moves_positions = has_image_positions(model)
         self._schedule = Scheduler(pool, max_running, pass_tokens, self._grow)
         self._rows = RowTensors(max_running, num_blocks(max_context(model)), pages.device)
         self._steps = RecordedSteps(records=pages.device.type == "cuda" and pages.kernels.can_record)
@@ -89,7 +103,7 @@ class PagedDecoder:
             return Drawn([], [], [], [])
         size = bucket_of(len(running), self._sizes) if running else 0
         self._update_rows(size)
-        if plan.reads or plan.copies:
+        if plan.reads or plan.copies or any(context.row.shows_newest for context in running):
             self._read_and_decode(plan, size)
         else:
             self._steps.run((size, self._kind), lambda: self._decode(size))
@@ -125,20 +139,26 @@ class PagedDecoder:
         rows = self._rows
         plan = decode_pass(self._pages, rows.table[:size], rows.positions[:size], rows.is_live[:size])
         tokens, positions = rows.tokens[None, :size], rows.positions[None, :size]
+        if self._moves_positions:
+            positions = positions + rows.deltas[None, :size]
         rows.draw(passes.forward(self._model, plan, tokens, positions, size), self._kind)
 
     def _read_and_decode(self, plan: Plan, size: int) -> None:
         running = self._schedule.running
-        chunks = [
-            Chunk(read.context.row.tokens[read.start : read.end], read.start, read.context.blocks)
-            for read in plan.reads
-        ]
+        chunks = [_chunk(read.context, read.start, read.end) for read in plan.reads]
         copies = [Copy(copy.offset, copy.count, copy.start, copy.context.blocks) for copy in plan.copies]
-        last = [Chunk(context.row.tokens[-1:], context.position, context.blocks) for context in running]
+        last = [_chunk(context, context.position, context.position + 1) for context in running]
         arguments = mixed_pass(self._pages, chunks, copies, last, self._rows.table)
-        logits_BV = passes.forward(self._model, *arguments, max(1, len(running)))
+        vectors = self._sight.vectors(pieces_of([*chunks, *last]))
+        logits_BV = passes.forward(self._model, *arguments, max(1, len(running)), vectors)
         if running:
             self._rows.draw(logits_BV, self._kind)
+
+
+def _chunk(context: Context, start: int, end: int) -> Chunk:
+    """Tokens of a context, with its images."""
+    row = context.row
+    return Chunk(row.tokens[start:end], start, context.blocks, row.images, row.positions(start, end))
 
 
 class RowTensors:
@@ -148,22 +168,22 @@ class RowTensors:
         self._device = device
         self.table = torch.zeros(max_rows, max_blocks, dtype=torch.int32, device=device)
         self._num_blocks = np.zeros(max_rows, dtype=np.int64)  # of each row that the table has
-        # token, position, stream, top_k, is it live, temperature and top_p in one
-        self._state = torch.zeros(max_rows, 6, dtype=torch.int64, device=device)
-        self.tokens, self.positions, self._streams, self._top_k, self.is_live, _ = self._state.unbind(1)
-        self._temperature, self._top_p = self._state[:, 5:].view(torch.float32).unbind(1)
+        # token, position, stream, top_k, is it live, how far the model's position is off, temperature and top_p in one
+        self._state = torch.zeros(max_rows, 7, dtype=torch.int64, device=device)
+        self.tokens, self.positions, self._streams, self._top_k, self.is_live, self.deltas, _ = self._state.unbind(1)
+        self._temperature, self._top_p = self._state[:, 6:].view(torch.float32).unbind(1)
         self._drawn = torch.zeros(max_rows, 3, dtype=torch.float64, device=device)
         self._drawn_here = torch.zeros(max_rows, 3, dtype=torch.float64, pin_memory=device.type == "cuda")
 
     def set(self, running: Sequence[Context], size: int) -> None:
         """Uploads the first `size` rows: those of running samples, and then rows that are not live."""
-        state = np.zeros((size, 6), dtype=np.int64)
-        settings = state[:, 5:].view(np.float32)
+        state = np.zeros((size, 7), dtype=np.int64)
+        settings = state[:, 6:].view(np.float32)
         settings[:] = 1.0
         for row, context in enumerate(running):
             wanted = context.row.sample.sampling
             stream = context.row.stream.astype(np.int64)
-            state[row, :5] = context.row.tokens[-1], context.position, stream, wanted.top_k, 1
+            state[row, :6] = context.row.tokens[-1], context.position, stream, wanted.top_k, 1, context.row.delta
             settings[row] = wanted.temperature, wanted.top_p
         self._state[:size].copy_(upload(state, self._device))
 

@@ -5,6 +5,7 @@ Shapes: P blocks, K tokens of a block, G key-value heads, D head size, N packed 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,9 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from perilune.models.vision import PlacedImage
 from services.rollout.engines.embedded import passes
 from services.rollout.engines.embedded.paged.blocks import BLOCK_TOKENS, num_blocks
 from services.rollout.engines.embedded.paged.kernels import PLAIN, Kernels, Tiles
+from services.rollout.engines.embedded.sight import Piece, Sight, joined_positions
+from services.rollout.engines.embedded.slots import Prompt, SeenRows
 
 
 @dataclass(frozen=True)
@@ -97,22 +101,30 @@ class FixedRows:
         return sum(shape.num_elements for shape in self.shapes.values())
 
     def forward(
-        self, model: Any, prompts: Mapping[bytes, Sequence[int]], newest: Sequence[int], positions: NDArray[np.int64]
+        self,
+        model: Any,
+        prompts: Sequence[Prompt],
+        newest: Sequence[int],
+        positions: NDArray[np.int64],
+        sight: Sight | None = None,
+        seen: SeenRows | None = None,
     ) -> Tensor:
         """See `probe.Cache`."""
         chunks: list[Chunk] = []
         copies: list[Copy] = []
-        for prompt, (first, *others) in prompts.items():
-            tokens = np.frombuffer(prompt, dtype=np.int32)
+        for prompt in prompts:
+            first, *others = prompt.rows
             offset = sum(len(chunk.tokens) for chunk in chunks)
-            chunks.append(Chunk(tokens, 0, self._blocks[first]))
-            copies += [Copy(offset, len(tokens), 0, self._blocks[other]) for other in others]
+            chunks.append(Chunk(prompt.tokens, 0, self._blocks[first], prompt.images, prompt.positions))
+            copies += [Copy(offset, len(prompt.tokens), 0, self._blocks[other]) for other in others]
+        own = seen.positions if seen else positions
         rows = [
-            Chunk([token], int(position), blocks)
-            for token, position, blocks in zip(newest, positions, self._blocks, strict=False)
+            Chunk([token], int(position), self._blocks[row], positions=own[..., row : row + 1])
+            for row, (token, position) in enumerate(zip(newest, positions, strict=True))
         ]
         table = torch.tensor(self._blocks, dtype=torch.int32, device=self._pages.device)
-        return passes.forward(model, *mixed_pass(self._pages, chunks, copies, rows, table), len(rows))
+        vectors = sight.vectors(pieces_of(chunks)) if sight else None
+        return passes.forward(model, *mixed_pass(self._pages, chunks, copies, rows, table), len(rows), vectors)
 
 
 @dataclass(frozen=True)
@@ -165,8 +177,24 @@ class Chunk:
     """Neighbouring tokens of one sample that a pass reads, and that it stores for others too."""
 
     tokens: Sequence[int] | NDArray[np.int32]
-    start: int  # position of the first
+    start: int  # place of the first
     blocks: Sequence[int]  # of the sample
+    images: Sequence[PlacedImage] = ()  # of the sample
+    positions: NDArray[np.int64] | None = None  # as the model has them, (N,) or (3, N); the places, if not given
+
+    @property
+    def own_positions(self) -> NDArray[np.int64]:
+        """The positions of its tokens, as the model has them."""
+        return self.start + np.arange(len(self.tokens)) if self.positions is None else self.positions
+
+
+def pieces_of(chunks: Sequence[Chunk]) -> list[Piece]:
+    """Chunks that follow each other in a packed row, as far as their images are concerned."""
+    offsets = itertools.accumulate((len(chunk.tokens) for chunk in chunks), initial=0)
+    return [
+        Piece(chunk.images, chunk.start, chunk.start + len(chunk.tokens), offset)
+        for chunk, offset in zip(chunks, offsets, strict=False)
+    ]
 
 
 @dataclass(frozen=True)
@@ -198,7 +226,9 @@ def mixed_pass(
     rows: Sequence[Chunk],
     table: Tensor,
 ) -> tuple[PagedPass, Tensor, Tensor]:
-    """The pass that reads chunks, and then one token of each row; with its tokens and their positions, (1, N).
+    """The pass that reads chunks, and then one token of each row; with its tokens, (1, N), and their positions.
+
+    Positions are (1, N), or (3, 1, N) where a piece has them in time, height and width.
 
     What the host knows travels to the card in one piece.
 
@@ -214,7 +244,7 @@ def mixed_pass(
     longest = max((num_blocks(chunk.start + len(chunk.tokens)) for chunk in chunks), default=0)
     packed = {
         "tokens": np.concatenate([np.asarray(piece.tokens, dtype=np.int64) for piece in pieces]),
-        "positions": np.concatenate([piece.start + np.arange(len(piece.tokens)) for piece in pieces]),
+        "positions": joined_positions([piece.own_positions for piece in pieces]),
         "sources": np.concatenate([np.arange(num_tokens), *(copy.offset + np.arange(copy.count) for copy in copies)]),
         "places": np.concatenate(
             [places_of(piece.start, len(piece.tokens), piece.blocks) for piece in pieces]
@@ -233,7 +263,7 @@ def mixed_pass(
     if rows:
         tiles.append(Tiles(table, on_device["row_tiles"].int(), 1))
     plan = PagedPass(pages, on_device["places"], on_device["sources"], tiles)
-    return plan, on_device["tokens"][None], on_device["positions"][None]
+    return plan, on_device["tokens"][None], on_device["positions"][..., None, :]
 
 
 def upload(array: NDArray[Any], device: torch.device) -> Tensor:

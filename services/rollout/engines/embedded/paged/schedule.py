@@ -16,8 +16,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from services.rollout.engines.embedded.decoder import Row
 from services.rollout.engines.embedded.paged.blocks import BLOCK_TOKENS, BlockPool, block_keys, num_blocks
 
@@ -188,7 +186,7 @@ class Scheduler:
             if not self._grow(num_blocks(row.limit)):
                 row.limit = max(self.pool.size * BLOCK_TOKENS, len(row.tokens) + 1)
         num_read = len(row.tokens) - 1
-        keys = block_keys(row.tokens, [], num_read // BLOCK_TOKENS)
+        keys = block_keys(row, [], num_read // BLOCK_TOKENS)
         shared = self.pool.share(keys)
         num_wanted = num_blocks(len(row.tokens)) - len(shared)
         if num_wanted + len(self.running) > self.pool.num_free:
@@ -201,7 +199,7 @@ class Scheduler:
         """Plans to read as much as the pass has room for. Returns whether nothing but the last token is left."""
         start, whole = context.num_read, context.position
         full = whole - whole % BLOCK_TOKENS
-        tail = (b"".join(context.keys[-1:]), np.array(context.row.tokens[full:whole], dtype=np.int32).tobytes())
+        tail = (b"".join(context.keys[-1:]), context.row.key(full, whole))
         if full <= start < whole and tail in plan.tails:
             plan.copies.append(Copy(context, full, whole - full, plan.tails[tail]))
             context.num_read = whole
@@ -221,6 +219,6 @@ class Scheduler:
         """Has the blocks found that are full with the tokens from `start`, where a block begins, to `end`."""
         if context.is_current:
             blocks = slice(start // BLOCK_TOKENS, end // BLOCK_TOKENS)
-            context.keys = block_keys(context.row.tokens, context.keys, blocks.stop)
+            context.keys = block_keys(context.row, context.keys, blocks.stop)
             for block, key in zip(context.blocks[blocks], context.keys[blocks], strict=True):
                 self.pool.name(block, key)
