@@ -80,3 +80,8 @@ def _check_dtype(packed: trajectory.PackedArray, dtype: trajectory.Dtype.ValueTy
 def num_response_tokens(sample: trajectory.Trajectory) -> int:
     """Tokens of all segments, the environment's included; reads lengths only, not the arrays."""
     return sum(num_elements(segment.tokens) for segment in sample.segments)
+
+
+def num_written_tokens(sample: trajectory.Trajectory) -> int:
+    """Tokens that the policy wrote, without an environment's: a response's length, as rewards and budgets have it."""
+    return sum(num_elements(segment.tokens) for segment in sample.segments if not segment.environment)

@@ -23,6 +23,7 @@ from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK
 from perilune.api.trajectory.v1.trajectory_pb2 import ENDING_LENGTH, PolicyVersion, Segment
 from perilune.codec import pack
 from perilune.models.tensors import raw_tensor, torch_tensor
+from perilune.objectives.toggle import budget_of, in_budget_phase
 from perilune.recipe import Recipe
 from perilune.weights import RawTensor
 from services.master import schedule
@@ -48,7 +49,7 @@ HELDOUT_SEED = 1_000_000  # of held-out samples: the same for all variants of a 
 KEPT = (
     "reward", "accuracy", "mean_tokens", "mixed_groups", "entropy", "kl", "clipped", "grad_norm", "hidden_grad_norm",
     "hidden_grad_variance", "ratio_effective_share", "ratio_second_moment", "ratio_kl", "importance_mean",
-    "num_loss_tokens", "staleness_mean",
+    "num_loss_tokens", "staleness_mean", "toggle_budget_phase", "toggle_withheld", "toggle_budget", "toggle_no_budget",
 )  # fmt: skip
 
 
@@ -94,6 +95,7 @@ class Loop:
         self._open: list[OpenGroup] = []
         self._tried: Counter[int] = Counter()
         self._right: Counter[int] = Counter()
+        self._right_lengths: dict[int, list[int]] = {}  # of the first iteration in which a prompt had any
         self._digests: set[str] = {self._published.policy.digest}
 
     def run(self) -> dict[str, Any]:
@@ -122,6 +124,7 @@ class Loop:
         complete = [group for group in self._open if all(each.ended for each in group.responses)]
         self._open = [group for group in self._open if group not in complete]
         messages = [self._scored(group) for group in complete]
+        self._set_budgets(number, complete, messages)
         ages = Ages.of(recipe, self._published.policy)
         groups = [read_group(message, ages, self._digests) for message in messages]
         assert not any(group.refused for group in groups)
@@ -159,6 +162,40 @@ class Loop:
             "mean_tokens": sum(len(tokens) for tokens in written) / asked,
             "num_problems": asked,
         }
+
+    def samples(self) -> list[dict[str, Any]]:
+        """`rollout.group_size` graded answers to each training prompt, as `perilune shortest` reads them."""
+        table, prompts = self.recipe.rollout, [self._prompts.train(index) for index in range(self._prompts.num_train)]
+        contexts = [prompt_tokens(each, self.policy.tokenizer, self._engine.max_context) for each in prompts]
+        requests = [
+            SampleRequest(
+                f"{index}/{number}",
+                tokens,
+                self._room(tokens, 0),
+                Sampling(table.temperature),
+                self.recipe.seed * 10**6 + index,
+                number,
+            )
+            for index, tokens in enumerate(contexts)
+            for number in range(table.group_size)
+        ]
+        rows = []
+        for name, generated in sorted(self._sampled(requests).items()):
+            prompt = prompts[int(name.partition("/")[0])]
+            tokens = np.concatenate([span.tokens for span in generated.spans])
+            rows.append(
+                {
+                    "question": prompt.messages[-1].content,
+                    "response": self._text(tokens),
+                    "correct": self._score(prompt, tokens) == 1,
+                    "num_tokens": len(tokens),
+                }
+            )
+        return rows
+
+    def close(self) -> None:
+        """Ends the engine."""
+        self._engine.close()
 
     def _publish(self, number: int) -> PublishedVersion:
         return snapshot(self.policy, number, torch.float32)
@@ -227,24 +264,42 @@ class Loop:
             scored.trajectory.prompt_tokens.CopyFrom(pack(response.prompt))
             scored.trajectory.segments.extend(response.segments)
             scored.score.status, scored.score.value = SCORE_STATUS_OK, score
+            response.score = score
             scored.score.components.add(grader="exact", status=SCORE_STATUS_OK, value=score, weight=1)
             self._tried[group.index] += 1
             self._right[group.index] += score == 1
         return message
 
+    def _set_budgets(self, number: int, groups: Sequence[OpenGroup], messages: Sequence[ScoredGroup]) -> None:
+        """As services/master/budgets.py does, of this iteration's groups."""
+        table, found = self.recipe.reward.toggle, dict[int, list[int]]()
+        for group in groups:
+            lengths = [len(response.tokens) for response in group.responses if response.score == 1]
+            found.setdefault(group.index, []).extend(lengths)
+        self._right_lengths = {index: each for index, each in found.items() if each} | self._right_lengths
+        for group, message in zip(groups, messages, strict=True):
+            if table and in_budget_phase(table, number) and group.index in self._right_lengths:
+                message.budget_tokens = budget_of(self._right_lengths[group.index], table.percentile)
+
     def _score(self, prompt: Any, tokens: np.ndarray) -> float:
         table = self.recipe.reward.graders[0]
         grader = find_grader(table.name)
         options = grader.read_options({key: str(value).lower() for key, value in table.options.items()})
-        text = str(self.policy.tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
-        verdict = grader.grade(GradingSample(prompt.messages[-1].content, prompt.reference, text), options)
+        verdict = grader.grade(
+            GradingSample(prompt.messages[-1].content, prompt.reference, self._text(tokens)), options
+        )
         assert verdict is not None and verdict.value is not None  # noqa: PT018  # this grader always decides
         return float(verdict.value)
+
+    def _text(self, tokens: np.ndarray) -> str:
+        return str(self.policy.tokenizer.decode(tokens.tolist(), skip_special_tokens=True))
 
 
 def version_0(recipe: Recipe, cache: Path) -> Policy:
     """The policy after its warm-up, made once for all variants of a seed."""
     policy, file = make_policy(recipe), cache / f"{origin_of(recipe)}.pt"
+    if not recipe.stages_at("before"):
+        return policy
     if file.exists():
         policy.model.load_state_dict(torch.load(file, weights_only=True))
         return policy

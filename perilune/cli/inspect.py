@@ -12,13 +12,17 @@ from rich.table import Table
 from rich.text import Text
 
 from perilune.api.master.v1.master_pb2 import Ledger, Run, RunState
+from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK
+from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.cli import curves_export as exporting
 from perilune.cli import facts
 from perilune.cli import report as reports
 from perilune.cli.live_view import MAX_WIDTH, RunView, follow
 from perilune.cli.masters import any_master, running_master
 from perilune.cli.report import Report
-from perilune.errors import InvalidInputError
+from perilune.codec import num_written_tokens
+from perilune.errors import InvalidInputError, StateError
+from perilune.grading.correct import is_correct
 from perilune.stats import finite
 
 console = Console(highlight=False)
@@ -79,6 +83,38 @@ def export(
     num_points = asyncio.run(write())
     places = [f"{tensorboard}/{run_id}"] * bool(tensorboard) + [f"the project {wandb}"] * bool(wandb)
     console.print(f"{num_points} points of {run_id} written to {' and '.join(places)}", soft_wrap=True)
+
+
+def samples(run_id: str, out: Path, iteration: int, home: Path, master: str | None) -> None:
+    """Writes the graded answers of an iteration. StateError: they cannot be written."""
+
+    async def ask() -> list[ScoredTrajectory]:
+        found: list[ScoredTrajectory] = []
+        async with any_master(home, master) as client:
+            while part := await client.samples(run_id, iteration=iteration, limit=500, offset=len(found)):
+                found += part
+        return found
+
+    rows = [sample_row(sample) for sample in asyncio.run(ask()) if sample.score.status == SCORE_STATUS_OK]
+    if not rows:
+        raise StateError(f"iteration {iteration} of {run_id} has no graded samples")
+    try:
+        out.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    except OSError as error:
+        raise StateError(f"cannot write {out}: {error}") from error
+    print(f"{len(rows):,} samples written to {out}")
+
+
+def sample_row(sample: ScoredTrajectory) -> dict[str, object]:
+    """A graded answer as a row: the question, as text where it is one, else as messages."""
+    messages = [{"role": each.role, "content": each.content} for each in sample.trajectory.prompt.messages]
+    is_text = len(messages) == 1 and messages[0]["role"] == "user"
+    return {
+        "question": messages[0]["content"] if is_text else messages,
+        "response": sample.trajectory.response,
+        "correct": is_correct(sample.score),
+        "num_tokens": num_written_tokens(sample.trajectory),
+    }
 
 
 def stop(run_id: str, home: Path, master: str | None) -> None:

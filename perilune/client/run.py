@@ -123,9 +123,14 @@ class RunClient(Connection):
         iteration: int = 0,
         limit: int = 20,
         mode: Mode | None = None,
+        offset: int = 0,
+        text_only: bool = False,
     ) -> Sequence[ScoredTrajectory]:
-        """Scored trajectories of one iteration, in order of dispatch; `mode` picks among held-out ones."""
-        request = _sample_request(run_id, purpose, iteration, limit, mode)
+        """Scored trajectories of one iteration, in order of dispatch; `mode` picks among held-out ones.
+
+        Of many come at most 500 at once: ask for the rest by `offset`. `text_only` leaves tokens out.
+        """
+        request = _sample_request(run_id, purpose, iteration, limit, mode, offset, text_only)
         return self._call(self._stub.ListSamples, request).samples
 
 
@@ -197,9 +202,11 @@ class AsyncRunClient(AsyncConnection):
         iteration: int = 0,
         limit: int = 20,
         mode: Mode | None = None,
+        offset: int = 0,
+        text_only: bool = False,
     ) -> Sequence[ScoredTrajectory]:
         """See RunClient.samples."""
-        request = _sample_request(run_id, purpose, iteration, limit, mode)
+        request = _sample_request(run_id, purpose, iteration, limit, mode, offset, text_only)
         return (await self._call(self._stub.ListSamples, request)).samples
 
 
@@ -214,7 +221,21 @@ def _page_after(run_id: str, lines: Sequence[LedgerLine]) -> ListLedgerLinesRequ
 
 
 def _sample_request(
-    run_id: str, purpose: PurposeName, iteration: int, limit: int, mode: Mode | None
+    run_id: str,
+    purpose: PurposeName,
+    iteration: int,
+    limit: int,
+    mode: Mode | None,
+    offset: int,
+    text_only: bool,
 ) -> ListSamplesRequest:
-    wanted = PURPOSE_EVALUATE if purpose == "evaluate" else PURPOSE_TRAIN
-    return message(ListSamplesRequest, run_id=run_id, purpose=wanted, iteration=iteration, limit=limit, mode=mode or "")
+    return message(
+        ListSamplesRequest,
+        run_id=run_id,
+        purpose=PURPOSE_EVALUATE if purpose == "evaluate" else PURPOSE_TRAIN,
+        iteration=iteration,
+        limit=limit,
+        mode=mode or "",
+        offset=offset,
+        text_only=text_only,
+    )

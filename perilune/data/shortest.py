@@ -32,7 +32,11 @@ class Choice:
 
 
 def choose(samples: Sequence[Sample], longer: float = LONGER) -> Choice:
-    """The shortest right answer; against it longer wrong ones, and right ones at least `longer` times as long."""
+    """The shortest right answer; against it longer wrong ones, and right ones at least `longer` times as long.
+
+    A model may say nothing at all: there is nothing to learn from such a sample, and nothing to reject.
+    """
+    samples = [sample for sample in samples if sample.response.strip()]
     right = [sample for sample in samples if sample.correct]
     if not right:
         return Choice()
@@ -86,12 +90,12 @@ def read_samples(path: Path) -> dict[str, list[Sample]]:
 
 
 def _sample(row: Mapping[str, Any], where: str) -> Sample:
-    response = plain_text(value_at(row, "response", where), where, "response")
+    response = plain_text(value_at(row, "response", where), where, "response", may_be_blank=True)
     correct = value_at(row, "correct", where)
     if not isinstance(correct, bool):
         raise InvalidInputError(f"{where}: 'correct' must be true or false, and is {kind_of(correct)}")
     given = str(row.get("num_tokens", len(response)))
-    if not given.isdigit():
+    if not given.isdecimal():
         raise InvalidInputError(f"{where}: 'num_tokens' must be a count, and is {kind_of(row['num_tokens'])}")
     return Sample(response, correct, int(given))
 

@@ -37,6 +37,8 @@ shows the whole order of pairs, and is all that teaches a policy to judge a sum 
 the judgement after the third try was wrong for some seeds, and reinforcement learning could not mend it in time.
 """
 
+MAX_TIMES = 3  # that a trace in doubt writes a try
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -83,18 +85,34 @@ def question(problem: Problem) -> str:
     return f"which two of {' '.join(map(str, problem.numbers))} make {problem.target} ?"
 
 
-def trace(problem: Problem, rng: Random, *, patience: Mapping[int | None, int] = PATIENCE) -> str:
+def trace(
+    problem: Problem,
+    rng: Random,
+    *,
+    patience: Mapping[int | None, int] = PATIENCE,
+    gives_up: bool = True,
+    doubt: float = 0.0,
+) -> str:
     """A warm-up response: tries pairs in order until one fits or its patience, drawn here, ends.
+
+    One that never `gives_up` has all the patience it needs. With `doubt` it makes sure: so likely is it that a try that
+    failed is written once more, and then a third time. That is worth nothing, so that a problem has long solutions and
+    short ones; the tries themselves are worth their tokens.
 
     `low` and `high` rather than a plain `no` give the warm-up more to learn the comparison from.
     Unlike the verified paths of k1.5 §2.2 traces that give up are kept: they are RL's headroom.
     """
-    (max_tries,) = rng.choices(list(patience), weights=list(patience.values()))
+    (max_tries,) = rng.choices(list(patience), weights=list(patience.values())) if gives_up else (None,)
     steps: list[str] = []
     for num_tries, (a, b) in enumerate(combinations(problem.numbers, 2), start=1):
         if a + b == problem.target:
             return " ".join([*steps, f"{a} + {b} = {a + b} yes answer: {a} {b}"])
-        steps.append(f"{a} + {b} = {a + b} {'low' if a + b < problem.target else 'high'}")
+        steps += [f"{a} + {b} = {a + b} {'low' if a + b < problem.target else 'high'}"] * _num_times(doubt, rng)
         if num_tries == max_tries:
             return " ".join([*steps, "answer: none"])
     raise AssertionError("a problem has a solution")
+
+
+def _num_times(doubt: float, rng: Random) -> int:
+    """How often a try is written, at most MAX_TIMES."""
+    return next((times for times in range(1, MAX_TIMES) if not doubt or rng.random() >= doubt), MAX_TIMES)

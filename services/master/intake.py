@@ -26,7 +26,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     ScoredTrajectory,
     Trajectory,
 )
-from perilune.codec import check_arrays, num_response_tokens
+from perilune.codec import check_arrays, num_response_tokens, num_written_tokens
 from perilune.errors import InvalidInputError, UnavailableError
 from perilune.grading.correct import is_correct
 from perilune.ids import SampleId, TaskId, belongs, parse_message, parse_sample
@@ -234,7 +234,7 @@ def scored_of(message: ScoredTrajectory, payload: bytes) -> Scored:
         sample_index=sample.sample_index,
         state=final if ok else SampleState.DEAD,
         payload=payload,
-        num_tokens=num_response_tokens(sample),
+        num_tokens=num_written_tokens(sample),
         round=sample.round,
         ending=sample.ending,
         value=score.value if ok else None,

@@ -11,7 +11,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     Segment,
     Trajectory,
 )
-from perilune.codec import num_response_tokens, pack, unpack
+from perilune.codec import num_response_tokens, num_written_tokens, pack, unpack
 from perilune.errors import InvalidInputError
 
 
@@ -44,3 +44,5 @@ def test_broken_bytes_are_refused() -> None:
 def test_length_counts_all_segments() -> None:
     segments = [Segment(tokens=pack(np.arange(n, dtype=np.int32))) for n in (3, 0, 4)]
     assert num_response_tokens(Trajectory(segments=segments)) == 7
+    segments[0].environment = True
+    assert num_written_tokens(Trajectory(segments=segments)) == 4

@@ -27,7 +27,7 @@ from perilune.recipe import (
 )
 
 JSONL = {"source": "jsonl", "path": "prompts.jsonl"}
-RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").glob("*.toml"))
+RECIPES = sorted((Path(__file__).parent.parent.parent / "recipes").rglob("*.toml"))
 
 
 def minimal(**changes: Any) -> dict[str, Any]:

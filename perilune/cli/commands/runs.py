@@ -66,6 +66,20 @@ def export_run(
 
 
 @run_app.command()
+def samples(
+    run: RunArgument,
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Where the JSON lines go.")],
+    iteration: Annotated[int, typer.Option(min=0, help="That asked for the samples.")] = 0,
+    home: Home = DEFAULT_HOME,
+    master: Master = None,
+) -> None:
+    """Write an iteration's graded answers, a row each, as `perilune shortest` reads them."""
+    from perilune.cli import inspect
+
+    inspect.samples(run, out, iteration, home, master)
+
+
+@run_app.command()
 def stop(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None) -> None:
     """Stop a run after the step at hand, and wait until it has stopped."""
     from perilune.cli import inspect

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sqlalchemy.exc import OperationalError
 
@@ -12,8 +13,10 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     PURPOSE_TRAIN,
     DeadLetter,
     ScoredTrajectory,
+    Segment,
     Trajectory,
 )
+from perilune.codec import pack
 from perilune.recipe import Recipe, check_recipe
 from services.master.controller import is_trainable, rewards_of
 from services.master.intake import lost_by, scored_of, while_database_fails
@@ -37,6 +40,15 @@ def test_a_score_becomes_a_line_of_the_ledger() -> None:
     assert (line.group_id, line.sample_index, line.state) == ("r.0.1", 3, SampleState.SCORED)
     assert (line.value, line.correct) == (1.0, True)
     assert scored_of(scored(PURPOSE_EVALUATE, ok(0.0)), b"").state == SampleState.EVALUATED
+
+
+def test_a_responses_length_is_what_the_policy_wrote() -> None:
+    """As the trainer has it: the length reward and budgets are of the same numbers on both sides."""
+    sample = scored(PURPOSE_TRAIN, ok(1.0))
+    for num_tokens, environment in ((2, False), (9, True), (3, False)):
+        tokens = pack(np.zeros(num_tokens, np.int32))
+        sample.trajectory.segments.append(Segment(tokens=tokens, environment=environment))
+    assert scored_of(sample, b"").num_tokens == 5
 
 
 def test_a_failed_grader_is_dead_and_never_worth_zero() -> None:

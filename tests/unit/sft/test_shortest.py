@@ -22,6 +22,11 @@ def test_longer_wrong_ones_and_right_ones_that_are_half_as_long_again_are_reject
     assert choose([WRONG, SHORT]) == Choice()
 
 
+def test_an_answer_that_says_nothing_is_neither_chosen_nor_rejected() -> None:
+    assert choose([Sample("", True, 1), Sample(" ", False, 99), BEST, LONG]) == Choice(BEST, [LONG])
+    assert choose([Sample("", True, 1)]) == Choice()
+
+
 def test_what_is_written_is_what_stages_read(tmp_path: Path) -> None:
     samples = [("a", BEST), ("a", LONG), ("a", WRONG), ("b", WRONG), ("c", BEST), ("c", NEAR)]
     rows = [{"question": q, "response": s.response, "correct": s.correct, "num_tokens": s.length} for q, s in samples]
