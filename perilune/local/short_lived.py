@@ -41,6 +41,17 @@ async def reading_master(home: Path) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
+async def recording_master(home: Path) -> AsyncIterator[str]:
+    """A short-lived master that reads the home's database and records evaluations; gives its address.
+
+    The home is made if it is not there. Errors as `reading_master`; also where a master works on the home meanwhile.
+    """
+    env = {"PERILUNE_RECORD_ONLY": "1", "PERILUNE_HOME": str(home.resolve())}
+    async with _short_lived("master", env, f"no master could be started to record in {home}") as address:
+        yield address
+
+
+@contextlib.asynccontextmanager
 async def own_sandbox(num_slots: int = 1) -> AsyncIterator[str]:
     """A short-lived sandbox; gives its address.
 

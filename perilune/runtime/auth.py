@@ -50,7 +50,7 @@ ROLES = {
     "admin": ("",),
     "reward": ("perilune.api.reward.",),
     "sandbox": ("perilune.api.sandbox.",),
-    "runs": ("perilune.api.master.v1.RunService",),
+    "runs": ("perilune.api.master.v1.RunService", "perilune.api.master.v1.EvaluationService"),
     "worker": ("perilune.api.master.", "perilune.api.rollout.", "perilune.api.weights."),
 }
 # Anyone may ask whether a service is well, and every known caller what it offers and to be kept informed of it.

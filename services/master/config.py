@@ -23,6 +23,7 @@ class MasterSettings(ServiceSettings):
     database_password_file: Path | None = None  # the password for it, where it does not stand in the URL
     image_hosts: tuple[str, ...] = ()  # from which images of prompts are fetched by http(s); other URLs are refused
     read_only: bool = False  # answer questions about runs and do nothing else: no bus, no fleet, no trainer
+    record_only: bool = False  # the same, and record evaluations: the database is held, as by a master that works
 
     def make_home(self) -> None:
         """Makes the home. SettingsError if it cannot be a folder."""

@@ -1,4 +1,5 @@
-"""The master service: its RPCs, its page, and what it takes off the bus; or only reading, beside a running master."""
+"""The master service: its RPCs, its page, and what it takes off the bus; or only reading, beside a running
+master, or only recording evaluations, where none runs."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from perilune.runtime.bus import Bus
 from perilune.runtime.http import serve_http
 from perilune.runtime.service import Service, patiently, until_stopping
 from perilune.runtime.telemetry import is_exporting
+from services.master.api.evaluations import EvaluationService
 from services.master.api.fleet import FleetService
 from services.master.api.runs import RunService
 from services.master.api.training import TrainingService
@@ -38,7 +40,15 @@ async def run(service: Service) -> None:
     if settings.read_only:
         await migrate_if_older(settings)
         async with Store.open(settings.database, migrate=False) as store:
-            await _serve_readers(service, store, settings)
+            await until_released(settings.database)  # a master whose launcher was killed still ends
+            await _serve_records(service, store, settings, may_write=False)
+        return
+    if settings.record_only:
+        async with (
+            patiently(single_master, settings.database, patience_s=settings.patience_s),
+            Store.open(settings.database) as store,
+        ):
+            await _serve_records(service, store, settings, may_write=True)
         return
     blobs = Blobs(settings.blob_url)
     async with (
@@ -49,14 +59,17 @@ async def run(service: Service) -> None:
         await _serve(service, store, bus, blobs, lost)
 
 
-async def _serve_readers(service: Service, store: Store, settings: MasterSettings) -> None:
-    async def is_driven() -> bool:
-        return await has_master(settings.database)
+async def _serve_records(service: Service, store: Store, settings: MasterSettings, *, may_write: bool) -> None:
+    """Answers about runs, which another master may drive, and about evaluations, recording them if it may."""
 
-    await until_released(settings.database)  # a master whose launcher was killed still ends
+    async def is_driven() -> bool:
+        return not may_write and await has_master(settings.database)
+
     readers = RunService(store, None, None, is_driven)
     master_pb2_grpc.add_RunServiceServicer_to_server(readers, service.server)
-    await service.listen([_SERVICES["RunService"]])
+    evaluations = EvaluationService(store, may_write=may_write)
+    master_pb2_grpc.add_EvaluationServiceServicer_to_server(evaluations, service.server)
+    await service.listen([_SERVICES["RunService"], _SERVICES["EvaluationService"]])
     await service.ready()
     await service.stopping.wait()
 
@@ -67,12 +80,14 @@ async def _serve(service: Service, store: Store, bus: Bus, blobs: Blobs, lost: A
     registry = Registry(store, bus, blobs, service.settings.image_hosts)
     await registry.recover()
     fleet = FleetService(registry)
-    runs = RunService(store, registry, fleet)
+    runs, evaluations = RunService(store, registry, fleet), EvaluationService(store, may_write=True)
     master_pb2_grpc.add_RunServiceServicer_to_server(runs, service.server)
     master_pb2_grpc.add_FleetServiceServicer_to_server(fleet, service.server)
+    master_pb2_grpc.add_EvaluationServiceServicer_to_server(evaluations, service.server)
     master_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingService(store, registry), service.server)
     await service.listen(list(_SERVICES.values()))
-    async with serve_http(service, {_SERVICES["RunService"]: runs}, page_routes()):
+    faces = {_SERVICES["RunService"]: runs, _SERVICES["EvaluationService"]: evaluations}
+    async with serve_http(service, faces, page_routes()):
         await service.ready()
         try:
             await until_stopping(

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate, groupby
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from sqlalchemy import ColumnElement, Integer, bindparam, cast, delete, event, func, insert, select, tuple_, update
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
@@ -72,21 +72,31 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-def _whole(
-    change: Callable[Concatenate[Store, P], Coroutine[Any, Any, R]],
-) -> Callable[Concatenate[Store, P], Coroutine[Any, Any, R]]:
+class Writer(Protocol):
+    """Describes what writes the database: it takes its turn, and keeps the changes that are under way."""
+
+    turn: asyncio.Semaphore
+    changes: set[asyncio.Task[Any]]
+
+
+W = TypeVar("W", bound=Writer)
+
+
+def whole(
+    change: Callable[Concatenate[W, P], Coroutine[Any, Any, R]],
+) -> Callable[Concatenate[W, P], Coroutine[Any, Any, R]]:
     """Lets a change end even if its caller is cancelled.
 
     A transaction that is torn in the middle can keep SQLite's only write lock until its connection is collected. And
     a writer that finds that lock taken sleeps for up to 100 ms at a time, so that our own writers queue here.
     """
 
-    async def in_turn(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def in_turn(store: W, /, *args: P.args, **kwargs: P.kwargs) -> R:
         async with store.turn:
             return await change(store, *args, **kwargs)
 
     @functools.wraps(change)
-    async def to_its_end(store: Store, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    async def to_its_end(store: W, /, *args: P.args, **kwargs: P.kwargs) -> R:
         task = asyncio.create_task(in_turn(store, *args, **kwargs))
         store.changes.add(task)
         task.add_done_callback(store.changes.discard)
@@ -99,7 +109,7 @@ class Store:
     """The database. Each method is one transaction; a change ends even if its caller is cancelled."""
 
     def __init__(self, engine: AsyncEngine) -> None:
-        self._engine = engine
+        self.engine = engine
         self.changes: set[asyncio.Task[Any]] = set()  # under way
         self.turn = asyncio.Semaphore(1 if engine.dialect.name == "sqlite" else 16)
 
@@ -143,7 +153,7 @@ class Store:
         if isinstance(error, OperationalError | ConnectionError):
             return True
         try:
-            async with self._engine.connect() as db:
+            async with self.engine.connect() as db:
                 await db.execute(select(1))
         except (SQLAlchemyError, OSError):
             return True
@@ -151,13 +161,13 @@ class Store:
 
     # ---- runs
 
-    @_whole
+    @whole
     async def add_run(self, run_id: str, recipe: str, prompts: bytes | None = None) -> bool:
         """Adds a run that waits for a trainer; False if it exists with the same recipe already.
 
         `prompts`: the PromptSummary.
         """
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             existing = await db.scalar(select(RunRow.recipe).where(RunRow.id == run_id))
             if existing is None:
                 values = {"id": run_id, "state": RunState.RUN_STATE_PENDING, "recipe": recipe, "prompts": prompts}
@@ -166,22 +176,22 @@ class Store:
                 raise AlreadyExistsError(f"a run {run_id!r} exists with another recipe; choose another name")
             return existing is None
 
-    @_whole
+    @whole
     async def extend_run(self, run_id: str, recipe: str, reason: str) -> None:
         """Lets an ended run wait for a trainer again, with a recipe of more iterations."""
         values = {"recipe": recipe, "state": RunState.RUN_STATE_PENDING, "reason": reason}
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             await db.execute(update(RunRow).where(RunRow.id == run_id, RunRow.state.in_(ENDED)).values(values))
 
-    @_whole
+    @whole
     async def set_prompts(self, run_id: str, prompts: bytes) -> None:
         """Keeps the PromptSummary of a run that an older version added."""
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             await db.execute(update(RunRow).where(RunRow.id == run_id).values(prompts=prompts))
 
     async def run(self, run_id: str) -> RunRow:
         """The row of a run. NotFoundError if there is none."""
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             row = (await db.execute(select(RunRow.__table__).where(RunRow.id == run_id))).one_or_none()
         if row is None:
             raise NotFoundError(f"there is no run {run_id!r}; `perilune run list` shows those there are")
@@ -189,17 +199,17 @@ class Store:
 
     async def runs(self) -> list[RunRow]:
         """All runs, the newest first."""
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             rows = await db.execute(select(RunRow.__table__).order_by(RunRow.submitted_ns.desc()))
             return [RunRow(**row._mapping) for row in rows]
 
-    @_whole
+    @whole
     async def set_state(self, run_id: str, state: RunState.ValueType, reason: str = "") -> None:
         """Sets the state of a run, and the reason for a reader."""
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             await db.execute(update(RunRow).where(RunRow.id == run_id).values(state=state, reason=reason))
 
-    @_whole
+    @whole
     async def end_run(
         self, run_id: str, state: RunState.ValueType, reason: str, lease_epoch: int | None = None
     ) -> bool:
@@ -208,42 +218,42 @@ class Store:
         `lease_epoch`: of the trainer that says so. StaleLeaseError if its lease is over.
         """
         is_open = (RunRow.id == run_id) & RunRow.state.not_in(ENDED)
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             if lease_epoch is not None:
                 await _check_lease(db, run_id, lease_epoch)
             values = {"state": state, "reason": reason, "lease_epoch": RunRow.lease_epoch + 1}
             return (await db.execute(update(RunRow).where(is_open).values(values))).rowcount > 0
 
-    @_whole
+    @whole
     async def add_active_seconds(self, run_id: str, seconds: float) -> None:
         """Adds to the time in which a run was starting or running."""
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             total = RunRow.active_seconds + seconds
             await db.execute(update(RunRow).where(RunRow.id == run_id).values(active_seconds=total))
 
     # ---- leases
 
-    @_whole
+    @whole
     async def requeue(self, run_id: str, reason: str) -> None:
         """Lets a run wait for a trainer, and ends every lease of it."""
         values = {"state": RunState.RUN_STATE_PENDING, "reason": reason, "lease_epoch": RunRow.lease_epoch + 1}
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             await db.execute(update(RunRow).where(RunRow.id == run_id).values(values))
 
-    @_whole
+    @whole
     async def open_lease(self, run_id: str, reason: str) -> int | None:
         """Begins a lease, which ends every one before it; returns its epoch, or None if the run takes no trainer."""
         leasable = (RunRow.id == run_id) & RunRow.state.in_(LEASABLE)
         values = {"state": RunState.RUN_STATE_STARTING, "reason": reason, "lease_epoch": RunRow.lease_epoch + 1}
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             if not (await db.execute(update(RunRow).where(leasable).values(values))).rowcount:
                 return None
             return await db.scalar(select(RunRow.lease_epoch).where(RunRow.id == run_id))
 
-    @_whole
+    @whole
     async def check_lease(self, run_id: str, lease_epoch: int) -> None:
         """StaleLeaseError if this is not the epoch of the run's newest lease."""
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             await _check_lease(db, run_id, lease_epoch)
 
     # ---- versions
@@ -252,7 +262,7 @@ class Store:
         """The committed versions whose number is greater than `after`, in order."""
         wanted = (VersionRow.run_id == run_id) & (VersionRow.number > after)
         query = select(VersionRow.__table__).where(wanted).order_by(VersionRow.number)
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             return [
                 Version(
                     policy=policy_version(row.number, row.digest, row.policy),
@@ -267,11 +277,11 @@ class Store:
     async def newest_version(self, run_id: str) -> PolicyVersion | None:
         """The newest committed version; None before the first."""
         query = select(VersionRow.number, VersionRow.digest, VersionRow.policy).where(VersionRow.run_id == run_id)
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             row = (await db.execute(query.order_by(VersionRow.number.desc()).limit(1))).one_or_none()
         return policy_version(*row) if row else None
 
-    @_whole
+    @whole
     async def commit_version(
         self, run_id: str, lease_epoch: int, version: Version, model_path: str, refused: Mapping[tuple[str, int], str]
     ) -> bool:
@@ -290,7 +300,7 @@ class Store:
             InvalidInputError: its policy's name is none.
         """
         number = version.policy.number
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             await _check_lease(db, run_id, lease_epoch)
             starting = (RunRow.id == run_id) & (RunRow.state == RunState.RUN_STATE_STARTING)
             await db.execute(update(RunRow).where(starting).values(state=RunState.RUN_STATE_RUNNING, reason=""))
@@ -339,7 +349,7 @@ class Store:
 
     async def _stage_steps(self, wanted: ColumnElement[bool]) -> list[StageProgress]:
         query = select(StageStepRow.__table__).where(wanted).order_by(StageStepRow.stage, StageStepRow.step)
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             return [
                 StageProgress(
                     index=row.stage,
@@ -352,7 +362,7 @@ class Store:
                 for row in await db.execute(query)
             ]
 
-    @_whole
+    @whole
     async def record_stage_step(self, run_id: str, stage: StageProgress) -> None:
         """Keeps a step in place of those since the last one that stays; an older report than was heard changes nothing.
 
@@ -360,7 +370,7 @@ class Store:
         """
         ours = (StageStepRow.run_id == run_id) & (StageStepRow.stage == stage.index)
         first = first_of_part(stage.step, stage.num_steps)
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             if (await db.scalar(select(func.max(StageStepRow.time_ns)).where(ours)) or 0) >= stage.time_unix_ns:
                 return
             await db.execute(delete(StageStepRow).where(ours, StageStepRow.step >= first))
@@ -377,7 +387,7 @@ class Store:
 
     # ---- groups and samples
 
-    @_whole
+    @whole
     async def add_groups(self, groups: Sequence[Group]) -> None:
         """Writes groups and their samples before they are published."""
         if not groups:
@@ -394,29 +404,29 @@ class Store:
             for group in groups
             for index in range(group.num_samples)
         ]
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             await db.execute(insert(GroupRow), [vars(group) for group in groups])
             await db.execute(insert(SampleRow), samples)
         samples_counter.add(len(samples), {"state": SampleState.DISPATCHED})
 
-    @_whole
+    @whole
     async def mark_dispatched(self, traceparents: Mapping[str, str]) -> None:
         """Counts one more dispatch of each group, under a new trace."""
         if traceparents:
             statement = update(GroupRow.__table__).where(GroupRow.id == bindparam("group"))  # type: ignore[arg-type]
             statement = statement.values(num_dispatches=GroupRow.num_dispatches + 1, traceparent=bindparam("trace"))
-            async with self._engine.begin() as db:
+            async with self.engine.begin() as db:
                 await db.execute(statement, [{"group": key, "trace": value} for key, value in traceparents.items()])
 
     async def has_group(self, group_id: str) -> bool:
         """Tests whether a group was dispatched."""
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             return await db.scalar(select(GroupRow.id).where(GroupRow.id == group_id)) is not None
 
     async def num_groups(self, run_id: str) -> int:
         """Groups that were dispatched to be trained on."""
         query = select(func.count()).where(GroupRow.run_id == run_id, GroupRow.purpose == PURPOSE_TRAIN)
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             return await db.scalar(query) or 0
 
     async def num_groups_by_version(self, run_id: str) -> dict[int, int]:
@@ -426,7 +436,7 @@ class Store:
             .where(GroupRow.run_id == run_id, GroupRow.purpose == PURPOSE_TRAIN)
             .group_by(GroupRow.iteration)
         )
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             return {row.iteration: row.size for row in await db.execute(query)}
 
     async def open_groups(self, run_id: str, state: SampleState) -> list[tuple[Group, list[Awaited]]]:
@@ -436,7 +446,7 @@ class Store:
         open_ids = select(SampleRow.group_id).where(SampleRow.run_id == run_id, SampleRow.state == state)
         groups = select(GroupRow.__table__).where(GroupRow.id.in_(open_ids))
         found: dict[str, list[Awaited]] = {}
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             for row in await db.execute(samples.order_by(SampleRow.group_id, SampleRow.sample_index)):
                 found.setdefault(row.group_id, []).append(Awaited(*row))
             rows = await db.execute(groups.order_by(GroupRow.iteration, GroupRow.mode, GroupRow.position))
@@ -457,7 +467,7 @@ class Store:
         num_unsettled = select(func.count()).where(
             GroupRow.run_id == run_id, GroupRow.purpose == PURPOSE_TRAIN, GroupRow.batch.is_(None)
         )
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             rows = (await db.execute(by_age)).all()
             num_complete = (await db.scalar(num_unsettled) or 0) - (await db.scalar(num_open) or 0)
         train = [(age, state, count) for purpose, age, state, count in rows if purpose == PURPOSE_TRAIN]
@@ -472,10 +482,10 @@ class Store:
     async def partial(self, group_id: str, sample_index: int) -> bytes | None:
         """The unfinished trajectory that was saved of a sample."""
         query = select(SampleRow.partial).where(SampleRow.group_id == group_id, SampleRow.sample_index == sample_index)
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             return await db.scalar(query)
 
-    @_whole
+    @whole
     async def record_partials(self, partials: Sequence[Partial]) -> set[tuple[str, int]]:
         """Saves unfinished samples that were awaited. Returns those that no group ever asked for.
 
@@ -493,13 +503,13 @@ class Store:
                 partial=bindparam("new_payload"),
             )
         )
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             known = await _known_samples(db, keys)
             await db.execute(statement, rows)
         samples_counter.add(len(partials), {"state": SampleState.PARTIAL})
         return set(keys) - known
 
-    @_whole
+    @whole
     async def mark_continued(self, samples: Sequence[Awaited]) -> None:
         """Unfinished samples are about to be sent out once more."""
         statement = (
@@ -509,17 +519,17 @@ class Store:
         )
         rows = [{"new_group_id": s.group_id, "new_sample_index": s.sample_index, "new_round": s.round} for s in samples]
         if rows:
-            async with self._engine.begin() as db:
+            async with self.engine.begin() as db:
                 await db.execute(statement, rows)
 
-    @_whole
+    @whole
     async def record_scores(self, scores: Sequence[Scored]) -> set[tuple[str, int]]:
         """Writes what came of samples that were still awaited. Returns those that no group ever asked for.
 
         A sample that came twice keeps what came first, and what comes of a round that is over comes too late.
         """
         keys = [(score.group_id, score.sample_index) for score in scores]
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             known = await _known_samples(db, keys)
             statement = (
                 update(SampleRow.__table__)  # type: ignore[arg-type]
@@ -537,7 +547,7 @@ class Store:
             samples_counter.add(count, {"state": state})
         return set(keys) - known
 
-    @_whole
+    @whole
     async def mark_dead(self, samples: Iterable[tuple[str, int]], reason: str) -> None:
         """Gives up samples that were still awaited."""
         statement = (
@@ -552,14 +562,14 @@ class Store:
         )
         rows = [{"group": group, "index": index} for group, index in samples]
         if rows:
-            async with self._engine.begin() as db:
+            async with self.engine.begin() as db:
                 await db.execute(statement, rows)
 
-    @_whole
+    @whole
     async def mark_group_dead(self, group_id: str, reason: str) -> None:
         """Gives up whatever of a group was still awaited."""
         statement = update(SampleRow).where(SampleRow.group_id == group_id, SampleRow.state == SampleState.DISPATCHED)
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             await db.execute(statement.values(state=SampleState.DEAD, reason=reason))
 
     async def complete_groups(self, run_id: str) -> list[tuple[Group, list[Graded]]]:
@@ -572,7 +582,7 @@ class Store:
             .where(GroupRow.id.not_in(open_ids))
             .order_by(GroupRow.iteration, GroupRow.position, GroupRow.id)
         )
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             groups = [Group(**row._mapping) for row in await db.execute(complete)]
             ids = complete.with_only_columns(GroupRow.id).order_by(None)  # there may be more than a statement takes
             scored = SampleRow.group_id.in_(ids), SampleRow.state == SampleState.SCORED
@@ -585,11 +595,11 @@ class Store:
                 graded.setdefault(group_id, []).append(Graded(value, bool(correct), num_tokens or 0, ending or 0))
         return [(group, graded.get(group.id, [])) for group in groups]
 
-    @_whole
+    @whole
     async def close_batch(self, run_id: str, iteration: int, left_out: Mapping[str, SampleState | None]) -> None:
         """Settles what is trained on at a version: these groups, but for those that have a state to be left out in."""
         here = (VersionRow.run_id == run_id) & (VersionRow.number == iteration)
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             await db.execute(update(GroupRow).where(GroupRow.id.in_(list(left_out))).values(batch=iteration))
             for state in (SampleState.FILTERED, SampleState.STALE):
                 ids = [group_id for group_id, why in left_out.items() if why == state]
@@ -601,7 +611,7 @@ class Store:
     async def is_closed(self, run_id: str, iteration: int) -> bool:
         """Tests whether the batch of this version is settled."""
         query = select(VersionRow.closed).where(VersionRow.run_id == run_id, VersionRow.number == iteration)
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             return bool(await db.scalar(query))
 
     async def batch(self, run_id: str, iteration: int) -> AsyncIterator[tuple[str, str, list[bytes]]]:
@@ -617,14 +627,14 @@ class Store:
             .group_by(GroupRow.id)
             .order_by(GroupRow.iteration, GroupRow.position, GroupRow.id)
         )
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             found = (await db.execute(groups)).all()
         sizes = [num_tokens or 0 for _, _, num_tokens in found]
         for part in _parts(found, sizes, PART_TOKENS):  # no connection is held while the caller is slow
             ids = [row.id for row in part]
             samples = select(SampleRow.group_id, SampleRow.payload).where(SampleRow.group_id.in_(ids), used)
             payloads: dict[str, list[bytes]] = {group_id: [] for group_id in ids}
-            async with self._engine.connect() as db:
+            async with self.engine.connect() as db:
                 for group_id, payload in await db.execute(samples.order_by(SampleRow.sample_index)):
                     assert payload is not None  # a scored sample has its trajectory
                     payloads[group_id].append(payload)
@@ -634,7 +644,7 @@ class Store:
     async def prompts_of_batch(self, run_id: str, iteration: int) -> dict[str, int]:
         """The prompt's index of each group of a settled batch, by the group's id."""
         query = select(GroupRow.id, GroupRow.prompt_index).where(GroupRow.run_id == run_id, GroupRow.batch == iteration)
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             return {row.id: row.prompt_index for row in await db.execute(query)}
 
     async def first_right_lengths(
@@ -667,7 +677,7 @@ class Store:
             .where(is_right)
         )
         lengths: dict[int, list[int]] = {}
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             for index, num_tokens in await db.execute(query):
                 lengths.setdefault(index, []).append(num_tokens or 0)
         return lengths
@@ -681,7 +691,7 @@ class Store:
             .group_by(SampleRow.num_tokens, SampleRow.state)
         )
         lengths: dict[str, Counter[int]] = {"generated": Counter(), "trained": Counter()}
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             for num_tokens, state, count in await db.execute(query):
                 assert num_tokens is not None  # what has ended was counted
                 lengths["generated"][num_tokens] += count
@@ -697,7 +707,7 @@ class Store:
             .group_by(SampleRow.reason)
             .order_by(func.count().desc())
         )
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             return list(await db.scalars(query))
 
     async def success_rates(self, run_id: str) -> dict[int, float]:
@@ -708,7 +718,7 @@ class Store:
             .where(GroupRow.run_id == run_id, GroupRow.purpose == PURPOSE_TRAIN, SampleRow.correct.is_not(None))
             .group_by(GroupRow.prompt_index)
         )
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             return {index: int(right) / total for index, right, total in await db.execute(query)}
 
     async def dead_groups(self, run_id: str) -> dict[int, int]:
@@ -728,7 +738,7 @@ class Store:
         )
         dead: Counter[int] = Counter()
         useful: set[int] = set()
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             for index, group_dead, group_useful, num_samples in await db.execute(query):
                 dead[index] += int(group_dead) == num_samples
                 if group_useful:
@@ -753,7 +763,7 @@ class Store:
         )
         ordered = answered.order_by(GroupRow.mode, GroupRow.position, SampleRow.sample_index).offset(offset)
         sizes = ordered.with_only_columns(func.length(SampleRow.payload), maintain_column_froms=True).limit(limit)
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             num_samples = await db.scalar(answered.with_only_columns(func.count(), maintain_column_froms=True))
             totals = accumulate(await db.scalars(sizes))
             num_fitting = sum(1 for total in totals if total <= PAGE_BYTES)
@@ -762,7 +772,7 @@ class Store:
 
     # ---- evaluations
 
-    @_whole
+    @whole
     async def evaluate(self, run_id: str, policy: PolicyVersion) -> None:
         """Sums up the held-out samples of a version, mode by mode. Samples that died are no problems answered."""
         query = (
@@ -776,7 +786,7 @@ class Store:
             .where(*_samples_of(run_id, policy.number, PURPOSE_EVALUATE), SampleRow.state == SampleState.EVALUATED)
             .group_by(GroupRow.mode)
         )
-        async with self._engine.begin() as db:
+        async with self.engine.begin() as db:
             measured = set(
                 await db.scalars(
                     select(EvaluationRow.mode).where(
@@ -793,7 +803,7 @@ class Store:
     async def evaluations(self, run_id: str) -> list[EvaluationRow]:
         """All evaluations of a run, by version and mode."""
         query = select(EvaluationRow.__table__).where(EvaluationRow.run_id == run_id)
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             rows = await db.execute(query.order_by(EvaluationRow.version, EvaluationRow.mode))
             return [EvaluationRow(**row._mapping) for row in rows]
 
@@ -813,7 +823,7 @@ class Store:
         )
         by_version = select(func.coalesce(func.sum(VersionRow.num_samples), 0)).where(VersionRow.run_id == run_id)
         states: dict[int, dict[str, int]] = {PURPOSE_TRAIN: {}, PURPOSE_EVALUATE: {}}
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             for purpose, state, count in await db.execute(by_state):
                 states[purpose][state] = count
             dispatched = {purpose: int(count) for purpose, count in await db.execute(by_group)}
@@ -843,7 +853,7 @@ class Store:
             .join(groups, groups.c.id == SampleRow.group_id)
             .order_by(SampleRow.group_id, SampleRow.sample_index)
         )
-        async with self._engine.connect() as db:
+        async with self.engine.connect() as db:
             return [LedgerLine(**row) for row in (await db.execute(lines)).mappings()]
 
 

@@ -151,3 +151,41 @@ class StageStepRow(Base):
     num_steps: Mapped[int]
     metrics: Mapped[dict[str, Any]]
     time_ns: Mapped[int]
+
+
+class TaskEvaluationRow(Base):
+    """Describes what a model scored in a task: of a run's version, or of a model that no run trains."""
+
+    __tablename__ = "task_evaluations"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    run_id: Mapped[str | None] = mapped_column(ForeignKey("runs.id"))
+    version: Mapped[int | None]
+    model: Mapped[str]
+    digest: Mapped[str]
+    task: Mapped[str]
+    metric: Mapped[str]
+    score: Mapped[float]
+    low: Mapped[float | None]
+    high: Mapped[float | None]
+    num_samples: Mapped[int]
+    harness: Mapped[str]
+    harness_version: Mapped[str]
+    settings: Mapped[str]  # JSON, as it was sent
+    time_ns: Mapped[int]
+    payload: Mapped[bytes] = mapped_column(LargeBinary)  # the TaskEvaluation, whole
+
+    __table_args__ = (Index(None, "run_id"), Index(None, "time_ns"))
+
+
+class TaskSampleRow(Base):
+    """One response in an evaluation by a task."""
+
+    __tablename__ = "task_samples"
+
+    evaluation_id: Mapped[str] = mapped_column(ForeignKey("task_evaluations.id"), primary_key=True)
+    problem: Mapped[int] = mapped_column(primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[float | None]
+    num_tokens: Mapped[int]
+    payload: Mapped[bytes] = mapped_column(LargeBinary)  # the TaskSample

@@ -1454,3 +1454,364 @@ class FailRunResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___FailRunResponse: _TypeAlias = FailRunResponse  # noqa: Y015
+
+@_typing.final
+class TaskScore(_message.Message):
+    """A figure of an evaluation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """For example `pass@1`, `maj@8`, `acc_norm,none`, `mean_tokens`."""
+    value: _builtins.float
+    low: _builtins.float
+    """95 % interval over problems; unset where there is none."""
+    high: _builtins.float
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.float = ...,
+        low: _builtins.float | None = ...,
+        high: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_high", b"_high", "_low", b"_low", "high", b"high", "low", b"low", "name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__high: _TypeAlias = _typing.Literal["high"]  # noqa: Y015
+    _WhichOneofArgType__high: _TypeAlias = _typing.Literal["_high", b"_high"]  # noqa: Y015
+    _WhichOneofReturnType__low: _TypeAlias = _typing.Literal["low"]  # noqa: Y015
+    _WhichOneofArgType__low: _TypeAlias = _typing.Literal["_low", b"_low"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__high) -> _WhichOneofReturnType__high | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__low) -> _WhichOneofReturnType__low | None: ...
+
+Global___TaskScore: _TypeAlias = TaskScore  # noqa: Y015
+
+@_typing.final
+class TaskEvaluation(_message.Message):
+    """What a model scored in a task, and how it was measured."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    POLICY_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    HARNESS_FIELD_NUMBER: _builtins.int
+    HARNESS_VERSION_FIELD_NUMBER: _builtins.int
+    SCORES_FIELD_NUMBER: _builtins.int
+    NUM_PROBLEMS_FIELD_NUMBER: _builtins.int
+    NUM_SAMPLES_FIELD_NUMBER: _builtins.int
+    NUM_FAILED_FIELD_NUMBER: _builtins.int
+    SETTINGS_JSON_FIELD_NUMBER: _builtins.int
+    TIME_UNIX_NS_FIELD_NUMBER: _builtins.int
+    SECONDS_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Digest of task, model and settings: the same measurement has the same id."""
+    run_id: _builtins.str
+    """The run whose version it is; empty for a model that no run here trains."""
+    model: _builtins.str
+    """The model as it was named: a folder, a package, the name at an endpoint; of a run its id."""
+    task: _builtins.str
+    harness: _builtins.str
+    """`perilune`, `lm-eval` or `inspect-ai`, and its version."""
+    harness_version: _builtins.str
+    num_problems: _builtins.int
+    num_samples: _builtins.int
+    num_failed: _builtins.int
+    """Samples without a score: the grader, the sandbox or the endpoint failed. They are in no score."""
+    settings_json: _builtins.str
+    """How it was sampled, as JSON: temperature, top_p, max_tokens, samples a problem, seed, limit, few-shot."""
+    time_unix_ns: _builtins.int
+    seconds: _builtins.float
+    note: _builtins.str
+    """What a reader has to know, for example that only the first 40 problems were asked."""
+    @_builtins.property
+    def policy(self) -> _trajectory_pb2.PolicyVersion:
+        """Of a run: which version. The digest is that of the weights; empty if the endpoint does not say."""
+
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskScore]:
+        """The first is the task's own score, the others stand beside it."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        policy: _trajectory_pb2.PolicyVersion | None = ...,
+        task: _builtins.str = ...,
+        harness: _builtins.str = ...,
+        harness_version: _builtins.str = ...,
+        scores: _abc.Iterable[Global___TaskScore] | None = ...,
+        num_problems: _builtins.int = ...,
+        num_samples: _builtins.int = ...,
+        num_failed: _builtins.int = ...,
+        settings_json: _builtins.str = ...,
+        time_unix_ns: _builtins.int = ...,
+        seconds: _builtins.float = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["policy", b"policy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["harness", b"harness", "harness_version", b"harness_version", "id", b"id", "model", b"model", "note", b"note", "num_failed", b"num_failed", "num_problems", b"num_problems", "num_samples", b"num_samples", "policy", b"policy", "run_id", b"run_id", "scores", b"scores", "seconds", b"seconds", "settings_json", b"settings_json", "task", b"task", "time_unix_ns", b"time_unix_ns"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TaskEvaluation: _TypeAlias = TaskEvaluation  # noqa: Y015
+
+@_typing.final
+class TaskSample(_message.Message):
+    """One response in an evaluation."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class EvidenceEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROBLEM_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    PROBLEM_ID_FIELD_NUMBER: _builtins.int
+    PROMPT_FIELD_NUMBER: _builtins.int
+    REFERENCE_FIELD_NUMBER: _builtins.int
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    NUM_TOKENS_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    problem: _builtins.int
+    """Its problem's place in the task, from 0, and the response's number among those to it."""
+    number: _builtins.int
+    problem_id: _builtins.str
+    """The problem's name in its data set, for example `HumanEval/3`."""
+    prompt: _builtins.str
+    reference: _builtins.str
+    response: _builtins.str
+    value: _builtins.float
+    """Unset where it could not be scored; `evidence` then says why."""
+    num_tokens: _builtins.int
+    @_builtins.property
+    def evidence(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        problem: _builtins.int = ...,
+        number: _builtins.int = ...,
+        problem_id: _builtins.str = ...,
+        prompt: _builtins.str = ...,
+        reference: _builtins.str = ...,
+        response: _builtins.str = ...,
+        value: _builtins.float | None = ...,
+        num_tokens: _builtins.int = ...,
+        evidence: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_value", b"_value", "evidence", b"evidence", "num_tokens", b"num_tokens", "number", b"number", "problem", b"problem", "problem_id", b"problem_id", "prompt", b"prompt", "reference", b"reference", "response", b"response", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__value: _TypeAlias = _typing.Literal["value"]  # noqa: Y015
+    _WhichOneofArgType__value: _TypeAlias = _typing.Literal["_value", b"_value"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__value) -> _WhichOneofReturnType__value | None: ...
+
+Global___TaskSample: _TypeAlias = TaskSample  # noqa: Y015
+
+@_typing.final
+class RecordTaskEvaluationRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def evaluation(self) -> Global___TaskEvaluation: ...
+    def __init__(
+        self,
+        *,
+        evaluation: Global___TaskEvaluation | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordTaskEvaluationRequest: _TypeAlias = RecordTaskEvaluationRequest  # noqa: Y015
+
+@_typing.final
+class RecordTaskEvaluationResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordTaskEvaluationResponse: _TypeAlias = RecordTaskEvaluationResponse  # noqa: Y015
+
+@_typing.final
+class RecordTaskSamplesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_ID_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    evaluation_id: _builtins.str
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSample]: ...
+    def __init__(
+        self,
+        *,
+        evaluation_id: _builtins.str = ...,
+        samples: _abc.Iterable[Global___TaskSample] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_id", b"evaluation_id", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordTaskSamplesRequest: _TypeAlias = RecordTaskSamplesRequest  # noqa: Y015
+
+@_typing.final
+class RecordTaskSamplesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordTaskSamplesResponse: _TypeAlias = RecordTaskSamplesResponse  # noqa: Y015
+
+@_typing.final
+class ListTaskEvaluationsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """Only this run's, this task's; empty: all."""
+    task: _builtins.str
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        task: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["run_id", b"run_id", "task", b"task"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTaskEvaluationsRequest: _TypeAlias = ListTaskEvaluationsRequest  # noqa: Y015
+
+@_typing.final
+class ListTaskEvaluationsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def evaluations(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskEvaluation]: ...
+    def __init__(
+        self,
+        *,
+        evaluations: _abc.Iterable[Global___TaskEvaluation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluations", b"evaluations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTaskEvaluationsResponse: _TypeAlias = ListTaskEvaluationsResponse  # noqa: Y015
+
+@_typing.final
+class ListTaskSamplesRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_ID_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    ONLY_WRONG_FIELD_NUMBER: _builtins.int
+    evaluation_id: _builtins.str
+    limit: _builtins.int
+    """At most this many; 0 means 20, and more than 500 means 500."""
+    offset: _builtins.int
+    """Skips so many."""
+    only_wrong: _builtins.bool
+    """Only those whose value is below 1, or that have none."""
+    def __init__(
+        self,
+        *,
+        evaluation_id: _builtins.str = ...,
+        limit: _builtins.int = ...,
+        offset: _builtins.int = ...,
+        only_wrong: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation_id", b"evaluation_id", "limit", b"limit", "offset", b"offset", "only_wrong", b"only_wrong"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTaskSamplesRequest: _TypeAlias = ListTaskSamplesRequest  # noqa: Y015
+
+@_typing.final
+class ListTaskSamplesResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVALUATION_FIELD_NUMBER: _builtins.int
+    SAMPLES_FIELD_NUMBER: _builtins.int
+    NUM_SAMPLES_FIELD_NUMBER: _builtins.int
+    num_samples: _builtins.int
+    """How many there are in all, whatever the limit."""
+    @_builtins.property
+    def evaluation(self) -> Global___TaskEvaluation: ...
+    @_builtins.property
+    def samples(self) -> _containers.RepeatedCompositeFieldContainer[Global___TaskSample]: ...
+    def __init__(
+        self,
+        *,
+        evaluation: Global___TaskEvaluation | None = ...,
+        samples: _abc.Iterable[Global___TaskSample] | None = ...,
+        num_samples: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["evaluation", b"evaluation", "num_samples", b"num_samples", "samples", b"samples"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListTaskSamplesResponse: _TypeAlias = ListTaskSamplesResponse  # noqa: Y015

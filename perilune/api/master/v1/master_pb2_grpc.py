@@ -895,3 +895,215 @@ class TrainingService:
             timeout,
             metadata,
             _registered_method=True)
+
+
+class EvaluationServiceStub:
+    """For evaluations by tasks: who measures a model records what it scored; readers compare.
+    """
+
+    def __init__(self, channel):
+        """Constructor.
+
+        Args:
+            channel: A grpc.Channel.
+        """
+        self.RecordTaskEvaluation = channel.unary_unary(
+                '/perilune.api.master.v1.EvaluationService/RecordTaskEvaluation',
+                request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RecordTaskEvaluationRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RecordTaskEvaluationResponse.FromString,
+                _registered_method=True)
+        self.RecordTaskSamples = channel.unary_unary(
+                '/perilune.api.master.v1.EvaluationService/RecordTaskSamples',
+                request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RecordTaskSamplesRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RecordTaskSamplesResponse.FromString,
+                _registered_method=True)
+        self.ListTaskEvaluations = channel.unary_unary(
+                '/perilune.api.master.v1.EvaluationService/ListTaskEvaluations',
+                request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListTaskEvaluationsRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListTaskEvaluationsResponse.FromString,
+                _registered_method=True)
+        self.ListTaskSamples = channel.unary_unary(
+                '/perilune.api.master.v1.EvaluationService/ListTaskSamples',
+                request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListTaskSamplesRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListTaskSamplesResponse.FromString,
+                _registered_method=True)
+
+
+class EvaluationServiceServicer:
+    """For evaluations by tasks: who measures a model records what it scored; readers compare.
+    """
+
+    def RecordTaskEvaluation(self, request, context):
+        """Records an evaluation under its id, in place of what was recorded under it before. Its samples come apart.
+        NOT_FOUND: it names a run that is not here. INVALID_ARGUMENT: it has no id, model, task or score, or a score that is
+        no number. FAILED_PRECONDITION: this master only reads. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordTaskSamples(self, request, context):
+        """Keeps samples of a recorded evaluation, each by its problem and number: sending one again replaces it.
+        NOT_FOUND: no such evaluation. INVALID_ARGUMENT: more samples or longer texts than are kept. FAILED_PRECONDITION:
+        this master only reads. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTaskEvaluations(self, request, context):
+        """Newest first, at most 1,000. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTaskSamples(self, request, context):
+        """The kept samples of an evaluation, by problem and number. NOT_FOUND: no such evaluation. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+
+def add_EvaluationServiceServicer_to_server(servicer, server):
+    rpc_method_handlers = {
+            'RecordTaskEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordTaskEvaluation,
+                    request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RecordTaskEvaluationRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RecordTaskEvaluationResponse.SerializeToString,
+            ),
+            'RecordTaskSamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordTaskSamples,
+                    request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RecordTaskSamplesRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RecordTaskSamplesResponse.SerializeToString,
+            ),
+            'ListTaskEvaluations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTaskEvaluations,
+                    request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListTaskEvaluationsRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListTaskEvaluationsResponse.SerializeToString,
+            ),
+            'ListTaskSamples': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTaskSamples,
+                    request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListTaskSamplesRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListTaskSamplesResponse.SerializeToString,
+            ),
+    }
+    generic_handler = grpc.method_handlers_generic_handler(
+            'perilune.api.master.v1.EvaluationService', rpc_method_handlers)
+    server.add_generic_rpc_handlers((generic_handler,))
+    server.add_registered_method_handlers('perilune.api.master.v1.EvaluationService', rpc_method_handlers)
+
+
+ # This class is part of an EXPERIMENTAL API.
+class EvaluationService:
+    """For evaluations by tasks: who measures a model records what it scored; readers compare.
+    """
+
+    @staticmethod
+    def RecordTaskEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.master.v1.EvaluationService/RecordTaskEvaluation',
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RecordTaskEvaluationRequest.SerializeToString,
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RecordTaskEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordTaskSamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.master.v1.EvaluationService/RecordTaskSamples',
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RecordTaskSamplesRequest.SerializeToString,
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RecordTaskSamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTaskEvaluations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.master.v1.EvaluationService/ListTaskEvaluations',
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListTaskEvaluationsRequest.SerializeToString,
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListTaskEvaluationsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTaskSamples(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.master.v1.EvaluationService/ListTaskSamples',
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListTaskSamplesRequest.SerializeToString,
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListTaskSamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)

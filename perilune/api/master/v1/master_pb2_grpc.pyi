@@ -391,3 +391,88 @@ class TrainingServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
 def add_TrainingServiceServicer_to_server(servicer: TrainingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
+
+class EvaluationServiceStub:
+    """For evaluations by tasks: who measures a model records what it scored; readers compare."""
+
+    @_typing.overload
+    def __new__(cls, channel: _grpc.Channel) -> _Self: ...
+    @_typing.overload
+    def __new__(cls, channel: _aio.Channel) -> EvaluationServiceAsyncStub: ...
+    RecordTaskEvaluation: _grpc.UnaryUnaryMultiCallable[_master_pb2.RecordTaskEvaluationRequest, _master_pb2.RecordTaskEvaluationResponse]
+    """Records an evaluation under its id, in place of what was recorded under it before. Its samples come apart.
+    NOT_FOUND: it names a run that is not here. INVALID_ARGUMENT: it has no id, model, task or score, or a score that is
+    no number. FAILED_PRECONDITION: this master only reads. Safe to retry.
+    """
+    RecordTaskSamples: _grpc.UnaryUnaryMultiCallable[_master_pb2.RecordTaskSamplesRequest, _master_pb2.RecordTaskSamplesResponse]
+    """Keeps samples of a recorded evaluation, each by its problem and number: sending one again replaces it.
+    NOT_FOUND: no such evaluation. INVALID_ARGUMENT: more samples or longer texts than are kept. FAILED_PRECONDITION:
+    this master only reads. Safe to retry.
+    """
+    ListTaskEvaluations: _grpc.UnaryUnaryMultiCallable[_master_pb2.ListTaskEvaluationsRequest, _master_pb2.ListTaskEvaluationsResponse]
+    """Newest first, at most 1,000. Safe to retry."""
+    ListTaskSamples: _grpc.UnaryUnaryMultiCallable[_master_pb2.ListTaskSamplesRequest, _master_pb2.ListTaskSamplesResponse]
+    """The kept samples of an evaluation, by problem and number. NOT_FOUND: no such evaluation. Safe to retry."""
+
+@_typing.type_check_only
+class EvaluationServiceAsyncStub(EvaluationServiceStub):
+    """For evaluations by tasks: who measures a model records what it scored; readers compare."""
+
+    def __init__(self, channel: _aio.Channel) -> None: ...
+    RecordTaskEvaluation: _aio.UnaryUnaryMultiCallable[_master_pb2.RecordTaskEvaluationRequest, _master_pb2.RecordTaskEvaluationResponse]  # type: ignore[assignment]
+    """Records an evaluation under its id, in place of what was recorded under it before. Its samples come apart.
+    NOT_FOUND: it names a run that is not here. INVALID_ARGUMENT: it has no id, model, task or score, or a score that is
+    no number. FAILED_PRECONDITION: this master only reads. Safe to retry.
+    """
+    RecordTaskSamples: _aio.UnaryUnaryMultiCallable[_master_pb2.RecordTaskSamplesRequest, _master_pb2.RecordTaskSamplesResponse]  # type: ignore[assignment]
+    """Keeps samples of a recorded evaluation, each by its problem and number: sending one again replaces it.
+    NOT_FOUND: no such evaluation. INVALID_ARGUMENT: more samples or longer texts than are kept. FAILED_PRECONDITION:
+    this master only reads. Safe to retry.
+    """
+    ListTaskEvaluations: _aio.UnaryUnaryMultiCallable[_master_pb2.ListTaskEvaluationsRequest, _master_pb2.ListTaskEvaluationsResponse]  # type: ignore[assignment]
+    """Newest first, at most 1,000. Safe to retry."""
+    ListTaskSamples: _aio.UnaryUnaryMultiCallable[_master_pb2.ListTaskSamplesRequest, _master_pb2.ListTaskSamplesResponse]  # type: ignore[assignment]
+    """The kept samples of an evaluation, by problem and number. NOT_FOUND: no such evaluation. Safe to retry."""
+
+class EvaluationServiceServicer(metaclass=_abc_1.ABCMeta):
+    """For evaluations by tasks: who measures a model records what it scored; readers compare."""
+
+    @_abc_1.abstractmethod
+    def RecordTaskEvaluation(
+        self,
+        request: _master_pb2.RecordTaskEvaluationRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.RecordTaskEvaluationResponse, _abc.Awaitable[_master_pb2.RecordTaskEvaluationResponse]]:
+        """Records an evaluation under its id, in place of what was recorded under it before. Its samples come apart.
+        NOT_FOUND: it names a run that is not here. INVALID_ARGUMENT: it has no id, model, task or score, or a score that is
+        no number. FAILED_PRECONDITION: this master only reads. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordTaskSamples(
+        self,
+        request: _master_pb2.RecordTaskSamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.RecordTaskSamplesResponse, _abc.Awaitable[_master_pb2.RecordTaskSamplesResponse]]:
+        """Keeps samples of a recorded evaluation, each by its problem and number: sending one again replaces it.
+        NOT_FOUND: no such evaluation. INVALID_ARGUMENT: more samples or longer texts than are kept. FAILED_PRECONDITION:
+        this master only reads. Safe to retry.
+        """
+
+    @_abc_1.abstractmethod
+    def ListTaskEvaluations(
+        self,
+        request: _master_pb2.ListTaskEvaluationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.ListTaskEvaluationsResponse, _abc.Awaitable[_master_pb2.ListTaskEvaluationsResponse]]:
+        """Newest first, at most 1,000. Safe to retry."""
+
+    @_abc_1.abstractmethod
+    def ListTaskSamples(
+        self,
+        request: _master_pb2.ListTaskSamplesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.ListTaskSamplesResponse, _abc.Awaitable[_master_pb2.ListTaskSamplesResponse]]:
+        """The kept samples of an evaluation, by problem and number. NOT_FOUND: no such evaluation. Safe to retry."""
+
+def add_EvaluationServiceServicer_to_server(servicer: EvaluationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
