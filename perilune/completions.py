@@ -12,7 +12,7 @@ import hashlib
 import json
 import random
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -117,16 +117,23 @@ class Model:
     """One model behind an endpoint, open for the time of a block."""
 
     def __init__(
-        self, table: ModelTable, cache: Cache, api_key: str = "", response_format: Mapping[str, Any] | None = None
+        self,
+        table: ModelTable,
+        cache: Cache,
+        api_key: str = "",
+        response_format: Mapping[str, Any] | None = None,
+        identity: str = "",
     ) -> None:
+        """`identity`: what its answers are kept by, where the table does not say all: weights behind a URL change."""
         self._table, self._cache = table, cache
         self._format = {"response_format": response_format} if response_format else {}
         key = {"authorization": f"Bearer {api_key}"} if api_key else {}
         self._headers = {"content-type": "application/json", **key}
-        self._identity = table.identity()
+        self._identity = identity or table.identity()
         self._open = contextlib.AsyncExitStack()
         self._opening = asyncio.Lock()
         self._client: Any = None
+        self._place = "" if table.path else table.url
 
     async def __aenter__(self) -> Self:
         """Opens nothing yet: where every reply is kept, no endpoint is needed."""
@@ -144,8 +151,13 @@ class Model:
         """
         async with self._opening:
             if self._client is None:
-                self._client = await self._open.enter_async_context(self._new_client(await self._url()))
+                self._client = await self._open.enter_async_context(self._new_client(await self._served()))
             return self._client
+
+    async def url(self) -> str:
+        """Returns where the model answers; a folder is served from here on. InvalidInputError if it cannot be."""
+        async with self._opening:
+            return await self._served()
 
     def _new_client(self, url: str) -> Any:
         try:
@@ -162,16 +174,17 @@ class Model:
         except (httpx2.InvalidURL, UnicodeError) as error:
             raise InvalidInputError(f"{url!r} is no URL of an endpoint: {error}") from error
 
-    async def _url(self) -> str:
+    async def _served(self) -> str:
         """Returns where the model answers; a folder is served until this is closed."""
-        if not self._table.path:
-            return self._table.url
-        from perilune.local import own_model
+        if not self._place:
+            from perilune.local import own_model
 
-        try:
-            return await self._open.enter_async_context(own_model(Path(self._table.path), self._table.name))
-        except UnavailableError as error:  # no request will ever be answered
-            raise InvalidInputError(str(error)) from error
+            try:
+                service = own_model(Path(self._table.path), self._table.name)
+                self._place = await self._open.enter_async_context(service)
+            except UnavailableError as error:  # no request will ever be answered
+                raise InvalidInputError(str(error)) from error
+        return self._place
 
     async def reply(self, messages: Sequence[Mapping[str, str]], number: int = 0) -> str:
         """The reply to messages that has this number, kept or asked for.
@@ -188,18 +201,34 @@ class Model:
             "max_tokens": self._table.max_tokens,
             **self._format,
         }
+        return await self.kept("chat/completions", body, number, text_in)
+
+    async def kept(self, path: str, body: Mapping[str, Any], number: int, read: Callable[[bytes], str | None]) -> str:
+        """Returns what was read of the answer to a request, kept or asked for. Errors as `reply`.
+
+        Args:
+            path: below the endpoint's URL.
+            body: of the request, but for its seed, which follows from all that the answer is kept by.
+            number: of the answer, among those to the same request.
+            read: from an answer's bytes to what is kept of it; None where they are no answer.
+        """
         key = hashlib.sha256(json.dumps([self._identity, body, number], sort_keys=True).encode()).digest()
         if (kept := self._cache.get(key)) is not None:
             return kept
-        text = await self._ask(body | {"seed": int.from_bytes(key[:4], "little") >> 1})
+        text = await self._ask(path, {**body, "seed": int.from_bytes(key[:4], "little") >> 1}, read)
         self._cache.put(key, text)
         return text
+
+    @property
+    def name(self) -> str:
+        """Returns what the model is called at its endpoint."""
+        return self._table.name
 
     @property
     def _where(self) -> str:
         return self._table.path or self._table.url
 
-    async def _ask(self, body: Mapping[str, Any]) -> str:
+    async def _ask(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], str | None]) -> str:
         import httpx2
 
         client = await self._connected()
@@ -209,7 +238,7 @@ class Model:
                 pause_s = min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**attempt)
                 await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))
             try:
-                answer = await client.post("chat/completions", content=content)
+                answer = await client.post(path, content=content)
             except httpx2.UnsupportedProtocol as error:
                 raise InvalidInputError(f"{self._where!r} is no URL of an endpoint: {error}") from error
             except httpx2.HTTPError as error:
@@ -223,10 +252,10 @@ class Model:
             elif answer.is_error:
                 raise UnavailableError(f"{self._where} rejects this request with {answer.status_code}: {said}")
             else:
-                text = text_in(answer.content)
+                text = read(answer.content)
                 if text is not None:
                     return text
-                reason = f"{self._where} answered with no chat completion: {said}"
+                reason = f"{self._where} answered with no completion: {said}"
         raise UnavailableError(f"after {NUM_TRIES} tries, {reason}")
 
 

@@ -18,11 +18,16 @@ def served(reply: Reply) -> Iterator[str]:
     """The URL of an endpoint that replies so."""
 
     class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:  # of /models
+            self._answer(200, json.dumps({"data": [{"id": "small"}]}).encode())
+
         def do_POST(self) -> None:
             status, said = reply(json.loads(self.rfile.read(int(self.headers["content-length"]))))
             if isinstance(said, str) and status == 200:
                 said = {"choices": [{"message": {"role": "assistant", "content": said}}]}
-            body = said if isinstance(said, bytes) else json.dumps(said).encode()
+            self._answer(status, said if isinstance(said, bytes) else json.dumps(said).encode())
+
+        def _answer(self, status: int, body: bytes) -> None:
             self.send_response(status)
             self.send_header("content-length", str(len(body)))
             self.end_headers()

@@ -2,7 +2,7 @@
 
 from perilune.local.cluster import LocalCluster, local_cluster
 from perilune.local.home import master_of, services_root
-from perilune.local.short_lived import own_model, own_reward, own_sandbox, reading_master
+from perilune.local.short_lived import own_model, own_reward, own_sandbox, reading_master, recording_master
 from perilune.local.supervision import reason_to_give_up
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "own_sandbox",
     "reading_master",
     "reason_to_give_up",
+    "recording_master",
     "services_root",
 ]

@@ -63,9 +63,12 @@ async def own_sandbox(num_slots: int = 1) -> AsyncIterator[str]:
 
 
 @contextlib.asynccontextmanager
-async def own_reward() -> AsyncIterator[str]:
-    """A short-lived reward service that answers calls alone; gives its address. Errors as `own_sandbox`."""
-    env = {"PERILUNE_SERVE_RUNS": "0"}
+async def own_reward(sandbox: str | None = None) -> AsyncIterator[str]:
+    """A short-lived reward service that answers calls alone; gives its address. Errors as `own_sandbox`.
+
+    `sandbox`: where its programs run; where the environment says, if not given.
+    """
+    env = {"PERILUNE_SERVE_RUNS": "0"} | ({"PERILUNE_SANDBOX_ADDRESS": sandbox} if sandbox else {})
     async with _short_lived("reward", env, "no reward service could be started") as address:
         yield address
 

@@ -16,7 +16,7 @@ OWN = frozenset(
     for name in (
         *("LISTEN", "HTTP_LISTEN", "ADVERTISE"),
         *("READY_FILE", "EXIT_WITH_PARENT", "WORKER_ID"),
-        *("READ_ONLY", "SERVE_RUNS"),
+        *("READ_ONLY", "RECORD_ONLY", "SERVE_RUNS"),
     )
 )
 # Settings that are meant for some services, and would change or stop the others.

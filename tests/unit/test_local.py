@@ -58,6 +58,7 @@ def test_a_child_takes_over_what_is_meant_for_it_and_nothing_of_its_starters_own
         "perilune_advertise": "me:9",
         "PERILUNE_METRICS_PORT": "9464",
         "PERILUNE_READ_ONLY": "1",
+        "PERILUNE_RECORD_ONLY": "1",
         "PERILUNE_HYBRID": "/dev/shm/x",
         "PERILUNE_PLUGINS": "{}",
         "PERILUNE_KV_CACHE_GIB": "2",

@@ -7,7 +7,20 @@ from typing import Annotated
 
 import typer
 
-from perilune.cli.commands import chaos, data, fleet, merge, reward, runs, sandbox, services, sft, testgen, training
+from perilune.cli.commands import (
+    chaos,
+    data,
+    evaluate,
+    fleet,
+    merge,
+    reward,
+    runs,
+    sandbox,
+    services,
+    sft,
+    testgen,
+    training,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -16,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Reinforcement learning for language models, as services.",
 )
-for family in (training, sft, merge, runs, data, reward, sandbox, testgen, chaos, services):
+for family in (training, sft, merge, runs, evaluate, data, reward, sandbox, testgen, chaos, services):
     app.add_typer(family.app)
 app.add_typer(runs.run_app, name="run")
 app.add_typer(fleet.fleet_app, name="fleet")

@@ -57,7 +57,7 @@ def test_public_names_are_those_of_the_list() -> None:
 
 
 def test_clients_for_threads_and_for_asyncio_have_the_same_methods() -> None:
-    for name in ("RewardClient", "RunClient", "SandboxClient", "SandboxSession", "WeightsClient"):
+    for name in ("EvaluationClient", "RewardClient", "RunClient", "SandboxClient", "SandboxSession", "WeightsClient"):
         plain, asynchronous = (vars_of(getattr(perilune.client, prefix + name)) for prefix in ("", "Async"))
         assert plain == asynchronous, name
 
