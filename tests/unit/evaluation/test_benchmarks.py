@@ -66,7 +66,7 @@ def test_an_unknown_task_is_answered_with_near_ones() -> None:
     with pytest.raises(InvalidInputError, match="there is no task 'math50'; near are math500"):
         find_task("math50", "", (), None)
     assert near("xxxx").startswith("known are mmlu")
-    with pytest.raises(InvalidInputError, match="played with an environment"):
+    with pytest.raises(InvalidInputError, match="cannot be asked without a run"):
         find_task("guess", "", (), None)
     with pytest.raises(InvalidInputError, match="near are leg_counting"):
         find_task("reasoning-gym:leg_countin", "", (), None)
