@@ -10,15 +10,16 @@ import difflib
 import gzip
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from perilune.curation.shipped import REASONING_GYM, SHIPPED, file_in_package
 from perilune.data.files import rows_of
 from perilune.data.jsonlines import parse_object
 from perilune.errors import InvalidInputError, MissingDependencyError
 from perilune.evaluation import problems
-from perilune.evaluation.problems import Problem, Reader, Row, asked, grader
+from perilune.evaluation.problems import Problem, Reader, Row, grader
 from perilune.evaluation.translation import LANGUAGES, translated
-from perilune.tasks import TASKS
+from perilune.tasks import TASKS, content_of
 
 NUM_GENERATED = 200  # problems of an endless task, where no limit says otherwise
 GENERATED_SEED = 42
@@ -126,9 +127,8 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
 }
 
-_MARKED = grader("exact", marker="answer:")
-FAMILY_GRADERS: Mapping[str, Mapping[str, object]] = {
-    "arithmetic": _MARKED,
+_MARKED = grader("exact", marker="answer:")  # as most of the families end their answers
+FAMILY_GRADERS: Mapping[str, Mapping[str, object]] = {name: _MARKED for name in TASKS if name != "guess"} | {
     "large_sums": grader("numeric"),
     "programs": grader("code", format="apps"),
     "search": grader("exact", marker="answer:", unordered="true"),
@@ -253,11 +253,18 @@ def _family(name: str, limit: int | None) -> Task:
         raise InvalidInputError(
             f"{name!r} is played with an environment, which an evaluation does not have; {near('')}"
         )
-    task, count = TASKS[name], limit or NUM_GENERATED
+    task, count, graders = TASKS[name], limit or NUM_GENERATED, [FAMILY_GRADERS[name]]
     made = [task.problem(GENERATED_SEED, index, held_out=True) for index in range(count)]
-    graders = FAMILY_GRADERS[name]
-    found = [asked(f"{name} {index}", task.question(each), each.answer, graders) for index, each in enumerate(made)]
+    found = [
+        Problem(f"{name} {index}", [{"role": "user", "content": _shown(content_of(task, each))}], each.answer, graders)
+        for index, each in enumerate(made)
+    ]
     return Task(name, found, count, f"held-out problems of seed {GENERATED_SEED}")
+
+
+def _shown(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:
+    """A message's content with its pictures as an endpoint takes them."""
+    return content if isinstance(content, str) else [problems.image_part(part) for part in content]
 
 
 def _reasoning_gym(name: str, limit: int | None) -> Task:

@@ -274,6 +274,13 @@ def _with_pictures(problem: Problem, pictures: Sequence[Any], where: str) -> Pro
     return Problem(problem.id, [{"role": "user", "content": content}], problem.reference, problem.graders)
 
 
+def image_part(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of a message as an endpoint takes it: a picture in bytes becomes its URL, text stays."""
+    if part["type"] != "image":
+        return dict(part)
+    return {"type": "image_url", "image_url": {"url": _data_url(part["bytes"], "")}}
+
+
 def _data_url(picture: Any, where: str) -> str:
     """A picture as its URL: a file's path, bytes, {bytes, path} as `datasets` writes it, or a URL of data."""
     if isinstance(picture, Mapping):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from perilune.errors import InvalidInputError, MissingDependencyError
-from perilune.evaluation.benchmarks import BENCHMARKS, find_task, near, spread
+from perilune.evaluation.benchmarks import BENCHMARKS, FAMILY_GRADERS, find_task, near, spread
 from perilune.evaluation.problems import grader
 from tests.unit.evaluation.miniatures import MINIATURES
 
@@ -66,7 +66,7 @@ def test_an_unknown_task_is_answered_with_near_ones() -> None:
     with pytest.raises(InvalidInputError, match="there is no task 'math50'; near are math500"):
         find_task("math50", "", (), None)
     assert near("xxxx").startswith("known are mmlu")
-    with pytest.raises(InvalidInputError, match="cannot be asked without a run"):
+    with pytest.raises(InvalidInputError, match="played with an environment"):
         find_task("guess", "", (), None)
     with pytest.raises(InvalidInputError, match="near are leg_counting"):
         find_task("reasoning-gym:leg_countin", "", (), None)
@@ -92,6 +92,15 @@ def test_a_limit_takes_from_everywhere() -> None:
     task = find_task("search", "", (), 5)
     assert len(task.problems) == 5
     assert task.problems == find_task("search", "", (), 5).problems
+
+
+@pytest.mark.parametrize("name", FAMILY_GRADERS)
+def test_each_family_asks_its_held_out_problems(name: str) -> None:
+    (problem,) = find_task(name, "", (), 1).problems
+    assert problem.question
+    assert problem.reference
+    content = problem.messages[0]["content"]
+    assert isinstance(content, str) or content[0]["image_url"]["url"].startswith("data:image/png;base64,")
 
 
 def test_the_same_problems_are_made_each_time_by_reasoning_gym() -> None:
