@@ -26,6 +26,7 @@ from perilune.recipe.mistakes import Mistake, recipe_error
 from perilune.recipe.model import AdapterTable, CreateModel, ModelTable
 from perilune.recipe.prompts import (
     FilePrompts,
+    FolderPrompts,
     HuggingFacePrompts,
     JsonlPrompts,
     PromptsBase,
@@ -85,6 +86,7 @@ __all__ = [
     "EnvironmentTable",
     "EvaluationTable",
     "FilePrompts",
+    "FolderPrompts",
     "GraderTable",
     "GuessEnvironment",
     "HuggingFacePrompts",

@@ -7,9 +7,11 @@ from pathlib import Path
 
 from perilune.data.jsonlines import read_bytes
 from perilune.errors import InvalidInputError, NotFoundError
+from perilune.images.rendering import PACKAGE, RenderTable
 from perilune.objectives.objective import Objective
 from perilune.recipe import (
     FilePrompts,
+    FolderPrompts,
     GraderTable,
     HuggingFacePrompts,
     JsonlPrompts,
@@ -20,6 +22,7 @@ from perilune.recipe import (
     SftStage,
     StageTable,
     TeacherTable,
+    WarmupStage,
 )
 from perilune.recipe.needs import function_of
 
@@ -57,7 +60,10 @@ def chat_template_text(template: str, folder: Path = Path()) -> str:
 
 
 def _of_prompts(table: PromptsTable, folder: Path) -> PromptsTable:
+    table = table.model_copy(update={"render": _of_render(table.render, folder)})
     match table:
+        case FolderPrompts():
+            return table.model_copy(update={"path": _absolute(table.path, folder)})
         case JsonlPrompts():
             heldout = table.heldout_path and _absolute(table.heldout_path, folder)
             return table.model_copy(update={"path": _absolute(table.path, folder), "heldout_path": heldout})
@@ -71,12 +77,22 @@ def _of_prompts(table: PromptsTable, folder: Path) -> PromptsTable:
             return table
 
 
+def _of_render(table: RenderTable | None, folder: Path) -> RenderTable | None:
+    """A table with absolute fonts, but for those of packages."""
+    fonts = (
+        tuple(path if path.startswith(PACKAGE) else _absolute(path, folder) for path in table.fonts) if table else ()
+    )
+    return table and table.model_copy(update={"fonts": fonts})
+
+
 def _of_model(table: ModelTable, folder: Path) -> ModelTable:
     template = table.chat_template and chat_template_text(table.chat_template, folder)
     return table.model_copy(update={"path": _if_there(table.path, folder), "chat_template": template})
 
 
 def _of_stage(table: StageTable, folder: Path) -> StageTable:
+    if isinstance(table, WarmupStage):
+        return table.model_copy(update={"render": _of_render(table.render, folder)})
     if not isinstance(table, RowsStage):
         return table
     changes = {"path": [_absolute_if_there(path, folder) for path in table.path]}

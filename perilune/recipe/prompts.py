@@ -106,6 +106,25 @@ class HuggingFacePrompts(RowPrompts):
     heldout_split: str | None = None  # if not given, the last num_heldout rows of `split` are held out
 
 
+def _with_labels(question: str) -> str:
+    if "{labels}" not in question:
+        raise ValueError("the answers would not be named: write {labels} where the names of the folders go")
+    return question
+
+
+class FolderPrompts(PromptsBase):
+    """Pictures of one's own: a folder that has a folder of them for each label."""
+
+    source: Literal["folder"]
+    path: str
+    num_heldout: PositiveInt = 100  # the last so many, in an order that mixes the labels
+    question: Annotated[str, AfterValidator(_with_labels)] = (
+        "Which of these does the picture show: {labels}? End with answer: and one of them."
+    )
+    convert_images: bool = False  # as in rows
+
+
 PromptsTable = Annotated[
-    TaskPrompts | ReasoningGymPrompts | JsonlPrompts | HuggingFacePrompts | FilePrompts, Field(discriminator="source")
+    TaskPrompts | ReasoningGymPrompts | JsonlPrompts | HuggingFacePrompts | FilePrompts | FolderPrompts,
+    Field(discriminator="source"),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -114,6 +114,16 @@ def check_range(name: str, low: int, high: int, least: int, most: int = 100) -> 
     """ValueError: the options `min_NAME` and `max_NAME` are no range of numbers from `least` to `most`."""
     if not least <= low <= high <= most:
         raise ValueError(f"min_{name} = {low} and max_{name} = {high} must be {least} to {most}, the first no larger")
+
+
+def names_of(text: str, known: Iterable[str]) -> list[str]:
+    """The names in a text. ValueError: there is none, or one that is not known."""
+    names, known = text.split(), list(known)
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"there is no kind {unknown[0]!r}; known are {', '.join(known)}")
+    if not names:
+        raise ValueError(f"kinds names none of {', '.join(known)}")
+    return names
 
 
 def any_thing(rng: Random) -> Thing:

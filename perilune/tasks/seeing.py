@@ -48,11 +48,7 @@ def problem(
     cell: int = drawn.CELL,
 ) -> Problem:
     """Problem `index` of the endless set `seed`, of one of `kinds`, a text of names. ValueError: no such options."""
-    names = kinds.split()
-    if unknown := [name for name in names if name not in KINDS]:
-        raise ValueError(f"there is no kind {unknown[0]!r}; known are {', '.join(KINDS)}")
-    if not names:
-        raise ValueError(f"kinds names none of {', '.join(KINDS)}")
+    names = drawn.names_of(kinds, KINDS)
     kind = Random(f"kind/{seed}/{index}").choice(names)
     made = KINDS[kind].problem(seed, index, held_out=held_out, max_things=max_things, side=side, cell=cell)
     return Problem(kind, made)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from importlib.util import find_spec
+from itertools import pairwise
 from random import Random
 from typing import Any
 
@@ -9,13 +12,18 @@ import pytest
 
 from perilune.images import read_image
 from perilune.images.drawing import COLOURS
-from perilune.tasks import TASKS, content_of, images_of, labels_of
+from perilune.tasks import TASKS, content_of, digits, images_of, labels_of, mazes, puzzles
+from perilune.tasks.charts import Problem as Chart
+from perilune.tasks.clocks import Problem as Clock
 from perilune.tasks.counting import Problem as Counting
 from perilune.tasks.drawn import Scene, Thing
+from perilune.tasks.mazes import Problem as Maze
 from perilune.tasks.patterns import Problem as Pattern
 from perilune.tasks.relations import Problem as Relation
 
 DRAWN = sorted(name for name, task in TASKS.items() if hasattr(task, "draw"))
+if find_spec("sklearn") is None:
+    DRAWN.remove("digits")
 
 
 def problems(name: str, count: int, **options: Any) -> list[Any]:
@@ -81,6 +89,49 @@ def test_answers_by_hand() -> None:
     assert Pattern(Scene(4, 8, ()), (RED, BLUE, RED)).answer == "red circle"
 
 
+def test_more_answers_by_hand() -> None:
+    chart = Chart((("red", 3), ("blue", 5)), "value", ("blue",), 4)
+    assert chart.answer == "5"
+    assert replace(chart, kind="highest", colours=()).answer == "blue"
+    assert replace(chart, kind="difference", colours=("blue", "red")).answer == "2"
+    assert [Clock(minutes, 32).answer for minutes in (0, 65, 719)] == ["12:00", "1:05", "11:59"]
+    maze = Maze(2, 8, frozenset({(0, 1), (1, 3), (2, 3)}), (0, 1, 3, 2))
+    assert maze.answer == "3"
+    image = mazes.draw(maze)
+    assert image.getpixel((4, 8)) == (20, 20, 20)  # the wall below the first cell
+    assert image.getpixel((12, 8)) == (255, 255, 255)  # the passage below the second
+    assert [image.getpixel((4, 4)), image.getpixel((4, 12))] == [COLOURS["green"], COLOURS["red"]]
+
+
+def test_ways_of_mazes_go_through_passages_and_are_the_only_ones() -> None:
+    for problem in problems("mazes", 50):
+        steps = list(pairwise(problem.way))
+        assert all((min(step), max(step)) in problem.passages for step in steps)
+        assert len(set(problem.way)) == len(problem.way)
+        assert len(problem.passages) == 15  # a tree of 16 cells
+
+
+@pytest.mark.parametrize("puzzle", ["mini_sudoku", "maze", "largest_island"])
+def test_puzzles_of_reasoning_gym_are_drawn_by_what_they_hold(puzzle: str) -> None:
+    for problem in problems("puzzles", 5, puzzle=puzzle):
+        image = puzzles.draw(problem)
+        assert image.size == (16 * len(problem.grid[0]) + 1, 16 * len(problem.grid) + 1)
+        for row, signs in enumerate(problem.grid):
+            for column, sign in enumerate(signs):
+                cell = image.crop((16 * column + 1, 16 * row + 1, 16 * column + 16, 16 * row + 16))
+                assert (set(cell.get_flattened_data()) == {(255, 255, 255)}) == (sign == puzzles.EMPTY)
+        assert problem.answer.isdigit()
+
+
+def test_handwritten_digits_are_shown_as_they_are() -> None:
+    pytest.importorskip("sklearn")
+    problem = digits.problem(1, 0, num_digits=2, scale=4)
+    assert digits.draw(problem).size == (64, 32)
+    assert len(problem.answer) == 2
+    assert all(each % 5 for each in problem.chosen)
+    assert all(each % 5 == 0 for each in digits.problem(1, 0, num_digits=3, held_out=True).chosen)
+
+
 def test_what_the_words_say_is_what_the_picture_shows() -> None:
     for problem in problems("counting", 20):
         image = problem.scene.draw()
@@ -102,6 +153,12 @@ def test_what_the_words_say_is_what_the_picture_shows() -> None:
         ("patterns", {"max_period": 16}, "must be 2 to 15"),
         ("seeing", {"kinds": "counting smelling"}, "no kind 'smelling'"),
         ("seeing", {"kinds": " "}, "names none"),
+        ("charts", {"kinds": "sum"}, "no kind 'sum'"),
+        ("charts", {"unit": 2}, "unit must be 3 to"),
+        ("clocks", {"step": 0}, "step must be 1 to 30"),
+        ("mazes", {"max_steps": 0}, "at least 1"),
+        ("puzzles", {"puzzle": "chess"}, "no puzzle 'chess'"),
+        ("digits", {"num_digits": 4}, "num_digits must be 1 to 3"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(name: str, options: dict[str, Any], message: str) -> None:

@@ -10,13 +10,14 @@ from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from perilune.errors import StateError
 from perilune.recipe import (
     FilePrompts,
+    FolderPrompts,
     HuggingFacePrompts,
     JsonlPrompts,
     PromptsTable,
     ReasoningGymPrompts,
     TaskPrompts,
 )
-from services.master.prompts import files, huggingface, reasoning_gym, task
+from services.master.prompts import files, folder, huggingface, reasoning_gym, task
 from services.master.prompts.images import LOOKED_AT, ImageAccess
 from services.master.prompts.rendered import open_rendered
 
@@ -69,6 +70,7 @@ ROW_SOURCES: dict[type, Callable[[Any, ImageAccess], PromptSet]] = {  # whose ro
     JsonlPrompts: files.open_prompts,
     FilePrompts: files.open_prompts,
     HuggingFacePrompts: huggingface.open_prompts,
+    FolderPrompts: folder.open_prompts,
 }
 
 
@@ -108,6 +110,8 @@ def _origin(table: PromptsTable) -> str:
             return f"the prompt file {' or '.join(filter(None, [table.path, table.heldout_path]))}"
         case FilePrompts():
             return f"the prompt file {' or '.join([*table.path, *(table.heldout_path or [])])}"
+        case FolderPrompts():
+            return f"the folder {table.path}"
         case HuggingFacePrompts():
             return f"the data set {table.dataset}"
         case ReasoningGymPrompts():

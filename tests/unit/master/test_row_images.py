@@ -18,7 +18,7 @@ from PIL import Image
 
 from perilune.errors import InvalidInputError
 from perilune.images import convert_image, digest_of_image, encode_png
-from perilune.recipe import FilePrompts, HuggingFacePrompts
+from perilune.recipe import FilePrompts, FolderPrompts, HuggingFacePrompts
 from perilune.runtime.blobs import Blobs
 from services.master.prompts import PromptSet, open_prompts
 from services.master.prompts.images import ImageAccess
@@ -179,3 +179,24 @@ def test_an_image_that_lies_in_the_store_is_not_written_again(tmp_path: Path) ->
     opened(tmp_path, [row(image="red.png")])
     assert file.stat().st_mtime_ns == written
     assert asyncio.run(Blobs(str(tmp_path / "blobs")).get(digest_of_image(RED))) == RED
+
+
+def test_a_folder_for_each_label_is_a_prompt_set(tmp_path: Path) -> None:
+    for label, data in (("cats", RED), ("dogs", BLUE)):
+        (tmp_path / label).mkdir()
+        for number in range(10):
+            (tmp_path / label / f"{number}.png").write_bytes(
+                encode_png(Image.new("RGB", (4, 4), (number, 0, 0))) + data
+            )
+    (tmp_path / "dogs" / "bad.png").write_bytes(b"no picture")
+    table = FolderPrompts(source="folder", path=str(tmp_path), num_heldout=6)
+    prompts = open_prompts(table, 0)
+    assert (prompts.num_train, prompts.num_heldout) == (14, 6)
+    assert {prompts.heldout(index).reference for index in range(6)} == {"cats", "dogs"}
+    prompt = prompts.train(0)
+    assert prompt.messages[0].content.startswith("Which of these does the picture show: cats, dogs?")
+    assert prompt.labels == {"label": prompt.reference}
+    assert "bad.png: 'image' is no image" in prompts.notes[1]
+    for path, message in ((tmp_path / "cats", "has 0 folders"), (tmp_path / "absent", "no folder that can be read")):
+        with pytest.raises(InvalidInputError, match=message):
+            open_prompts(table.model_copy(update={"path": str(path)}), 0)
