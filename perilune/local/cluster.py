@@ -19,7 +19,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import TypeVar
@@ -48,6 +48,7 @@ from perilune.local.home import (
     with_root,
     write_nats_config,
 )
+from perilune.local.spare import Spare
 from perilune.local.supervision import (
     WRONG_SETTINGS,
     inherited,
@@ -63,6 +64,7 @@ T = TypeVar("T")
 
 NOTHING_MORE = Needs()
 NATS_PATIENCE_S = 20.0
+SPARE_EVERY_S = 1.0
 FLEET = "fleet"  # those who subscribe to weights
 Route = Callable[[str, str, str], str]
 """Of a client, a server and the server's address: the address by which that client reaches it."""
@@ -108,6 +110,7 @@ class LocalCluster:
         self.failure = ""  # in a line, once a child was given up
         self._stopping = False
         self._supervisors: dict[asyncio.Task[None], Child] = {}
+        self._keeping_spare: asyncio.Task[None] | None = None
         config = write_nats_config(home, f"{LOOPBACK}:{nats_port}")
         nats = [str(find_nats_server()), "-c", str(config)]
         self._nats = Child("nats", nats, {}, self._log_of("nats"), watches_parent=False)
@@ -123,6 +126,8 @@ class LocalCluster:
             child.env |= cards.env.get(child.name, {})
             if self._turns and child not in self._rewards:
                 child.env[TURNS] = str(self._turns)
+        trainer = self._workers[0]
+        self._spare = Spare(inherited(os.environ, "trainer") | trainer.env, lock)
         self._plugins: list[Child] = []
         self._sandbox = self._service("sandbox", "sandbox", num_rollouts, self.sandbox_address)
         self._starts_sandbox = not elsewhere
@@ -187,7 +192,16 @@ class LocalCluster:
                 self._supervise(child)
         if needs is not None:
             self.provide(needs)
+        if not self.cards.env:  # whose device a process computes on is settled when it starts
+            self._keeping_spare = asyncio.create_task(self._keep_spare())
         await self.run(self._until_ready(self._master, SERVICE_PATIENCE_S))
+
+    async def _keep_spare(self) -> None:
+        """Keeps a spare process, which is made when no service is still starting: it would take their time."""
+        while True:
+            await asyncio.sleep(SPARE_EVERY_S)
+            if all(worker.ready_file and worker.ready_file.exists() for worker in self._workers):
+                await self._spare.start()
 
     def provide(self, needs: Needs) -> None:
         """Starts the reward workers, and what else a run needs; once. Where a variable of the user names a service
@@ -221,6 +235,10 @@ class LocalCluster:
     async def stop(self) -> None:
         """Asks the services to end, then NATS; who does not within a few seconds is killed."""
         self._stopping = True
+        if self._keeping_spare:
+            self._keeping_spare.cancel()
+            await asyncio.wait([self._keeping_spare])
+        await self._spare.stop()
         for child in self._children:
             child.may_start.set()
         services = [task for task, child in self._supervisors.items() if child is not self._nats]
@@ -330,8 +348,14 @@ class LocalCluster:
         child.num_lives += 1
         if child.num_lives > 1 and "PERILUNE_WORKER_ID" in env:  # a new worker, not an old one that stutters
             env["PERILUNE_WORKER_ID"] += f".{child.num_lives}"
+        child.log.touch()
+        child.log_start = child.log.stat().st_size
+        is_plain = child.argv[1:] == ["-m", f"services.{child.service}"]
+        process = self._spare.become(child.service, env, child.log) if child.num_lives > 1 and is_plain else None
+        return process or await self._start_process(child, env)
+
+    async def _start_process(self, child: Child, env: Mapping[str, str]) -> asyncio.subprocess.Process:
         with child.log.open("ab") as log:
-            child.log_start = log.tell()
             return await asyncio.create_subprocess_exec(
                 *(child.argv if child.watches_parent else ending_with_parent(child.argv)),
                 env=env,

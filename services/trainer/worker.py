@@ -55,7 +55,7 @@ from services.trainer.versions.publisher import Publisher
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.5
-MAX_RETRY_S = 10.0
+MAX_RETRY_S = 2.0  # a master that was killed is there again within a few seconds
 PROGRESS_S = 1.0
 
 _tokens = telemetry.meter.create_counter("perilune.trainer.tokens", unit="{token}", description="Trained tokens.")
