@@ -34,15 +34,17 @@ def contradicted(question: str, answer: str) -> str:
     >>> contradicted("What is 12 × (3 + 4)?", "85"), contradicted("10 / 4 =", "2.5"), contradicted("1/3?", "0.33")
     ('84', '', '')
     """
-    given, value = _number(answer), value_of(question)
-    if given is None or value is None or _agree(given, value, answer):
+    given = _number(answer)
+    readings = (value_of(text) for text in (without_label(question), question))  # "- 3 + 8": an item or a number
+    values = [value for value in readings if value is not None]
+    if given is None or not values or any(_agree(given, value, answer) for value in values):
         return ""
-    return str(value)
+    return str(values[0])
 
 
 def value_of(question: str) -> Fraction | None:
     """The value of a question that asks for that of an expression of numbers, exact; None of any other question."""
-    text = _GROUPED.sub("", plain(without_label(question))).replace("$", " ").strip()
+    text = _GROUPED.sub("", plain(question)).replace("$", " ").strip()
     match = _ASKS.fullmatch(text) if re.search(r"[a-z=?]", text) else None  # a date alone asks for nothing
     expression = match[1].strip() if match else ""
     if not re.search(r"[\d)]\s*[+\-*/^]", expression) or len(expression) > MAX_LENGTH:

@@ -20,12 +20,12 @@ OPEN = "open"
 
 # How an option or a part is numbered: (A), [A], A), A., A:, \textbf{(A)}, <A>, A -, and "Option A:" before all of them.
 _MARK = (
-    r"(?:(?:option|choice|answer|part)\s+)?"
+    r"(?:(?i:option|choice|answer|part)\s+)?"
     r"(?:\(\s*{letter}\s*\)|\[\s*{letter}\s*\]|<\s*{letter}\s*>|\{{\s*{letter}\s*\}}|\*\*\(?{letter}\)?[.:)]?\*\*"
     r"|\b{letter}\s*[.):]|\b{letter}、|\b{letter}\s+[-–—]\s|[\"']{letter}[\"']\s*:"
     r"|\\textbf\{{\s*\(?{letter}\)?\s*\.?\}}|\\text\{{\s*\(?{letter}\)?\s*\}}|\\mathrm\{{\s*\(?{letter}\)?\s*\}})"
 )
-_MARKED_WORDS = r"(?:option|choice)\s+{letter}\b\s*[-:.)]?"
+_MARKED_WORDS = r"(?i:option|choice)\s+{letter}\b\s*[-:.)]?"
 _CIRCLED = {**dict(zip("ⒶⒷⒸⒹⒺⒻ", "ABCDEF", strict=True)), **dict(zip("🄰🄱🄲🄳🄴🄵", "ABCDEF", strict=True))} | {
     **dict(zip("①②③④⑤⑥⑦⑧", "abcdefgh", strict=True)), **dict(zip("⑴⑵⑶⑷⑸⑹", "abcdef", strict=True))
 }  # fmt: skip
@@ -214,7 +214,7 @@ _ALL_OR_NONE = re.compile(
     r"\b(?:all|none|both|neither|some) of (?:the|these)\b|\bcannot be determined\b|\b[A-E] and [A-E]\b", re.I
 )
 _CHOICE_WORDS = re.compile(
-    r"\b(?:answer choices|(?:options|choices|alternatives)\s*(?:are)?\s*[:=\[(]|multiple[- ]choice"
+    r"\b(?:answer choices|all that apply|odd one out|(?:options|choices|alternatives)\s*(?:are)?\s*[:=\[(]|multiple[- ]choice"
     r"|(?:choose|select|pick|mark|tick|circle) (?:one|the (?:correct|right|best|letter)|from\b|between\b|an? (?:option|answer))"
     r"|one of (?:the following|these)\b)",
     re.IGNORECASE,
@@ -223,9 +223,13 @@ _LISTED = re.compile(
     r"\b(?:which|what) (?:one )?(?:of|among|amongst) (?:the |these |those )?(?:following|these|numbers|words|values|items|"
     r"expressions|options|choices|statements|figures|shapes|animals|elements|sentences|cities|countries)\b[^?:]*"
     r"[:?,(\[-]\s*\S+\s*(?:[,;/|]\s*\S[^,;/|?]*){1,}"
-    r"|\b(?:choose|select|pick) (?:one )?(?:from|between|among)\b",
+    r"|\b(?:choose|select|pick) (?:one )?(?:from|between|among)\b"
+    r"|\b(?:which|what) (?:ones? )?(?:of|among) (?:\S+,\s+)+(?:(?:and|or)\s+)?\S+|\ball that apply\b",
     re.IGNORECASE,
 )
+_ENUMERATED = re.compile(r"(?:[:(—–]|\b(?:of|among|from|between|is|are)\b)\s*([^?.:()]*[,/][^?.:()]+)", re.IGNORECASE)
+_BETWEEN_ITEMS = re.compile(r"\s*(?:,|/|\bor\b|\band\b)\s*", re.IGNORECASE)
+_CHOOSES = re.compile(r"\b(?:which|who|whose|pick|choose|select|name|odd one out)\b|\s/\s|,?\s+or\s", re.IGNORECASE)
 _WHICH_OF_FOLLOWING = re.compile(
     r"\b(?:which|what|who) (?:one )?(?:of|among|amongst) (?:the (?:following|options|choices|alternatives|statements)|these\b|"
     r"those\b)|\b(?:among|amongst|of|from) the (?:following|options|choices)\b[^.?]{0,60}\b(?:which|what)\b|\bwhich (?:of )?(?:the )?following\b|\bwhich (?:option|choice|alternative|statement|answer)s? "
@@ -234,7 +238,7 @@ _WHICH_OF_FOLLOWING = re.compile(
 )
 _STATEMENT = r"(?:statement|claim|assertion|sentence|proposition|equation|following|conclusion|inequality|identity)s?"
 _TRUE_FALSE = re.compile(
-    r"\btrue\s*(?:or|/|\\|\||,)\s*false\b|\bfalse\s*(?:or|/)\s*true\b|\bt\s*/\s*f\b|\(t or f\)"
+    r"\bfact or fiction\b|\btrue\s*(?:or|/|\\|\||,)\s*false\b|\bfalse\s*(?:or|/)\s*true\b|\bt\s*/\s*f\b|\(t or f\)"
     r"|\b(?:is|are|was) (?:correct or incorrect|right or wrong|true or not|false or not)\b"
     r"|\b(?:correct or incorrect|right or wrong|valid or invalid)\s*[:?]"
     r"|\banswer (?:with )?['\"“]?true\b|\btrue if\b.{0,60}\bfalse (?:if|otherwise)\b"
@@ -280,7 +284,7 @@ _PROOF = re.compile(
     r"|\b(?:verify|demonstrate|deduce|justify|establish|confirm|argue|conclude|derive|explain) (?:that|why|the (?:identity|inequality"
     r"|claim|statement|theorem|formula|result))\b|\bexplain,? (?:\w+ )?why\b|\bjustify (?:your|the|each|why)\b(?! (?:answer|steps))"
     r"|\bderive (?:the|an?) (?:\w+ )?(?:formula|identity|inequality|expression for)\b|\bdemonstrate\b[^.?]{0,80}\b(?:is|are|holds|has)\b"
-    r"|\bq\.?e\.?d\b",
+    r"|\bto be (?:shown|proved|proven|demonstrated|established)\b|\bq\.?e\.?d\b",
     re.IGNORECASE,
 )
 _PARTS = (
@@ -327,6 +331,24 @@ _PARTS = (
         re.IGNORECASE,
     ),
 )
+# What stands before labelled conditions, which are no parts: "Given that (i) x > 0 and (ii) x^2 = 9".
+_GIVEN = re.compile(
+    r"\b(?:given(?: that)?|suppose(?: that)?|assum(?:e|ing)(?: that)?|such that|satisf\w+|conditions?|propert(?:y|ies)|rules?|"
+    r"knowing(?: that)?|facts?|axioms?|where|if|when)\W*$",
+    re.IGNORECASE,
+)
+_ALSO_ASKED = re.compile(
+    r"\b(?:find|determine|compute|calculate|evaluate|give|state|what is|what are)\b[^.?!;]{4,160}?(?:,? and also|,? as well as)\s",
+    re.IGNORECASE,
+)
+_ASKED_TOGETHER = re.compile(
+    r"\b(?:find|determine|compute|calculate|evaluate|give|state|what (?:is|are))\s+(the\s[^.?!:,]*(?:,\s*(?:and\s+)?the\s[^.?!:,]*|"
+    r"\sand\sthe\s[^.?!:,]*)+)|\bhow (?:old|many|much|tall|heavy|long|far|fast) (?:are|is|do|does|did|has|have) (\w+ and \w+)\b",
+    re.IGNORECASE,
+)
+_BETWEEN_ASKED = re.compile(r",\s*(?:and\s+)?|\sand\s", re.IGNORECASE)
+_BETWEEN_VALUES = re.compile(r"\s*(?:[;\n]|,(?!\d{3}(?!\d))|\band\b)\s*")
+_BULLET = re.compile(r"^\s*[-–•*·]\s+(\S.{0,80}?)\s*$", re.MULTILINE)
 _WH_QUESTION = re.compile(
     r"(?:(?:and|but|so|also|now|then|finally|in that case|if so),?\s+)?(?:what|how|which|who|whom|whose|when|where|in (?:which|what)|at (?:which|what))\b",
     re.IGNORECASE,
@@ -341,10 +363,41 @@ def _is_multiple_choice(question: str, answer: str) -> bool:
     asks_to_choose = _NEEDS_OPTIONS.search(question) or _CHOICE_WORDS.search(question)
     if choices and (asks_to_choose or _is_chosen(answer, choices)):
         return True
-    if _WHICH_OF_FOLLOWING.search(question) or _LISTED.search(question):
+    if _WHICH_OF_FOLLOWING.search(question) or _LISTED.search(question) or _is_of_bullets(question, answer):
+        return True
+    if _is_number_of_an_option(question, answer) or _is_enumerated(question, answer):
         return True
     chosen = re.fullmatch(r"[\[(]?(?:[A-E]|[1-5]|[ivIV]{1,3})[\])]?\.?", answer)
     return bool(_CHOICE_WORDS.search(question)) and (bool(chosen) or _offers(question, answer))
+
+
+def _is_of_bullets(question: str, answer: str) -> bool:
+    """Tests whether a question ends with a list of short lines, one of which is the answer."""
+    lines = _BULLET.findall(question)
+    if len(lines) < 3 or not question.rstrip().endswith(lines[-1]) or any(map(_COMMAND.match, lines)):
+        return False
+    return " ".join(words(answer)) in (" ".join(words(line)) for line in lines)
+
+
+def _is_enumerated(question: str, answer: str) -> bool:
+    """Tests whether an answer is one of three or more things that a sentence names to choose from."""
+    said = words(re.sub(r"^(?:the|an?) ", "", answer.strip(), flags=re.IGNORECASE))
+    for sentence in re.split(r"(?<=[.?!])\s+|\n", question) if said else ():
+        for match in _ENUMERATED.finditer(sentence):
+            items = [words(re.sub(r"^(?:the|an?) ", "", item.strip())) for item in _BETWEEN_ITEMS.split(match[1])]
+            if len(items) >= 3 and said in items and _CHOOSES.search(sentence):
+                return True
+    return False
+
+
+def _is_number_of_an_option(question: str, answer: str) -> bool:
+    """Tests whether an answer is the number of one of three or more numbered things, none of which is a number."""
+    match = re.fullmatch(r"[\[(]?([1-9])[\])]?\.?", answer.strip())
+    places = _marks(question, "123456789", _MARK) if match else []
+    if not match or len(places) < max(3, int(match[1])) or not _reads_as_options(question, places):
+        return False
+    ends = [*[start for start, _ in places[1:]], len(question)]
+    return not any(re.search(r"\d", question[end:stop]) for (_, end), stop in zip(places, ends, strict=True))
 
 
 def _offers(question: str, answer: str) -> bool:
@@ -417,7 +470,35 @@ def _is_proof(question: str, answer: str) -> bool:
 
 
 def _has_parts(question: str, answer: str) -> bool:
-    return any(pattern.search(question) for pattern in _PARTS) or len(_questions(question)) > 1
+    parts = (pattern.search(question) for pattern in _PARTS)
+    if any(match and not _GIVEN.search(question[: match.start() + 1].rstrip("([")) for match in parts):
+        return True
+    return len(_questions(question)) > 1 or _asks_together(question, _num_values(answer))
+
+
+def _asks_together(question: str, num_values: int) -> bool:
+    """Tests whether one sentence asks for as many things as an answer has values: "the mean and the mode"."""
+    if num_values < 2:
+        return False
+    marks = max((_marks(question, names, _MARK) for names in ("123456789", *_LETTERS)), key=len)
+    is_given = bool(marks) and bool(_GIVEN.search(question[: marks[0][0]]))
+    if len(marks) == num_values and not is_given and not _reads_as_data(question, marks):
+        return True
+    match = _ASKED_TOGETHER.search(question)
+    asked = _BETWEEN_ASKED.split(match[1] or match[2]) if match else []
+    return len(asked) == num_values or bool(_ALSO_ASKED.search(question))
+
+
+def _reads_as_data(question: str, marks: Sequence[tuple[int, int]]) -> bool:
+    """Tests whether something is asked for after the last of some marks: then these number what is given."""
+    return bool(re.search(rf"[.;?!]\s.*\b(?:{_ASKS})\b", question[marks[-1][1] :], re.IGNORECASE | re.DOTALL))
+
+
+def _num_values(answer: str) -> int:
+    """How many values an answer gives, between commas, semicolons or "and"; those of a tuple or a set are one."""
+    if re.fullmatch(r"\W*[(\[{].*[)\]}]\W*", answer.strip(), re.DOTALL):
+        return 1
+    return len([value for value in _BETWEEN_VALUES.split(answer) if value])
 
 
 def _questions(question: str) -> list[str]:

@@ -15,8 +15,23 @@ _BLANKS = dict.fromkeys([0x00A0, 0x1680, *range(0x2000, 0x200B), 0x202F, 0x205F,
 _LINE_ENDS = dict.fromkeys([0x0B, 0x0C, 0x85, 0x2028, 0x2029], "\n")
 _CLEANED = _CONTROL | _INVISIBLE | _BLANKS | _LINE_ENDS
 _INDENTED = re.compile(r"^(?: {2,}|\t)\S", re.MULTILINE)
+_LABEL_WORDS = (
+    "problem|question|exercise|task|puzzle|ques|prob|example|item|quiz|challenge|prompt|query|case|ex|no|nr|number|q|"
+    "aufgabe|übung|frage|exercice|problème|ejercicio|problema|pregunta|esercizio|domanda|exercício|questão|opgave|vraag|"
+    "oppgave|uppgift|zadanie|pytanie|задача|задание|вопрос|упражнение|题目|問題|问题|题|第"
+)
 _LABEL = re.compile(
-    r"""^\s*(?:
+    rf"""^\s*(?:
+        (?:\#{{1,6}}|>+)\s+                                                                       # ### Find
+      | \W{{0,5}}(?:{_LABEL_WORDS})\W{{0,3}}\d{{1,4}}\s*(?:of|/|von|de|из)\s*\d{{1,4}}\W{{0,3}}\s          # Question 3 of 60:
+      | (?:{_LABEL_WORDS})\s+(?-i:[A-Z])\s*[.:)]\s                                               # Task C:
+      | (?:№|n[°º])\s*\d{{1,4}}\s*[.:)\]/]?\s                                                    # № 3
+      | (?:{_LABEL_WORDS})\s*\d{{1,4}}\s*题?\s*[.:)、：．]\s*                                      # Aufgabe 3:
+      | [\[(]\s*\d{{1,3}}\s*(?:points?|marks?|pts?|p|punkte|puntos)\.?\s*[\])]\s*[.:]?\s           # (5 points)
+      | \d{{1,4}}\s*(?:/|\.\)|\)\.|\):)\s+(?=\D)                                                  # 3/  3.)
+      | (?:x{{0,3}}(?:ix|iv|v?i{{1,3}}|v|x))[.)]\s                                                  # ix.
+      | """
+    + r"""
         \W{0,5}(?:problem|question|exercise|task|puzzle|ques|prob|q)\b\W{0,3}\s*
             (?:\d+(?:\.\d+)*|[ivx]{1,5}(?=\s*[.:)\-–—]))\s*[.:)\]\-–—]?\**\s             # Problem 12:
       | \W{0,5}(?:example|item|quiz|challenge|prompt|query|case|ex|no|nr|number)\b\W{0,3}\s*
@@ -26,7 +41,10 @@ _LABEL = re.compile(
       | \#\s*\d{1,4}\s*[.:)\-–—]?\s                                                             # #12
       | (?:\d{1,4}|[a-z])\s*[.:)](?=\s|[a-zA-Z]{2})                                             # 7.  b)
       | \d{1,3}(?:\.\d{1,3}){1,3}\s*[.:)](?=\s)                                                 # 2.1.
-      | \d{1,4}\s+[\-–—]\s+(?=[a-zA-Z]{2})                                                      # 12 - Find
+      | \d{1,4}\s+[\-–—]\s+(?=[a-zA-Z]{2}|(?-i:[A-Z]\ [a-z]))                                                      # 12 - Find
+      | (?P<strong>\*{1,2}|_{1,2}|<(?:b|strong)>)\s*[\(\[]?\d{1,4}(?:\.\d{1,3}){0,3}\s*[.:)\]]?\s*
+            (?:(?P=strong)|</(?:b|strong)>)\s*[.:)]?\s                                           # **2.4** Find
+      | \d{1,3}(?:\.\d{1,3}){1,3}\s+(?=(?-i:[A-Z][a-z]*\ [a-z]))                                # 2.4 Find the
       | [\-*•·‣▪◦–—>]\s
     )\s*""",
     re.IGNORECASE | re.VERBOSE,
@@ -196,7 +214,7 @@ def without_label(text: str) -> str:
     >>> without_label("Problem 12: (a) Find x"), without_label("3 apples cost 2"), without_label("3.5 apples")
     ('Find x', '3 apples cost 2', '3.5 apples')
     """
-    for _ in range(3):
+    for _ in range(4):
         shorter = _LABEL.sub("", text, count=1)
         if shorter == text or not shorter:
             return text

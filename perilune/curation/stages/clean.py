@@ -24,6 +24,8 @@ _PLACEHOLDER = re.compile(
     rf"|(?:solution|answer|explanation|proof)s?\s*(?:is |are |was |were )?(?::|-|not|to be|will be|can be|see|omitted|missing|"
     r"pending|unavailable|unknown|available|provided|given|follows?|below|above|redacted|removed|hidden|missing|needed|tbd|left)\b.{0,40}"
     r"|n\s*[/.]?\s*a\.?|none(?: given)?|nil|no (?:answers?|solutions?|references?|key)(?: (?:given|available|provided|yet|found|known))?"
+    r"|(?:answers?|solutions?|explanations?|proofs?) (?:is |are )?(?:in|at|on|under|behind) .{0,40}"
+    rf"|{_SOURCE}s? (?:shows?|says?|has|gives?|tells?|explains?|contains?)\b\D{{0,40}}"
     r"|not (?:given|available|applicable|provided|known|found|answered|sure|yet.*|specified|determined|stated)"
     r"|unknown|unavailable|unanswered|missing|pending|empty|blank|redacted|deleted|removed|omitted|hidden|tb[adc]|to ?do|to be (?:\w+ ?)+"
     r"|(?:the )?(?:answers?|results?|responses?|solutions?) (?:may |will |might |can )?(?:vary|varies|differ)s?.{0,40}"
@@ -31,9 +33,11 @@ _PLACEHOLDER = re.compile(
     r"|(?:as |shown |given )(?:above|below|shown)|(?:the )?(?:figure|proof|diagram|graph|image|picture)(?: \w+)?|proof omitted|trivial|obvious"
     r"|(?:i )?(?:don'?t|do not) know|idk|no idea|can ?not say|you tell me|lorem ipsum.*|placeholder|sample (?:answer|text)|answer(?: here)?"
     r"|(?:nan|null|nil|undefined|xxx+|error|#n/a|#ref!?|#value!?)|https?://\S+|www\.\S+|[\[<({](?:\w+ ?){1,3}[\]>)}]|page \d+|p\.? ?\d+|ans(?:wer)?:?"
+    rf"|\D{{0,80}}[,:;(]\s*(?:see|refer to|check|consult|cf\.?) (?:the |our |my )?{_SOURCE}s?\b\D{{0,40}}"
     r"|[?.\-–—_*…\s#/\\~]+",
     re.IGNORECASE,
 )
+_ANSWER_LABEL = re.compile(r"^\W*(?:answer|solution|ans|key)\s*:\s*(?=\S)", re.IGNORECASE)
 _ASKS_NUMBER = re.compile(r"\bhow (?:many|much)\b", re.IGNORECASE)
 # What answers "how many" beside digits: a number in words, a formula of variables, a quantity without a number.
 _NUMBER = re.compile(
@@ -60,7 +64,8 @@ class Clean(Stage):
 
     def broken(self, question: str, answer: str) -> str:
         """Why a row says nothing, or too much; empty if it does not."""
-        if not answer or _PLACEHOLDER.fullmatch(answer.strip(" .!*\"'")) or _PLACEHOLDER.fullmatch(answer):
+        bare = _ANSWER_LABEL.sub("", answer).strip(" .!*\"'()")
+        if not answer or _PLACEHOLDER.fullmatch(bare) or _PLACEHOLDER.fullmatch(answer):
             return "no answer"
         if len(question.split()) < self.min_words and question.isascii():
             return "too short"

@@ -14,6 +14,11 @@ from perilune.curation.overlap import EvaluationSets
 from perilune.curation.question_types import OPEN, TYPES, opened, type_of
 from perilune.curation.text import cleaned, numbers, same_text_key, without_label
 
+TRAIN = "A train goes 240 miles in 4 hours. How fast is it?"
+LABELS = (
+    "**2.4**", "2.4", "__7.__", "<b>3</b>", "№ 10.", "42/", "7.)", "Aufgabe 19:", "Problem 14 (5 points).", "Question 3 of 60:",
+    "Task C:", "ix.", "### 12.", "### 12. 1.", "Задача 5.", "**Exercise 1.2** -", "12 -", "(b)",
+)  # fmt: skip
 CLIPS = (
     "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in May. "
     "How many clips did Natalia sell altogether in April and May?"
@@ -214,6 +219,7 @@ def test_the_rules_for_types_on_the_labelled_questions() -> None:
         ("Теll me the sum of 3 and 4", "Tell me the sum of 3 and 4"),
         ("What’s the area?", "What is the area?"),
         ("１２ + ３", "12 + 3"),
+        *((f"{label} {TRAIN}", TRAIN) for label in LABELS),
     ],
 )
 def test_other_signs_for_one_question(one: str, other: str) -> None:
