@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -22,7 +21,8 @@ from services.reward.graders.grader import GradingSample
 from services.reward.processes import Processes
 
 STUCK_S = 30.0  # beyond a score's deadline, after which the work on it is taken for stuck
-MAX_TRIES = 4  # of a trajectory whose grader's sandbox or judge is away; then it is set aside with that status
+OUTAGE_S = 500.0  # that a grader's sandbox or judge may be away; then a trajectory is set aside with that status
+MAX_DELAY_S = 15.0  # between two tries of a trajectory: fewer than MAX_DELIVERIES within an outage
 
 
 async def work(
@@ -43,41 +43,71 @@ async def work(
                 task.add_done_callback(lambda _: room.release())
 
 
+Name = tuple[int, str]  # of a message, which it keeps from delivery to delivery
+
+
+@dataclass
+class Wait:
+    """Describes how long a trajectory has waited for a grader that is away."""
+
+    since: float  # by the monotonic clock
+    num_tries: int = 0
+
+
 @dataclass
 class _Worker:
     bus: Bus
     processes: Processes
     deadline_s: float
     on_scored: Callable[[], None]
-    num_tries: Counter[int] = field(default_factory=Counter)  # of what needs a grader that is away, by its number
+    waits: dict[Name, Wait] = field(default_factory=dict)  # of what needs a grader that is away
 
     async def score(self, delivery: Delivery[Trajectory]) -> None:
         """Scores a trajectory, and publishes that. Work that outlives its deadline is stuck: another worker gets it."""
-        trajectory, number = delivery.message, delivery.number
+        trajectory, name = delivery.message, delivery.name
         stuck_at = time.monotonic() + self.deadline_s + STUCK_S
         delivery.progresses = lambda: time.monotonic() < stuck_at
         ids = [str(sample_id(trajectory))] if trajectory.run_id == delivery.run_id else []
-        async with buses.settled(delivery, delivery.run_id, ids, delay_s=2.0 ** (self.num_tries[number] + 1)):
+        async with buses.settled(
+            delivery, delivery.run_id, ids, delay_s=delay_s(self.waits[name].num_tries if name in self.waits else 0)
+        ):
             if trajectory.run_id != delivery.run_id:
                 raise InvalidInputError(f"a trajectory of the run {trajectory.run_id[:200]!r} on another run's subject")
             attributes = {"trajectory": trajectory.id}
             with tracer.start_as_current_span("score", context=delivery.context, attributes=attributes):
-                await self._publish_score(trajectory, number)
+                await self._publish_score(trajectory, name)
         if delivery.is_over:
-            del self.num_tries[number]
+            self.waits.pop(name, None)
             self.on_scored()
 
-    async def _publish_score(self, trajectory: Trajectory, number: int) -> None:
-        """UnavailableError if a grader's sandbox or judge is away, and it was tried less often than it may be."""
+    async def _publish_score(self, trajectory: Trajectory, name: Name) -> None:
+        """UnavailableError if a grader's sandbox or judge is away, and not for longer than it may be."""
         score = await _score_trajectory(trajectory, self.processes, self.deadline_s)
-        self.num_tries[number] += 1
-        if score.status == SCORE_STATUS_UNAVAILABLE and self.num_tries[number] < MAX_TRIES:
-            raise UnavailableError(f"a grader of {trajectory.id} is away")
+        if score.status == SCORE_STATUS_UNAVAILABLE:
+            wait = self.waits.setdefault(name, Wait(time.monotonic()))
+            wait.num_tries += 1
+            if time.monotonic() - wait.since < OUTAGE_S:
+                raise UnavailableError(f"a grader of {trajectory.id} is away: {_evidence(score)}")
         await self.bus.publish(
             subjects.scored_subject(trajectory.run_id),
             with_score(trajectory, score),
             str(StageId(sample_id(trajectory), "scored", trajectory.round, trajectory.whole.sequence)),
         )
+
+
+def delay_s(num_tries: int) -> float:
+    """Seconds before a trajectory is delivered again, after so many tries with a grader that was away.
+
+    >>> [delay_s(num_tries) for num_tries in (0, 1, 2, 3)]
+    [2.0, 4.0, 8.0, 15.0]
+    """
+    return min(MAX_DELAY_S, 2.0 ** (num_tries + 1))
+
+
+def _evidence(score: Score) -> str:
+    """What its graders say that is away."""
+    found = [text for component in score.components for text in component.evidence.values()]
+    return "; ".join(found)[: buses.MAX_REASON_CHARS]
 
 
 def sample_id(trajectory: Trajectory) -> SampleId:

@@ -11,7 +11,7 @@ import pytest
 from perilune.local import spare
 from perilune.local.spare import Spare
 
-PROGRAM = "import os, sys; print(os.environ['WORD'], 'HOME' in os.environ, sys.argv, sys.stdin.read() == '')"
+PROGRAM = "import os, sys; print(os.environ['WORD'], 'HOME' in os.environ, len(sys.argv), sys.stdin.read() == '')"
 
 
 async def test_a_spare_process_becomes_a_service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,7 +30,7 @@ async def test_a_spare_process_becomes_a_service(tmp_path: Path, monkeypatch: py
         process = one.become("greeter", {"WORD": "hello"}, tmp_path / "log")
         assert process is not None
         assert await asyncio.wait_for(process.wait(), 60) == 0
-        assert (tmp_path / "log").read_text() == "hello False ['services.greeter'] True\n"
+        assert (tmp_path / "log").read_text() == "hello False 1 True\n"
         await one.start()
         await one.stop()
     finally:
