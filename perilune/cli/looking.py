@@ -15,6 +15,7 @@ from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, GraderChoice, Sco
 from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from perilune.errors import InvalidInputError
 from perilune.grading.plugin import load_function, start_grader
+from perilune.models.chat import prompt_ids
 from perilune.recipe import Recipe, option_text
 from perilune.recipe.needs import function_of, needs
 
@@ -45,9 +46,11 @@ def show(recipe: Recipe, out: TextIO) -> None:
 
 
 def _prompts(recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[str]:
-    from services.trainer.policy.sources import make_tokenizer
+    from services.trainer.policy.sources import make_tokenizer, sees
     from services.trainer.preflight import context_of
 
+    if any(prompt.images for prompt in prompts) and not sees(recipe):
+        yield "warning: prompts have images, and the model reads text only: set model.create.vision, or another model"
     tokenizer: Any = make_tokenizer(recipe)
     context = context_of(recipe) or sys.maxsize
     lengths: list[int] = []
@@ -74,9 +77,11 @@ def _prompts(recipe: Recipe, prompts: Sequence[Prompt]) -> Iterator[str]:
 
 
 def _tokens(prompt: Prompt, tokenizer: Any, context: int) -> list[int]:
-    from services.rollout.tokenizer import prompt_tokens
+    from services.rollout.tokenizer import messages_of, read_prompt
 
-    return prompt_tokens(prompt, tokenizer, context).tolist()
+    if prompt.images:  # each stands there as one placeholder, however many tokens it will take
+        return prompt_ids(tokenizer, messages_of(prompt))
+    return read_prompt(prompt, tokenizer, context).tokens.tolist()
 
 
 def _shown(number: int, prompt: Prompt, ids: list[int], tokenizer: Any) -> Iterator[str]:

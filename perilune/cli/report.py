@@ -336,9 +336,15 @@ def _verdict(score: Score) -> Text:
     return Text(number(score.value))
 
 
+def _model_class(folder: Path) -> str:
+    """The class of transformers that loads a model's folder: one that sees has the settings of an image processor."""
+    sees = any((folder / name).exists() for name in ("processor_config.json", "preprocessor_config.json"))
+    return "AutoModelForImageTextToText" if sees else "AutoModelForCausalLM"
+
+
 def places(report: Report) -> list[Text]:
     """Lists the run's files, and how its weights are loaded: a line each."""
     path = report.run.model_path
-    load = f'AutoModelForCausalLM.from_pretrained("{path}")' if path else None
+    load = f'{_model_class(Path(path))}.from_pretrained("{path}")' if path else None
     rows = [("weights", path), ("", load), ("curves", report.curves), ("logs", report.log_dir)]
     return [Text.assemble((f" {word:<8}", "dim"), str(place)) for word, place in rows if place]

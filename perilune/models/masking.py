@@ -16,13 +16,14 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from perilune.errors import InvalidInputError
-from perilune.models.chat import Message, chat_text, text_with_generation, unused_in, without_space
+from perilune.models.chat import Message, chat_text, said, text_with_generation, unused_in, without_space
 
 if TYPE_CHECKING:  # who only looks at text has no numpy
     import numpy as np
     from numpy.typing import NDArray
 
     from perilune.data.examples import Example, Turn
+    from perilune.models.vision import PlacedImage
 
 _GENERATION = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _OPENED_TAG = re.compile(r"(<[^<>\s]+>)\s*$")  # such as <think>, which some templates open the assistant's turn with
@@ -33,6 +34,7 @@ class Tokens(NamedTuple):
 
     tokens: NDArray[np.int64]
     learnt: NDArray[np.bool_]
+    images: tuple[PlacedImage, ...] = ()  # where they lie in the tokens
 
 
 class Rendered(NamedTuple):
@@ -72,7 +74,7 @@ def _plain(turn: Turn, ends: Sequence[str]) -> Rendered:
     """A turn without a template: the messages' texts, a line each, and the response behind them."""
     if not isinstance(turn.response, str) or turn.tools:
         raise InvalidInputError("the model has no chat template that could render roles and tools; set one")
-    prompt = turn.prompt if isinstance(turn.prompt, str) else "\n".join(str(each["content"]) for each in turn.prompt)
+    prompt = turn.prompt if isinstance(turn.prompt, str) else "\n".join(said(each) for each in turn.prompt)
     text = prompt + turn.response
     return Rendered(text, [(len(prompt), len(text))], text.endswith(tuple(ends)), is_plain=True)
 
@@ -169,7 +171,7 @@ def _opened(tokenizer: Any, turn: Turn) -> str:
     """All that the template writes before a message's content."""
     if _role(turn) == "assistant":
         return chat_text(tokenizer, _messages(turn), turn.tools, is_begun=bool(_begun(turn)))
-    marker = unused_in(" ".join(str(message["content"]) for message in _whole(turn)))
+    marker = unused_in(" ".join(said(message) for message in _whole(turn)))
     *before, message = _whole(turn)
     text = chat_text(tokenizer, [*before, {**message, "content": marker}], turn.tools, is_closed=True)
     return text.partition(marker)[0]

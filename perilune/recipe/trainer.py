@@ -43,6 +43,8 @@ class TrainerTable(Table):
     reset_optimizer: bool = False
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: passes compute in it; weights and optimiser stay fp32
     adapter: AdapterTable | None = None
+    # Of a model that sees: whether its encoder is trained with the rest, or stays as it is (its projector is trained).
+    image_encoder: Literal["trained", "frozen"] = "trained"
     # Tokens in one forward and backward pass: sequences packed into a row. `auto`: what the card's memory holds, at
     # most 16,384; on a CPU 2,048.
     microbatch_tokens: PositiveInt | Literal["auto"] = "auto"

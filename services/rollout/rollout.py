@@ -25,7 +25,7 @@ from services.rollout.environments.answers import checked, outcome_message
 from services.rollout.environments.base import Environment, Judging, Observation
 from services.rollout.repetition import Rule
 from services.rollout.response_text import ResponseText
-from services.rollout.tokenizer import Tokenizer
+from services.rollout.tokenizer import ReadPrompt, Tokenizer, messages_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ class Rollout:
         self,
         task: RolloutTask,
         index: int,
-        prompt: NDArray[np.int32],
+        prompt: NDArray[np.int32] | ReadPrompt,
         tokenizer: Tokenizer,
         max_context: int,
         text_of: ResponseText | None = None,
@@ -50,14 +50,16 @@ class Rollout:
             text_of: makes the text that others read, by default without special tokens.
             closing_token: with which the model ends its turn in a chat.
         """
-        self._task, self._index, self._prompt, self._tokenizer = task, index, prompt, tokenizer
+        self._task, self._index, self._tokenizer = task, index, tokenizer
+        self._read = prompt if isinstance(prompt, ReadPrompt) else ReadPrompt(prompt)
+        self._prompt = self._read.tokens
         self._text_of = text_of or ResponseText(tokenizer)
         self._closing_token = closing_token
         self._environment: Environment | None = None
         self._max_turns = 0
         self.segments: list[Segment] = list(task.unfinished.segments)
-        self._tokens = np.concatenate([prompt, *(unpack(segment.tokens) for segment in self.segments)])
-        self._limit = min(task.sampling.max_tokens or max_context, max_context - len(prompt))  # response tokens
+        self._tokens = np.concatenate([self._prompt, *(unpack(segment.tokens) for segment in self.segments)])
+        self._limit = min(task.sampling.max_tokens or max_context, max_context - len(self._prompt))  # response tokens
         self._budget_left = task.budget_tokens or self._limit
         self._repetition: Repetition | None = None
         self._is_environment_ready = False
@@ -94,6 +96,11 @@ class Rollout:
         return len(self._prompt)
 
     @property
+    def has_images(self) -> bool:
+        """Tests whether its prompt shows images."""
+        return bool(self._read.images)
+
+    @property
     def is_trained_on(self) -> bool:
         """Tests whether the sample has ended and is to be trained on."""
         return self._is_final and self._task.purpose == PURPOSE_TRAIN
@@ -118,6 +125,7 @@ class Rollout:
             seed=wanted.seed,
             index=self._index,
             response_start=len(self._prompt),
+            images=self._read.images,
         )
 
     def take(self, generated: Generated) -> None:
@@ -203,6 +211,7 @@ class Rollout:
             round=task.unfinished.round,
             repetition=self._repetition,
             outcome=self._outcome,
+            processor=self._read.processor,
         )
 
     def _count_characters(self, response: list[int], num_characters: int) -> None:
@@ -247,7 +256,7 @@ class Rollout:
         turn = self._turn_tokens()[-1]
         is_closed = bool(turn) and turn[-1] == self._closing_token
         text = self._tokenizer.decode(turn[:-1] if is_closed else turn, skip_special_tokens=False)
-        prompt = [{"role": message.role, "content": message.content} for message in self._task.prompt.messages]
+        prompt = messages_of(self._task.prompt)
         ids = continuation_ids(self._tokenizer, prompt, text, observation.messages, is_final=is_final)
         return ids[ids.index(self._closing_token) + 1 :] if is_closed and self._closing_token in ids else ids
 

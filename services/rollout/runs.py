@@ -18,6 +18,7 @@ from perilune.runtime import bus as buses
 from perilune.runtime import subjects
 from perilune.runtime.bus import Bus
 from perilune.runtime.fleet import assignments
+from perilune.runtime.images import ImageCache
 from perilune.runtime.service import Service
 from perilune.runtime.vitals import Vitals
 from perilune.weights.relay import Relay
@@ -39,8 +40,8 @@ class _Assigned:
 class Workers:
     """The runs of this process: each has an engine, and none waits for another."""
 
-    def __init__(self, service: Service, bus: Bus, relay: Relay) -> None:
-        self._service = service
+    def __init__(self, service: Service, bus: Bus, relay: Relay, images: ImageCache) -> None:
+        self._service, self._images = service, images
         self._bus = bus
         self._relay = relay
         self._assigned: dict[str, _Assigned] = {}
@@ -89,7 +90,9 @@ class Workers:
             if hybrid
             else self._relay.policy_receiver(run.run_id, self._service.id, recipe.trainer.adapter is not None)
         )
-        worker = RunWorker(self._service, self._bus, recipe.rollout, run.run_id, weights, recipe.teacher)
+        worker = RunWorker(
+            self._service, self._bus, recipe.rollout, run.run_id, weights, recipe.teacher, images=self._images
+        )
         news: asyncio.Queue[RunAssignment] = asyncio.Queue()
         return _Assigned(worker, news, tasks.create_task(self._serve(worker, news)))
 

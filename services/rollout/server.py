@@ -9,6 +9,7 @@ from perilune.api.rollout.v1.rollout_pb2_grpc import add_RolloutServiceServicer_
 from perilune.runtime.blobs import Blobs
 from perilune.runtime.bus import Bus
 from perilune.runtime.http import serve_http
+from perilune.runtime.images import ImageCache
 from perilune.runtime.service import Service, patiently, until_stopping
 from perilune.runtime.vitals import beat
 from perilune.weights.relay import Relay
@@ -28,7 +29,7 @@ async def run(service: Service) -> None:
     async with patiently(Bus.connect, settings.nats_url, service.id, blobs, patience_s=settings.patience_s) as bus:
         relay = Relay()
         relay.add_to(service.server)
-        workers = Workers(service, bus, relay)
+        workers = Workers(service, bus, relay, ImageCache(blobs))
         descriptor = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"]
         servicer = RolloutServicer(service.id, workers.all)
         add_RolloutServiceServicer_to_server(servicer, service.server)

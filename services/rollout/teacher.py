@@ -61,6 +61,8 @@ class Teacher:
             if num_top
             else None
         )
+        if rollout.has_images:
+            raise InvalidInputError(f"the teacher at {self._address} reads text only, and the prompt has images")
         text = TextToScore(tokens=pack(rollout.tokens), positions=pack(positions.astype(np.int32)))
         if own is not None:
             text.chosen.CopyFrom(pack(own.top_ids.ravel()))

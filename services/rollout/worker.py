@@ -10,9 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from perilune.api.master.v1.master_pb2 import RunAssignment
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask, RunStatus
@@ -22,13 +20,15 @@ from perilune.codec import unpack
 from perilune.errors import InvalidInputError, PeriluneError, UnavailableError, WeightStreamError
 from perilune.ids import SampleId, StageId, event_id
 from perilune.models.chat import check_continuation, check_ids, closing_token, vocabulary_digest
-from perilune.models.files import build_tokenizer, end_tokens, num_embeddings
+from perilune.models.files import build_tokenizer, end_tokens, num_embeddings, read_config
+from perilune.models.vision import VisionReader, read_processor
 from perilune.recipe import EnvironmentBase, RolloutTable, TeacherTable
 from perilune.runtime import bus as buses
 from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery, in_words
 from perilune.runtime.device_lock import DeviceLock
 from perilune.runtime.fleet import report_serving
+from perilune.runtime.images import ImageCache
 from perilune.runtime.service import Service
 from perilune.runtime.telemetry import meter, tracer
 from perilune.runtime.wholes import text_of
@@ -49,7 +49,7 @@ from services.rollout.rollout import Rollout
 from services.rollout.stall import StallDetector
 from services.rollout.tasks import MAX_SAMPLES, check_task
 from services.rollout.teacher import Teacher
-from services.rollout.tokenizer import prompt_tokens
+from services.rollout.tokenizer import ReadPrompt, read_prompt, reread_prompt
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +78,8 @@ class RunWorker:
         run_id: str,
         weights: ShardedReceiver | AdaptedReceiver | SharedReceiver,
         teacher: TeacherTable | None = None,
+        *,
+        images: ImageCache,
     ) -> None:
         assert isinstance(service.settings, RolloutSettings)
         self.run_id = run_id
@@ -88,6 +90,8 @@ class RunWorker:
         self._weights = weights
         self._loop = asyncio.get_running_loop()
         self._engine: Engine | None = None
+        self._images = images
+        self._vision: VisionReader | None = None
         self._tokenizer: Any = None
         self._text_of: ResponseText | None = None
         self._closing_token: int | None = None  # with which the model ends its turn in a chat
@@ -169,6 +173,11 @@ class RunWorker:
         return self._tokenizer
 
     @property
+    def vision(self) -> VisionReader | None:
+        """The reader of images; None of a model that reads text alone."""
+        return self._vision
+
+    @property
     def policy(self) -> PolicyVersion | None:
         """The version that is served."""
         return self._policy
@@ -222,6 +231,7 @@ class RunWorker:
     def _build_engine(self, staged: StagedVersion) -> None:
         files = dict(staged.model_files)
         self._tokenizer = build_tokenizer(files)
+        self._vision = read_processor(files, read_config(files), self._tokenizer)
         ends = end_tokens(files, self._tokenizer)
         self._text_of = ResponseText(self._tokenizer, self._recipe.keep_special_tokens, ends)
         self._closing_token = closing_token(self._tokenizer, ends)
@@ -317,11 +327,7 @@ class RunWorker:
         """Returns when every trajectory of the group is stored on the bus. InvalidInputError: it cannot be sampled."""
         task = delivery.message
         assert self._engine is not None
-        if task.HasField("unfinished"):
-            prompt = unpack(task.unfinished.prompt_tokens)
-        else:
-            prompt = prompt_tokens(task.prompt, self._tokenizer, self._engine.max_context)
-            check_ids(prompt.tolist(), self._num_embeddings, f"prompt {task.prompt.id}")
+        prompt = await self._read_prompt(task, self._engine.max_context)
         table = environment_of(task.prompt, self._recipe.environment)
         rollouts = [self._rollout(task, index, prompt, table) for index in task.sample_indices]
         samples = (self._publish_sample(delivery, rollout, table) for rollout in rollouts)
@@ -331,6 +337,19 @@ class RunWorker:
             await publishing
         finally:
             self._publishing.discard(publishing)
+
+    async def _read_prompt(self, task: RolloutTask, max_context: int) -> ReadPrompt:
+        """The task's prompt as the policy reads it. InvalidInputError: it cannot; NotFoundError: an image is gone."""
+        if not task.prompt.images and task.HasField("unfinished"):
+            return ReadPrompt(unpack(task.unfinished.prompt_tokens))
+        data = [] if self._vision is None else [await self._images.get(each.digest) for each in task.prompt.images]
+        if task.HasField("unfinished"):
+            tokens = unpack(task.unfinished.prompt_tokens)
+            return await asyncio.to_thread(reread_prompt, task.prompt, tokens, self._vision, data)
+        given = task.prompt, self._tokenizer, max_context, self._vision, data
+        read = await asyncio.to_thread(read_prompt, *given) if data else read_prompt(*given)
+        check_ids(read.tokens.tolist(), self._num_embeddings, f"prompt {task.prompt.id}")
+        return read
 
     async def _publish_sample(
         self, delivery: Delivery[RolloutTask], rollout: Rollout, table: EnvironmentBase | None
@@ -405,9 +424,7 @@ class RunWorker:
             num_tokens = sum(len(span.tokens) for span in generated.spans)
             generated_tokens.add(num_tokens, {"run": self.run_id})
 
-    def _rollout(
-        self, task: RolloutTask, index: int, prompt: NDArray[np.int32], table: EnvironmentBase | None
-    ) -> Rollout:
+    def _rollout(self, task: RolloutTask, index: int, prompt: ReadPrompt, table: EnvironmentBase | None) -> Rollout:
         assert self._engine is not None
         context = self._engine.max_context
         rollout = Rollout(task, index, prompt, self._tokenizer, context, self._text_of, self._closing_token)

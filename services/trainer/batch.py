@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -22,7 +22,9 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
 from perilune.codec import num_elements, unpack
 from perilune.errors import InvalidInputError
 from perilune.grading.correct import is_correct
+from perilune.models.vision import PlacedImage
 from perilune.recipe import Recipe
+from services.trainer.images import BatchImages
 
 TeacherField = Literal["teacher_logprobs", "teacher_kl"]
 
@@ -46,6 +48,7 @@ class TrainingSample:
     num_written: int | None = None  # tokens that the policy wrote, in any iteration; else those in the loss
     staleness: int = 0  # versions between the oldest token in the loss and the batch's own
     repeated: bool = False  # it was ended for repeating itself
+    images: tuple[PlacedImage, ...] = ()  # of its prompt, where they lie in the tokens
 
     @property
     def drawn_logprobs(self) -> NDArray[np.float32]:
@@ -101,7 +104,11 @@ class Ages:
 
 
 def read_group(
-    message: ScoredGroup, ages: Ages, published_digests: Collection[str], vocab_size: int | None = None
+    message: ScoredGroup,
+    ages: Ages,
+    published_digests: Collection[str],
+    vocab_size: int | None = None,
+    images: BatchImages | None = None,
 ) -> TrainingGroup:
     """Unpacks and checks one group. What comes over the network is refused sample by sample.
 
@@ -113,6 +120,7 @@ def read_group(
         ages: how old tokens may be.
         published_digests: of every version that this trainer published or found committed.
         vocab_size: of the policy; token ids are not checked without it.
+        images: of the batch; without them a sample with images is refused.
 
     Raises:
         InvalidInputError: the group has no samples.
@@ -122,7 +130,8 @@ def read_group(
     samples, refused = [], []
     for scored in message.samples:
         try:
-            samples.append(_read_sample(scored, ages, published_digests, vocab_size))
+            shown = (images or BatchImages()).placed(scored.trajectory)
+            samples.append(replace(_read_sample(scored, ages, published_digests, vocab_size), images=shown))
         except InvalidInputError as error:
             refused.append(Refused(message.group_id, scored.trajectory.sample_index, str(error)))
     budget_tokens = message.budget_tokens if message.HasField("budget_tokens") else None

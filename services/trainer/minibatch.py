@@ -19,7 +19,7 @@ from perilune.objectives.objective import Advantage, LossRow, Objective
 from perilune.objectives.shaping import Response
 from perilune.recipe import Recipe
 from services.trainer.batch import TeacherField, TrainingGroup, TrainingSample
-from services.trainer.policy.packing import PackedRow, pack_row, pack_rows, plan_rows
+from services.trainer.policy.packing import PackedRow, all_seeing, pack_row, pack_rows, plan_rows
 from services.trainer.ranks.group import Ranks
 
 
@@ -88,8 +88,9 @@ class Minibatch:
         if row.num_tokens <= max_tokens or len(row.indices) == 1:
             return [row]
         tokens, scored = [sample.tokens for sample in self.samples], [sample.in_loss for sample in self.samples]
+        images = [sample.images for sample in self.samples]
         plan = plan_rows(row.layout.lengths, max_tokens)
-        return [pack_row([row.indices[place] for place in places], tokens, scored) for places in plan]
+        return [pack_row([row.indices[place] for place in places], tokens, scored, images) for places in plan]
 
 
 def split(values_S: Tensor, rows: Sequence[PackedRow]) -> list[Tensor]:
@@ -112,7 +113,10 @@ def make_minibatch(
     # A sample none of whose tokens is trained on was only there to be compared with.
     used = [number for number, sample in enumerate(samples) if sample.in_loss.any()]
     samples = [samples[number] for number in used]
-    rows = pack_rows([sample.tokens for sample in samples], [sample.in_loss for sample in samples], max_tokens)
+    tokens, scored = [sample.tokens for sample in samples], [sample.in_loss for sample in samples]
+    rows = pack_rows(tokens, scored, max_tokens, [sample.images for sample in samples])
+    if ranks.size > 1:
+        rows = all_seeing(rows)
     behaviour = [_behaviour(samples, row, objective) for row in rows] if "behaviour" in objective.needs else []
     teacher = [_of_teacher(samples, row, "teacher_logprobs") for row in rows] if "teacher" in objective.needs else []
     teacher_kl = [_of_teacher(samples, row, "teacher_kl") for row in rows] if "teacher_kl" in objective.needs else []

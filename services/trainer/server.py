@@ -17,6 +17,7 @@ from perilune.models.device import GIB, Device, Machine, choose_device, parse_de
 from perilune.models.machine import this_machine
 from perilune.runtime.blobs import Blobs
 from perilune.runtime.bus import Bus
+from perilune.runtime.images import ImageCache
 from perilune.runtime.service import Service, open_channel, patiently, until_stopping
 from perilune.runtime.vitals import beat
 from services.trainer.config import TrainerSettings
@@ -47,19 +48,20 @@ async def run(service: Service) -> None:
         await service.ready()
         await follow(ranks, publisher, thread)
         return
+    blobs = Blobs(service.settings.blob_url)
     try:
         async with (
             patiently(
                 Bus.connect,
                 service.settings.nats_url,
                 service.id,
-                Blobs(service.settings.blob_url),
+                blobs,
                 patience_s=service.settings.patience_s,
             ) as bus,
             open_channel(service.settings.master_address) as channel,
         ):
             await service.ready()
-            trainer = Trainer(service, bus, publisher, channel, ranks, addresses, thread)
+            trainer = Trainer(service, bus, publisher, channel, ranks, addresses, thread, ImageCache(blobs))
             await until_stopping(service, trainer.work(), beat(service, trainer.vitals))
     finally:
         with contextlib.suppress(RankLostError):  # they end by themselves then

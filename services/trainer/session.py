@@ -25,10 +25,11 @@ from perilune.recipe import Recipe, StageTable
 from perilune.weights.choice import Measured
 from perilune.weights.store import VersionStore
 from services.trainer.batch import Ages, Refused, read_group
+from services.trainer.images import BatchImages, Found
 from services.trainer.learner import Learner, never
 from services.trainer.policy.adapter import adapt, check_targets, factors, merged_state, set_factors
 from services.trainer.policy.frozen import frozen_policy
-from services.trainer.policy.layers import recompute_layers
+from services.trainer.policy.layers import freeze_encoder, recompute_layers
 from services.trainer.policy.model import Policy
 from services.trainer.policy.passes import use_tensor_cores
 from services.trainer.policy.sources import hollow_policy, make_policy
@@ -93,6 +94,8 @@ class Session:
         if self._adapter is not None:  # what is trained from now on: that, or all of the policy
             self.base = self._plain_snapshot(policy, 0, before=None)
             adapt(policy.model, self._adapter, recipe.seed)
+        if recipe.trainer.image_encoder == "frozen":
+            freeze_encoder(policy.model)
         self._learner = Learner(policy, recipe, self.ranks, start.frozen)
         if start.is_new:
             self._save()
@@ -178,14 +181,15 @@ class Session:
         )
 
     @by_all_ranks
-    def train(self, messages: Sequence[ScoredGroup]) -> PublishedVersion:
+    def train(self, messages: Sequence[ScoredGroup], found: Found | None = None) -> PublishedVersion:
         """One iteration: the batch of the current version in, the next version out.
 
-        InvalidInputError if nothing of the batch can be trained on.
+        `found`: the images of its prompts. InvalidInputError if nothing of the batch can be trained on.
         """
         ages = Ages.of(self.recipe, self.published.policy)
         vocab_size = self._learner.policy.model.config.get_text_config().vocab_size
-        groups = [read_group(message, ages, self._known_digests, vocab_size) for message in messages]
+        images = BatchImages(self._learner.policy.vision, found or {})
+        groups = [read_group(message, ages, self._known_digests, vocab_size, images) for message in messages]
         refused = [sample for group in groups for sample in group.refused]
         self._tell_refused(refused, num_samples=sum(len(message.samples) for message in messages))
         accepted = [group for group in groups if group.samples]

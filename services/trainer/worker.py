@@ -41,11 +41,13 @@ from perilune.ids import event_id
 from perilune.recipe import Recipe, read_stored_recipe
 from perilune.runtime import telemetry
 from perilune.runtime.bus import Bus
+from perilune.runtime.images import ImageCache
 from perilune.runtime.service import Service
 from perilune.runtime.vitals import Vitals
 from perilune.weights.adapted import STREAM
 from services.trainer.gap import gap_limit, gap_warning
 from services.trainer.hybrid import Turns
+from services.trainer.images import fetch_images
 from services.trainer.learner import InterruptedTraining
 from services.trainer.ranks.group import END, RankLostError, Ranks
 from services.trainer.session import FOLLOW, Session, versions_of
@@ -90,6 +92,7 @@ class Trainer:
         ranks: Ranks,
         addresses: Sequence[str],
         thread: Executor,
+        images: ImageCache,
     ) -> None:
         """`addresses`: where each rank serves its part."""
         self._service = service
@@ -98,7 +101,7 @@ class Trainer:
         self._master = TrainingServiceStub(channel)
         self._ranks = ranks
         self._addresses = addresses
-        self._thread = thread
+        self._thread, self._images = thread, images
         self._run_id = ""
         self._doing = ""  # in torch's thread
         self._num_steps = 0
@@ -223,7 +226,7 @@ class Trainer:
     async def _advance(self, session: Session, batch: Sequence[ScoredGroup], stop: threading.Event) -> None:
         """Makes the next version: by an iteration, or by a stage after reinforcement learning, which has no batch."""
         if session.stage is None:
-            await self._in_thread(stop, session.train, batch)
+            await self._in_thread(stop, session.train, batch, await fetch_images(batch, self._images))
             return
         async with self._reporting(self._run_id) as on_step:
             await self._in_thread(stop, session.run_stage, on_step)

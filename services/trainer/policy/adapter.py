@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from perilune.errors import InvalidInputError
+from perilune.models.attention.interface import text_part
 from perilune.recipe import AdapterTable
 from perilune.weights.adapted import A_SUFFIX, B_SUFFIX, PREFIX
 from services.trainer.policy.logprobs import token_logprobs
@@ -49,7 +50,7 @@ class AdaptedLinear(nn.Linear):
         return self.weight + self.scale * self.lora_B @ self.lora_A
 
 
-def adapt(model: nn.Module, table: AdapterTable, seed: int) -> None:
+def adapt(model: PreTrainedModel, table: AdapterTable, seed: int) -> None:
     """Gives the targets adapters, in place; nothing else is trained any more. InvalidInputError as `check_targets`."""
     check_targets(model, table)
     model.requires_grad_(False)
@@ -61,7 +62,7 @@ def adapt(model: nn.Module, table: AdapterTable, seed: int) -> None:
                 setattr(model.get_submodule(parent), last, AdaptedLinear(module, table))
 
 
-def check_targets(model: nn.Module, table: AdapterTable) -> None:
+def check_targets(model: PreTrainedModel, table: AdapterTable) -> None:
     """InvalidInputError if a target is no linear layer of the model, or one whose weight is another layer's too.
 
     A weight that is used twice has no place for what changes one of the uses: merged, it could not be saved.
@@ -79,8 +80,11 @@ def check_targets(model: nn.Module, table: AdapterTable) -> None:
             )
 
 
-def _linear(model: nn.Module) -> dict[str, nn.Linear]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+def _linear(model: PreTrainedModel) -> dict[str, nn.Linear]:
+    """The linear layers of a model's text part, and its head; engines have no adapters of an image encoder."""
+    own = {id(module) for module in [*text_part(model).modules(), model.get_output_embeddings()]}
+    modules = model.named_modules()
+    return {name: module for name, module in modules if isinstance(module, nn.Linear) and id(module) in own}
 
 
 @contextlib.contextmanager

@@ -41,6 +41,7 @@ def _named(path: str, policy: Policy) -> Policy:
     for wrong, text in (
         (frozen.tokenizer.get_vocab() != policy.tokenizer.get_vocab(), "has another tokenizer than the policy"),
         (_vocabulary(frozen) < _vocabulary(policy), "has a smaller vocabulary than the policy"),
+        (_processor(frozen) != _processor(policy), "reads images otherwise than the policy"),
         (_context(frozen) < _context(policy), "reads fewer tokens at a time than the policy"),
     ):
         if wrong:
@@ -53,6 +54,10 @@ def _named(path: str, policy: Policy) -> Policy:
 
 def _vocabulary(policy: Policy) -> int:
     return int(policy.model.config.get_text_config().vocab_size)
+
+
+def _processor(policy: Policy) -> str:
+    return policy.vision.version if policy.vision else ""
 
 
 def _context(policy: Policy) -> float:

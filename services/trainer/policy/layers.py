@@ -9,12 +9,25 @@ from typing import Any
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+
+from perilune.errors import InvalidInputError
 
 
 def decoder_layers(module: nn.Module) -> list[nn.Module]:
     """The decoder's layers: of all lists of modules the one with the most parameters."""
     lists = [each for each in module.modules() if isinstance(each, nn.ModuleList)]
     return list(max(lists, key=lambda each: sum(tensor.numel() for tensor in each.parameters()), default=[]))
+
+
+def freeze_encoder(model: PreTrainedModel) -> None:
+    """Has a model's image encoder stay as it is; in place. InvalidInputError: the model reads text alone."""
+    if not hasattr(model, "get_image_features"):
+        raise InvalidInputError(
+            f'trainer.image_encoder = "frozen": {type(model).__name__} reads text only, and has no encoder of images'
+        )
+    encoder: Any = model.get_encoder(modality="image")
+    encoder.requires_grad_(False)
 
 
 def recompute_layers(module: nn.Module) -> None:

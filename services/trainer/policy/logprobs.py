@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from perilune.models.memory import logits_at_once
-from perilune.models.vision.embedding import embedded_row, has_image_positions, image_positions
+from perilune.models.vision import SeenImage
+from perilune.models.vision.embedding import embedded_row, has_image_positions, image_features, image_positions
 from services.trainer.policy.packing import PackedRow
 
 OnGradient = Callable[[Tensor], None]
@@ -45,11 +47,21 @@ def token_logprobs(
 def row_inputs(model: PreTrainedModel, row: PackedRow) -> dict[str, Tensor]:
     """A model's arguments for a row: token ids and positions, or embeddings where the row has images."""
     if not row.images:
-        return {"input_ids": row.tokens_T[None], "position_ids": row.positions_T[None]}
+        given = (
+            {"input_ids": row.tokens_T[None]} if row.unused is None else _with_unused(model, row.tokens_T, row.unused)
+        )
+        return given | {"position_ids": row.positions_T[None]}
     positions = row.positions_T[None]
     if has_image_positions(model):
         positions = _image_positions(model, row)[:, None]
     return {"inputs_embeds": embedded_row(model, row.tokens_T, row.images), "position_ids": positions}
+
+
+def _with_unused(model: PreTrainedModel, tokens_T: Tensor, unused: SeenImage) -> dict[str, Tensor]:
+    """The embeddings of tokens, on which an image has no influence, and gets a gradient of 0."""
+    (vectors,) = image_features(model, [unused])
+    embeddings: Any = model.get_input_embeddings()
+    return {"inputs_embeds": embeddings(tokens_T)[None] + 0.0 * vectors.sum()}
 
 
 def _image_positions(model: PreTrainedModel, row: PackedRow) -> Tensor:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from perilune.models.attention import Layout
 from perilune.models.vision.embedding import RowImage
-from perilune.models.vision.reader import PlacedImage
+from perilune.models.vision.reader import PlacedImage, SeenImage
 
 Images = Sequence[Sequence[PlacedImage]]  # of each sequence
 
@@ -37,6 +37,7 @@ class PackedRow:
     targets_S: Tensor  # those next tokens
     sequence_S: Tensor  # which of the N sequences each belongs to
     images: tuple[RowImage, ...] = ()  # of all sequences
+    unused: SeenImage | None = None  # is encoded, and is in no sequence
 
     @property
     def num_tokens(self) -> int:
@@ -56,7 +57,14 @@ class PackedRow:
             self.targets_S.to(device),
             self.sequence_S.to(device),
             self.images,
+            self.unused,
         )
+
+
+def all_seeing(rows: Sequence[PackedRow]) -> list[PackedRow]:
+    """The rows, so that each encodes an image if one does: ranks that share an encoder must all call it."""
+    first = next((image.placed.image for row in rows for image in row.images), None)
+    return [row if row.images else replace(row, unused=first) for row in rows]
 
 
 def plan_rows(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

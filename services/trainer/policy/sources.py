@@ -45,6 +45,12 @@ def make_tokenizer(recipe: Recipe) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
+def sees(recipe: Recipe) -> bool:
+    """Tests whether the recipe's policy reads images. NotFoundError: there is no such model."""
+    create, path = recipe.model.create, recipe.model.path
+    return create.vision is not None if create else bool(path and load_processor(path))
+
+
 def _preparation(recipe: Recipe) -> Prepare:
     """Gives a tokenizer the recipe's chat template."""
     table = recipe.model

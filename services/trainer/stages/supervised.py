@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from perilune.data.examples import Example
+from perilune.errors import InvalidInputError
 from perilune.models.masking import Tokens, tokenize
 from services.trainer.policy.logprobs import token_logprobs
 from services.trainer.policy.model import Policy
 from services.trainer.policy.packing import PackedRow, pack_rows
 from services.trainer.rows import row_tokens
+from services.trainer.stages.showing import images_of, with_images
 from services.trainer.stages.stage import Stage
 
 
@@ -63,7 +65,8 @@ def mean_nll(
 
 def rows_of(sequences: Sequence[Tokens], max_tokens: int) -> list[PackedRow]:
     """Sequences packed in rows of at most `max_tokens` tokens."""
-    return pack_rows([each.tokens for each in sequences], [each.learnt for each in sequences], max_tokens)
+    tokens, learnt = [each.tokens for each in sequences], [each.learnt for each in sequences]
+    return pack_rows(tokens, learnt, max_tokens, [each.images for each in sequences])
 
 
 def row_logprobs(policy: Policy, row: PackedRow, precision: Literal["fp32", "bf16"] = "fp32") -> Tensor:
@@ -74,8 +77,15 @@ def row_logprobs(policy: Policy, row: PackedRow, precision: Literal["fp32", "bf1
 
 
 def tokens_of(policy: Policy, examples: Sequence[Example]) -> list[list[Tokens]]:
-    """Each example's sequences, as the policy reads them."""
-    return tokenize(policy.tokenizer, policy.end_tokens, examples)
+    """Each example's sequences, as the policy reads them. InvalidInputError: it has images, and the policy cannot."""
+    images = [images_of(example) for example in examples]
+    if policy.vision is None and any(images):
+        raise InvalidInputError("an example has images, and this model reads text only")
+    found = tokenize(policy.tokenizer, policy.end_tokens, examples)
+    return [
+        [with_images(each, shown, policy.vision, is_whole=each is sequences[-1]) for each in sequences]
+        for sequences, shown in zip(found, images, strict=True)
+    ]
 
 
 def longest(sequences: Sequence[Tokens]) -> int:

@@ -13,7 +13,7 @@ from perilune.recipe import CurriculumSampler, TaskPrompts
 from services.master.prompts import open_prompts
 from services.master.prompts.prompt import make_prompt, question_key
 from services.master.samplers import open_sampler
-from services.rollout.tokenizer import prompt_tokens
+from services.rollout.tokenizer import read_prompt
 
 DIGEST = "0a" * 32
 TEXT = {"type": "text", "text": "How many dots?"}
@@ -67,8 +67,8 @@ def test_what_is_no_part_is_refused_by_name(part: Any, message: str) -> None:
 
 def test_an_engine_that_reads_text_alone_says_so() -> None:
     prompt = make_prompt(messages_in_parts(conversation(IMAGE, TEXT), "row 1", "question"), "3")
-    with pytest.raises(InvalidInputError, match="has images, and this engine reads text only"):
-        prompt_tokens(prompt, None, 100)
+    with pytest.raises(InvalidInputError, match="has images, and this model reads text only"):
+        read_prompt(prompt, None, 100)
 
 
 def test_a_task_that_draws_names_its_images_and_draws_them_again() -> None:

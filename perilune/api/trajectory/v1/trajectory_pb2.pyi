@@ -516,6 +516,7 @@ class Trajectory(_message.Message):
     REPETITION_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     WHOLE_FIELD_NUMBER: _builtins.int
+    PROCESSOR_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """`<group_id>/<sample_index>`; one trajectory is one sample of the ledger."""
     run_id: _builtins.str
@@ -529,6 +530,10 @@ class Trajectory(_message.Message):
     """The decoded response, for graders and readers; the loss uses the tokens."""
     round: _builtins.int
     """How often it was continued before; a result of an earlier round is a late duplicate."""
+    processor: _builtins.str
+    """Of a prompt with images: which processor made the ids that stand for them, with its version. The same one makes the
+    same pixels of the same bytes; they never travel.
+    """
     @_builtins.property
     def prompt(self) -> Global___Prompt: ...
     @_builtins.property
@@ -572,10 +577,11 @@ class Trajectory(_message.Message):
         repetition: Global___Repetition | None = ...,
         outcome: _reward_pb2.Outcome | None = ...,
         whole: Global___StoredMessage | None = ...,
+        processor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "repetition", b"repetition", "whole", b"whole"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ending", b"ending", "graders", b"graders", "group_id", b"group_id", "id", b"id", "iteration", b"iteration", "outcome", b"outcome", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "purpose", b"purpose", "repetition", b"repetition", "response", b"response", "round", b"round", "run_id", b"run_id", "sample_index", b"sample_index", "segments", b"segments", "whole", b"whole"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ending", b"ending", "graders", b"graders", "group_id", b"group_id", "id", b"id", "iteration", b"iteration", "outcome", b"outcome", "processor", b"processor", "prompt", b"prompt", "prompt_tokens", b"prompt_tokens", "purpose", b"purpose", "repetition", b"repetition", "response", b"response", "round", b"round", "run_id", b"run_id", "sample_index", b"sample_index", "segments", b"segments", "whole", b"whole"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
