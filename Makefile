@@ -6,6 +6,8 @@ RECIPE ?= recipes/search.toml
 PROTOS := $(shell find protos -name '*.proto')
 # One test process more than cores: whole runs wait for their services more than they compute.
 TEST_PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
+# Tests start dozens of services, and each would compile the same sources where Python was set to keep no bytecode.
+export PYTHONDONTWRITEBYTECODE :=
 CHROMIUM := $(shell command -v chromium)
 
 .DEFAULT_GOAL := help

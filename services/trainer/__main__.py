@@ -3,9 +3,12 @@
 `torchrun --nproc-per-node N -m services.trainer` is one trainer of N ranks.
 """
 
-from perilune.runtime.service import main
-from services.trainer.config import TrainerSettings
-from services.trainer.server import run
+from perilune.imports import uncollected
+
+with uncollected():
+    from perilune.runtime.service import main
+    from services.trainer.config import TrainerSettings
+    from services.trainer.server import run
 
 if __name__ == "__main__":
     main("trainer", TrainerSettings, run)

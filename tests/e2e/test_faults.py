@@ -47,30 +47,24 @@ def test_faults_of_many_kinds_cost_nothing_but_time(tmp_path: Path) -> None:
 
 
 @pytest.mark.timeout(1200)
-async def test_ctrl_c_stops_cleanly_and_resume_goes_on(tmp_path: Path) -> None:
+async def test_ctrl_c_stops_cleanly_a_killed_launcher_leaves_nothing_running_and_both_are_resumed(
+    tmp_path: Path,
+) -> None:
     launched = await quick_run(tmp_path)
-    await launched.until_version("quick", 2)
+    await launched.until_version("quick", 1)
     launched.process.send_signal(signal.SIGINT)
     _, err = await asyncio.wait_for(launched.process.communicate(), 60)
     assert launched.process.returncode == 130
     assert "perilune run resume quick" in err.decode()
 
     resumed = await launch(tmp_path, "run", "resume", "quick", "--no-view", "--json")
-    run = await resumed.end()
-    assert run["state"] == "finished"
-    assert [version["version"] for version in run["versions"]] == list(range(NUM_ITERATIONS + 1))
-    assert run["ledger"]["balanced"]
-    assert run["ledger"]["dispatched"] == NUM_SAMPLES == run["ledger"]["trained"]
+    await resumed.until_version("quick", 3)
+    resumed.process.kill()
+    await resumed.process.wait()
 
-
-@pytest.mark.timeout(1200)
-async def test_a_killed_launcher_leaves_nothing_running_and_the_run_can_be_resumed(tmp_path: Path) -> None:
-    launched = await quick_run(tmp_path)
-    await launched.until_version("quick", 2)
-    launched.process.kill()
-    await launched.process.wait()
     run = await (await launch(tmp_path, "run", "resume", "quick", "--no-view", "--json")).end()
     assert run["state"] == "finished"
+    assert [version["version"] for version in run["versions"]] == list(range(NUM_ITERATIONS + 1))
     assert run["ledger"]["balanced"]
     assert run["ledger"]["dispatched"] == NUM_SAMPLES == run["ledger"]["trained"]
     await nothing_runs_in(tmp_path)

@@ -18,8 +18,10 @@ def test_there_are_six_services() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_main_starts_run_of_server(name: str) -> None:
     module = ast.parse((SERVICES / name / "__main__.py").read_text())
-    *imports, guard = module.body[1:]  # the docstring comes first
-    assert f"from services.{name}.server import run" in [ast.unparse(line) for line in imports]
+    _docstring, _import, imports, guard = module.body
+    assert isinstance(imports, ast.With)
+    assert ast.unparse(imports.items[0]) == "uncollected()"
+    assert f"from services.{name}.server import run" in [ast.unparse(line) for line in imports.body]
     assert isinstance(guard, ast.If)
     (call,) = guard.body
     assert ast.unparse(call).startswith(f"main('{name}', ")
