@@ -83,6 +83,7 @@ def _of_teacher(recipe: Recipe) -> Iterator[Mistake]:
         return  # its service has it, and rollout workers compare with that
     sources = importlib.import_module("services.trainer.policy.sources")  # imports torch
     try:
+        config_of_path(path)  # says within seconds what transformers tries again for, where there is no network
         teacher, policy = sources.load_tokenizer(path), sources.make_tokenizer(recipe)
     except NotFoundError as error:
         yield Mistake("teacher.model", str(error))

@@ -49,6 +49,7 @@ def test_a_log_level_is_any_case(monkeypatch: pytest.MonkeyPatch) -> None:
     assert RewardSettings().log_level == "DEBUG"
 
 
+@pytest.mark.slow
 def test_a_service_with_a_wrong_setting_ends_with_status_2_and_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERILUNE_PATIENCE_S", "long")
     done = subprocess.run(

@@ -41,6 +41,7 @@ def test_what_is_missing_is_shown_with_its_remedy() -> None:
     assert "cannot run" in text
 
 
+@pytest.mark.slow
 def test_the_card_and_its_driver_are_named_and_a_torch_that_cannot_use_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

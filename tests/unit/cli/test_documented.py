@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import shlex
@@ -42,9 +43,15 @@ def words_of(command: str) -> list[str]:
     return words[1:]
 
 
+@functools.cache
+def command_line() -> Any:
+    """The whole command line, which takes a while to put together."""
+    return typer.main.get_command(app)
+
+
 def refuse(words: list[str]) -> None:
     """LookupError for a command or an option that does not exist."""
-    command: Any = typer.main.get_command(app)
+    command = command_line()
     while hasattr(command, "commands") and words and not words[0].startswith("-"):
         if words[0] not in command.commands:
             raise LookupError(f"there is no command {words[0]!r} of {command.name}")
@@ -100,7 +107,7 @@ def test_a_command_of_a_block_is_taken_with_all_its_arguments(
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("PERILUNE_")]:
         monkeypatch.delenv(name)
-    leaf, words = typer.main.get_command(app), words_of(command)
+    leaf, words = command_line(), words_of(command)
     for file in (word for word in words if word.endswith(".jsonl")):
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / file).touch()  # a file of the reader's

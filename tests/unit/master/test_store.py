@@ -22,6 +22,7 @@ def groups(iteration: int) -> list[Group]:
     return [Group(f"{iteration}/{i}", "run", iteration, PURPOSE_TRAIN, "", i, i, 8) for i in range(100)]
 
 
+@pytest.mark.slow
 async def test_a_cancelled_change_leaves_no_lock_behind(tmp_path: Path) -> None:
     """Whoever writes may be cancelled at any instant; the next writer is not kept waiting, and nothing is half done."""
     async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/test.db") as store:

@@ -83,6 +83,7 @@ def test_integers_that_differ_are_never_equal(number: int, difference: int) -> N
     assert equal(str(number), str(number + difference)) is False
 
 
+@pytest.mark.slow
 @given(st.text(max_size=200))
 def test_any_text_is_an_answer_that_can_be_judged(text: str) -> None:
     """Responses are whatever a model writes: nothing in the service's own process may raise on them."""

@@ -77,6 +77,7 @@ def test_choices_are_checked() -> None:
         read_choices([GraderChoice(name="exact", weight=float("nan"))])
 
 
+@pytest.mark.slow
 @with_processes
 @pytest.mark.parametrize(
     "answer",
@@ -92,6 +93,7 @@ async def test_an_answer_that_takes_for_ever_is_stopped_and_the_next_works(answe
     assert (following.status, following.value) == (OK, 1.0)
 
 
+@pytest.mark.slow
 @with_processes
 async def test_time_memory_and_death_are_told_apart(processes: Processes) -> None:
     with pytest.raises(TimeoutError):
@@ -103,6 +105,7 @@ async def test_time_memory_and_death_are_told_apart(processes: Processes) -> Non
     assert await processes.run(len, "still here") == 10
 
 
+@pytest.mark.slow
 @with_processes
 async def test_an_expression_that_may_backtrack_for_ever_is_stopped(processes: Processes) -> None:
     choice = GraderChoice(name="format", options={"pattern": "(a+)+b"})

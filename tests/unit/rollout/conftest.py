@@ -23,3 +23,14 @@ async def run() -> AsyncIterator[Run]:
 async def client(run: Run) -> AsyncIterator[openai.AsyncOpenAI]:
     async for client in serving(run):
         yield client
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared_client() -> AsyncIterator[openai.AsyncOpenAI]:
+    """The client of one run for all tests of a file that only ask for what cannot be done."""
+    run = Run()
+    run.start()
+    async for client in serving(run):
+        yield client
+    assert run.engine is not None
+    run.engine.close()

@@ -154,11 +154,12 @@ async def test_who_leaves_frees_the_place() -> None:
         ({"messages": [{"role": "user", "content": "w1 " * 200}]}, 400, "has 201 tokens and leaves no room"),
     ],
 )
+@pytest.mark.asyncio(loop_scope="module")
 async def test_what_cannot_be_done_is_said(
-    client: openai.AsyncOpenAI, asked: dict[str, Any], status: int, message: str
+    shared_client: openai.AsyncOpenAI, asked: dict[str, Any], status: int, message: str
 ) -> None:
     with pytest.raises(openai.APIStatusError) as caught:
-        await client.chat.completions.create(**{"model": RUN, "messages": MESSAGES, **asked})
+        await shared_client.chat.completions.create(**{"model": RUN, "messages": MESSAGES, **asked})
     assert caught.value.status_code == status
     assert message in str(caught.value)
 

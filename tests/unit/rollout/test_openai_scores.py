@@ -190,12 +190,13 @@ async def test_harmless_fields_are_ignored_and_named(client: openai.AsyncOpenAI)
         ({"prompt": IDS, "messages": MESSAGES}, "messages", "no engine here can do this"),
     ],
 )
+@pytest.mark.asyncio(loop_scope="module")
 async def test_bad_requests_in_words(
-    client: openai.AsyncOpenAI, asked: dict[str, Any], param: str | None, message: str
+    shared_client: openai.AsyncOpenAI, asked: dict[str, Any], param: str | None, message: str
 ) -> None:
     body = json.dumps({"model": RUN, "max_tokens": 1, **asked})
     answer = await httpx.AsyncClient().post(
-        f"{client.base_url}completions", content=body, headers={"content-type": "application/json"}
+        f"{shared_client.base_url}completions", content=body, headers={"content-type": "application/json"}
     )
     error = answer.json()["error"]
     assert (answer.status_code, error["type"], error["param"]) == (

@@ -44,6 +44,7 @@ def mixed_samples(count: int, longest: int = 40) -> list[SampleRequest]:
     ]
 
 
+@pytest.mark.slow
 def test_both_layouts_draw_the_same_tokens() -> None:
     samples = mixed_samples(24)
     samples[5] = replace(samples[5], sampling=Sampling(temperature=0.7, top_p=0.9, top_k=20))
@@ -61,6 +62,7 @@ def test_both_layouts_draw_the_same_tokens() -> None:
 
 
 # Sinks, windows, experts, latent attention whose values have a size of their own, learned positions.
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["deepseek_v3", "gemma3_text", "gpt2", "gpt_oss", "mistral", "qwen2", "qwen3_moe"])
 def test_a_family_in_pages_is_right(family: str) -> None:
     model = tiny(family)

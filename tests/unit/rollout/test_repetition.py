@@ -92,6 +92,7 @@ def library_files() -> list[Path]:
     return [file for file in files if file.is_file()]
 
 
+@pytest.mark.slow
 def test_real_text_is_never_stopped() -> None:
     files, num_tokens = library_files(), 0
     for file in files:

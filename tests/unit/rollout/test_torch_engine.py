@@ -112,6 +112,7 @@ def test_more_samples_than_places_all_end_and_depend_on_nobody_else(caller: Call
     assert len({tuple(response(together[f"0/{index}"])[:8]) for index in range(4)}) > 1
 
 
+@pytest.mark.slow
 def test_samples_draw_by_the_policys_probabilities(caller: Caller, model: PreTrainedModel) -> None:
     with torch.no_grad():
         expected = model(torch.tensor([[5, 9]])).logits[0, -1].softmax(-1).numpy()
@@ -158,6 +159,7 @@ def test_a_sample_can_be_continued_elsewhere(caller: Caller) -> None:
     assert head + tail == whole
 
 
+@pytest.mark.slow
 def test_versions_change_under_running_samples(model: PreTrainedModel) -> None:
     caller, newer = Caller(model, max_running=64), tiny_llama(seed=1)
     long = [SampleRequest(f"{i}", np.array([5 + i % 50], dtype=np.int32), 120, Sampling(), seed=i) for i in range(64)]
@@ -202,6 +204,7 @@ def test_interrupted_samples_are_delivered_as_far_as_they_came(model: PreTrained
     caller.engine.close()
 
 
+@pytest.mark.slow
 def test_few_long_samples_run_where_many_short_ones_did(model: PreTrainedModel) -> None:
     # 2 layers x 2 heads x 8 numbers x 4 bytes, keys and values: 256 bytes a token, so 256 tokens fit.
     caller = Caller(model, max_running=16, kv_cache_bytes=256 * 256)
@@ -270,6 +273,7 @@ def until_drawn(caller: Caller, num_tokens: int) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.slow
 def test_a_sample_that_repeats_itself_is_ended_and_says_where() -> None:
     """A tiny model without temperature often runs in circles."""
     caller = Caller(tiny_llama())

@@ -16,6 +16,7 @@ from services.sandbox.languages.java import main_class, started_class
 from services.sandbox.languages.language import Toolchain
 
 
+@pytest.mark.slow
 async def test_a_language_is_found_or_said_to_be_absent(tmp_path: Path) -> None:
     cache = tmp_path / "cache" / "versions.json"
     own = tmp_path / "opt" / "bin" / "lua"

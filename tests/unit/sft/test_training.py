@@ -26,6 +26,8 @@ from services.trainer.sft.display import Display
 from services.trainer.sft.training import train
 from tests.unit.trainer.models import TINY
 
+pytestmark = pytest.mark.slow
+
 ROWS = [
     {
         "messages": [

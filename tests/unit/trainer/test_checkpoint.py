@@ -38,6 +38,7 @@ def _train(session: Session, num_iterations: int) -> None:
 HELD = {"objective": {"type": "grpo", "kl_weight": 0.5}}  # to version 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("keys", [{}, {"optimizer": "sgd"}, HELD])
 def test_two_iterations_are_one_and_one(tmp_path: Path, keys: dict[str, Any]) -> None:
     table = recipe(steps_per_iteration=2, num_threads=1, **keys)
@@ -54,6 +55,7 @@ def test_two_iterations_are_one_and_one(tmp_path: Path, keys: dict[str, Any]) ->
     assert same_bits(state(again._learner.policy), state(straight._learner.policy))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adapter", [None, {"rank": 2, "targets": ["q_proj"]}])
 def test_checkpoints_that_are_written_beside_training_are_the_same(tmp_path: Path, adapter: Any) -> None:
     """As on a card: training goes on while the checkpoint before is written."""

@@ -112,6 +112,7 @@ def default_recipe() -> Recipe:
     return load_recipe("recipes/search.toml", SMALL)
 
 
+@pytest.mark.slow
 def test_the_default_recipe_gives_what_it_gave() -> None:
     recorded, found = json.loads(RECORD.read_text()), golden_run(default_recipe())
     assert found["losses"] == pytest.approx(recorded["losses"], abs=1e-5)

@@ -51,6 +51,7 @@ def test_one_sgd_step_is_the_gradient_of_the_papers_objective() -> None:
     assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tau", [0.0, 0.1, 1.0])
 def test_the_result_does_not_depend_on_how_the_batch_is_cut_into_microbatches(tau: float) -> None:
     results = []

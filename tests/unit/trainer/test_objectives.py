@@ -230,6 +230,7 @@ def test_every_kind_of_the_table_is_tested() -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_result_does_not_depend_on_how_the_batch_is_cut(kind: dict[str, Any]) -> None:
     results = []
@@ -245,6 +246,7 @@ def test_the_result_does_not_depend_on_how_the_batch_is_cut(kind: dict[str, Any]
     torch.testing.assert_close(results[1], results[0], atol=2e-6, rtol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_rewarded_responses_become_likelier(kind: dict[str, Any]) -> None:
     policy = tiny_policy()
@@ -265,6 +267,7 @@ def test_rewarded_responses_become_likelier(kind: dict[str, Any]) -> None:
     assert all(math.isfinite(value) for each in metrics for value in each.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_the_engine_is_compared_with_the_policy_that_opens_the_iteration_alone(kind: dict[str, Any]) -> None:
     policy = tiny_policy()

@@ -194,6 +194,7 @@ def test_traces_of_a_task_that_draws_and_of_drawn_text_show_images() -> None:
 # --- Steps --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_traces_are_learnt_and_every_step_is_reported() -> None:
     policy, steps = tiny_policy(), list[StageStep]()
     table = recipe(stages=[WARMUP | {"num_steps": 40, "batch_size": 16}])
@@ -252,6 +253,7 @@ def two_stages(folder: Path) -> Recipe:
     return recipe(stages=[WARMUP | {"checkpoint_every": 5}, tuned | {"checkpoint_every": 4}], num_threads=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [3, 5, 12, 14, 20])
 def test_stages_that_were_stopped_go_on_to_the_same_bits(tmp_path: Path, num_steps: int) -> None:
     table, straight = two_stages(tmp_path), tiny_policy()
@@ -266,6 +268,7 @@ def test_stages_that_were_stopped_go_on_to_the_same_bits(tmp_path: Path, num_ste
     assert len(steps) == 21 - num_steps  # stopped, and not killed: nothing is done twice
 
 
+@pytest.mark.slow
 def test_a_stage_whose_process_was_killed_goes_on_from_its_last_checkpoint(tmp_path: Path) -> None:
     table, straight = two_stages(tmp_path), tiny_policy()
     run(table, straight)
@@ -294,6 +297,7 @@ def test_progress_of_something_else_or_damaged_is_none(tmp_path: Path, spoil: Ca
     assert len(steps) == 12
 
 
+@pytest.mark.slow
 def test_a_stage_after_rl_makes_a_version_like_another_and_goes_on_where_it_was_left(tmp_path: Path) -> None:
     after = [WARMUP | {"when": "after", "num_steps": number} for number in (5, 4)]
     table = recipe(stages=[WARMUP, *after], num_iterations=1, num_threads=1, checkpoint_every=10)
