@@ -21,6 +21,7 @@ from typing import Any
 from perilune.errors import MissingDependencyError
 from perilune.local.home import services_root
 from perilune.recipe import (
+    FolderPrompts,
     Mistake,
     Recipe,
     TaskPrompts,
@@ -168,6 +169,8 @@ def _trace_options(table: WarmupStage, key: str) -> Iterator[Mistake]:
         task.trace(problem, Random(0), **{name: table.options[name] for name in table.options.keys() - of_problems})
     except (TypeError, ValueError, AttributeError) as error:
         yield Mistake(key, f"do not fit the task {table.task!r}: {error}")
+    except MissingDependencyError as error:
+        yield Mistake(key.removesuffix("options") + "task", str(error))
 
 
 def _keywords(function: Callable[..., Any]) -> set[str]:
@@ -185,6 +188,31 @@ def _vocabulary(recipe: Recipe) -> Iterator[Mistake]:
         if name in TASKS and (unknown := sorted(set(TASKS[name].VOCABULARY) - known)):
             words = ", ".join(map(repr, unknown[:5]))
             yield Mistake(key, f"a model made for {create.task!r} has no words for {name!r}, such as {words}")
+
+
+def _sight(recipe: Recipe) -> Iterator[Mistake]:
+    create = recipe.model.create
+    if create and create.vision is None:
+        yield from unseen_images(recipe, "write a [model.create.vision] table")
+
+
+def unseen_images(recipe: Recipe, remedy: str) -> Iterator[Mistake]:
+    """The mistakes of a recipe that shows images to a model that reads text alone."""
+    for key in _keys_of_images(recipe):
+        yield Mistake(key, f"shows images, and the model reads text only: {remedy}")
+
+
+def _keys_of_images(recipe: Recipe) -> Iterator[str]:
+    """The keys by which prompts or examples have images, whatever their data are."""
+    named = ((key, name) for key, name in _named_tasks(recipe) if key != "model.create.task")
+    yield from (key for key, name in named if hasattr(TASKS.get(name), "draw"))
+    if recipe.prompts.render:
+        yield "prompts.render"
+    if isinstance(recipe.prompts, FolderPrompts):
+        yield "prompts.source"
+    for index, stage in enumerate(recipe.stages):
+        if isinstance(stage, WarmupStage) and stage.render:
+            yield f"stages.{index}.render"
 
 
 def _context(recipe: Recipe) -> Iterator[Mistake]:
@@ -221,6 +249,7 @@ CHECKS: tuple[Callable[[Recipe], Iterator[Mistake]], ...] = (
     _tasks,
     _warmup_options,
     _vocabulary,
+    _sight,
     _context,
     _adapter,
     _evaluation,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import partial
 
+from perilune.api.trajectory.v1.trajectory_pb2 import Prompt
 from perilune.errors import InvalidInputError, MissingDependencyError
-from perilune.recipe import Mistake, Recipe, recipe_error
+from perilune.recipe import CreateModel, Mistake, Recipe, RowPrompts, recipe_error
 from perilune.recipe.preflight import NUM_LOOKED_AT, first_of_each_key, recipe_mistakes
 from services.master.prompts import PromptSet, open_prompts
 from services.master.prompts.images import LOOKED_AT, ImageAccess
@@ -37,7 +39,12 @@ def _look(recipe: Recipe, access: ImageAccess = LOOKED_AT) -> tuple[PromptSet | 
         prompts = open_prompts(recipe.prompts, recipe.seed, access)
     except (InvalidInputError, MissingDependencyError) as error:
         return None, [_named(str(error))]
-    return prompts, [*_counts(recipe, prompts), *_sampler(recipe, prompts), *_room(recipe, prompts)]
+    return prompts, [
+        *_counts(recipe, prompts),
+        *_sampler(recipe, prompts),
+        *_sight(recipe, prompts),
+        *_room(recipe, prompts),
+    ]
 
 
 def _sampler(recipe: Recipe, prompts: PromptSet) -> Iterator[Mistake]:
@@ -63,16 +70,37 @@ def _counts(recipe: Recipe, prompts: PromptSet) -> Iterator[Mistake]:
         )
 
 
+def _sight(recipe: Recipe, prompts: PromptSet) -> Iterator[Mistake]:
+    """Rows with images for a model that is made on the spot and reads text alone; what always draws is said already."""
+    create = recipe.model.create
+    if create is None or create.vision or not isinstance(recipe.prompts, RowPrompts) or recipe.prompts.render:
+        return
+    seen = [index for index in range(prompts.num_train) if prompts.train(index).images]
+    if seen:
+        yield Mistake(
+            "prompts.images",
+            f"{len(seen)} of {prompts.num_train} prompts have images, and the model reads text only: write a "
+            "[model.create.vision] table, or images = [] to leave them out",
+        )
+
+
 def _room(recipe: Recipe, prompts: PromptSet) -> Iterator[Mistake]:
     """A model that is made on the spot has a token for every word, so its prompts can be counted here."""
     create, max_tokens = recipe.model.create, recipe.rollout.max_tokens
     if create is None or max_tokens >= create.max_positions:
         return  # said already
     looked_at = [prompts.train(index) for index in range(min(NUM_LOOKED_AT, prompts.num_train))]
-    shortest = 1 + min(sum(len(turn.content.split()) for turn in prompt.messages) for prompt in looked_at)
+    shortest = 1 + min(map(partial(_num_tokens, create), looked_at))
     if shortest + max_tokens > create.max_positions:
         yield Mistake(
             "rollout.max_tokens",
             f"{max_tokens} tokens of a response do not fit behind a prompt of {shortest} into the model's context of "
             f"{create.max_positions}; lower it, or raise model.create.max_positions",
         )
+
+
+def _num_tokens(create: CreateModel, prompt: Prompt) -> int:
+    """Tokens of a prompt: its words, and a slot for each patch of an image."""
+    words = sum(len(turn.content.split()) for turn in prompt.messages)
+    vision = create.vision
+    return words + (len(prompt.images) * (vision.image_size // vision.patch_size) ** 2 if vision else 0)

@@ -20,7 +20,7 @@ from perilune.models.masking import tokenize
 from perilune.models.packages import PACKAGE_PREFIX, gguf_in_package
 from perilune.recipe import Mistake, Recipe, RowsStage
 from perilune.recipe.files import chat_template_text
-from perilune.recipe.preflight import absent_targets, no_room
+from perilune.recipe.preflight import absent_targets, no_room, unseen_images
 
 HUB_PATIENCE_S = 5.0
 NUM_MEASURED = 1_000  # examples of a stage's files whose length is looked at
@@ -54,10 +54,13 @@ def _of_model(recipe: Recipe) -> Iterator[Mistake]:
     if path is None:
         return
     try:
-        context = context_of(recipe)
+        config = config_of_path(path)
     except NotFoundError as error:
         yield Mistake("model.path", str(error))
         return
+    if "vision_config" not in config:
+        yield from unseen_images(recipe, "take a model.path that sees")
+    context = _context_of_config(config)
     if context is not None:
         yield from no_room(recipe, context)
     if recipe.trainer.adapter and (layers := matrices(Path(path))):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
+from base64 import b64encode
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from safetensors.numpy import save_file
 
 from perilune.errors import RecipeError
+from perilune.images import encode_png
 from perilune.objectives.grpo import Grpo
 from perilune.recipe import check_recipe, load_recipe, toml
 from perilune.recipe.files import settled
@@ -21,6 +24,7 @@ from tests.unit.test_recipe import RECIPES, minimal
 
 CREATED = {"create": {"task": "search", "max_positions": 128}}
 HELD = {"type": "grpo", "kl_weight": 0.1}
+COUNTING = {"prompts": {"source": "task", "name": "counting"}}
 SEARCH = minimal(model=CREATED, rollout={"max_tokens": 72})
 
 
@@ -184,6 +188,18 @@ def test_a_right_recipe_has_no_mistakes(tmp_path: Path) -> None:
             {"trainer": {"num_iterations": 1, "adapter": {"targets": ["q_proj", "query"]}}},
             "trainer.adapter.targets.1: no layer is called 'query'",
         ),
+        (
+            {"prompts": {"source": "task", "name": "search", "render": {}}},
+            "prompts.render: shows images, and the model reads text only: write a [model.create.vision] table",
+        ),
+        (
+            COUNTING | {"model": {"create": {"task": "counting", "max_positions": 128}}},
+            "prompts.name: shows images, and the model reads text only",
+        ),
+        (
+            COUNTING | {"model": {"create": {"task": "counting", "max_positions": 96, "vision": {}}}},
+            "rollout.max_tokens: 72 tokens of a response do not fit behind a prompt of 28",  # <bos>, 16 slots, 11 words
+        ),
         ({"rollout": {"max_tokens": 72, "engine": {"type": "sglang"}}}, "rollout.engine: sglang is not installed for "),
     ],
 )
@@ -235,6 +251,18 @@ def test_a_models_files_are_looked_at(tmp_path: Path) -> None:
         (tmp_path / name).unlink()
         (said,) = mistakes(tmp_path, model=model, rollout={"max_tokens": 9})
         assert said.startswith(f"model.path: the folder {tmp_path} has no ")
+
+
+def test_rows_with_images_are_for_a_model_that_sees(tmp_path: Path) -> None:
+    image = "data:image/png;base64," + b64encode(encode_png(Image.new("RGB", (4, 4)))).decode()
+    (tmp_path / "p.jsonl").write_text(json.dumps({"question": "which", "answer": "1", "image": image}) + "\n" * 2)
+    with open(tmp_path / "p.jsonl", "a") as file:
+        file.write(json.dumps({"question": "two", "answer": "1"}))
+    prompts = {"source": "jsonl", "path": str(tmp_path / "p.jsonl"), "num_heldout": 1}
+    (line,) = mistakes(tmp_path, prompts=prompts)
+    assert line.startswith("prompts.images: 1 of 1 prompts have images, and the model reads text only")
+    assert not mistakes(tmp_path, prompts=prompts | {"images": []})
+    assert not mistakes(tmp_path, prompts=prompts, model={"create": CREATED["create"] | {"vision": {}}})
 
 
 def test_held_out_problems_that_are_not_numbered_are_all_there_are_up_to_500() -> None:
