@@ -6,6 +6,7 @@ something is drawn, as tasks are listed where it is not installed.
 
 from __future__ import annotations
 
+from random import Random
 from typing import TYPE_CHECKING
 
 from perilune.errors import MissingDependencyError
@@ -66,6 +67,16 @@ def draw_grid(draw: ImageDraw, num_columns: int, num_rows: int, cell: int) -> No
         draw.line((column * cell, 0, column * cell, num_rows * cell), fill=GRID)
     for row in range(num_rows + 1):
         draw.line((0, row * cell, num_columns * cell, row * cell), fill=GRID)
+
+
+def with_noise(image: Image, noise: float, rng: Random) -> Image:
+    """A picture each pixel of which is random to some share: 0 is the picture itself, 1 has nothing of it left."""
+    if not noise:
+        return image
+    from PIL import Image as Pictures
+
+    random = Pictures.frombytes("RGB", image.size, rng.randbytes(3 * image.width * image.height))
+    return Pictures.blend(image, random, noise)
 
 
 def font_of(size: int) -> FreeTypeFont:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from perilune.errors import InvalidInputError
-from perilune.images.drawing import blank, font_of
+from perilune.images.drawing import blank, font_of, with_noise
 from perilune.images.reading import LIMITS, encode_png
 from perilune.table import Share, Table
 
@@ -78,7 +78,7 @@ def render_text(text: str, table: RenderTable) -> Image:
     for block in blocks:
         block.paint(draw, top)
         top += block.height
-    return _with_noise(image, table.noise, rng)
+    return with_noise(image, table.noise, rng)
 
 
 def check_text(text: str, table: RenderTable) -> None:
@@ -215,16 +215,6 @@ def _table(lines: Sequence[str], font: FreeTypeFont, table: RenderTable) -> _Blo
             top += height
 
     return _Block(sum(heights) + 4, paint)
-
-
-def _with_noise(image: Image, noise: float, rng: Random) -> Image:
-    if not noise:
-        return image
-    from PIL import Image as Pictures
-
-    return Pictures.blend(
-        image, Pictures.frombytes("RGB", image.size, rng.randbytes(3 * image.width * image.height)), noise
-    )
 
 
 # --- Fonts --------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from perilune.images.rendering import RenderTable
 from perilune.recipe.environments import EnvironmentName
 from perilune.recipe.samplers import SamplerTable, UniformSampler
-from perilune.table import NumGenerated, Options, Paths, PositiveInt, Table
+from perilune.table import NumGenerated, Options, Paths, PositiveInt, Share, Table
 
 
 def _with_question(template: str) -> str:
@@ -36,6 +36,7 @@ class TaskPrompts(PromptsBase):
     num_train: NumGenerated = 20_000
     num_heldout: NumGenerated = 500
     options: Options = {}
+    noise: Share = 0.0  # of each pixel of what the task draws; 1: nothing is left to see
 
 
 class ReasoningGymPrompts(PromptsBase):

@@ -3,11 +3,13 @@
 A task is one file here and one row of the table.
 """
 
+import zlib
 from random import Random
 from typing import Any, Protocol
 
 from perilune.errors import NotFoundError
 from perilune.images import encode_png
+from perilune.images.drawing import with_noise
 from perilune.tasks import (
     arithmetic,
     chains,
@@ -89,19 +91,25 @@ def find_task(name: str) -> Task:
     return TASKS[name]
 
 
-def images_of(task: Task, problem: Any) -> list[bytes]:
-    """The encoded pictures that a problem shows; none, where the task is of text alone."""
+def images_of(task: Task, problem: Any, noise: float = 0.0) -> list[bytes]:
+    """The encoded pictures that a problem shows; none, where the task is of text alone.
+
+    `noise`: the share of each pixel that is random; what is drawn decides how, so that a problem is always the same.
+    """
     draw = getattr(task, "draw", None)
-    return [encode_png(draw(problem))] if draw else []
+    if draw is None:
+        return []
+    image = draw(problem)
+    return [encode_png(with_noise(image, noise, Random(zlib.crc32(image.tobytes()))))]
 
 
-def content_of(task: Task, problem: Any) -> str | list[dict[str, Any]]:
+def content_of(task: Task, problem: Any, noise: float = 0.0) -> str | list[dict[str, Any]]:
     """The content of the user's message: the question; behind its pictures, as parts, where the task draws.
 
-    A picture is {"type": "image", "bytes": …}, encoded.
+    A picture is {"type": "image", "bytes": …}, encoded. `noise`: see `images_of`.
     """
     question = task.question(problem)
-    images = [{"type": "image", "bytes": data} for data in images_of(task, problem)]
+    images = [{"type": "image", "bytes": data} for data in images_of(task, problem, noise)]
     return [*images, {"type": "text", "text": question}] if images else question
 
 

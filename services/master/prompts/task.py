@@ -25,6 +25,7 @@ class GeneratedPrompts:
     num_train: int
     num_heldout: int
     options: Options
+    noise: float = 0.0
     notes: Sequence[str] = ()
 
     @property
@@ -47,14 +48,16 @@ class GeneratedPrompts:
 
     def drawn_images(self, index: int, *, held_out: bool) -> Sequence[bytes]:
         """The images of a problem, drawn again: the same problem is the same bytes."""
-        return images_of(self.task, self._problem(index, held_out=held_out))
+        return images_of(self.task, self._problem(index, held_out=held_out), self.noise)
 
     def _problem(self, index: int, *, held_out: bool) -> Problem:
         return self.task.problem(self.seed, index, held_out=held_out, **self.options)
 
     def _prompt(self, index: int, *, held_out: bool) -> Prompt:
         problem = self._problem(index, held_out=held_out)
-        return make_prompt(_question(content_of(self.task, problem)), problem.answer, labels=labels_of(problem))
+        return make_prompt(
+            _question(content_of(self.task, problem, self.noise)), problem.answer, labels=labels_of(problem)
+        )
 
 
 def open_prompts(table: TaskPrompts, seed: int) -> GeneratedPrompts:
@@ -64,7 +67,7 @@ def open_prompts(table: TaskPrompts, seed: int) -> GeneratedPrompts:
     except NotFoundError as error:
         raise InvalidInputError(f"prompts.name: {error}") from error
     _check_options(task, table)
-    return GeneratedPrompts(task, seed, table.num_train, table.num_heldout, table.options)
+    return GeneratedPrompts(task, seed, table.num_train, table.num_heldout, table.options, table.noise)
 
 
 def _question(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:

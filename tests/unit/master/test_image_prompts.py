@@ -8,7 +8,7 @@ import pytest
 
 from perilune.data.rows import messages_in_parts
 from perilune.errors import InvalidInputError
-from perilune.images import digest_of_image
+from perilune.images import digest_of_image, read_image
 from perilune.recipe import CurriculumSampler, TaskPrompts
 from services.master.prompts import open_prompts
 from services.master.prompts.prompt import make_prompt, question_key
@@ -90,3 +90,18 @@ def test_a_curriculum_of_drawn_problems_reads_their_labels_alone() -> None:
     prompts = open_prompts(TaskPrompts(source="task", name="counting", num_train=50, num_heldout=5), seed=3)
     hard = open_sampler(sampler, prompts).hard  # type: ignore[attr-defined]
     assert hard == [index for index in range(50) if prompts.train(index).labels["difficulty"] == "5"]
+
+
+def test_noise_leaves_less_of_a_picture_and_is_always_the_same() -> None:
+    table = TaskPrompts(source="task", name="counting", num_train=20, num_heldout=20)
+    images = []
+    for noise in (0.0, 0.5, 1.0):
+        prompts = open_prompts(table.model_copy(update={"noise": noise}), seed=3)
+        (image,) = prompts.drawn_images(0, held_out=False)
+        assert prompts.train(0).images[0].digest == digest_of_image(image)
+        images.append(read_image(image))
+    clean, half, nothing = ([pixel[0] for pixel in image.get_flattened_data()] for image in images)  # type: ignore[index]
+    assert clean[0] == 255
+    assert all(abs(2 * h - c - n) <= 2 for h, c, n in zip(half, clean, nothing, strict=True))
+    assert len(set(nothing)) > 200
+    assert open_prompts(table.model_copy(update={"noise": 1.0}), 3).digest != open_prompts(table, 3).digest
