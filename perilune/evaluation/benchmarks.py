@@ -148,6 +148,7 @@ class Task:
     temperature: float = 0.0
     max_tokens: int = 512
     votes: bool = True
+    is_chat: bool = True  # its questions are written for models that chat
 
 
 def find_task(name: str, path: str, graders: Sequence[Mapping[str, object]], limit: int | None) -> Task:
@@ -259,7 +260,7 @@ def _family(name: str, limit: int | None) -> Task:
         Problem(f"{name} {index}", [{"role": "user", "content": _shown(content_of(task, each))}], each.answer, graders)
         for index, each in enumerate(made)
     ]
-    return Task(name, found, count, f"held-out problems of seed {GENERATED_SEED}")
+    return Task(name, found, count, f"held-out problems of seed {GENERATED_SEED}", is_chat=False)
 
 
 def _shown(content: str | list[dict[str, Any]]) -> str | list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from perilune.evaluation.own import MAX_SHOWN_CHARS, Judged, Measured, Sampling
 from perilune.evaluation.targets import Target
 
 OWN_HARNESS = "perilune"
+MAX_EVIDENCE_CHARS = 4000
 
 
 @dataclass(frozen=True)
@@ -97,8 +98,19 @@ def samples_of(task: Task, samples: Sequence[Judged]) -> Iterator[TaskSample]:
             response=shortened(each.drawn.text),
             value=each.value,
             num_tokens=each.drawn.num_tokens,
-            evidence={key: shortened(value) for key, value in {**each.evidence, **ended}.items()},
+            evidence={key: shortened(value, MAX_EVIDENCE_CHARS) for key, value in {**each.evidence, **ended}.items()},
         )
+
+
+def kept_sample(sample: TaskSample) -> TaskSample:
+    """A sample of a harness with its long texts shortened."""
+    kept = TaskSample()
+    kept.CopyFrom(sample)
+    for name in ("prompt", "reference", "response"):
+        setattr(kept, name, shortened(getattr(sample, name)))
+    for key, value in sample.evidence.items():
+        kept.evidence[key] = shortened(value, MAX_EVIDENCE_CHARS)
+    return kept
 
 
 def shortened(text: str, most: int = MAX_SHOWN_CHARS) -> str:

@@ -149,14 +149,48 @@ def _endpoint(url: str, name: str, table: ModelTable, api_key: str) -> Target:
     return Target(model, name, f"{name} {digest}" if digest else f"{url} {name}", policy=policy)
 
 
+def tokenizer_at(url: str, name: str, api_key: str) -> dict[str, Any] | None:
+    """Returns what an endpoint shows of a model's tokenizer, as Perilune's and vLLM's do; None where it does not."""
+    import httpx2
+
+    headers, place = _headers(api_key), url.rstrip("/").removesuffix("/v1")
+    try:
+        answer = httpx2.get(f"{place}/tokenizer_info", params={"model": name}, headers=headers, timeout=30.0)
+        shown = json.loads(answer.content) if answer.is_success else None
+    except (httpx2.HTTPError, ValueError):
+        return None
+    return shown if isinstance(shown, dict) and "tokenizer_class" in shown else None
+
+
+def write_tokenizer(url: str, name: str, api_key: str, info: dict[str, Any], folder: Path) -> bool:
+    """Writes the tokenizer that an endpoint shows as a folder that transformers reads; False where it does not."""
+    import httpx2
+
+    place = url.rstrip("/").removesuffix("/v1")
+    try:
+        answer = httpx2.get(f"{place}/tokenizer.json", params={"model": name}, headers=_headers(api_key), timeout=60.0)
+    except httpx2.HTTPError:
+        return False
+    if not answer.is_success:
+        return False
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "tokenizer.json").write_bytes(answer.content)
+    config = {key: value for key, value in info.items() if value is not None}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"tokenizer_class": "PreTrainedTokenizerFast"}))
+    return True
+
+
+def _headers(api_key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {api_key}"} if api_key else {}
+
+
 def _models_at(url: str, api_key: str) -> dict[str, dict[str, Any]]:
     try:
         import httpx2
     except ImportError as error:
         raise MissingDependencyError(f"asking an endpoint needs `pip install httpx2`: {error}") from error
-    headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
     try:
-        answer = httpx2.get(f"{url.rstrip('/')}/models", headers=headers, timeout=30.0)
+        answer = httpx2.get(f"{url.rstrip('/')}/models", headers=_headers(api_key), timeout=30.0)
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise UnavailableError(f"{url} does not answer: {error}") from error
     if answer.is_error:

@@ -23,6 +23,7 @@ from services.rollout.openai.fields import header
 from services.rollout.openai.formats import ChatFormat, CompletionFormat, error_body, status_of
 from services.rollout.openai.prompts import chat_prompt, given_prompts
 from services.rollout.openai.request import ChatRequest, CompletionRequest, read
+from services.rollout.openai.tokenizing import tokenizer_info, tokenizer_json
 from services.rollout.openai.tools import call_form
 from services.rollout.served import Served, find_engine, find_served
 
@@ -43,6 +44,8 @@ class Endpoint:
             Route("/v1/models/{name:path}", self._guarded(self._model), methods=["GET"]),
             Route("/v1/completions", self._guarded(self._completions), methods=["POST"]),
             Route("/v1/chat/completions", self._guarded(self._chat_completions), methods=["POST"]),
+            Route("/tokenizer_info", self._guarded(self._tokenizer_info), methods=["GET"]),
+            Route("/tokenizer.json", self._guarded(self._tokenizer), methods=["GET"]),
             Route("/v1/{rest:path}", self._guarded(self._unknown), methods=["GET", "POST", "PUT", "PATCH", "DELETE"]),
         ]
 
@@ -88,6 +91,16 @@ class Endpoint:
         limit = request.max_completion_tokens or request.max_tokens or engine.max_context - len(prompt.tokens)
         form = ChatFormat(request, served.tokenizer, calls)
         return await _respond(http, Answer(served, request, form, [prompt], limit), ignored)
+
+    async def _tokenizer_info(self, http: HttpRequest) -> Response:
+        return JSONResponse(tokenizer_info(self._named(http).tokenizer))
+
+    async def _tokenizer(self, http: HttpRequest) -> Response:
+        return Response(tokenizer_json(self._named(http).tokenizer), media_type="application/json")
+
+    def _named(self, http: HttpRequest) -> Served:
+        """The model that a query names; where one is served it need not. Errors as `find_engine`."""
+        return find_engine(self.runs(), http.query_params.get("model", ""))[0]
 
     async def _unknown(self, http: HttpRequest) -> Response:
         raise NotFoundError(

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx2
 import numpy as np
 import openai
 import pytest
+from tokenizers import Tokenizer
 
 from services.rollout.stream_text import StreamText
 from tests.unit.rollout.served import MESSAGES, PROMPT, RUN, Run, serving
@@ -185,3 +187,15 @@ def test_text_is_given_out_when_it_is_certain() -> None:
     assert text.add(list(b"ND more")) == " "
     assert text.end() == ""
     assert StreamText(Bytes(), ()).add("aé".encode()) == "aé"
+
+
+async def test_the_tokenizer_is_shown_whole(client: openai.AsyncOpenAI, run: Run) -> None:
+    place = str(client.base_url).removesuffix("/v1/")
+    async with httpx2.AsyncClient() as http:
+        info = (await http.get(f"{place}/tokenizer_info")).json()
+        whole = (await http.get(f"{place}/tokenizer.json", params={"model": RUN})).text
+        unknown = await http.get(f"{place}/tokenizer_info", params={"model": "nope"})
+    assert info["chat_template"] == run.tokenizer.chat_template
+    assert info["eos_token"] == run.tokenizer.eos_token
+    assert Tokenizer.from_str(whole).encode(WORDS[5]).ids == run.tokenizer(WORDS[5])["input_ids"]
+    assert unknown.status_code == 404
