@@ -12,10 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+# Keys of a configuration that do not say what a tensor means: models that differ in them alone can be merged.
+FREE_KEYS = frozenset({
+    "_name_or_path", "architectures", "attention_dropout", "bos_token_id", "chunk_size_feed_forward", "dtype",
+    "eos_token_id", "id2label", "initializer_range", "label2id", "max_position_embeddings", "output_attentions",
+    "output_hidden_states", "pad_token_id", "pretraining_tp", "problem_type", "return_dict", "torch_dtype",
+    "transformers_version", "use_cache",
+})  # fmt: skip
 NEARLY_PARALLEL = 0.9995  # a cosine above which an arc is as good as a line
 State = Mapping[str, Tensor]
 
@@ -89,6 +97,21 @@ def merged(
         else tensor
         for name, tensor in states[0].items()
     }
+
+
+def config_difference(first: Mapping[str, Any], second: Mapping[str, Any]) -> str:
+    """Why two models whose tensors are alike cannot be merged, by their configurations, in words; "" if they can.
+
+    Tensors of one shape may be eight heads or four, or read positions in another way.
+    """
+    for key in sorted((first.keys() | second.keys()) - FREE_KEYS):
+        ours, theirs = first.get(key), second.get(key)
+        if isinstance(ours, Mapping) and isinstance(theirs, Mapping):
+            if inner := config_difference(ours, theirs):
+                return inner
+        elif ours != theirs:
+            return f"its configuration has {key} = {theirs!r}, and the first's {ours!r}"
+    return ""
 
 
 def first_difference(first: State, second: State) -> str:

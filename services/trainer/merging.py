@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
 from perilune.errors import InvalidInputError, PeriluneError
-from perilune.models.merging import METHODS, MergeSettings, first_difference, merged
+from perilune.models.merging import METHODS, MergeSettings, config_difference, first_difference, merged
 from services.trainer.policy.model import Policy
 from services.trainer.policy.sources import load_policy
 from services.trainer.sft.outputs import save_model
@@ -63,6 +64,7 @@ def check_merge(models: list[str], out: Path, method: str, settings: MergeSettin
         (bool(weights) and method in ("average", "slerp"), f"{method} takes no weights; write --method weighted"),
         (method == "weighted" and not weights, "weighted needs a --weight for each model"),
         (bool(weights) and len(weights) != len(models), f"{len(weights)} weights for {len(models)} models"),
+        (not all(map(math.isfinite, weights)), "weights are finite numbers"),
         (bool(weights) and (min(weights) < 0 or sum(weights) <= 0), "weights are not negative, and not all 0"),
         (not 0 <= settings.t <= 1, f"t = {settings.t} does not lie between 0 and 1"),
         (not 0 < settings.density <= 1, f"density = {settings.density} does not lie between 0 and 1"),
@@ -73,7 +75,8 @@ def check_merge(models: list[str], out: Path, method: str, settings: MergeSettin
 
 def _check_alike(first_path: str, first: Policy, path: str, policy: Policy) -> None:
     """InvalidInputError: a model has another shape or tokenizer than the first."""
-    if difference := first_difference(first.model.state_dict(), policy.model.state_dict()):
+    difference = first_difference(first.model.state_dict(), policy.model.state_dict())
+    if difference := difference or config_difference(first.model.config.to_dict(), policy.model.config.to_dict()):
         raise InvalidInputError(f"{path} cannot be merged with {first_path}: {difference}")
     if policy.tokenizer.get_vocab() != first.tokenizer.get_vocab():
         theirs, ours = policy.tokenizer.get_vocab(), first.tokenizer.get_vocab()

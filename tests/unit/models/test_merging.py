@@ -57,6 +57,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "short": {},
         "wide": {"hidden_size": 64},
         "deep": {"num_layers": 3},
+        "heads": {"num_heads": 8, "num_kv_heads": 4},
         "other": {"task": "arithmetic"},
     }
     for number, (name, changes) in enumerate(kinds.items()):
@@ -79,6 +80,7 @@ def test_the_average_of_two_models_is_one_that_others_load(folders: dict[str, st
     [
         ("wide", r"wide cannot be merged with .*long: its tensor \S+ has the shape .*64"),
         ("deep", r"deep cannot be merged with .*long: it has the tensor model\.layers\.2\S+, which the first has not"),
+        ("heads", r"heads cannot be merged with .*long: its configuration has head_dim = \d+, and the first's"),
         ("other", r"other cannot be merged with .*long: its (tensor \S+ has the shape|tokenizer is another)"),
     ],
 )
@@ -113,6 +115,7 @@ def test_another_tokenizer_of_the_same_size_is_refused(folders: dict[str, str], 
         (2, "weighted", MergeSettings(), None, "a --weight for each model"),
         (2, "weighted", MergeSettings((1.0,)), None, "1 weights for 2 models"),
         (2, "weighted", MergeSettings((1.0, -1.0)), None, "not negative"),
+        (2, "weighted", MergeSettings((1.0, math.nan)), None, "finite numbers"),
         (2, "average", MergeSettings((1.0, 1.0)), None, "average takes no weights"),
         (2, "slerp", MergeSettings(t=1.5), None, "between 0 and 1"),
     ],
