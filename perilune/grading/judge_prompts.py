@@ -17,7 +17,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -91,7 +91,7 @@ class JudgePrompt:
     """One question to a judge."""
 
     id: str
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]  # role and content
 
 
 def judge_prompt(

@@ -150,13 +150,17 @@ def prompt_ids(tokenizer: Any, messages: Sequence[Message], **arguments: Any) ->
         return ids
 
 
-def prompt_text(tokenizer: Any, messages: Sequence[Message], placeholder: str) -> str:
+def prompt_text(tokenizer: Any, messages: Sequence[Message], placeholder: str, **arguments: Any) -> str:
     """A prompt as text, up to where the response begins; its contents may be lists of parts, text and images.
 
-    `placeholder` stands for an image where there is no template. InvalidInputError if the template refuses it.
+    `placeholder` stands for an image where there is no template; `arguments` are the template's own. InvalidInputError
+    if the template refuses it.
     """
     if tokenizer.chat_template:
-        return chat_text(tokenizer, messages, is_begun=_is_begun(messages))
+        with _refusals(messages):
+            settings = _opening(messages) | arguments
+            text: str = tokenizer.apply_chat_template(list(messages), tokenize=False, **settings)
+            return text
     return (tokenizer.bos_token or "") + "\n".join(said(message, placeholder) for message in messages)
 
 

@@ -87,7 +87,7 @@ async def _serve(service: Service, store: Store, bus: Bus, blobs: Blobs, lost: A
     master_pb2_grpc.add_TrainingServiceServicer_to_server(TrainingService(store, registry), service.server)
     await service.listen(list(_SERVICES.values()))
     faces = {_SERVICES["RunService"]: runs, _SERVICES["EvaluationService"]: evaluations}
-    async with serve_http(service, faces, page_routes()):
+    async with serve_http(service, faces, page_routes(blobs, service.gate)):
         await service.ready()
         try:
             await until_stopping(

@@ -43,6 +43,10 @@ class Plugin(Grader[PluginOptions]):
         """Checks options by the schema that the plugin states. InvalidInputError names a wrong one."""
         return PluginOptions.model_validate(dict(given))
 
+    def looks(self, options: PluginOptions) -> bool:
+        """Says that it may look at images: what it makes of them is its own."""
+        return True
+
     def info(self) -> GraderInfo:
         """The plugin as `ListGraders` shows it."""
         return GraderInfo(

@@ -10,6 +10,7 @@ from perilune.runtime.blobs import Blobs
 from perilune.runtime.bus import Bus
 from perilune.runtime.fleet import assignments
 from perilune.runtime.http import serve_http
+from perilune.runtime.images import ImageCache
 from perilune.runtime.service import Service, patiently, until_stopping
 from perilune.runtime.vitals import beat
 from services.reward import webhooks
@@ -49,11 +50,11 @@ async def run(service: Service) -> None:
 
 
 async def _serve_runs(service: Service, settings: RewardSettings, processes: Processes) -> None:
-    async with patiently(
-        Bus.connect, settings.nats_url, service.id, Blobs(settings.blob_url), patience_s=settings.patience_s
-    ) as bus:
+    blobs = Blobs(settings.blob_url)
+    async with patiently(Bus.connect, settings.nats_url, service.id, blobs, patience_s=settings.patience_s) as bus:
         await service.ready()
-        scoring_work = work(bus, processes, settings.max_in_hand, settings.max_deadline_s, service.worked)
+        limits, images = (settings.max_in_hand, settings.max_deadline_s), ImageCache(blobs)
+        scoring_work = work(bus, processes, *limits, service.worked, images)
         sandbox = "sandbox", CodeSettings().sandbox_address
         await until_stopping(service, scoring_work, _stay_listed(service), beat(service, dependency=sandbox))
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_UNAVAILABLE, Image, Message, Score
-from perilune.api.trajectory.v1.trajectory_pb2 import Trajectory
-from perilune.errors import InvalidInputError, UnavailableError
+from perilune.api.trajectory.v1.trajectory_pb2 import ImageRef, Trajectory
+from perilune.errors import InvalidInputError, NotFoundError, UnavailableError
 from perilune.ids import SampleId, StageId
 from perilune.runtime import bus as buses
 from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery
+from perilune.runtime.images import ImageCache
 from perilune.runtime.telemetry import tracer
 from perilune.runtime.wholes import with_score
 from services.reward import scoring
@@ -31,10 +32,14 @@ async def work(
     max_in_hand: int,
     deadline_s: float,
     on_scored: Callable[[], None] = lambda: None,
+    images: ImageCache | None = None,
 ) -> None:
-    """Scores trajectories as they come, many at a time: one that needs a process holds up no other."""
+    """Scores trajectories as they come, many at a time: one that needs a process holds up no other.
+
+    `images`: those of prompts, for graders that look; without it those see none.
+    """
     room = asyncio.Semaphore(max_in_hand)
-    worker = _Worker(bus, processes, deadline_s, on_scored)
+    worker = _Worker(bus, processes, deadline_s, on_scored, images)
     async with asyncio.TaskGroup() as tasks:
         async for batch in bus.deliveries(subjects.REWARD_CONSUMER, Trajectory):
             for delivery in batch:
@@ -60,6 +65,7 @@ class _Worker:
     processes: Processes
     deadline_s: float
     on_scored: Callable[[], None]
+    images: ImageCache | None = None
     waits: dict[Name, Wait] = field(default_factory=dict)  # of what needs a grader that is away
 
     async def score(self, delivery: Delivery[Trajectory]) -> None:
@@ -82,7 +88,7 @@ class _Worker:
 
     async def _publish_score(self, trajectory: Trajectory, name: Name) -> None:
         """UnavailableError if a grader's sandbox or judge is away, and not for longer than it may be."""
-        score = await _score_trajectory(trajectory, self.processes, self.deadline_s)
+        score = await _score_trajectory(trajectory, self.processes, self.deadline_s, self.images)
         if score.status == SCORE_STATUS_UNAVAILABLE:
             wait = self.waits.setdefault(name, Wait(time.monotonic()))
             wait.num_tries += 1
@@ -115,15 +121,23 @@ def sample_id(trajectory: Trajectory) -> SampleId:
     return SampleId(trajectory.group_id, trajectory.sample_index)
 
 
-async def _score_trajectory(trajectory: Trajectory, processes: Processes, deadline_s: float) -> Score:
+async def _score_trajectory(
+    trajectory: Trajectory, processes: Processes, deadline_s: float, cache: ImageCache | None
+) -> Score:
     prompt = trajectory.prompt
     question = "\n".join(message.content for message in prompt.messages)
     try:
         choices = scoring.read_choices(trajectory.graders)
-    except InvalidInputError as error:
+        looks = cache is not None and any(choice.grader.looks(choice.options) for choice in choices)
+        images = await _shown(prompt.images, cache) if cache and looks else ()
+    except (InvalidInputError, NotFoundError) as error:
         return scoring.failed_score(trajectory.graders, str(error))
     conversation = tuple(Message(role=message.role, content=message.content) for message in prompt.messages)
-    images = tuple(Image(uri=image.uri, media_type=image.media_type) for image in prompt.images)
     outcome = trajectory.outcome if trajectory.HasField("outcome") else None
     sample = GradingSample(question, prompt.reference, trajectory.response, conversation, images, outcome)
     return await scoring.score(sample, choices, processes, time.monotonic() + deadline_s)
+
+
+async def _shown(images: Sequence[ImageRef], cache: ImageCache) -> tuple[Image, ...]:
+    """A prompt's images with their bytes. NotFoundError, InvalidInputError: one is gone, or damaged."""
+    return tuple([Image(data=await cache.get(image.digest), media_type=image.media_type) for image in images])

@@ -11,6 +11,7 @@ import numpy as np
 from perilune.api.rollout.v1.rollout_pb2 import RunStatus
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import NotFoundError, UnavailableError
+from perilune.models.vision import VisionReader
 from services.rollout.engines.base import Engine, Generated, SampleRequest, TokenScores, TokensToScore
 
 
@@ -26,6 +27,10 @@ class Served(Protocol):
     @property
     def tokenizer(self) -> Any:
         """The policy's tokenizer."""
+
+    @property
+    def vision(self) -> VisionReader | None:
+        """The reader of images; None of a model that reads text alone."""
 
     @property
     def policy(self) -> PolicyVersion | None:

@@ -20,9 +20,11 @@ from perilune.api.rollout.v1.rollout_pb2 import RunStatus
 from perilune.api.rollout.v1.rollout_pb2_grpc import add_RolloutServiceServicer_to_server
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import NotFoundError
-from perilune.models.files import build_tokenizer
+from perilune.models.files import build_tokenizer, read_config
 from perilune.models.sources import load_raw
 from perilune.models.tensors import raw_tensor
+from perilune.models.vision import VisionReader, read_processor
+from perilune.models.vision.reader import PROCESSOR_FILES
 from perilune.recipe import EngineTable, TorchEngineTable
 from perilune.runtime.http import serve_http
 from perilune.runtime.service import Service, main, until_stopping
@@ -74,6 +76,7 @@ class StandingModel:
         self.run_id = settings.model_name or Path(settings.model).resolve().name
         self.policy: PolicyVersion | None = manifest_of(0, tensors).version
         self.tokenizer: Any = build_tokenizer(files)
+        self.vision: VisionReader | None = read_processor(files, read_config(files), self.tokenizer)
         self._loop = loop
         self._results: dict[str, asyncio.Future[Generated]] = {}
         self.engine: Engine = make_engine(
@@ -122,10 +125,13 @@ class StandingModel:
 def read_model(source: str) -> tuple[dict[str, bytes], list[RawTensor]]:
     """The small files and the tensors of a model: of a folder as they lie there, of others as transformers loads them.
 
-    NotFoundError if there is no such model; the message says what to give.
+    So is a folder of a model that sees: its tensors have other names on disk than in memory. NotFoundError if there is
+    no such model; the message says what to give.
     """
     folder = Path(source)
-    return read_folder(folder) if not source or folder.exists() else load_raw(source)
+    if not source or (folder.exists() and not any((folder / name).exists() for name in PROCESSOR_FILES)):
+        return read_folder(folder)
+    return load_raw(source)
 
 
 def read_folder(folder: Path) -> tuple[dict[str, bytes], list[RawTensor]]:

@@ -18,6 +18,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     PURPOSE_EVALUATE,
     PURPOSE_TRAIN,
     ChatMessage,
+    ImageRef,
     PolicyVersion,
     Prompt,
     ScoredTrajectory,
@@ -25,12 +26,15 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     Trajectory,
 )
 from perilune.codec import pack
+from perilune.images import digest_of_image
 from perilune.recipe import check_recipe
+from perilune.tasks import counting, images_of
 from services.master.store import Store
 from services.master.tables import EvaluationRow, GroupRow, RunRow, SampleRow, SampleState, VersionRow
 
 FIRST_SECOND = 1_750_000_000
 NUM_PROBLEMS = 200
+PICTURE = images_of(counting, counting.problem(0, 0))[0]
 
 
 def recipe_json(num_iterations: int, tau: float = 0.1) -> str:
@@ -73,7 +77,7 @@ def sample(run_id: str, iteration: int, position: int, index: int, purpose: int 
             iteration=iteration,
             prompt=Prompt(
                 id=str(position),
-                messages=[ChatMessage(role="user", content=f"which two of 13 {position} 8 make 24 ?")],
+                messages=[_message(f"which two of 13 {position} 8 make 24 ?", position)],
                 reference="10 14",
             ),
             segments=segments,
@@ -82,6 +86,16 @@ def sample(run_id: str, iteration: int, position: int, index: int, purpose: int 
         ),
         score=Score(status=SCORE_STATUS_OK, value=right, components=[component]),
     )
+
+
+def _message(text: str, position: int) -> ChatMessage:
+    """The second prompt of an iteration shows PICTURE, and an image that is gone."""
+    message = ChatMessage(role="user", content=text)
+    if position == 1:
+        message.parts.add(image=ImageRef(digest=digest_of_image(PICTURE), media_type="image/png"))
+        message.parts.add(text=text)
+        message.parts.add(image=ImageRef(digest="0" * 64, media_type="image/png"))
+    return message
 
 
 def make_run(
@@ -95,7 +109,7 @@ def make_run(
 
 async def _make_run(url: str, run_id: str, num_iterations: int, num_groups: int, group_size: int, tau: float) -> None:
     noise = random.Random(run_id)
-    async with Store.open(url) as store, store._engine.begin() as db:
+    async with Store.open(url) as store, store.engine.begin() as db:
         run = {"id": run_id, "state": RUN_STATE_FINISHED, "recipe": recipe_json(num_iterations, tau)}
         await db.execute(
             insert(RunRow), [run | {"submitted_ns": FIRST_SECOND * 10**9, "active_seconds": 30.0 * num_iterations}]

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from perilune.runtime.blobs import Blobs
 from tests.conftest import start_nats
 from tests.web.conftest import Site, start_master
-from tests.web.made import make_run
+from tests.web.made import PICTURE, make_run
 
 LONG, SHORT, OTHER = "long", "short", "other"
 
@@ -28,6 +29,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with sqlite3.connect(home / "perilune.db") as database:
         steps = [(OTHER, 0, step, "warmup", 60, json.dumps({"loss": 3 / step}), step) for step in (1, 30, 60)]
         database.executemany("INSERT INTO stage_steps VALUES (?, ?, ?, ?, ?, ?, ?)", steps)
+    Blobs(str(home / "blobs")).put_content(PICTURE)
     nats, nats_url = start_nats(home)
     master, ready = start_master(home, nats_url)
     try:
@@ -113,6 +115,16 @@ def test_a_sample_is_shown_with_its_versions_ending_and_evidence(site: Site, pag
     expect(first.locator(".version")).to_have_text(["v8", "v9"])
     first.get_by_text("Score and evidence").click()
     expect(first.locator("details")).to_contain_text("answer 10 14")
+
+
+def test_a_sample_shows_its_images_and_says_which_is_gone(site: Site, page: Page) -> None:
+    page.goto(f"{site.page}#/run/{SHORT}")
+    seeing = page.get_by_role("article", name=f"{SHORT}.9.1/0")
+    picture = seeing.get_by_role("img", name="image 1 of the prompt")
+    expect(picture).to_be_visible()
+    expect(seeing).to_contain_text("[image 0000000000000000: ")
+    page.wait_for_function("(one) => one.naturalWidth === 32", arg=picture.element_handle())
+    assert picture.evaluate("(one) => one.nextSibling.textContent") == "which two of 13 1 8 make 24 ?"
 
 
 def test_samples_are_paged_and_picked_by_iteration(site: Site, page: Page) -> None:

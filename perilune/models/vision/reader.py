@@ -112,18 +112,19 @@ class VisionReader:
         pixels = {name: value for name, value in made.items() if name not in TEXT_FIELDS}
         return SeenImage(digest, data, pixels, ids, slots)
 
-    def prompt(self, messages: Sequence[Message], images: Sequence[SeenImage]) -> list[int]:
+    def prompt(self, messages: Sequence[Message], images: Sequence[SeenImage], **arguments: Any) -> list[int]:
         """Token ids of messages whose contents may be parts, up to where the response begins.
 
         Args:
             messages: see `perilune.models.chat.prompt_ids`; a content may be a list of parts, text and images.
             images: those of all messages, in order.
+            arguments: the template's own.
 
         Raises:
             InvalidInputError: the template or the tokenizer refuses the messages, or does not write one placeholder for
                 each image.
         """
-        text = prompt_text(self._tokenizer, messages, self.placeholder)
+        text = prompt_text(self._tokenizer, messages, self.placeholder, **arguments)
         plain: list[int] = self._tokenizer(text, add_special_tokens=False)["input_ids"]
         if (count := plain.count(self.slot_id)) != len(images):
             raise InvalidInputError(

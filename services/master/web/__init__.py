@@ -14,19 +14,24 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
+from perilune.runtime.auth import Gate
+from perilune.runtime.blobs import Blobs
+from services.master.web.images import image_route
+
 STATIC = Path(__file__).parent / "static"
 # The page loads what this server sends and talks to this server alone; no other page may put it into a frame.
 HEADERS = {
-    "content-security-policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "content-security-policy": "default-src 'self'; img-src 'self' blob:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cache-control": "no-cache",  # asked again each time, sent again only if it changed
 }
 
 
-def page_routes() -> list[BaseRoute]:
-    """The page at `/`, and its files under `/web/`."""
-    return [Route("/", _index), Mount("/web", _Files(directory=STATIC))]
+def page_routes(blobs: Blobs, gate: Gate | None) -> list[BaseRoute]:
+    """The page at `/`, its files under `/web/`, and the images of prompts under `/images/`."""
+    return [Route("/", _index), Mount("/web", _Files(directory=STATIC)), image_route(blobs, gate)]
 
 
 async def _index(request: Request) -> Response:

@@ -69,6 +69,10 @@ class Grader(Generic[O]):
         """The options checked. InvalidInputError names the wrong one, and the nearest that exists."""
         return _read_options(self, tuple(sorted(given.items())))
 
+    def looks(self, options: O) -> bool:
+        """Tests whether it may look at the question's images, with these options."""
+        return bool(getattr(options, "sees", False))
+
     def info(self) -> GraderInfo:
         """The grader as `ListGraders` shows it."""
         options = {

@@ -10,6 +10,7 @@ and never a zero. A judge that is away is UNAVAILABLE, to be asked again.
 from __future__ import annotations
 
 import asyncio
+import base64
 import secrets
 from collections import Counter
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ import httpx2
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat, PositiveInt, SecretStr, ValidationError
 from pydantic_settings import SettingsConfigDict
 
+from perilune.api.reward.v1.reward_pb2 import Image
 from perilune.errors import InvalidInputError, OverloadedError, StateError, UnavailableError
 from perilune.grading.judge_prompts import JudgePrompt, is_hollow, judge_prompt, read_verdict
 from perilune.settings import Settings
@@ -59,6 +61,7 @@ class JudgeOptions(GraderOptions):
         "answer", description="what the judge sees: the committed answer, or all but the thinking"
     )
     marker: str = Field("", description="the answer follows the last one; empty: last box, `answer is`, or last line")
+    sees: bool = Field(False, description="the judge is shown the question's images too: it must be a model that sees")
 
 
 def grade(sample: GradingSample, options: JudgeOptions) -> Verdict | None:
@@ -78,9 +81,22 @@ async def ask(sample: GradingSample, options: JudgeOptions) -> Verdict:
     judge = _judge()
     answer = shown(sample, options)
     prompt = judge_prompt(sample.question, sample.reference, answer, judge.settings.prompt, secrets.randbelow)
+    if options.sees:
+        prompt = showing(prompt, sample.images)
     replies = await judge.replies(prompt, options.votes, _temperature(options))
     evidence = {"answer": answer, "reference": sample.reference, "judge": judge.settings.model}
     return verdict_of(replies, prompt.id, options.agreement, evidence)
+
+
+def showing(prompt: JudgePrompt, images: Sequence[Image]) -> JudgePrompt:
+    """The prompt with images before the text of its last message. InvalidInputError: one comes without its bytes."""
+    if any(not image.HasField("data") for image in images):
+        raise InvalidInputError("an image is named by an address: this service fetches none; give its bytes as `data`")
+    urls = [f"data:{image.media_type};base64,{base64.b64encode(image.data).decode()}" for image in images]
+    *before, last = prompt.messages
+    parts = [{"type": "image_url", "image_url": {"url": url}} for url in urls]
+    content: Any = [*parts, {"type": "text", "text": last["content"]}]
+    return JudgePrompt(prompt.id, [*before, {**last, "content": content}])
 
 
 def shown(sample: GradingSample, options: JudgeOptions) -> str:

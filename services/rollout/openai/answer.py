@@ -8,7 +8,7 @@ import secrets
 import time
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from uuid import uuid4
 
@@ -98,6 +98,7 @@ class Answer:
                 sampling,
                 seed,
                 choice.index,
+                images=choice.prompt.images,
                 watch=watch,
             )
 
@@ -120,10 +121,10 @@ class Answer:
     async def _score_prompt(self, prompt: GivenPrompt) -> None:
         if (num_top := self.form.num_prompt_alternatives) is not None:
             end = len(prompt.tokens) + bool(self.max_tokens)
-            scores = await self._scored(scoring.to_score(prompt.tokens, 1, end, num_top))
+            scores = await self._scored(scoring.to_score(prompt.tokens, 1, end, num_top), prompt)
             prompt.known, prompt.scored_by = scoring.details(scores), scores.policy
         if prompt.to_score is not None:
-            prompt.scores = scoring.scores_as_json(prompt.to_score, await self._scored(prompt.to_score))
+            prompt.scores = scoring.scores_as_json(prompt.to_score, await self._scored(prompt.to_score, prompt))
 
     async def _score_response(self, choice: Choice) -> None:
         start, num_top = len(choice.prompt.tokens), self.request.num_alternatives
@@ -131,12 +132,12 @@ class Answer:
             choice.known, choice.scored_by = choice.prompt.known[-1:], choice.prompt.scored_by
             return
         tokens = np.concatenate([choice.prompt.tokens, *(span.tokens for span in choice.spans)])
-        scores = await self._scored(scoring.to_score(tokens, start, len(tokens), num_top))
+        scores = await self._scored(scoring.to_score(tokens, start, len(tokens), num_top), choice.prompt)
         choice.known, choice.scored_by = scoring.details(scores), scores.policy
 
-    async def _scored(self, wanted: TokensToScore) -> TokenScores:
+    async def _scored(self, wanted: TokensToScore, prompt: GivenPrompt) -> TokenScores:
         assert self.served.policy is not None
-        return await scored(self._engine, wanted, self.served.policy)
+        return await scored(self._engine, replace(wanted, images=prompt.images), self.served.policy)
 
     def _likeliest(self, choices: Sequence[Choice]) -> list[Choice]:
         """The n likeliest samples of each prompt, by the mean of their tokens' log-probabilities; all, if n are."""

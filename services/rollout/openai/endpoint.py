@@ -87,7 +87,8 @@ class Endpoint:
         request, ignored = read(ChatRequest, await read_body(http))
         served, engine, _ = find_engine(self.runs(), request.model)
         calls = call_form(served.tokenizer, request.offered_tools) if request.offered_tools else None
-        prompt = chat_prompt(request, served.tokenizer, engine.max_context)
+        given = request, served.tokenizer, engine.max_context, served.vision
+        prompt = await asyncio.to_thread(chat_prompt, *given) if served.vision else chat_prompt(*given)
         limit = request.max_completion_tokens or request.max_tokens or engine.max_context - len(prompt.tokens)
         form = ChatFormat(request, served.tokenizer, calls)
         return await _respond(http, Answer(served, request, form, [prompt], limit), ignored)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import STATUS_OF_ERROR, PeriluneError
+from perilune.models.vision import PlacedImage
 from perilune.policies import version_as_json
 from perilune.runtime.http.problems import HTTP_STATUS
 from services.rollout.engines.base import Span, TokensToScore
@@ -26,6 +27,7 @@ class GivenPrompt:
     """A prompt of a request, and what was found out about it."""
 
     tokens: NDArray[np.int32]
+    images: tuple[PlacedImage, ...] = ()  # where they lie in the tokens
     text: str = ""  # that is shown for it
     to_score: TokensToScore | None = None
     known: list[TokenDetails] = field(default_factory=list)  # from its second token on, to the first that is drawn

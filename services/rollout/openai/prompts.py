@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from perilune.errors import InvalidInputError
 from perilune.models.chat import prompt_ids
+from perilune.models.vision import SeenImage, VisionReader
 from services.rollout.openai.fields import FieldError
 from services.rollout.openai.formats import GivenPrompt
 from services.rollout.openai.request import ChatRequest, CompletionRequest
@@ -35,10 +37,16 @@ def given_prompts(request: CompletionRequest, tokenizer: Any, max_context: int) 
     return prompts
 
 
-def chat_prompt(request: ChatRequest, tokenizer: Any, max_context: int) -> GivenPrompt:
-    """The messages in the model's chat template. FieldError if it refuses them, or they leave no room."""
-    messages = [message.for_template() for message in request.messages]
-    ids = prompt_ids(tokenizer, messages, **_template_arguments(request))
+def chat_prompt(
+    request: ChatRequest, tokenizer: Any, max_context: int, vision: VisionReader | None = None
+) -> GivenPrompt:
+    """The messages in the model's chat template. FieldError if it refuses them, or they leave no room.
+
+    `vision`: the reader of images; None of a model that reads text alone.
+    """
+    messages = [message.for_template(sees=vision is not None) for message in request.messages]
+    arguments, images = _template_arguments(request), _seen(request, vision)
+    ids = vision.prompt(messages, images, **arguments) if vision else prompt_ids(tokenizer, messages, **arguments)
     tokens = _checked("messages", ids, len(tokenizer))
     if len(tokens) >= max_context:
         raise FieldError(
@@ -46,7 +54,19 @@ def chat_prompt(request: ChatRequest, tokenizer: Any, max_context: int) -> Given
             f"the prompt has {len(tokens)} tokens and leaves no room for a response: "
             f"the model's context is {max_context}",
         )
-    return GivenPrompt(tokens)
+    return GivenPrompt(tokens, vision.place(ids, images) if vision else ())
+
+
+def _seen(request: ChatRequest, vision: VisionReader | None) -> list[SeenImage]:
+    """The images of all messages. FieldError: one cannot be read."""
+    if vision is None:
+        return []
+    try:
+        return [vision.see(data) for message in request.messages for data in message.images]
+    except FieldError:
+        raise
+    except InvalidInputError as error:
+        raise FieldError("messages", str(error)) from error
 
 
 def _template_arguments(request: ChatRequest) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic_core
@@ -18,11 +19,14 @@ from pydantic import (
 )
 
 from perilune.errors import InvalidInputError
+from perilune.images.sources import image_bytes
 from services.rollout.openai.fields import FieldError, sort_out
 
 DEFAULT_COMPLETION_TOKENS = 16  # OpenAI's
 MAX_CHOICES = 4096  # of one request, all prompts together
 MAX_ALTERNATIVES = 20  # to a token; OpenAI's
+
+IMAGE_PART = "image_url"  # the type of a part that shows an image, and its key
 
 StopText = Annotated[str, Field(min_length=1, max_length=256)]
 NumAlternatives = Annotated[int, Field(ge=0, le=MAX_ALTERNATIVES)]
@@ -163,15 +167,25 @@ class Message(BaseModel):
     role: str
     content: str | list[dict[str, Any]] | None = None
 
-    def for_template(self) -> dict[str, Any]:
+    def for_template(self, sees: bool = False) -> dict[str, Any]:
         """The message as chat templates take it: one text, and arguments of tool calls as objects.
 
-        FieldError: it has parts that are no text.
+        With images its content is a list of parts. FieldError: it has parts that the model cannot read.
         """
         extra = {name: value for name, value in (self.model_extra or {}).items() if value is not None}
         if "tool_calls" in extra:
             extra["tool_calls"] = [_with_parsed_arguments(call) for call in _listed(extra["tool_calls"])]
-        return {"role": self.role, "content": self._text(), **extra}
+        content = [_part_of(part) for part in self._parts] if sees and self.images else self._text()
+        return {"role": self.role, "content": content, **extra}
+
+    @property
+    def images(self) -> list[bytes]:
+        """The encoded images of its parts. FieldError: one is not given as a data URL."""
+        return [_image_of(part) for part in self._parts if part.get("type") == IMAGE_PART]
+
+    @property
+    def _parts(self) -> list[dict[str, Any]]:
+        return self.content if isinstance(self.content, list) else []
 
     def _text(self) -> str:
         if isinstance(self.content, list):
@@ -249,6 +263,25 @@ def _object(body: bytes) -> Mapping[str, Any]:
 def _in_words(problem: Any) -> str:
     """A problem as pydantic found it; a check of our own speaks for itself."""
     return str(problem["msg"]).removeprefix("Value error, ")
+
+
+def _part_of(part: Mapping[str, Any]) -> dict[str, str]:
+    """A part as chat templates of models that see take it."""
+    return {"type": "image"} if part.get("type") == IMAGE_PART else {"type": "text", "text": _text_of(part)}
+
+
+def _image_of(part: Mapping[str, Any]) -> bytes:
+    given = part.get(IMAGE_PART)
+    url = given.get("url") if isinstance(given, dict) else given
+    if not isinstance(url, str) or not url.startswith("data:"):
+        raise FieldError(
+            "messages",
+            "an image is given as a data URL, data:image/png;base64,…: this server fetches no URLs and reads no files",
+        )
+    try:
+        return image_bytes(url, Path(), "the image")
+    except InvalidInputError as error:
+        raise FieldError("messages", str(error)) from error
 
 
 def _text_of(part: Mapping[str, Any]) -> str:

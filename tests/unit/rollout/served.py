@@ -14,6 +14,7 @@ from perilune.api.rollout.v1.rollout_pb2 import GetStatusRequest, GetStatusRespo
 from perilune.api.rollout.v1.rollout_pb2_grpc import RolloutServiceServicer
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.models.files import build_tokenizer
+from perilune.models.vision import VisionReader
 from perilune.runtime.http import serve_http
 from perilune.runtime.service import Service
 from services.rollout.config import RolloutSettings
@@ -35,6 +36,7 @@ class Run:
     engine: Engine | None = None
     tokenizer: Any = None
     policy: PolicyVersion | None = None
+    vision: VisionReader | None = None
     results: dict[str, asyncio.Future[Generated]] = field(default_factory=dict)
     delivered: list[Generated] = field(default_factory=list)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)

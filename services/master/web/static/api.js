@@ -37,6 +37,14 @@ export async function* stream(method, request, signal) {
   }
 }
 
+/** The address of an image by its digest, for an img element: fetched with the tab's token. */
+export async function imageOf(digest) {
+  const token = sessionStorage.getItem(TOKEN);
+  const response = await fetch(`images/${digest}`, { headers: token ? { Authorization: `Bearer ${token}` } : {} });
+  if (!response.ok) throw new CallError("NOT_FOUND", await response.text());
+  return URL.createObjectURL(await response.blob());
+}
+
 /** Keeps a token for this tab. */
 export function useToken(token) {
   sessionStorage.setItem(TOKEN, token);

@@ -1,6 +1,6 @@
 // The sample viewer: prompts, responses coloured by the version that wrote them, why they ended, and the scores' evidence.
 
-import { call } from "./api.js";
+import { call, imageOf } from "./api.js";
 import { h, fill } from "./dom.js";
 import { isActive, number, versionOf, words } from "./format.js";
 import { hueOf, versionChip } from "./parts.js";
@@ -112,11 +112,29 @@ function sampleOf({ trajectory, score }) {
     "article",
     { class: "sample", "aria-label": `Sample ${trajectory.id}` },
     h("header", {}, verdictOf(score), h("code", {}, trajectory.id), h("span", { class: "quiet" }, `${numTokens} tokens · ended by ${ended}`), versionsOf(segments)),
-    prompt.messages.map(({ role, content }) => h("p", { class: "prompt" }, h("span", { class: "role" }, role), content)),
+    prompt.messages.map((message) => h("p", { class: "prompt" }, h("span", { class: "role" }, message.role), contentOf(message))),
     prompt.reference ? h("p", { class: "prompt reference" }, h("span", { class: "role" }, "reference"), prompt.reference) : null,
     h("p", { class: "response" }, h("span", { class: "role" }, "response"), responseOf(trajectory)),
     evidenceOf(score),
   );
+}
+
+/** What a message says: its text, or its parts in order, with images in their places. */
+function contentOf({ content, parts }) {
+  return parts?.length ? parts.map(({ text, image }, i) => (image ? shown(image, i + 1) : text)) : content;
+}
+
+/** An image of a prompt; words in its place where it cannot be had. */
+function shown({ digest }, number) {
+  const picture = h("img", { class: "shown", alt: `image ${number} of the prompt`, title: digest });
+  imageOf(digest).then(
+    (address) => {
+      picture.addEventListener("load", () => URL.revokeObjectURL(address), { once: true });
+      picture.src = address;
+    },
+    (error) => picture.replaceWith(h("span", { class: "quiet" }, `[image ${digest.slice(0, 16)}: ${error.message}]`)),
+  );
+  return picture;
 }
 
 /** The response, each segment in its version's colour; without colours where the segments' texts are not told apart. */
