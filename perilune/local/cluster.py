@@ -192,7 +192,8 @@ class LocalCluster:
                 self._supervise(child)
         if needs is not None:
             self.provide(needs)
-        if not self.cards.env:  # whose device a process computes on is settled when it starts
+        # Not on cards: whose device a process computes on is settled when it starts.
+        if not self.cards.env and os.environ.get("PERILUNE_SPARE") != "0":
             self._keeping_spare = asyncio.create_task(self._keep_spare())
         await self.run(self._until_ready(self._master, SERVICE_PATIENCE_S))
 

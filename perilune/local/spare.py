@@ -17,6 +17,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from perilune.imports import uncollected
 from perilune.local.children import KEEP_FREED_MEMORY
 
 PROGRAMS = {"trainer": "services.trainer.server", "rollout": "services.rollout.server"}
@@ -64,8 +65,9 @@ class Spare:
 
 def main(modules: Sequence[str]) -> None:
     """Loads the modules, waits to be told what to become, and becomes it."""
-    for name in modules:
-        importlib.import_module(name)
+    with uncollected():
+        for name in modules:
+            importlib.import_module(name)
     if line := sys.stdin.readline():
         _become(**json.loads(line))
 

@@ -34,7 +34,7 @@ SETTINGS_IN = (
     *("services.reward.graders.judge", "services.reward.graders.code"),
 )
 # Read from the environment, and no field of a class.
-OTHER_SETTINGS = {"PERILUNE_REWARD_ADDRESS", "OTEL_EXPORTER_OTLP_ENDPOINT"}
+OTHER_SETTINGS = {"PERILUNE_REWARD_ADDRESS", "PERILUNE_SPARE", "OTEL_EXPORTER_OTLP_ENDPOINT"}
 FILE_ENDINGS = ("py", "md", "toml", "jsonl", "json", "yml", "yaml", "proto", "frames", "safetensors", "db", "png", "sh")
 RECIPE_KEY = re.compile(rf"(?:^|(?<=--set )|(?<=\s))((?:{'|'.join(Recipe.model_fields)})(?:\.\w+)+)(?=$|[\s=,:\[])")
 ELSEWHERE = {"reward.custom_reward_function.path", "prompts.jsonl"}  # verl's keys; a file
