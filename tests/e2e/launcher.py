@@ -71,11 +71,10 @@ class Launched:
 
 
 async def launch(home: Path, *arguments: str, **environment: str) -> Launched:
-    """Starts a command. Without a spare process, which would load torch in vain where nothing of torch dies."""
     process = await asyncio.create_subprocess_exec(
         *command(*arguments, "--home", str(home)),
         cwd=REPOSITORY,
-        env=os.environ | {"PERILUNE_SPARE": "0"} | environment,
+        env=os.environ | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

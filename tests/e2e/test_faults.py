@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -36,7 +37,7 @@ FAULTS = ["--faults", "6", "--seed", "1097", "--longest", "3", "--rollouts", "1"
 
 def test_faults_of_many_kinds_cost_nothing_but_time(tmp_path: Path) -> None:
     recipe = [argument for argument in QUICK if argument not in ("--no-view", "--rollouts", "1")]
-    status, said = perilune("chaos", *recipe, *FAULTS, "--home", str(tmp_path))
+    status, said = perilune("chaos", *recipe, *FAULTS, "--home", str(tmp_path), PERILUNE_SPARE="1")
     report = json.loads(said[said.index("{") : said.rindex("}") + 1])
     assert status == 0, said
     assert report["is_well"]
@@ -79,8 +80,10 @@ async def nothing_runs_in(home: Path) -> None:
     raise AssertionError(f"still running: {found.stdout}")
 
 
-def perilune(*arguments: str) -> tuple[int, str]:
-    done = subprocess.run(command(*arguments), capture_output=True, text=True, timeout=300, check=False)
+def perilune(*arguments: str, **environment: str) -> tuple[int, str]:
+    done = subprocess.run(
+        command(*arguments), env=os.environ | environment, capture_output=True, text=True, timeout=300, check=False
+    )
     return done.returncode, done.stdout + done.stderr
 
 
