@@ -65,6 +65,7 @@ T = TypeVar("T")
 NOTHING_MORE = Needs()
 NATS_PATIENCE_S = 20.0
 SPARE_EVERY_S = 1.0
+OUTAGE_PATIENCE_S = "600"  # of a service that starts while the bus or the database is away
 FLEET = "fleet"  # those who subscribe to weights
 Route = Callable[[str, str, str], str]
 """Of a client, a server and the server's address: the address by which that client reaches it."""
@@ -279,6 +280,7 @@ class LocalCluster:
             "PERILUNE_HOME": str(self.home),
             "PERILUNE_READY_FILE": str(ready_file),
             "PERILUNE_EXIT_WITH_PARENT": "1",
+            "PERILUNE_PATIENCE_S": os.environ.get("PERILUNE_PATIENCE_S", OUTAGE_PATIENCE_S),
             "PERILUNE_WORKER_ID": name.partition("-")[2] or "1",
             "PYTHONPATH": with_root(self._root),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", threads),

@@ -29,7 +29,7 @@ from pydantic import BeforeValidator, Field
 from perilune import logs
 from perilune.channel import MAX_CALLS, MAX_MESSAGE_BYTES, Credentials, read_pem, server_options
 from perilune.channel import open_channel as open_channel  # noqa: PLC0414
-from perilune.errors import InvalidInputError, PeriluneError, UnavailableError
+from perilune.errors import InvalidInputError, PeriluneError, SettingsError, UnavailableError
 from perilune.errors import rpc_errors as rpc_errors  # noqa: PLC0414
 from perilune.runtime import telemetry
 from perilune.runtime.auth import AuthInterceptor, Gate, read_tokens
@@ -185,12 +185,10 @@ def main(name: str, settings_type: type[ServiceSettings], run: Callable[[Service
         settings = settings_type()
         logging.getLogger().setLevel(settings.log_level)
         asyncio.run(_run(name, settings, run))
-    except UnavailableError as error:
-        logger.error("%s", error)
-        sys.exit(1)
     except PeriluneError as error:
         logger.error("%s", error)
-        sys.exit(2)
+        is_outage = isinstance(error, UnavailableError) and not isinstance(error, SettingsError)
+        sys.exit(1 if is_outage else 2)
 
 
 def _take_descriptors() -> None:

@@ -14,7 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, text
 from sqlalchemy.exc import DBAPIError
 
-from perilune.errors import SettingsError, StateError
+from perilune.errors import InvalidInputError, SettingsError, StateError, UnavailableError
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 TABLE = "alembic_version"
@@ -33,6 +33,14 @@ _FILE_ERRORS = {
 }
 
 
+# What passes by itself, or by making room: a service waits for it as for a database that does not answer.
+_PASSING = ("SQLITE_BUSY", "SQLITE_LOCKED", "SQLITE_FULL", "SQLITE_IOERR")
+
+
+class BlockedFileError(SettingsError, UnavailableError):
+    """The database's file cannot be written now: locked, or its disk is full. It may be later."""
+
+
 class OlderSchemaError(StateError):
     """The schema is of an older version, and this master may only read."""
 
@@ -40,10 +48,14 @@ class OlderSchemaError(StateError):
 def bring_up_to_date(connection: Connection, shown: str) -> None:
     """Migrates to this version's schema. SettingsError if a newer version has migrated it further."""
     if _is_older(connection, shown):
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        command.upgrade(_config(connection), "head")
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    config.attributes["connection"] = connection
+    return config
 
 
 def check(connection: Connection, shown: str) -> None:
@@ -69,6 +81,33 @@ def _is_older(connection: Connection, shown: str) -> bool:
     return found != head
 
 
+def revisions() -> list[str]:
+    """Every revision of the schema, the oldest first."""
+    return [script.revision for script in reversed(list(ScriptDirectory(str(MIGRATIONS)).walk_revisions()))]
+
+
+def revision_of(connection: Connection, shown: str) -> str | None:
+    """The revision that a database has; None if it has no tables. SettingsError if a newer version wrote it."""
+    _is_older(connection, shown)
+    return connection.scalar(text(f"SELECT version_num FROM {TABLE}")) if inspect(connection).has_table(TABLE) else None
+
+
+def migrate_to(connection: Connection, shown: str, revision: str) -> None:
+    """Migrates forward or back to a revision. What an older schema has no column for is lost.
+
+    Raises:
+        InvalidInputError: there is no such revision.
+        SettingsError: a newer version has migrated it further.
+    """
+    known = revisions()
+    if revision not in known:
+        raise InvalidInputError(f"there is no revision {revision!r} of the database; there are {', '.join(known)}")
+    found = revision_of(connection, shown)
+    if found != revision:
+        is_forward = found is None or known.index(found) < known.index(revision)
+        (command.upgrade if is_forward else command.downgrade)(_config(connection), revision)
+
+
 def check_file(path: str) -> None:
     """SettingsError if a file is no SQLite database, or cannot be used as one.
 
@@ -86,4 +125,5 @@ def trouble_with_file(error: BaseException, shown: str) -> SettingsError | None:
     original: Any = error.orig if isinstance(error, DBAPIError) else error
     name = str(getattr(original, "sqlite_errorname", ""))
     known = next((text for code, text in _FILE_ERRORS.items() if name.startswith(code)), None)
-    return SettingsError(f"the database {shown} {known} ({original})") if known else None
+    kind = BlockedFileError if name.startswith(_PASSING) else SettingsError
+    return kind(f"the database {shown} {known} ({original})") if known else None

@@ -53,7 +53,7 @@ async def run(service: Service) -> None:
     blobs = Blobs(settings.blob_url)
     async with (
         patiently(single_master, settings.database, patience_s=settings.patience_s) as lost,
-        Store.open(settings.database) as store,
+        patiently(Store.open, settings.database, patience_s=settings.patience_s) as store,
         patiently(Bus.connect, settings.nats_url, service.id, blobs, patience_s=settings.patience_s) as bus,
     ):
         await _serve(service, store, bus, blobs, lost)

@@ -13,7 +13,20 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iter
 from itertools import accumulate, groupby
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from sqlalchemy import ColumnElement, Integer, bindparam, cast, delete, event, func, insert, select, tuple_, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    bindparam,
+    cast,
+    delete,
+    event,
+    func,
+    insert,
+    select,
+    tuple_,
+    update,
+)
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
@@ -70,6 +83,7 @@ def first_of_part(step: int, num_steps: int) -> int:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 class Writer(Protocol):
@@ -105,6 +119,32 @@ def whole(
     return to_its_end
 
 
+@contextlib.asynccontextmanager
+async def opened(url: str, prepare: Callable[[Connection, str], T]) -> AsyncIterator[tuple[AsyncEngine, str]]:
+    """Connects to a database and prepares it, by a function of a connection and of what it is called; gives the engine
+    and that name. Raises what `prepare` does, SettingsError, BlockedFileError and UnavailableError as `Store.open`.
+    """
+    try:
+        engine = create_async_engine(url)
+    except (SQLAlchemyError, ModuleNotFoundError, ValueError) as error:
+        raise SettingsError(f"PERILUNE_DATABASE_URL {url!r} cannot be used: {error}") from error
+    if engine.dialect.name == "sqlite":
+        event.listen(engine.sync_engine, "connect", _tune_sqlite)
+    shown = str(engine.url.database if engine.dialect.name == "sqlite" else engine.url)
+    try:
+        try:
+            if engine.dialect.name == "sqlite" and not shown.startswith("file:"):
+                await asyncio.to_thread(check_file, shown)
+            async with engine.begin() as connection:
+                await connection.run_sync(prepare, shown)
+        except (SQLAlchemyError, sqlite3.Error, ConnectionError) as error:
+            words = f"the database {shown} failed: {error}"
+            raise trouble_with_file(error, shown) or UnavailableError(words) from error
+        yield engine, shown
+    finally:
+        await engine.dispose()
+
+
 class Store:
     """The database. Each method is one transaction; a change ends even if its caller is cancelled."""
 
@@ -121,31 +161,17 @@ class Store:
         Raises:
             OlderSchemaError: the schema is of an older version, and is not to be migrated.
             SettingsError: the URL or the file cannot be used, or the schema is of a newer version.
-            UnavailableError: the database does not answer.
+            BlockedFileError: the file is locked, or its disk is full.
+            UnavailableError: the database does not answer, now or later.
         """
-        try:
-            engine = create_async_engine(url)
-        except (SQLAlchemyError, ModuleNotFoundError, ValueError) as error:
-            raise SettingsError(f"PERILUNE_DATABASE_URL {url!r} cannot be used: {error}") from error
-        if engine.dialect.name == "sqlite":
-            event.listen(engine.sync_engine, "connect", _tune_sqlite)
-        shown = str(engine.url.database if engine.dialect.name == "sqlite" else engine.url)
-        try:
-            if engine.dialect.name == "sqlite" and not shown.startswith("file:"):
-                await asyncio.to_thread(check_file, shown)
-            async with engine.begin() as connection:
-                await connection.run_sync(bring_up_to_date if migrate else check, shown)
+        async with opened(url, bring_up_to_date if migrate else check) as (engine, shown):
             store = Store(engine)
             try:
                 yield store
+            except (SQLAlchemyError, sqlite3.Error, ConnectionError) as error:
+                raise UnavailableError(f"the database {shown} failed: {error}") from error
             finally:
                 await asyncio.gather(*store.changes, return_exceptions=True)
-        except (SQLAlchemyError, sqlite3.Error, ConnectionError) as error:
-            raise trouble_with_file(error, shown) or UnavailableError(
-                f"the database {shown} failed: {error}"
-            ) from error
-        finally:
-            await engine.dispose()
 
     async def is_fault_of(self, error: Exception) -> bool:
         """Tests whether the database itself failed, not the statement that it was given: locked, full, or not

@@ -124,6 +124,7 @@ async def test_a_reader_brings_an_older_database_up_to_date(tmp_path: Path) -> N
     await make_home(tmp_path, old=GOOD)
     change(tmp_path, "ALTER TABLE runs DROP COLUMN prompts")
     change(tmp_path, "DROP TABLE stage_steps")
+    change(tmp_path, "DROP TABLE task_evaluations")
     change(tmp_path, "UPDATE alembic_version SET version_num = '0004'")
     async with reader_of(tmp_path) as reader:
         assert (await reader.run("old")).num_iterations == 2

@@ -13,6 +13,7 @@ from perilune.cli.commands import (
     evaluate,
     fleet,
     merge,
+    operating,
     reward,
     runs,
     sandbox,
@@ -29,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Reinforcement learning for language models, as services.",
 )
-for family in (training, sft, merge, runs, evaluate, data, reward, sandbox, testgen, chaos, services):
+for family in (training, sft, merge, runs, evaluate, data, reward, sandbox, testgen, chaos, operating, services):
     app.add_typer(family.app)
 app.add_typer(runs.run_app, name="run")
 app.add_typer(fleet.fleet_app, name="fleet")
