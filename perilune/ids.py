@@ -5,7 +5,7 @@ because of them: the same thing has the same id whenever and wherever it is name
 
     group       <run>.<draw>.<position>, <run>.<iteration>.<mode>.<position> where it is held out
     sample      <group>/<index>
-    message     <group>/<dispatch>, <sample>/round-<round>-<dispatch>, <sample>/<stage>-<round>[-<whole>],
+    message     <group>/<dispatch>, <sample>/round-<round>-<dispatch>, <sample>/<stage>-<round>[-<whole>]~<digest>,
                 <sample>/whole-<round>-<digest>
 """
 
@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 from perilune.errors import InvalidInputError
 
+DIGEST_CHARS = 32  # of a digest, in a message's id
 MAX_INDEX = (1 << 32) - 1  # of a sample: uint32 in the contract
 
 _NUMBER = r"(0|[1-9]\d{0,18})"
@@ -25,7 +26,7 @@ _SAMPLE = re.compile(rf"([^/]+)/{_NUMBER}", re.ASCII)
 _TASK = re.compile(rf"([^/]+)/{_NUMBER}", re.ASCII)
 _REST = re.compile(rf"round-{_NUMBER}-{_NUMBER}", re.ASCII)
 _WHOLE = re.compile(rf"whole-{_NUMBER}-([0-9a-f]+)", re.ASCII)
-_STAGE = re.compile(rf"([a-z]+)(?:-{_NUMBER}(?:-{_NUMBER})?)?", re.ASCII)  # the first versions wrote no round
+_STAGE = re.compile(rf"([a-z]+)(?:-{_NUMBER}(?:-{_NUMBER})?)?(?:~([0-9a-f]+))?", re.ASCII)  # versions before wrote less
 
 
 class GroupId(NamedTuple):
@@ -78,9 +79,11 @@ class StageId(NamedTuple):
     stage: str
     round: int  # how often it was continued: what an earlier round left must not hide what a later one says
     whole: int = 0  # the number of the message that holds it whole: nor must one whose tokens are lost hide the next
+    digest: str = ""  # of what it says, in hex: nor must what another sender says of the sample hide it
 
     def __str__(self) -> str:
-        return f"{self.sample}/{self.stage}-{self.round}" + (f"-{self.whole}" if self.whole else "")
+        numbers = "-".join(map(str, filter(None, (str(self.round), self.whole))))
+        return "~".join(filter(None, (f"{self.sample}/{self.stage}-{numbers}", self.digest)))
 
 
 class WholeId(NamedTuple):
@@ -123,7 +126,8 @@ def parse_message(text: str) -> MessageId:
     if found := _WHOLE.fullmatch(tail):
         return WholeId(parse_sample(head), int(found[1]), found[2])
     if found := _STAGE.fullmatch(tail):
-        return StageId(parse_sample(head), found[1], int(found[2] or 0), int(found[3] or 0))
+        numbers = int(found[2] or 0), int(found[3] or 0)
+        return StageId(parse_sample(head), found[1], *numbers, found[4] or "")
     raise _error(text, "a message", "<group>/<dispatch> or <group>/<index>/<stage>-<round>")
 
 

@@ -32,7 +32,8 @@ from nats.js.errors import APIError
 from nats.js.errors import NotFoundError as StreamNotFoundError
 from opentelemetry.context import Context
 
-from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter, Event, StoredMessage, Trajectory
+from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
+from perilune.api.trajectory.v1.trajectory_pb2 import DeadLetter, Event, ScoredTrajectory, StoredMessage, Trajectory
 from perilune.channel import MAX_MESSAGE_BYTES
 from perilune.errors import (
     InvalidInputError,
@@ -165,13 +166,17 @@ class Delivery(Generic[M]):
         """Something outside failed: deliver again later, to any worker."""
         await self._answer(lambda: self.raw.nak(delay=delay_s))
 
-    async def reject(self, reason: str, run_id: str = "", trajectory_ids: Sequence[str] = ()) -> None:
-        """It can never succeed: move it to the dead-letter stream, with the reason."""
+    async def reject(
+        self, reason: str, run_id: str = "", trajectory_ids: Sequence[str] = (), *, ends_nothing: bool = False
+    ) -> None:
+        """It can never succeed: move it to the dead-letter stream, with the reason. `ends_nothing`: its samples are
+        asked for again."""
         if self.raw.subject == DEAD_SUBJECT:  # it stays in that stream; a letter about it would be read no better
             logger.error("a dead letter cannot be handled: %s", reason)
         else:
             try:
-                await self.bus.bury(self.raw, reason, run_id, trajectory_ids)
+                seal = seal_in(self.message)
+                await self.bus.bury(self.raw, reason, run_id, trajectory_ids, seal, ends_nothing=ends_nothing)
             except UnavailableError as error:
                 logger.warning("%s; the message is rejected when it comes again", error)
                 return await self.retry()
@@ -556,13 +561,23 @@ class Bus:
             return True
         return False
 
-    async def bury(self, raw: Msg, reason: str, run_id: str = "", trajectory_ids: Sequence[str] = ()) -> None:
+    async def bury(
+        self,
+        raw: Msg,
+        reason: str,
+        run_id: str = "",
+        trajectory_ids: Sequence[str] = (),
+        seal: str = "",
+        *,
+        ends_nothing: bool = False,
+    ) -> None:
         """Publishes a dead letter for a message, or for some of its samples, with a payload that is cut to fit.
 
-        The message itself is left as it is.
+        The message itself is left as it is. `seal`: of the group whose samples end.
         """
         logger.error("gave up a message on %s: %s", raw.subject, reason)
         letter = dead_letter(raw, reason, run_id, trajectory_ids)
+        letter.seal, letter.ends_nothing = seal[:MAX_NAME_BYTES], ends_nothing
         place = _place_of(raw) or f"{raw.subject}/{letter.message_id}"
         await self.publish(DEAD_SUBJECT, letter, dead_letter_id(place, trajectory_ids))
 
@@ -613,6 +628,12 @@ class Bus:
                         await delivery.raw.in_progress()
 
 
+def seal_in(message: Message) -> str:
+    """The seal of a task that a message is, or brings; empty for none."""
+    about = message.trajectory if isinstance(message, ScoredTrajectory) else message
+    return about.prompt.seal if isinstance(about, RolloutTask | Trajectory) else ""
+
+
 def dead_letter(raw: Msg, reason: str, run_id: str = "", trajectory_ids: Sequence[str] = ()) -> DeadLetter:
     """The letter about a message that is given up. What is long is cut, the payload to what is left of the limit."""
     letter = DeadLetter(
@@ -623,7 +644,7 @@ def dead_letter(raw: Msg, reason: str, run_id: str = "", trajectory_ids: Sequenc
         trajectory_ids=[each[:MAX_NAME_BYTES] for each in trajectory_ids[:4096]],
         run_id=(run_id or run_of(raw.subject))[:MAX_NAME_BYTES],
     )
-    letter.payload = raw.data[: MAX_PAYLOAD_BYTES - _LETTER_ROOM_BYTES - letter.ByteSize()]
+    letter.payload = raw.data[: MAX_PAYLOAD_BYTES - _LETTER_ROOM_BYTES - letter.ByteSize() - MAX_NAME_BYTES]
     return letter
 
 

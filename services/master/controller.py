@@ -37,6 +37,7 @@ from services.master.samplers import open_sampler
 from services.master.samplers.sampler import Sampler, draw, needed, set_aside
 from services.master.samplers.statistics import Statistic, statistics_of
 from services.master.schedule import Progress
+from services.master.seals import seal_of
 from services.master.store import Store
 from services.master.tables import SampleState
 
@@ -290,6 +291,7 @@ class Controller:
         task = task_for(group, sample_indices, policy, self._recipe, self._prompts, budget, unfinished)
         if task.prompt.images:
             await self._keep_images(group)
+        task.prompt.seal = seal_of(await self._secret(), task)
         try:
             await self._bus.publish(prompt_subject(self._run_id, policy), task, str(message_id), headers=trace)
         except InvalidInputError as error:  # over the bus's limit: these samples end, and the run goes on
@@ -303,6 +305,11 @@ class Controller:
         for data in self._prompts.drawn_images(group.prompt_index, held_out=held_out):
             assert self._blobs  # which a master that drives runs has
             await self._blobs.put(data)
+
+    async def _secret(self) -> bytes:
+        secret = await self._store.secret(self._run_id)
+        assert secret is not None  # the run has a row
+        return secret
 
     async def _nothing_on_the_bus(self, policy: PolicyVersion) -> bool:
         consumers = (rollout_consumer(self._run_id, policy), REWARD_CONSUMER, MASTER_CONSUMER, PARTIAL_CONSUMER)

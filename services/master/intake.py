@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated, Generic, Literal, TypeVar
 
 from google.protobuf.message import Message
+from nats.aio.msg import Msg
 from pydantic import BaseModel, Field, ValidationError
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, Score, ScoreStatus
@@ -40,7 +41,9 @@ from perilune.runtime.subjects import (
     is_prompt_subject,
     run_of,
 )
+from perilune.runtime.wholes import graded_digest
 from services.master.records import Partial, Scored
+from services.master.seals import check_seal, is_seal, letter_seal, seal_of_group
 from services.master.store import Store
 from services.master.tables import SampleState
 
@@ -82,9 +85,9 @@ async def _complete(bus: Bus, delivery: Delivery[ScoredTrajectory]) -> bool:
     try:
         whole = await bus.whole_of(named)
         if whole is not None:
-            check_same(named, whole)
-    except InvalidInputError as error:
-        await delivery.reject(str(error), *_ends_with(delivery, named))
+            check_same(delivery.message, whole)
+    except InvalidInputError as error:  # what lies there may be another sender's: the sample is asked for again
+        await delivery.reject(str(error), delivery.run_id, [_sample_id(named)], ends_nothing=True)
         return False
     except UnavailableError as error:
         logger.warning("%s; its score will be delivered again", error)
@@ -98,11 +101,21 @@ async def _complete(bus: Bus, delivery: Delivery[ScoredTrajectory]) -> bool:
     return True
 
 
-def check_same(named: Trajectory, whole: Trajectory) -> None:
-    """InvalidInputError if a trajectory is not the one that its score names."""
+def check_same(scored: ScoredTrajectory, whole: Trajectory) -> None:
+    """InvalidInputError if a trajectory is not the one that its score names, or not what was graded."""
+    named = scored.trajectory
     keys = [(each.run_id, each.group_id, each.sample_index, each.round) for each in (named, whole)]
     if keys[0] != keys[1]:
         raise InvalidInputError(f"a score of {named.id[:200]!r} refers to the trajectory {whole.id[:200]!r}")
+    if not named.HasField("whole"):  # it came with all that was graded
+        return
+    if not scored.graded:
+        raise InvalidInputError(
+            f"the score of {named.id[:200]!r} does not say what was graded: it comes from a reward worker of a version "
+            "before; bring the reward workers up to the master's version"
+        )
+    if scored.graded != graded_digest(whole):
+        raise InvalidInputError(f"the score of {named.id[:200]!r} is of another text than the trajectory there")
 
 
 def parts_by_size(items: Sequence[R], size_of: Callable[[R], int], limit: int) -> list[list[R]]:
@@ -137,10 +150,15 @@ async def _keep(
     lines: dict[SampleKey, Line[M, L]] = {}
     for delivery, sample in samples:
         try:
+            check_sender(delivery.run_id, sample, await _secret(store, delivery.run_id))
+        except InvalidInputError as error:
+            await delivery.reject(str(error), delivery.run_id, [_sample_id(sample)], ends_nothing=True)
+            continue
+        try:
             check_sample(delivery.run_id, sample)
             line = line_of(delivery)
         except InvalidInputError as error:
-            await delivery.reject(str(error), *_ends_with(delivery, sample))
+            await delivery.reject(str(error), delivery.run_id, [_sample_id(sample)])
             continue
         key = sample.group_id, sample.sample_index, sample.round
         before = lines[key].deliveries if key in lines else []
@@ -200,20 +218,37 @@ async def while_database_fails(store: Store, change: Callable[[], Awaitable[R]])
         delay_s = min(2 * delay_s, MAX_DELAY_S)
 
 
+def _sample_id(sample: Trajectory) -> str:
+    return str(SampleId(sample.group_id, sample.sample_index))
+
+
+async def _secret(store: Store, run_id: str) -> bytes | None:
+    """The secret that a run's tasks are sealed with; None if there is no such run."""
+    return await while_database_fails(store, lambda: store.secret(run_id))
+
+
+def check_sender(run_id: str, sample: Trajectory, secret: bytes | None) -> None:
+    """InvalidInputError if a trajectory did not come of a task of the run on whose subject it came. Its sender cannot
+    end the sample then."""
+    check_run(run_id, sample)
+    if secret is None:
+        raise InvalidInputError("no run asked for this sample")
+    check_seal(secret, sample)
+
+
 def check_sample(run_id: str, sample: Trajectory) -> None:
     """InvalidInputError if a trajectory that came on a run's subject is damaged, or is of another run."""
+    check_run(run_id, sample)
+    check_arrays(sample)
+
+
+def check_run(run_id: str, sample: Trajectory) -> None:
+    """InvalidInputError if a trajectory is of another run than the subject that it came on."""
     if sample.run_id != run_id or not belongs(sample.group_id, run_id):
         raise InvalidInputError(
             f"it came on a subject of the run {run_id!r}, and says that it is sample {sample.sample_index} of group "
             f"{sample.group_id[:200]!r} of the run {sample.run_id[:200]!r}"
         )
-    check_arrays(sample)
-
-
-def _ends_with(delivery: Delivery[M], sample: Trajectory) -> tuple[str, list[str]]:
-    """The run and the samples that end with a message that is rejected: none of another run's."""
-    is_of_run = sample.run_id == delivery.run_id and belongs(sample.group_id, sample.run_id)
-    return delivery.run_id, [str(SampleId(sample.group_id, sample.sample_index))] if is_of_run else []
 
 
 def partial_of(sample: Trajectory, payload: bytes) -> Partial:
@@ -270,10 +305,20 @@ async def take_dead_letters(bus: Bus, store: Store, notify: Notify) -> None:
 
 async def _end_samples(store: Store, letter: DeadLetter) -> None:
     samples, group_id = lost_by(letter)
+    groups = {sample.group_id for sample in samples} | {group_id} - {""}
+    given = {group for group in groups if await _was_given(store, letter, group)}
+    if groups - given:
+        logger.warning("a dead letter ends no samples of %s: its sender was not given them", groups - given)
     reason = readable(letter.reason)
-    await store.mark_dead(samples, reason)
-    if group_id:
+    await store.mark_dead([sample for sample in samples if sample.group_id in given], reason)
+    if group_id in given:
         await store.mark_group_dead(group_id, reason)
+
+
+async def _was_given(store: Store, letter: DeadLetter, group_id: str) -> bool:
+    """Tests whether a letter's sender had a task of this group."""
+    secret = await store.secret(group_id.partition(".")[0])
+    return secret is not None and is_seal(secret, group_id, letter_seal(letter))
 
 
 def readable(text: str) -> str:
@@ -286,6 +331,8 @@ def lost_by(letter: DeadLetter) -> tuple[list[SampleId], str]:
 
     The sender names the samples if it could read the message; else the message's id tells.
     """
+    if letter.ends_nothing:
+        return [], ""
     if letter.trajectory_ids:
         return [sample for sample in map(_sample_or_none, letter.trajectory_ids) if sample], ""
     try:
@@ -304,15 +351,15 @@ def _sample_or_none(text: str) -> SampleId | None:
         return None
 
 
-async def take_advisories(bus: Bus) -> None:
+async def take_advisories(bus: Bus, store: Store) -> None:
     """Moves what the server stopped delivering from its queue, where it would stay unseen, to the dead letters."""
     async for raws in bus.raw_deliveries(ADVISORY_CONSUMER):
         for raw in raws:
             async with settled(Delivery(DeadLetter(), raw, bus)):
-                await _bury_undelivered(bus, raw.data)
+                await _bury_undelivered(bus, store, raw.data)
 
 
-async def _bury_undelivered(bus: Bus, advisory: bytes) -> None:
+async def _bury_undelivered(bus: Bus, store: Store, advisory: bytes) -> None:
     """InvalidInputError if it is no advisory of ours. Only work queues keep what is not delivered."""
     try:
         read = Advisory.model_validate_json(advisory)
@@ -320,8 +367,22 @@ async def _bury_undelivered(bus: Bus, advisory: bytes) -> None:
         raise InvalidInputError(f"not an advisory: {error.errors(include_url=False, include_input=False)}") from error
     message = await bus.stored(read.stream, read.stream_seq)
     if message is not None:
-        await bus.bury(message, f"given up after {read.deliveries} deliveries to {read.consumer}")
+        seal = await _seal_of_task(store, message)
+        await bus.bury(message, f"given up after {read.deliveries} deliveries to {read.consumer}", seal=seal)
         await bus.delete(read.stream, read.stream_seq)
+
+
+async def _seal_of_task(store: Store, message: Msg) -> str:
+    """The seal of the group that a task asks for, by the message's id: only the master writes them. Empty for what came
+    from others, which brings its own."""
+    try:
+        about = parse_message((message.headers or {}).get("Nats-Msg-Id", ""))
+    except InvalidInputError:
+        return ""
+    group_id = about.group_id if isinstance(about, TaskId) else about.sample.group_id
+    secret = await _secret(store, run_of(message.subject))
+    is_task = is_prompt_subject(message.subject) and belongs(group_id, run_of(message.subject))
+    return seal_of_group(secret, group_id) if secret and is_task else ""
 
 
 class Advisory(BaseModel):

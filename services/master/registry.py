@@ -79,6 +79,7 @@ class ActiveRun:
     num_lost_trainers: int = 0  # since a version was committed that is newer than the one before
     events: deque[Event] = field(default_factory=lambda: deque(maxlen=500))
     num_events: int = 0
+    failed_on: set[str] = field(default_factory=set)  # rollout workers that say that they cannot sample it
     active_since: float = field(default_factory=time.monotonic)
 
 
@@ -93,6 +94,7 @@ class Registry:
         self._waiting = Notification()  # a run waits for a trainer
         self.fleet_changed = Notification()  # the runs to serve, or where their weights are, changed
         self.liveness = Liveness()
+        self.rollout_workers: set[str] = set()  # that are in the fleet now, by id
         self._readers = Readers()
 
     async def recover(self) -> None:
@@ -284,7 +286,7 @@ class Registry:
             self._active[run_id].changed.notify()
 
     async def hear(self, event: Event) -> None:
-        """Keeps an event for the run's watchers. A model that cannot be sampled is the end of its run."""
+        """Keeps an event for the run's watchers. A model that no rollout worker can sample is the end of its run."""
         active = self._active.get(event.run_id)
         if active is None:
             return
@@ -294,7 +296,9 @@ class Registry:
         active.num_events += 1
         active.changed.notify()
         if event.kind == "rollout_failed":
-            await self.fail(event.run_id, f"{event.source} cannot sample it: {event.text}")
+            active.failed_on.add(event.source)
+            if self.rollout_workers <= active.failed_on:
+                await self.fail(event.run_id, f"{event.source} cannot sample it: {event.text}")
 
     async def _record(self, event: Event) -> None:
         """Keeps how far a stage is. InvalidInputError: it is at no step that there can be."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import math
+import secrets
 import sqlite3
 import time
 from collections import Counter
@@ -64,6 +65,7 @@ PART_TOKENS = 1 << 15  # of a batch, read at once
 NUM_STAGE_STEPS = 200  # that are kept of each stage
 PAGE_BYTES = 16 << 20  # of samples in one list
 LEDGER_PAGE = 256  # groups in one list of the ledger's lines
+SECRET_BYTES = 32  # of a run
 MAX_INTEGER = (1 << 63) - 1  # that a column holds
 
 ENDED = (RunState.RUN_STATE_FINISHED, RunState.RUN_STATE_FAILED, RunState.RUN_STATE_STOPPED)
@@ -150,6 +152,7 @@ class Store:
 
     def __init__(self, engine: AsyncEngine) -> None:
         self.engine = engine
+        self._secrets: dict[str, bytes] = {}  # by run
         self.changes: set[asyncio.Task[Any]] = set()  # under way
         self.turn = asyncio.Semaphore(1 if engine.dialect.name == "sqlite" else 16)
 
@@ -197,7 +200,8 @@ class Store:
             existing = await db.scalar(select(RunRow.recipe).where(RunRow.id == run_id))
             if existing is None:
                 values = {"id": run_id, "state": RunState.RUN_STATE_PENDING, "recipe": recipe, "prompts": prompts}
-                await db.execute(insert(RunRow).values(**values, submitted_ns=time.time_ns()))
+                made = {"submitted_ns": time.time_ns(), "secret": secrets.token_bytes(SECRET_BYTES)}
+                await db.execute(insert(RunRow).values(**values, **made))
             elif existing != recipe:
                 raise AlreadyExistsError(f"a run {run_id!r} exists with another recipe; choose another name")
             return existing is None
@@ -214,6 +218,16 @@ class Store:
         """Keeps the PromptSummary of a run that an older version added."""
         async with self.engine.begin() as db:
             await db.execute(update(RunRow).where(RunRow.id == run_id).values(prompts=prompts))
+
+    async def secret(self, run_id: str) -> bytes | None:
+        """The secret that a run's tasks are sealed with (`seals.py`), which never changes; None if there is no run."""
+        if run_id not in self._secrets:
+            async with self.engine.connect() as db:
+                found = await db.scalar(select(RunRow.secret).where(RunRow.id == run_id))
+            if found is None:
+                return None
+            self._secrets[run_id] = found
+        return self._secrets[run_id]
 
     async def run(self, run_id: str) -> RunRow:
         """The row of a run. NotFoundError if there is none."""

@@ -59,6 +59,7 @@ class RunRow(Base):
     model_path: Mapped[str] = mapped_column(default="")
     lease_epoch: Mapped[int] = mapped_column(default=0)  # of the newest lease; only grows
     prompts: Mapped[bytes | None] = mapped_column(LargeBinary)  # the PromptSummary at submission
+    secret: Mapped[bytes | None] = mapped_column(LargeBinary)  # with which its tasks are sealed
 
 
 class VersionRow(Base):

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_UNAVAILABLE, Image, Message, Score
 from perilune.api.trajectory.v1.trajectory_pb2 import ImageRef, Trajectory
 from perilune.errors import InvalidInputError, NotFoundError, UnavailableError
-from perilune.ids import SampleId, StageId
+from perilune.ids import DIGEST_CHARS, SampleId, StageId
 from perilune.runtime import bus as buses
 from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery
 from perilune.runtime.images import ImageCache
 from perilune.runtime.telemetry import tracer
-from perilune.runtime.wholes import with_score
+from perilune.runtime.wholes import graded_digest, with_score
 from services.reward import scoring
 from services.reward.graders.grader import GradingSample
 from services.reward.processes import Processes
@@ -94,10 +94,10 @@ class _Worker:
             wait.num_tries += 1
             if time.monotonic() - wait.since < OUTAGE_S:
                 raise UnavailableError(f"a grader of {trajectory.id} is away: {_evidence(score)}")
+        graded, whole = graded_digest(trajectory)[:DIGEST_CHARS], trajectory.whole.sequence
+        message_id = StageId(sample_id(trajectory), "scored", trajectory.round, whole, graded)
         await self.bus.publish(
-            subjects.scored_subject(trajectory.run_id),
-            with_score(trajectory, score),
-            str(StageId(sample_id(trajectory), "scored", trajectory.round, trajectory.whole.sequence)),
+            subjects.scored_subject(trajectory.run_id), with_score(trajectory, score), str(message_id)
         )
 
 

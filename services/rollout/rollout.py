@@ -20,11 +20,11 @@ from perilune.codec import pack, unpack
 from perilune.errors import InvalidInputError, OverloadedError, UnavailableError
 from perilune.ids import SampleId
 from perilune.models.chat import continuation_ids
+from perilune.models.response_text import ResponseText
 from services.rollout.engines.base import Generated, SampleRequest, Sampling, Span
 from services.rollout.environments.answers import checked, outcome_message
 from services.rollout.environments.base import Environment, Judging, Observation
 from services.rollout.repetition import Rule
-from services.rollout.response_text import ResponseText
 from services.rollout.tokenizer import ReadPrompt, Tokenizer, messages_of
 
 logger = logging.getLogger(__name__)

@@ -18,9 +18,10 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, PolicyVersion
 from perilune.codec import unpack
 from perilune.errors import InvalidInputError, PeriluneError, UnavailableError, WeightStreamError
-from perilune.ids import SampleId, StageId, event_id
+from perilune.ids import DIGEST_CHARS, SampleId, StageId, event_id
 from perilune.models.chat import check_continuation, check_ids, closing_token, vocabulary_digest
 from perilune.models.files import build_tokenizer, end_tokens, num_embeddings, read_config
+from perilune.models.response_text import ResponseText
 from perilune.models.vision import VisionReader, read_processor
 from perilune.recipe import EnvironmentBase, RolloutTable, TeacherTable
 from perilune.runtime import bus as buses
@@ -31,7 +32,7 @@ from perilune.runtime.fleet import report_serving
 from perilune.runtime.images import ImageCache
 from perilune.runtime.service import Service
 from perilune.runtime.telemetry import meter, tracer
-from perilune.runtime.wholes import text_of
+from perilune.runtime.wholes import digest_of, text_of
 from perilune.weights.adapted import AdaptedReceiver
 from perilune.weights.quantized import dequantized
 from perilune.weights.receiver import StagedVersion
@@ -44,7 +45,6 @@ from services.rollout.engines.base import Engine, EngineSpec, Generated, SampleR
 from services.rollout.engines.hybrid_engine import HybridEngine
 from services.rollout.environments import environment_of, make_environment
 from services.rollout.environments.asking import ask
-from services.rollout.response_text import ResponseText
 from services.rollout.rollout import Rollout
 from services.rollout.stall import StallDetector
 from services.rollout.tasks import MAX_SAMPLES, check_task
@@ -358,18 +358,21 @@ class RunWorker:
         try:
             sample = await self._drawn(rollout, table)
             if sample.ending in UNFINISHED:
-                stage, subject = "partial", subjects.partial_subject(self.run_id)
+                stage, subject, digest = "partial", subjects.partial_subject(self.run_id), digest_of(sample)
             else:
                 stage, subject = "finished", subjects.finished_subject(self.run_id)
-                sample = text_of(sample, await self._bus.keep_whole(sample))
-            message_id = StageId(rollout.sample_id, stage, sample.round, sample.whole.sequence)
+                whole = await self._bus.keep_whole(sample)
+                sample, digest = text_of(sample, whole), whole.digest
+            number = sample.whole.sequence
+            message_id = StageId(rollout.sample_id, stage, sample.round, number, digest[:DIGEST_CHARS])
             await self._bus.publish(subject, sample, str(message_id))
         except UnavailableError:
             raise
         except Exception as error:  # what the tokens, the tokenizer and the environment raise is this sample's failure
             if not isinstance(error, PeriluneError):
                 logger.warning("%s failed", rollout.sample_id, exc_info=True)
-            await self._bus.bury(delivery.raw, in_words(error), self.run_id, [str(rollout.sample_id)])
+            seal = delivery.message.prompt.seal
+            await self._bus.bury(delivery.raw, in_words(error), self.run_id, [str(rollout.sample_id)], seal)
 
     async def _drawn(self, rollout: Rollout, table: EnvironmentBase | None) -> trajectory.Trajectory:
         """The sample, when it has ended or spent its budget; `table` is its environment's."""

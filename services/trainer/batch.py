@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -26,6 +26,7 @@ from perilune.models.vision import PlacedImage
 from perilune.recipe import Recipe
 from services.trainer.images import BatchImages
 
+TextOf = Callable[[list[int]], str]
 TeacherField = Literal["teacher_logprobs", "teacher_kl"]
 
 
@@ -109,11 +110,12 @@ def read_group(
     published_digests: Collection[str],
     vocab_size: int | None = None,
     images: BatchImages | None = None,
+    text_of: TextOf | None = None,
 ) -> TrainingGroup:
     """Unpacks and checks one group. What comes over the network is refused sample by sample.
 
     Refused is a sample without a valid score, written by a policy that was never published, older than the recipe
-    allows, or damaged.
+    allows, graded for another text than that of its tokens, or damaged.
 
     Args:
         message: as the master serves it.
@@ -121,6 +123,7 @@ def read_group(
         published_digests: of every version that this trainer published or found committed.
         vocab_size: of the policy; token ids are not checked without it.
         images: of the batch; without them a sample with images is refused.
+        text_of: decodes a response as the rollout service does; its text is not checked without it.
 
     Raises:
         InvalidInputError: the group has no samples.
@@ -131,7 +134,9 @@ def read_group(
     for scored in message.samples:
         try:
             shown = (images or BatchImages()).placed(scored.trajectory)
-            samples.append(replace(_read_sample(scored, ages, published_digests, vocab_size), images=shown))
+            sample = _read_sample(scored, ages, published_digests, vocab_size)
+            _check_text(scored.trajectory, text_of)
+            samples.append(replace(sample, images=shown))
         except InvalidInputError as error:
             refused.append(Refused(message.group_id, scored.trajectory.sample_index, str(error)))
     budget_tokens = message.budget_tokens if message.HasField("budget_tokens") else None
@@ -210,6 +215,18 @@ def _check_published(trajectory_id: str, segment: Segment, published_digests: Co
             f"sample {trajectory_id} was written by version {segment.policy.number} with digest "
             f"{segment.policy.digest or 'unset'}, which this trainer never published; is a rollout worker of another "
             "run, or with weights from elsewhere, in the fleet?"
+        )
+
+
+def _check_text(trajectory: Trajectory, text_of: TextOf | None) -> None:
+    """InvalidInputError if graders read another text than the tokens say: a worker can write any."""
+    if text_of is None:
+        return
+    tokens = [token for segment in trajectory.segments for token in unpack(segment.tokens).tolist()]
+    if text_of(tokens) != trajectory.response:
+        raise InvalidInputError(
+            f"sample {trajectory.id} was graded for another text than that of its tokens; is a rollout worker that "
+            "forges, or one with another tokenizer, in the fleet?"
         )
 
 

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -21,6 +22,8 @@ from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, StateError
 from perilune.models.attention import attention_of
 from perilune.models.device import CPU, Device, check_precision
+from perilune.models.files import build_tokenizer, end_tokens
+from perilune.models.response_text import ResponseText
 from perilune.recipe import Recipe, StageTable
 from perilune.weights.choice import Measured
 from perilune.weights.store import VersionStore
@@ -189,7 +192,8 @@ class Session:
         ages = Ages.of(self.recipe, self.published.policy)
         vocab_size = self._learner.policy.model.config.get_text_config().vocab_size
         images = BatchImages(self._learner.policy.vision, found or {})
-        groups = [read_group(message, ages, self._known_digests, vocab_size, images) for message in messages]
+        read = partial(read_group, ages=ages, published_digests=self._known_digests, vocab_size=vocab_size)
+        groups = [read(message, images=images, text_of=self._text_of) for message in messages]
         refused = [sample for group in groups for sample in group.refused]
         self._tell_refused(refused, num_samples=sum(len(message.samples) for message in messages))
         accepted = [group for group in groups if group.samples]
@@ -199,6 +203,13 @@ class Session:
         self.number += 1
         self.published = self._snapshot(before=self.published)
         return self.published
+
+    @cached_property
+    def _text_of(self) -> ResponseText:
+        """Decodes responses as rollout workers do, with the files that they have."""
+        files = self._learner.policy.model_files
+        tokenizer = build_tokenizer(files)
+        return ResponseText(tokenizer, self.recipe.rollout.keep_special_tokens, end_tokens(files, tokenizer))
 
     @property
     def stage(self) -> StageTable | None:

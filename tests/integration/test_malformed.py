@@ -174,14 +174,14 @@ async def test_no_message_ends_a_service(nats_url: str, tmp_path: Path) -> None:
             assert len(found) == num_sent
             large = [letter for letter in found if len(letter.payload) > MAX_PAYLOAD_BYTES / 2]
             assert {letter.subject.rpartition(".")[2] for letter in large} >= {"finished", "partial", "scored", "event"}
-            await the_rest_of_the_run_goes_on(master, bus)
+            await the_run_goes_on(master, bus)
 
 
 async def publish_everything(bus: Bus) -> int:
     """How many messages must end in the dead letters."""
     good = Score(status=SCORE_STATUS_OK, value=1)
     scores = [ScoredTrajectory(trajectory=sample(sample_index=1, ending=ENDING_STOP), score=good)]
-    scores[0].score.value = float("nan")  # of a sample that is awaited: dead, by the ledger alone
+    scores[0].score.value = float("nan")
     payloads = [
         *(("perilune.run.trajectory.finished", each) for each in malformed(Trajectory.SerializeToString)),
         *(("perilune.run.trajectory.partial", each) for each in malformed(Trajectory.SerializeToString)),
@@ -204,11 +204,11 @@ async def publish_everything(bus: Bus) -> int:
         await publish(bus, subject, each.SerializeToString())
     await publish(bus, subjects.DEAD_SUBJECT, b"\xff\xff")
     await publish(bus, "perilune.run.trajectory.finished", large_sample())
-    return len(payloads)
+    return len(payloads) + len(scores)
 
 
-async def the_rest_of_the_run_goes_on(master: Master, bus: Bus) -> None:
-    """Both samples of the first group were named by what was given up; the other groups are answered and trained on."""
+async def the_run_goes_on(master: Master, bus: Bus) -> None:
+    """What was given up came of no task, and ended no sample: all groups are answered and trained on."""
     async for deliveries in bus.deliveries(subjects.rollout_consumer("run"), RolloutTask):
         for delivery in deliveries:
             for index in delivery.message.sample_indices:
@@ -218,6 +218,6 @@ async def the_rest_of_the_run_goes_on(master: Master, bus: Bus) -> None:
         if deliveries:
             break
     batch = await master.batch(0)
-    assert [group.group_id for group in batch] == ["run.0.1", "run.0.2"]
+    assert [group.group_id for group in batch] == ["run.0.0", "run.0.1", "run.0.2"]
     ledger = (await master.run()).ledger
-    assert (ledger.dispatched, ledger.dead, ledger.balanced) == (6, 2, True)
+    assert (ledger.dispatched, ledger.dead, ledger.balanced) == (6, 0, True)

@@ -135,6 +135,7 @@ def answer_to(task: RolloutTask, index: int, score: Score | None = None) -> Scor
         purpose=task.purpose,
         iteration=task.iteration,
         prompt=task.prompt,
+        graders=task.graders,
         segments=[Segment(policy=task.policy, tokens=pack(np.arange(4 + right, dtype=np.int32)))],
         ending=ENDING_STOP,
     )

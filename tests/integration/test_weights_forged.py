@@ -1,4 +1,4 @@
-"""Trajectories of weights that nobody published: set aside with a reason, and the run goes on.
+"""Trajectories of weights that nobody published, and texts that no tokens say: set aside in words.
 
 Bus, master and trainer are real processes; the test plays the fleet that samples and scores.
 """
@@ -13,17 +13,20 @@ from pathlib import Path
 
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.rollout.v1.rollout_pb2 import RolloutTask
+from perilune.codec import unpack
 from perilune.recipe import Recipe, check_recipe
 from perilune.runtime.bus import Bus
 from perilune.runtime.subjects import rollout_consumer, scored_subject
 from services.master.store import Store
 from tests.integration.test_master import answer_to, master_on
 from tests.integration.test_trainer import trainer_process
+from tests.unit.trainer.messages import text_of
 from tests.unit.trainer.models import TINY
 
 NUM_ITERATIONS = 2
 SAMPLES = 3 * 2  # an iteration's
 FORGED = "f" * 32
+FORGED_TEXT, WRITTEN = "run.1.1/0", "the answer that graders want"
 
 
 def recipe(name: str = "forged") -> Recipe:
@@ -51,6 +54,10 @@ async def fleet(bus: Bus, forged: dict[str, set[int]]) -> AsyncIterator[None]:
                 for index in task.sample_indices:
                     answer = answer_to(task, index)
                     answer.trajectory.prompt_tokens.CopyFrom(answer.trajectory.segments[0].tokens)
+                    tokens = unpack(answer.trajectory.segments[0].tokens).tolist()
+                    answer.trajectory.response = text_of(tokens)
+                    if answer.trajectory.id == FORGED_TEXT:
+                        answer.trajectory.response = WRITTEN
                     if index in forged.get(task.group_id, set()):
                         answer.trajectory.segments[0].policy.digest = FORGED
                     await bus.publish(scored_subject("run"), answer, f"{answer.trajectory.id}/scored")
@@ -73,14 +80,15 @@ async def test_a_forged_sample_is_dead_and_the_run_goes_on(nats_url: str, tmp_pa
                 run = await master.until(m.RUN_STATE_FINISHED)
         ledger = run.ledger
         assert ledger.dispatched == NUM_ITERATIONS * SAMPLES
-        assert (ledger.trained, ledger.dead, ledger.in_flight) == (NUM_ITERATIONS * SAMPLES - 3, 3, 0)
+        assert (ledger.trained, ledger.dead, ledger.in_flight) == (NUM_ITERATIONS * SAMPLES - 4, 4, 0)
         assert ledger.balanced
         versions = (await master.runs.GetRun(m.GetRunRequest(run_id="run", with_versions=True))).versions
-        assert [version.num_samples for version in versions] == [0, SAMPLES - 1, SAMPLES - 2]
-        assert [version.metrics.get("num_refused") for version in versions] == [None, 1, 2]
+        assert [version.num_samples for version in versions] == [0, SAMPLES - 1, SAMPLES - 3]
+        assert [version.metrics.get("num_refused") for version in versions] == [None, 1, 3]
     async with Store.open(f"sqlite+aiosqlite:///{tmp_path / 'm' / 'perilune.db'}", migrate=False) as store:
-        (*_, reason) = await store.death_reasons("run")
-    assert f"digest {FORGED}, which this trainer never published" in reason
+        reasons = "\n".join(await store.death_reasons("run"))
+    assert f"digest {FORGED}, which this trainer never published" in reasons
+    assert f"sample {FORGED_TEXT} was graded for another text than that of its tokens" in reasons
 
 
 async def test_a_fleet_that_is_forged_as_a_whole_ends_the_run_and_says_why(nats_url: str, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import (
     ENDING_STOP,
     PURPOSE_TRAIN,
     DeadLetter,
+    Prompt,
     ScoredTrajectory,
     Segment,
     StoredMessage,
@@ -35,10 +36,12 @@ from perilune.runtime.subjects import (
 from perilune.runtime.wholes import text_of, with_score
 from services.master.intake import parts_by_size, take_scores
 from services.master.records import Group
+from services.master.seals import seal_of
 from services.master.store import Store
 from services.reward.processes import Processes
 from services.reward.worker import work
 
+SECRET = b"of the run"
 GROUP = Group("run.0.0", "run", 0, PURPOSE_TRAIN, "", 0, 0, num_samples=2)
 RIGHT = Score(
     status=SCORE_STATUS_OK,
@@ -48,13 +51,15 @@ RIGHT = Score(
 
 
 def sample(index: int = 0, num_tokens: int = 5, round: int = 0) -> Trajectory:
+    """As a worker that was given its group sends it."""
     tokens = np.arange(num_tokens, dtype=np.int32)
     logprobs = pack(np.zeros(num_tokens, np.float32))
-    return Trajectory(
+    made = Trajectory(
         id=f"run.0.0/{index}",
         run_id="run",
         group_id="run.0.0",
         sample_index=index,
+        prompt=Prompt(reference="answer: 4"),
         prompt_tokens=pack(tokens),
         segments=[Segment(tokens=pack(tokens), logprobs=logprobs, full_logprobs=logprobs)],
         ending=ENDING_STOP,
@@ -62,12 +67,15 @@ def sample(index: int = 0, num_tokens: int = 5, round: int = 0) -> Trajectory:
         graders=[GraderChoice(name="exact")],
         round=round,
     )
+    made.prompt.seal = seal_of(SECRET, made)
+    return made
 
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/test.db") as store:
         await store.add_run("run", "{}")
+        store._secrets["run"] = SECRET
         await store.add_groups([GROUP])
         yield store
 
@@ -109,7 +117,6 @@ async def score_of(bus: Bus, message: ScoredTrajectory, message_id: str) -> None
 
 async def test_the_tokens_reach_the_master_and_no_grader(bus: Bus, store: Store) -> None:
     original = sample()
-    original.prompt.reference = "answer: 4"
     text = text_of(original, await bus.keep_whole(original))
     assert not text.segments
     assert not text.prompt_tokens.data
@@ -137,7 +144,6 @@ def of_newer_version(message: Message) -> Any:
 
 async def test_what_a_newer_version_adds_ends_no_worker_and_reaches_the_end(bus: Bus, store: Store) -> None:
     original = sample()
-    original.prompt.reference = "answer: 4"
     original = of_newer_version(original)
     text = of_newer_version(text_of(original, of_newer_version(await bus.keep_whole(original))))
     await bus.publish(finished_subject("run"), text, "text")

@@ -67,6 +67,8 @@ def test_no_sample(text: str) -> None:
         (StageId(SAMPLE, "partial", 1), "sums-1.0.7/3/partial-1"),
         (StageId(SAMPLE, "scored", 10), "sums-1.0.7/3/scored-10"),
         (StageId(SAMPLE, "scored", 10, 77), "sums-1.0.7/3/scored-10-77"),
+        (StageId(SAMPLE, "scored", 10, 77, "0a1f"), "sums-1.0.7/3/scored-10-77~0a1f"),
+        (StageId(SAMPLE, "partial", 0, 0, "0a1f"), "sums-1.0.7/3/partial-0~0a1f"),
         (WholeId(SAMPLE, 1, "0a" * 32), "sums-1.0.7/3/whole-1-" + "0a" * 32),
     ],
 )

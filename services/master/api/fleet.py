@@ -58,6 +58,8 @@ class FleetService(FleetServiceServicer):
             check_names(request.worker_id, request.kind, request.address)
         worker = m.Worker(id=request.worker_id, kind=request.kind, address=request.address)
         self._workers[request.worker_id] = worker
+        if request.kind == "rollout":
+            self._registry.rollout_workers.add(request.worker_id)
         if request.serves_weights:
             node = Node(request.worker_id, request.address, is_relay=request.kind == "relay")
             self._nodes = joined(self._nodes, node)
@@ -76,6 +78,7 @@ class FleetService(FleetServiceServicer):
         finally:
             if self._workers.get(request.worker_id) is worker:  # it may have joined again already
                 del self._workers[request.worker_id]
+                self._registry.rollout_workers.discard(request.worker_id)
                 self._nodes = left(self._nodes, request.worker_id)
                 self._registry.fleet_changed.notify()
 

@@ -13,6 +13,7 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion, SamplingParams
 from perilune.codec import unpack
 from perilune.errors import InvalidInputError
+from perilune.models.response_text import ResponseText
 from perilune.recipe import CalculatorEnvironment, GuessEnvironment
 from services.rollout.config import RolloutSettings
 from services.rollout.engines.base import Generated, SampleRequest, Span
@@ -20,7 +21,6 @@ from services.rollout.environments.answers import checked, outcome_message
 from services.rollout.environments.base import Observation, Outcome
 from services.rollout.environments.calculator import Calculator, evaluate
 from services.rollout.environments.guess import Guess
-from services.rollout.response_text import ResponseText
 from services.rollout.rollout import Rollout
 from tests.unit.rollout.tiny import EOS, WORDS, tiny_tokenizer
 

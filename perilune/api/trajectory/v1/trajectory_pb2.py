@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from perilune.api.reward.v1 import reward_pb2 as perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+perilune/api/trajectory/v1/trajectory.proto\x12\x1aperilune.api.trajectory.v1\x1a#perilune/api/reward/v1/reward.proto\"M\n\x0bPackedArray\x12\x30\n\x05\x64type\x18\x01 \x01(\x0e\x32!.perilune.api.trajectory.v1.Dtype\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"=\n\rPolicyVersion\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"d\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x36\n\x05parts\x18\x03 \x03(\x0b\x32\'.perilune.api.trajectory.v1.ContentPart\"\\\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x35\n\x05image\x18\x02 \x01(\x0b\x32$.perilune.api.trajectory.v1.ImageRefH\x00\x42\x06\n\x04part\";\n\x08ImageRef\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nmedia_type\x18\x03 \x01(\t\"\xbb\x02\n\x06Prompt\x12\n\n\x02id\x18\x01 \x01(\t\x12\x39\n\x08messages\x18\x02 \x03(\x0b\x32\'.perilune.api.trajectory.v1.ChatMessage\x12\x11\n\treference\x18\x03 \x01(\t\x12>\n\x06labels\x18\x04 \x03(\x0b\x32..perilune.api.trajectory.v1.Prompt.LabelsEntry\x12\x34\n\x06images\x18\x05 \x03(\x0b\x32$.perilune.api.trajectory.v1.ImageRef\x12\x1d\n\x10\x65nvironment_json\x18\x06 \x01(\tH\x00\x88\x01\x01\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x13\n\x11_environment_json\"\xb3\x01\n\x0eSamplingParams\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x0c\n\x04stop\x18\x05 \x03(\t\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12>\n\nrepetition\x18\x07 \x01(\x0b\x32*.perilune.api.trajectory.v1.RepetitionRule\"M\n\x0eRepetitionRule\x12\x12\n\nmin_tokens\x18\x01 \x01(\r\x12\x13\n\x0bmin_repeats\x18\x02 \x01(\r\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\"+\n\nRepetition\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0e\n\x06period\x18\x02 \x01(\r\"\xc7\x03\n\x07Segment\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x37\n\x06tokens\x18\x02 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x39\n\x08logprobs\x18\x03 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12>\n\rfull_logprobs\x18\x04 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\x08\x12\x16\n\tnum_chars\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nnum_tokens\x18\x07 \x01(\r\x12\x41\n\x10teacher_logprobs\x18\x08 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12;\n\nteacher_kl\x18\t \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArrayB\x0c\n\n_num_chars\"\x8b\x05\n\nTrajectory\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12\x14\n\x0csample_index\x18\x04 \x01(\r\x12\x34\n\x07purpose\x18\x05 \x01(\x0e\x32#.perilune.api.trajectory.v1.Purpose\x12\x11\n\titeration\x18\x06 \x01(\x04\x12\x32\n\x06prompt\x18\x07 \x01(\x0b\x32\".perilune.api.trajectory.v1.Prompt\x12>\n\rprompt_tokens\x18\x08 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x35\n\x08segments\x18\t \x03(\x0b\x32#.perilune.api.trajectory.v1.Segment\x12\x32\n\x06\x65nding\x18\n \x01(\x0e\x32\".perilune.api.trajectory.v1.Ending\x12\x10\n\x08response\x18\x0b \x01(\t\x12\x35\n\x07graders\x18\x0c \x03(\x0b\x32$.perilune.api.reward.v1.GraderChoice\x12\r\n\x05round\x18\r \x01(\r\x12:\n\nrepetition\x18\x0e \x01(\x0b\x32&.perilune.api.trajectory.v1.Repetition\x12\x30\n\x07outcome\x18\x0f \x01(\x0b\x32\x1f.perilune.api.reward.v1.Outcome\x12\x38\n\x05whole\x18\x10 \x01(\x0b\x32).perilune.api.trajectory.v1.StoredMessage\x12\x11\n\tprocessor\x18\x11 \x01(\t\"D\n\rStoredMessage\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\"|\n\x10ScoredTrajectory\x12:\n\ntrajectory\x18\x01 \x01(\x0b\x32&.perilune.api.trajectory.v1.Trajectory\x12,\n\x05score\x18\x02 \x01(\x0b\x32\x1d.perilune.api.reward.v1.Score\"\x92\x01\n\nDeadLetter\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x16\n\x0enum_deliveries\x18\x05 \x01(\r\x12\x16\n\x0etrajectory_ids\x18\x06 \x03(\t\x12\x0e\n\x06run_id\x18\x07 \x01(\t\"\x97\x02\n\x05\x45vent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x14\n\x0ctime_unix_ns\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x11\n\titeration\x18\x05 \x01(\x04\x12?\n\x07metrics\x18\x06 \x03(\x0b\x32..perilune.api.trajectory.v1.Event.MetricsEntry\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x38\n\x05stage\x18\x08 \x01(\x0b\x32).perilune.api.trajectory.v1.StageProgress\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xdc\x01\n\rStageProgress\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x11\n\tnum_steps\x18\x04 \x01(\x04\x12G\n\x07metrics\x18\x05 \x03(\x0b\x32\x36.perilune.api.trajectory.v1.StageProgress.MetricsEntry\x12\x14\n\x0ctime_unix_ns\x18\x06 \x01(\x03\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*\xec\x01\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x02\x12\x0e\n\nDTYPE_INT8\x10\x03\x12\x0f\n\x0b\x44TYPE_INT32\x10\x04\x12\x0f\n\x0b\x44TYPE_INT64\x10\x05\x12\x11\n\rDTYPE_FLOAT16\x10\x06\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x07\x12\x11\n\rDTYPE_FLOAT32\x10\x08\x12\x11\n\rDTYPE_FLOAT64\x10\t\x12\x15\n\x11\x44TYPE_FLOAT8_E4M3\x10\n\x12\x15\n\x11\x44TYPE_FLOAT8_E5M2\x10\x0b*K\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_TRAIN\x10\x01\x12\x14\n\x10PURPOSE_EVALUATE\x10\x02*\x82\x01\n\x06\x45nding\x12\x16\n\x12\x45NDING_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45NDING_STOP\x10\x01\x12\x11\n\rENDING_LENGTH\x10\x02\x12\x15\n\x11\x45NDING_REPETITION\x10\x03\x12\x11\n\rENDING_BUDGET\x10\x04\x12\x12\n\x0e\x45NDING_ABORTED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+perilune/api/trajectory/v1/trajectory.proto\x12\x1aperilune.api.trajectory.v1\x1a#perilune/api/reward/v1/reward.proto\"M\n\x0bPackedArray\x12\x30\n\x05\x64type\x18\x01 \x01(\x0e\x32!.perilune.api.trajectory.v1.Dtype\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"=\n\rPolicyVersion\x12\x0e\n\x06number\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\"d\n\x0b\x43hatMessage\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\x12\x36\n\x05parts\x18\x03 \x03(\x0b\x32\'.perilune.api.trajectory.v1.ContentPart\"\\\n\x0b\x43ontentPart\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12\x35\n\x05image\x18\x02 \x01(\x0b\x32$.perilune.api.trajectory.v1.ImageRefH\x00\x42\x06\n\x04part\";\n\x08ImageRef\x12\x0b\n\x03uri\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x12\n\nmedia_type\x18\x03 \x01(\t\"\xc9\x02\n\x06Prompt\x12\n\n\x02id\x18\x01 \x01(\t\x12\x39\n\x08messages\x18\x02 \x03(\x0b\x32\'.perilune.api.trajectory.v1.ChatMessage\x12\x11\n\treference\x18\x03 \x01(\t\x12>\n\x06labels\x18\x04 \x03(\x0b\x32..perilune.api.trajectory.v1.Prompt.LabelsEntry\x12\x34\n\x06images\x18\x05 \x03(\x0b\x32$.perilune.api.trajectory.v1.ImageRef\x12\x1d\n\x10\x65nvironment_json\x18\x06 \x01(\tH\x00\x88\x01\x01\x12\x0c\n\x04seal\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x13\n\x11_environment_json\"\xb3\x01\n\x0eSamplingParams\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_p\x18\x02 \x01(\x01\x12\r\n\x05top_k\x18\x03 \x01(\r\x12\x12\n\nmax_tokens\x18\x04 \x01(\r\x12\x0c\n\x04stop\x18\x05 \x03(\t\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12>\n\nrepetition\x18\x07 \x01(\x0b\x32*.perilune.api.trajectory.v1.RepetitionRule\"M\n\x0eRepetitionRule\x12\x12\n\nmin_tokens\x18\x01 \x01(\r\x12\x13\n\x0bmin_repeats\x18\x02 \x01(\r\x12\x12\n\nsimilarity\x18\x03 \x01(\x01\"+\n\nRepetition\x12\r\n\x05start\x18\x01 \x01(\r\x12\x0e\n\x06period\x18\x02 \x01(\r\"\xc7\x03\n\x07Segment\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x37\n\x06tokens\x18\x02 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x39\n\x08logprobs\x18\x03 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12>\n\rfull_logprobs\x18\x04 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x13\n\x0b\x65nvironment\x18\x05 \x01(\x08\x12\x16\n\tnum_chars\x18\x06 \x01(\rH\x00\x88\x01\x01\x12\x12\n\nnum_tokens\x18\x07 \x01(\r\x12\x41\n\x10teacher_logprobs\x18\x08 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12;\n\nteacher_kl\x18\t \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArrayB\x0c\n\n_num_chars\"\x8b\x05\n\nTrajectory\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\t\x12\x10\n\x08group_id\x18\x03 \x01(\t\x12\x14\n\x0csample_index\x18\x04 \x01(\r\x12\x34\n\x07purpose\x18\x05 \x01(\x0e\x32#.perilune.api.trajectory.v1.Purpose\x12\x11\n\titeration\x18\x06 \x01(\x04\x12\x32\n\x06prompt\x18\x07 \x01(\x0b\x32\".perilune.api.trajectory.v1.Prompt\x12>\n\rprompt_tokens\x18\x08 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x35\n\x08segments\x18\t \x03(\x0b\x32#.perilune.api.trajectory.v1.Segment\x12\x32\n\x06\x65nding\x18\n \x01(\x0e\x32\".perilune.api.trajectory.v1.Ending\x12\x10\n\x08response\x18\x0b \x01(\t\x12\x35\n\x07graders\x18\x0c \x03(\x0b\x32$.perilune.api.reward.v1.GraderChoice\x12\r\n\x05round\x18\r \x01(\r\x12:\n\nrepetition\x18\x0e \x01(\x0b\x32&.perilune.api.trajectory.v1.Repetition\x12\x30\n\x07outcome\x18\x0f \x01(\x0b\x32\x1f.perilune.api.reward.v1.Outcome\x12\x38\n\x05whole\x18\x10 \x01(\x0b\x32).perilune.api.trajectory.v1.StoredMessage\x12\x11\n\tprocessor\x18\x11 \x01(\t\"D\n\rStoredMessage\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\"\x8c\x01\n\x10ScoredTrajectory\x12:\n\ntrajectory\x18\x01 \x01(\x0b\x32&.perilune.api.trajectory.v1.Trajectory\x12,\n\x05score\x18\x02 \x01(\x0b\x32\x1d.perilune.api.reward.v1.Score\x12\x0e\n\x06graded\x18\x03 \x01(\t\"\xb6\x01\n\nDeadLetter\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07payload\x18\x04 \x01(\x0c\x12\x16\n\x0enum_deliveries\x18\x05 \x01(\r\x12\x16\n\x0etrajectory_ids\x18\x06 \x03(\t\x12\x0e\n\x06run_id\x18\x07 \x01(\t\x12\x0c\n\x04seal\x18\x08 \x01(\t\x12\x14\n\x0c\x65nds_nothing\x18\t \x01(\x08\"\x97\x02\n\x05\x45vent\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x14\n\x0ctime_unix_ns\x18\x02 \x01(\x03\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x0c\n\x04kind\x18\x04 \x01(\t\x12\x11\n\titeration\x18\x05 \x01(\x04\x12?\n\x07metrics\x18\x06 \x03(\x0b\x32..perilune.api.trajectory.v1.Event.MetricsEntry\x12\x0c\n\x04text\x18\x07 \x01(\t\x12\x38\n\x05stage\x18\x08 \x01(\x0b\x32).perilune.api.trajectory.v1.StageProgress\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xdc\x01\n\rStageProgress\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0c\n\x04step\x18\x03 \x01(\x04\x12\x11\n\tnum_steps\x18\x04 \x01(\x04\x12G\n\x07metrics\x18\x05 \x03(\x0b\x32\x36.perilune.api.trajectory.v1.StageProgress.MetricsEntry\x12\x14\n\x0ctime_unix_ns\x18\x06 \x01(\x03\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*\xec\x01\n\x05\x44type\x12\x15\n\x11\x44TYPE_UNSPECIFIED\x10\x00\x12\x0e\n\nDTYPE_BOOL\x10\x01\x12\x0f\n\x0b\x44TYPE_UINT8\x10\x02\x12\x0e\n\nDTYPE_INT8\x10\x03\x12\x0f\n\x0b\x44TYPE_INT32\x10\x04\x12\x0f\n\x0b\x44TYPE_INT64\x10\x05\x12\x11\n\rDTYPE_FLOAT16\x10\x06\x12\x12\n\x0e\x44TYPE_BFLOAT16\x10\x07\x12\x11\n\rDTYPE_FLOAT32\x10\x08\x12\x11\n\rDTYPE_FLOAT64\x10\t\x12\x15\n\x11\x44TYPE_FLOAT8_E4M3\x10\n\x12\x15\n\x11\x44TYPE_FLOAT8_E5M2\x10\x0b*K\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_TRAIN\x10\x01\x12\x14\n\x10PURPOSE_EVALUATE\x10\x02*\x82\x01\n\x06\x45nding\x12\x16\n\x12\x45NDING_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45NDING_STOP\x10\x01\x12\x11\n\rENDING_LENGTH\x10\x02\x12\x15\n\x11\x45NDING_REPETITION\x10\x03\x12\x11\n\rENDING_BUDGET\x10\x04\x12\x12\n\x0e\x45NDING_ABORTED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,12 +38,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_STAGEPROGRESS_METRICSENTRY']._loaded_options = None
   _globals['_STAGEPROGRESS_METRICSENTRY']._serialized_options = b'8\001'
-  _globals['_DTYPE']._serialized_start=3098
-  _globals['_DTYPE']._serialized_end=3334
-  _globals['_PURPOSE']._serialized_start=3336
-  _globals['_PURPOSE']._serialized_end=3411
-  _globals['_ENDING']._serialized_start=3414
-  _globals['_ENDING']._serialized_end=3544
+  _globals['_DTYPE']._serialized_start=3165
+  _globals['_DTYPE']._serialized_end=3401
+  _globals['_PURPOSE']._serialized_start=3403
+  _globals['_PURPOSE']._serialized_end=3478
+  _globals['_ENDING']._serialized_start=3481
+  _globals['_ENDING']._serialized_end=3611
   _globals['_PACKEDARRAY']._serialized_start=112
   _globals['_PACKEDARRAY']._serialized_end=189
   _globals['_POLICYVERSION']._serialized_start=191
@@ -55,31 +55,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMAGEREF']._serialized_start=450
   _globals['_IMAGEREF']._serialized_end=509
   _globals['_PROMPT']._serialized_start=512
-  _globals['_PROMPT']._serialized_end=827
-  _globals['_PROMPT_LABELSENTRY']._serialized_start=761
-  _globals['_PROMPT_LABELSENTRY']._serialized_end=806
-  _globals['_SAMPLINGPARAMS']._serialized_start=830
-  _globals['_SAMPLINGPARAMS']._serialized_end=1009
-  _globals['_REPETITIONRULE']._serialized_start=1011
-  _globals['_REPETITIONRULE']._serialized_end=1088
-  _globals['_REPETITION']._serialized_start=1090
-  _globals['_REPETITION']._serialized_end=1133
-  _globals['_SEGMENT']._serialized_start=1136
-  _globals['_SEGMENT']._serialized_end=1591
-  _globals['_TRAJECTORY']._serialized_start=1594
-  _globals['_TRAJECTORY']._serialized_end=2245
-  _globals['_STOREDMESSAGE']._serialized_start=2247
-  _globals['_STOREDMESSAGE']._serialized_end=2315
-  _globals['_SCOREDTRAJECTORY']._serialized_start=2317
-  _globals['_SCOREDTRAJECTORY']._serialized_end=2441
-  _globals['_DEADLETTER']._serialized_start=2444
-  _globals['_DEADLETTER']._serialized_end=2590
-  _globals['_EVENT']._serialized_start=2593
-  _globals['_EVENT']._serialized_end=2872
-  _globals['_EVENT_METRICSENTRY']._serialized_start=2826
-  _globals['_EVENT_METRICSENTRY']._serialized_end=2872
-  _globals['_STAGEPROGRESS']._serialized_start=2875
-  _globals['_STAGEPROGRESS']._serialized_end=3095
-  _globals['_STAGEPROGRESS_METRICSENTRY']._serialized_start=2826
-  _globals['_STAGEPROGRESS_METRICSENTRY']._serialized_end=2872
+  _globals['_PROMPT']._serialized_end=841
+  _globals['_PROMPT_LABELSENTRY']._serialized_start=775
+  _globals['_PROMPT_LABELSENTRY']._serialized_end=820
+  _globals['_SAMPLINGPARAMS']._serialized_start=844
+  _globals['_SAMPLINGPARAMS']._serialized_end=1023
+  _globals['_REPETITIONRULE']._serialized_start=1025
+  _globals['_REPETITIONRULE']._serialized_end=1102
+  _globals['_REPETITION']._serialized_start=1104
+  _globals['_REPETITION']._serialized_end=1147
+  _globals['_SEGMENT']._serialized_start=1150
+  _globals['_SEGMENT']._serialized_end=1605
+  _globals['_TRAJECTORY']._serialized_start=1608
+  _globals['_TRAJECTORY']._serialized_end=2259
+  _globals['_STOREDMESSAGE']._serialized_start=2261
+  _globals['_STOREDMESSAGE']._serialized_end=2329
+  _globals['_SCOREDTRAJECTORY']._serialized_start=2332
+  _globals['_SCOREDTRAJECTORY']._serialized_end=2472
+  _globals['_DEADLETTER']._serialized_start=2475
+  _globals['_DEADLETTER']._serialized_end=2657
+  _globals['_EVENT']._serialized_start=2660
+  _globals['_EVENT']._serialized_end=2939
+  _globals['_EVENT_METRICSENTRY']._serialized_start=2893
+  _globals['_EVENT_METRICSENTRY']._serialized_end=2939
+  _globals['_STAGEPROGRESS']._serialized_start=2942
+  _globals['_STAGEPROGRESS']._serialized_end=3162
+  _globals['_STAGEPROGRESS_METRICSENTRY']._serialized_start=2893
+  _globals['_STAGEPROGRESS_METRICSENTRY']._serialized_end=2939
 # @@protoc_insertion_point(module_scope)

@@ -281,6 +281,7 @@ class Prompt(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     IMAGES_FIELD_NUMBER: _builtins.int
     ENVIRONMENT_JSON_FIELD_NUMBER: _builtins.int
+    SEAL_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Stable for the same prompt in the same prompt set."""
     reference: _builtins.str
@@ -288,6 +289,10 @@ class Prompt(_message.Message):
     environment_json: _builtins.str
     """What the policy talks to at this prompt, in place of the recipe's: a table such as [rollout.environment], as JSON.
     Empty: nothing. Unset: what the recipe says.
+    """
+    seal: _builtins.str
+    """The master's, of the group that it was sent out for, and of all that decides how its samples are graded. What comes
+    back with another is not believed. Opaque to every other service, which sends it back as it came.
     """
     @_builtins.property
     def messages(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChatMessage]: ...
@@ -308,10 +313,11 @@ class Prompt(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         images: _abc.Iterable[Global___ImageRef] | None = ...,
         environment_json: _builtins.str | None = ...,
+        seal: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_environment_json", b"_environment_json", "environment_json", b"environment_json"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_environment_json", b"_environment_json", "environment_json", b"environment_json", "id", b"id", "images", b"images", "labels", b"labels", "messages", b"messages", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_environment_json", b"_environment_json", "environment_json", b"environment_json", "id", b"id", "images", b"images", "labels", b"labels", "messages", b"messages", "reference", b"reference", "seal", b"seal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__environment_json: _TypeAlias = _typing.Literal["environment_json"]  # noqa: Y015
     _WhichOneofArgType__environment_json: _TypeAlias = _typing.Literal["_environment_json", b"_environment_json"]  # noqa: Y015
@@ -626,6 +632,11 @@ class ScoredTrajectory(_message.Message):
 
     TRAJECTORY_FIELD_NUMBER: _builtins.int
     SCORE_FIELD_NUMBER: _builtins.int
+    GRADED_FIELD_NUMBER: _builtins.int
+    graded: _builtins.str
+    """SHA-256 in hex of what was graded, set where the trajectory is only named: the score counts for the trajectory that
+    lies there only if that is what was graded.
+    """
     @_builtins.property
     def trajectory(self) -> Global___Trajectory: ...
     @_builtins.property
@@ -635,10 +646,11 @@ class ScoredTrajectory(_message.Message):
         *,
         trajectory: Global___Trajectory | None = ...,
         score: _reward_pb2.Score | None = ...,
+        graded: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["score", b"score", "trajectory", b"trajectory"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["score", b"score", "trajectory", b"trajectory"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["graded", b"graded", "score", b"score", "trajectory", b"trajectory"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -657,6 +669,8 @@ class DeadLetter(_message.Message):
     NUM_DELIVERIES_FIELD_NUMBER: _builtins.int
     TRAJECTORY_IDS_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
+    SEAL_FIELD_NUMBER: _builtins.int
+    ENDS_NOTHING_FIELD_NUMBER: _builtins.int
     subject: _builtins.str
     """The subject the message was taken from."""
     message_id: _builtins.str
@@ -666,6 +680,10 @@ class DeadLetter(_message.Message):
     """The message itself, byte for byte."""
     num_deliveries: _builtins.int
     run_id: _builtins.str
+    seal: _builtins.str
+    """Of the group whose samples end (`Prompt.seal`). Unset in letters of a version before, whose payload has it."""
+    ends_nothing: _builtins.bool
+    """The samples that the message was about are awaited still, and are asked for again: only the message is given up."""
     @_builtins.property
     def trajectory_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The trajectories that end here, as far as the payload could be read: ids of samples."""
@@ -680,10 +698,12 @@ class DeadLetter(_message.Message):
         num_deliveries: _builtins.int = ...,
         trajectory_ids: _abc.Iterable[_builtins.str] | None = ...,
         run_id: _builtins.str = ...,
+        seal: _builtins.str = ...,
+        ends_nothing: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "num_deliveries", b"num_deliveries", "payload", b"payload", "reason", b"reason", "run_id", b"run_id", "subject", b"subject", "trajectory_ids", b"trajectory_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ends_nothing", b"ends_nothing", "message_id", b"message_id", "num_deliveries", b"num_deliveries", "payload", b"payload", "reason", b"reason", "run_id", b"run_id", "seal", b"seal", "subject", b"subject", "trajectory_ids", b"trajectory_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
