@@ -11,7 +11,10 @@ export PYTHONDONTWRITEBYTECODE :=
 CHROMIUM := $(shell command -v chromium)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup train test test-unit images compose-test cluster-test protos lint format bench clean
+.PHONY: help setup train test test-unit attack images compose-test cluster-test protos lint format bench clean
+
+ATTACKS = tests/unit/auth tests/integration/test_forged_scores.py tests/integration/test_weights_forged.py \
+	tests/integration/test_malformed.py tests/integration/test_bounds.py
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -37,6 +40,9 @@ test: setup ## Check formatting, lint, types and stubs, then run every test
 
 test-unit: setup ## Run the quick unit tests: meant for every few minutes, at most 60 seconds on two idle cores
 	$(BIN)/pytest tests/unit -n 2 --maxprocesses 2 --dist loadfile -m 'not slow' -q
+
+attack: setup ## Attack the services as docs/security.md says: roles and RPCs, bus users, forged and malformed messages
+	$(BIN)/pytest $(ATTACKS)
 
 images: ## Build the images of all services (needs Docker)
 	@docker compose version >/dev/null 2>&1 && docker info >/dev/null 2>&1 || \

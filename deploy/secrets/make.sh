@@ -44,10 +44,10 @@ if [ ! -s ca.pem ]; then
 fi
 for name in nats postgres master trainer rollout reward sandbox; do certificate "$name"; done
 {
-  caller master '"worker"'
-  caller trainer '"worker"'
-  caller rollout '"worker", "sandbox"'
-  caller reward '"worker", "sandbox"'
+  caller master '"master"'
+  caller trainer '"trainer"'
+  caller rollout '"rollout"'
+  caller reward '"reward-worker"'
   caller operator '"admin"'
 } >tokens.toml
 for name in master trainer rollout reward; do secret "nats_$name"; done

@@ -4,7 +4,8 @@ A tokens file (TOML) has one table a caller:
 
     [alice]
     sha256 = "5e88…"          # of the token; `perilune token` makes both
-    roles = ["reward"]        # the services that alice may call, by the names of ROLES
+    roles = ["reward"]        # what alice is; each RPC names the roles that cover it (`roles.py`)
+    expires = 2027-01-31      # a date, or a time with its zone; not given: never
     requests_per_s = 50       # and up to that many at once after a pause; not given: no limit
     max_concurrent = 8        # calls under way at one time; not given: no limit
 
@@ -29,12 +30,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import grpc
 from grpc_health.v1.health_pb2 import HealthCheckRequest
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from perilune.errors import (
     InvalidInputError,
@@ -44,15 +46,8 @@ from perilune.errors import (
     rpc_errors,
 )
 from perilune.runtime.interception import wrapped
+from perilune.runtime.roles import FORMER, KINDS, ROLES, roles_for
 
-# What a role may call: the beginnings of services' full names.
-ROLES = {
-    "admin": ("",),
-    "reward": ("perilune.api.reward.",),
-    "sandbox": ("perilune.api.sandbox.",),
-    "runs": ("perilune.api.master.v1.RunService", "perilune.api.master.v1.EvaluationService"),
-    "worker": ("perilune.api.master.", "perilune.api.rollout.", "perilune.api.weights."),
-}
 # Anyone may ask whether a service is well, and every known caller what it offers and to be kept informed of it.
 OPEN_METHOD = "/grpc.health.v1.Health/Check"
 COMMON = ("grpc.reflection.", "grpc.health.")
@@ -70,14 +65,26 @@ class Entry(BaseModel):
     roles: Annotated[frozenset[str], Field(min_length=1)]
     requests_per_s: Positive | None = None
     max_concurrent: Annotated[int, Field(gt=0)] | None = None
+    expires: AwareDatetime | date | None = None  # of a date: when it begins, in UTC
 
     @model_validator(mode="after")
     def _is_complete(self) -> Entry:
         if not (self.sha256 or self.certificate):
             raise ValueError("give sha256 (of the token) or certificate (its common name)")
-        if unknown := self.roles - ROLES.keys():
-            raise ValueError(f"there is no role {sorted(unknown)[0]!r}; known are {', '.join(ROLES)}")
+        for name in sorted(self.roles - set(ROLES)):
+            if name in FORMER:
+                raise ValueError(f"the role {name!r} of versions before is now {FORMER[name]}")
+            raise ValueError(f"there is no role {name!r}; known are {', '.join(ROLES)}")
         return self
+
+    @property
+    def expires_at(self) -> float:
+        """When the entry is no longer good, in seconds since the Unix epoch; infinity for never."""
+        if self.expires is None:
+            return math.inf
+        if not isinstance(self.expires, datetime):
+            return datetime(*self.expires.timetuple()[:3], tzinfo=UTC).timestamp()
+        return self.expires.timestamp()
 
 
 @dataclass
@@ -118,11 +125,15 @@ class Caller:
         self._credit -= num_requests
 
     @contextmanager
-    def call(self, service: str) -> Iterator[None]:
-        """Holds a place for one call of a service, by its full name. PermissionDeniedError or OverloadedError."""
-        if not any(service.startswith((*ROLES[role], *COMMON)) for role in self.roles):
+    def call(self, method: str) -> Iterator[None]:
+        """Holds a place for one call of an RPC, such as `perilune.api.reward.v1.RewardService/Score`.
+
+        PermissionDeniedError or OverloadedError.
+        """
+        if not method.startswith(COMMON) and self.roles.isdisjoint(roles_for(method)):
             raise PermissionDeniedError(
-                f"{self.name} has the roles {', '.join(sorted(self.roles))}, which do not cover {service}"
+                f"{self.name} has the roles {', '.join(sorted(self.roles))}, which do not cover {method}: it wants "
+                f"{' or '.join(roles_for(method))}"
             )
         if self.num_running >= self.max_concurrent:
             raise OverloadedError(
@@ -138,6 +149,14 @@ class Caller:
             self.num_running -= 1
             _CALLER.set(before)  # no reset: a stream that its reader left is closed in another context
 
+    def check_kind(self, kind: str) -> None:
+        """PermissionDeniedError if the caller is no service of this kind, such as `rollout`, nor speaks for one."""
+        if self.roles.isdisjoint(("admin", *KINDS.get(kind, ()))):
+            raise PermissionDeniedError(
+                f"{self.name} has the roles {', '.join(sorted(self.roles))}, and does not speak for a service of the "
+                f"kind {kind[:20]!r}"
+            )
+
 
 ANYONE = Caller("anyone", frozenset({"admin"}))
 _CALLER: ContextVar[Caller] = ContextVar("caller", default=ANYONE)
@@ -151,8 +170,13 @@ def caller() -> Caller:
 class Gate:
     """Knows the callers by what they show. With no entries it asks for a certificate that the TLS layer accepted."""
 
-    def __init__(self, entries: dict[str, Entry], clock: Callable[[], float] = time.monotonic) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        entries: dict[str, Entry],
+        clock: Callable[[], float] = time.monotonic,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock, self._now = clock, now
         self._known: dict[str, tuple[Entry, Caller]] = {}
         self.renew(entries)
 
@@ -162,9 +186,15 @@ class Gate:
             name: self._known[name] if name in self._known and self._known[name][0] == entry else self._new(name, entry)
             for name, entry in entries.items()
         }
-        self._by_token = {entry.sha256: one for entry, one in self._known.values() if entry.sha256}
-        self._by_certificate = {entry.certificate: one for entry, one in self._known.values() if entry.certificate}
+        known = self._known.values()
+        self._by_token = {entry.sha256: (entry, one) for entry, one in known if entry.sha256}
+        self._by_certificate = {entry.certificate: (entry, one) for entry, one in known if entry.certificate}
         self._asks_names = bool(entries)
+
+    def _current(self, entry: Entry, one: Caller) -> Caller:
+        if self._now() >= entry.expires_at:
+            raise UnauthenticatedError(f"the token of {one.name} expired at {entry.expires}: ask for a new one")
+        return one
 
     def _new(self, name: str, entry: Entry) -> tuple[Entry, Caller]:
         limits = (entry.requests_per_s or math.inf, entry.max_concurrent or math.inf)
@@ -175,7 +205,7 @@ class Gate:
         names in a client certificate that was already verified. UnauthenticatedError says what to do."""
         for name in certificates:
             if name in self._by_certificate:
-                return self._by_certificate[name]
+                return self._current(*self._by_certificate[name])
         if certificates and not self._asks_names:
             return ANYONE
         token = _token(authorization)
@@ -187,7 +217,7 @@ class Gate:
         digest = digest_of(token)
         for known, one in self._by_token.items():
             if hmac.compare_digest(known, digest):
-                return one
+                return self._current(*one)
         raise UnauthenticatedError("the token is not known here: check that it is whole, or ask for a new one")
 
 
@@ -245,7 +275,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
     ) -> grpc.RpcMethodHandler | None:
         """Wraps a method so that its caller is authenticated first."""
         handler = await continuation(details)
-        service = details.method.rpartition("/")[0].lstrip("/")
+        method = details.method.lstrip("/")
         if handler is None:
             return handler
         if details.method == OPEN_METHOD:
@@ -254,7 +284,7 @@ class AuthInterceptor(grpc.aio.ServerInterceptor):
         @asynccontextmanager
         async def admitted(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[None]:
             async with rpc_errors(context):
-                with self._caller(context).call(service):
+                with self._caller(context).call(method):
                     yield
 
         return wrapped(handler, admitted)

@@ -80,6 +80,7 @@ MAX_LARGE_BYTES = MAX_MESSAGE_BYTES - (2 << 20)  # in the blob store: a batch mu
 MAX_BATCH_BYTES = 64 << 20  # of messages that are taken together
 MAX_REASON_CHARS = 4000
 BLOB_HEADER = "Perilune-Blob"  # the name of the blob that holds the message's bytes
+SEAL_HEADER = "Perilune-Seal"  # of a task: its prompt's seal
 BLOB_RETRY_S = 5.0  # before a message whose blob store was away is delivered again
 _LETTER_ROOM_BYTES = 4096  # of a dead letter, for its headers
 
@@ -175,7 +176,7 @@ class Delivery(Generic[M]):
             logger.error("a dead letter cannot be handled: %s", reason)
         else:
             try:
-                seal = seal_in(self.message)
+                seal = _seal_in(self.message)
                 await self.bus.bury(self.raw, reason, run_id, trajectory_ids, seal, ends_nothing=ends_nothing)
             except UnavailableError as error:
                 logger.warning("%s; the message is rejected when it comes again", error)
@@ -573,11 +574,12 @@ class Bus:
     ) -> None:
         """Publishes a dead letter for a message, or for some of its samples, with a payload that is cut to fit.
 
-        The message itself is left as it is. `seal`: of the group whose samples end.
+        The message itself is left as it is. `seal`: of the group whose samples end, where no header has it.
         """
         logger.error("gave up a message on %s: %s", raw.subject, reason)
         letter = dead_letter(raw, reason, run_id, trajectory_ids)
-        letter.seal, letter.ends_nothing = seal[:MAX_NAME_BYTES], ends_nothing
+        letter.seal = (seal or str((raw.headers or {}).get(SEAL_HEADER, "")))[:MAX_NAME_BYTES]
+        letter.ends_nothing = ends_nothing
         place = _place_of(raw) or f"{raw.subject}/{letter.message_id}"
         await self.publish(DEAD_SUBJECT, letter, dead_letter_id(place, trajectory_ids))
 
@@ -628,7 +630,7 @@ class Bus:
                         await delivery.raw.in_progress()
 
 
-def seal_in(message: Message) -> str:
+def _seal_in(message: Message) -> str:
     """The seal of a task that a message is, or brings; empty for none."""
     about = message.trajectory if isinstance(message, ScoredTrajectory) else message
     return about.prompt.seal if isinstance(about, RolloutTask | Trajectory) else ""

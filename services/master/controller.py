@@ -18,7 +18,7 @@ from perilune.ids import MessageId, RestId, SampleId, TaskId
 from perilune.objectives.shaping import Response
 from perilune.recipe import Recipe
 from perilune.runtime.blobs import Blobs
-from perilune.runtime.bus import Bus
+from perilune.runtime.bus import SEAL_HEADER, Bus
 from perilune.runtime.subjects import (
     MASTER_CONSUMER,
     PARTIAL_CONSUMER,
@@ -293,7 +293,8 @@ class Controller:
             await self._keep_images(group)
         task.prompt.seal = seal_of(await self._secret(), task)
         try:
-            await self._bus.publish(prompt_subject(self._run_id, policy), task, str(message_id), headers=trace)
+            headers = trace | {SEAL_HEADER: task.prompt.seal}  # for who cannot read the message
+            await self._bus.publish(prompt_subject(self._run_id, policy), task, str(message_id), headers)
         except InvalidInputError as error:  # over the bus's limit: these samples end, and the run goes on
             logger.error("%s cannot be sent out: %s", group.id, error)
             await self._store.mark_dead([(group.id, index) for index in sample_indices], str(error))

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Annotated, Generic, Literal, TypeVar
 
 from google.protobuf.message import Message
-from nats.aio.msg import Msg
 from pydantic import BaseModel, Field, ValidationError
 
 from perilune.api.reward.v1.reward_pb2 import SCORE_STATUS_OK, Score, ScoreStatus
@@ -43,7 +42,7 @@ from perilune.runtime.subjects import (
 )
 from perilune.runtime.wholes import graded_digest
 from services.master.records import Partial, Scored
-from services.master.seals import check_seal, is_seal, letter_seal, seal_of_group
+from services.master.seals import check_seal, is_seal, letter_seal
 from services.master.store import Store
 from services.master.tables import SampleState
 
@@ -351,15 +350,15 @@ def _sample_or_none(text: str) -> SampleId | None:
         return None
 
 
-async def take_advisories(bus: Bus, store: Store) -> None:
+async def take_advisories(bus: Bus) -> None:
     """Moves what the server stopped delivering from its queue, where it would stay unseen, to the dead letters."""
     async for raws in bus.raw_deliveries(ADVISORY_CONSUMER):
         for raw in raws:
             async with settled(Delivery(DeadLetter(), raw, bus)):
-                await _bury_undelivered(bus, store, raw.data)
+                await _bury_undelivered(bus, raw.data)
 
 
-async def _bury_undelivered(bus: Bus, store: Store, advisory: bytes) -> None:
+async def _bury_undelivered(bus: Bus, advisory: bytes) -> None:
     """InvalidInputError if it is no advisory of ours. Only work queues keep what is not delivered."""
     try:
         read = Advisory.model_validate_json(advisory)
@@ -367,22 +366,8 @@ async def _bury_undelivered(bus: Bus, store: Store, advisory: bytes) -> None:
         raise InvalidInputError(f"not an advisory: {error.errors(include_url=False, include_input=False)}") from error
     message = await bus.stored(read.stream, read.stream_seq)
     if message is not None:
-        seal = await _seal_of_task(store, message)
-        await bus.bury(message, f"given up after {read.deliveries} deliveries to {read.consumer}", seal=seal)
+        await bus.bury(message, f"given up after {read.deliveries} deliveries to {read.consumer}")
         await bus.delete(read.stream, read.stream_seq)
-
-
-async def _seal_of_task(store: Store, message: Msg) -> str:
-    """The seal of the group that a task asks for, by the message's id: only the master writes them. Empty for what came
-    from others, which brings its own."""
-    try:
-        about = parse_message((message.headers or {}).get("Nats-Msg-Id", ""))
-    except InvalidInputError:
-        return ""
-    group_id = about.group_id if isinstance(about, TaskId) else about.sample.group_id
-    secret = await _secret(store, run_of(message.subject))
-    is_task = is_prompt_subject(message.subject) and belongs(group_id, run_of(message.subject))
-    return seal_of_group(secret, group_id) if secret and is_task else ""
 
 
 class Advisory(BaseModel):

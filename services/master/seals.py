@@ -26,11 +26,6 @@ def seal_of(secret: bytes, sent: RolloutTask | Trajectory) -> str:
     return _seal(secret, sent.group_id, _content(sent))
 
 
-def seal_of_group(secret: bytes, group_id: str) -> str:
-    """A seal of no task, for the master's own letters about a group."""
-    return _seal(secret, group_id, "")
-
-
 def check_seal(secret: bytes, sample: Trajectory) -> None:
     """InvalidInputError if a trajectory is not of a task of this run, or says otherwise than its task how it is to be
     graded."""
@@ -50,7 +45,7 @@ def check_seal(secret: bytes, sample: Trajectory) -> None:
 
 
 def is_seal(secret: bytes, group_id: str, seal: str) -> bool:
-    """Tests whether a seal is one of a task of this group, or of the master's own letters about it."""
+    """Tests whether a seal is one of a task of this group."""
     return hmac.compare_digest(seal.encode(), _seal(secret, group_id, seal.partition(".")[0]).encode())
 
 

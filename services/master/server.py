@@ -97,7 +97,7 @@ async def _serve(service: Service, store: Store, bus: Bus, blobs: Blobs, lost: A
                 take_partials(bus, store, registry.notify),
                 take_dead_letters(bus, store, registry.notify),
                 take_events(bus, registry.hear),
-                take_advisories(bus, store),
+                take_advisories(bus),
                 sweep(blobs),
                 keep_streams(bus, registry.ask_again),
                 watch_fleet(registry.liveness, bus.answers, registry.tell_of),

@@ -34,7 +34,7 @@ from perilune.runtime.http.face import identify, read_body
 from perilune.runtime.http.problems import RpcAborted, problem_response
 from services.reward.servicer import RewardServicer
 
-SERVICE = "perilune.api.reward.v1.RewardService"
+METHOD = "perilune.api.reward.v1.RewardService/Score"
 DEADLINE_S = 100.0  # slime waits 120 s for an answer, OpenRLHF 180
 
 
@@ -65,7 +65,7 @@ def _endpoint(format_: Format, servicer: RewardServicer, gate: Gate | None) -> A
                 caller = identify(http, gate)
                 scorer = _scorer(http)
                 requests = format_.read(await _body(http))
-                with caller.call(SERVICE):
+                with caller.call(METHOD):
                     scores = await _scores(servicer, requests, scorer, context)
                 return JSONResponse(format_.answer([_value(scorer, score) for score in scores]))
         except RpcAborted as error:

@@ -204,7 +204,7 @@ async def publish_everything(bus: Bus) -> int:
         await publish(bus, subject, each.SerializeToString())
     await publish(bus, subjects.DEAD_SUBJECT, b"\xff\xff")
     await publish(bus, "perilune.run.trajectory.finished", large_sample())
-    return len(payloads) + len(scores)
+    return len(payloads) + len(scores) + 1
 
 
 async def the_run_goes_on(master: Master, bus: Bus) -> None:

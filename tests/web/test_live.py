@@ -138,7 +138,7 @@ async def publish_event(nats_url: str) -> None:
 
 def test_a_master_that_asks_who_calls_gets_the_token_that_the_reader_gives(tmp_path: Path, page: Page) -> None:
     tokens = tmp_path / "tokens.toml"
-    tokens.write_text(f'[reader]\nsha256 = "{digest_of("open-sesame")}"\nroles = ["runs"]\n')
+    tokens.write_text(f'[reader]\nsha256 = "{digest_of("open-sesame")}"\nroles = ["submitter"]\n')
     nats, nats_url = start_nats(tmp_path)
     master, ready = start_master(tmp_path, nats_url, PERILUNE_TOKENS_FILE=str(tokens))
     try:

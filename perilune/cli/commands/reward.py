@@ -153,7 +153,10 @@ def reward_evaluate(
 @app.command()
 def token(
     name: Annotated[str, typer.Argument(help="Who the token is for.")],
-    role: Annotated[list[str], typer.Option(help="What it may call: reward, sandbox, runs, worker or admin.")],
+    role: Annotated[
+        list[str],
+        typer.Option(help="What it is: viewer, submitter, reward, sandbox, admin, or one of Perilune's services."),
+    ],
     file: Annotated[
         Path, typer.Option(metavar="TOML", envvar="PERILUNE_TOKENS_FILE", help="The tokens file; made if missing.")
     ] = Path("tokens.toml"),

@@ -50,6 +50,11 @@ class Method:
         return self.descriptor.containing_service.full_name
 
     @property
+    def rpc(self) -> str:
+        """Its path in gRPC, such as `perilune.api.reward.v1.RewardService/Score`."""
+        return f"{self.service}/{self.descriptor.name}"
+
+    @property
     def path(self) -> str:
         """`/reward/v1/score-batch` for perilune.api.reward.v1.RewardService.ScoreBatch."""
         *_, room, version = self.descriptor.containing_service.file.package.split(".")
@@ -115,7 +120,7 @@ class Endpoint:
     async def _call(self, message: Message, context: HttpContext, caller: Caller, answer: _Answer) -> None:
         try:
             async with asyncio.timeout(context.time_remaining()) as limit, rpc_errors(context):
-                with caller.call(self.method.service):
+                with caller.call(self.method.rpc):
                     answers = self.method.behaviour(message, context)
                     if self.method.descriptor.server_streaming:
                         async with contextlib.aclosing(answers):

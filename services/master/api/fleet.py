@@ -9,6 +9,7 @@ import grpc
 from perilune.api.master.v1 import master_pb2 as m
 from perilune.api.master.v1.master_pb2_grpc import FleetServiceServicer
 from perilune.errors import InvalidInputError, NotFoundError
+from perilune.runtime.auth import caller
 from perilune.runtime.service import rpc_errors
 from services.master.registry import ActiveRun, Registry
 from services.master.weight_tree import Node, joined, left, sources
@@ -49,6 +50,7 @@ class FleetService(FleetServiceServicer):
     async def Heartbeat(self, request: m.HeartbeatRequest, context: grpc.aio.ServicerContext) -> m.HeartbeatResponse:
         """Notes that a worker is alive."""
         async with rpc_errors(context):
+            caller().check_kind(request.kind)
             self._registry.liveness.hear(request)
             return m.HeartbeatResponse()
 
@@ -56,6 +58,7 @@ class FleetService(FleetServiceServicer):
         """Takes a worker into the fleet for as long as the call lasts. INVALID_ARGUMENT if a name cannot be used."""
         async with rpc_errors(context):
             check_names(request.worker_id, request.kind, request.address)
+            caller().check_kind(request.kind)
         worker = m.Worker(id=request.worker_id, kind=request.kind, address=request.address)
         self._workers[request.worker_id] = worker
         if request.kind == "rollout":

@@ -12,7 +12,6 @@ from starlette.requests import Request as HttpRequest
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Route
 
-from perilune.api.rollout.v1 import rollout_pb2
 from perilune.errors import InvalidInputError, NotFoundError, PeriluneError
 from perilune.policies import version_as_json
 from perilune.runtime.auth import Gate
@@ -27,7 +26,7 @@ from services.rollout.openai.tokenizing import tokenizer_info, tokenizer_json
 from services.rollout.openai.tools import call_form
 from services.rollout.served import Served, find_engine, find_served
 
-SERVICE = rollout_pb2.DESCRIPTOR.services_by_name["RolloutService"].full_name  # whose callers may call this too
+METHOD = "perilune.api.rollout.v1.RolloutService/ScoreTokens"  # whose callers may call this too
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Endpoint:
         async def guarded(http: HttpRequest) -> Response:
             try:
                 with ExitStack() as stack:
-                    stack.enter_context(identify(http, self.gate).call(SERVICE))
+                    stack.enter_context(identify(http, self.gate).call(METHOD))
                     response = await answer(http)
                     if isinstance(response, StreamingResponse):
                         response.body_iterator = _held(stack.pop_all(), response.body_iterator)

@@ -92,6 +92,23 @@ def test_a_role_covers_its_services(gate: Gate) -> None:
         pass
 
 
+@pytest.mark.parametrize("expires", ["1970-01-03", "1970-01-03T01:00:00+01:00"])
+def test_a_token_is_good_until_it_expires(tmp_path: Path, expires: str) -> None:
+    path = tmp_path / "tokens.toml"
+    path.write_text(
+        f"[a]\nsha256 = '{digest_of('a')}'\nroles = ['viewer']\nexpires = {expires}\n"
+        f"[b]\ncertificate = 'b'\nroles = ['relay']\nexpires = {expires}\n"
+    )
+    now = Clock()
+    gate = Gate(read_tokens(path), now=now)
+    now.now = 2 * 86400 - 1.0
+    assert (gate.caller("Bearer a").name, gate.caller("", ["b"]).name) == ("a", "b")
+    now.now += 1.0
+    for shown in (("Bearer a",), ("", ["b"])):
+        with pytest.raises(UnauthenticatedError, match="expired at 1970-01-03"):
+            gate.caller(*shown)
+
+
 def test_the_rate_is_a_bucket_that_fills_again(gate: Gate, clock: Clock) -> None:
     alice = gate.caller("Bearer a-token")
     for _ in range(2):
@@ -160,6 +177,9 @@ def test_a_token_of_the_command_line_opens_the_gate(tmp_path: Path) -> None:
         ("[alice]\ncertificate = 'a'\nroles = ['reward']\nrate = 3", "alice.rate"),
         ("[alice]\ncertificate = 'a'\nroles = ['reward']\nrequests_per_s = -1", "alice.requests_per_s"),
         ("[alice", "cannot be read"),
+        ("[t]\ncertificate = 'a'\nroles = ['worker']", "'worker' of versions before is now .* trainer, rollout"),
+        ("[t]\ncertificate = 'a'\nroles = ['runs']", "'runs' of versions before is now submitter"),
+        ("[t]\ncertificate = 'a'\nroles = ['admin']\nexpires = 'soon'", "t.expires"),
     ],
 )
 def test_a_wrong_tokens_file_says_where(tmp_path: Path, text: str, message: str) -> None:

@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from perilune.api.access.v1 import access_pb2 as perilune_dot_api_dot_access_dot_v1_dot_access__pb2
 from perilune.api.reward.v1 import reward_pb2 as perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#perilune/api/reward/v1/grader.proto\x12\x16perilune.api.reward.v1\x1a#perilune/api/reward/v1/reward.proto\"\x11\n\x0f\x44\x65scribeRequest\"F\n\x10\x44\x65scribeResponse\x12\x32\n\x06grader\x18\x01 \x01(\x0b\x32\".perilune.api.reward.v1.GraderInfo\"\x9f\x02\n\x0cGradeRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\x10\n\x08response\x18\x03 \x01(\t\x12\x42\n\x07options\x18\x04 \x03(\x0b\x32\x31.perilune.api.reward.v1.GradeRequest.OptionsEntry\x12\x35\n\x0c\x63onversation\x18\x05 \x03(\x0b\x32\x1f.perilune.api.reward.v1.Message\x12-\n\x06images\x18\x06 \x03(\x0b\x32\x1d.perilune.api.reward.v1.Image\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb6\x01\n\rGradeResponse\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x45\n\x08\x65vidence\x18\x02 \x03(\x0b\x32\x33.perilune.api.reward.v1.GradeResponse.EvidenceEntry\x12\x0f\n\x07version\x18\x03 \x01(\t\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_value2\xc4\x01\n\rGraderService\x12]\n\x08\x44\x65scribe\x12\'.perilune.api.reward.v1.DescribeRequest\x1a(.perilune.api.reward.v1.DescribeResponse\x12T\n\x05Grade\x12$.perilune.api.reward.v1.GradeRequest\x1a%.perilune.api.reward.v1.GradeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#perilune/api/reward/v1/grader.proto\x12\x16perilune.api.reward.v1\x1a#perilune/api/access/v1/access.proto\x1a#perilune/api/reward/v1/reward.proto\"\x11\n\x0f\x44\x65scribeRequest\"F\n\x10\x44\x65scribeResponse\x12\x32\n\x06grader\x18\x01 \x01(\x0b\x32\".perilune.api.reward.v1.GraderInfo\"\x9f\x02\n\x0cGradeRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\x10\n\x08response\x18\x03 \x01(\t\x12\x42\n\x07options\x18\x04 \x03(\x0b\x32\x31.perilune.api.reward.v1.GradeRequest.OptionsEntry\x12\x35\n\x0c\x63onversation\x18\x05 \x03(\x0b\x32\x1f.perilune.api.reward.v1.Message\x12-\n\x06images\x18\x06 \x03(\x0b\x32\x1d.perilune.api.reward.v1.Image\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xb6\x01\n\rGradeResponse\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x45\n\x08\x65vidence\x18\x02 \x03(\x0b\x32\x33.perilune.api.reward.v1.GradeResponse.EvidenceEntry\x12\x0f\n\x07version\x18\x03 \x01(\t\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_value2\xd4\x01\n\rGraderService\x12\x65\n\x08\x44\x65scribe\x12\'.perilune.api.reward.v1.DescribeRequest\x1a(.perilune.api.reward.v1.DescribeResponse\"\x06\xba\xe1\x18\x02\x04\t\x12\\\n\x05Grade\x12$.perilune.api.reward.v1.GradeRequest\x1a%.perilune.api.reward.v1.GradeResponse\"\x06\xba\xe1\x18\x02\x04\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,18 +37,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRADEREQUEST_OPTIONSENTRY']._serialized_options = b'8\001'
   _globals['_GRADERESPONSE_EVIDENCEENTRY']._loaded_options = None
   _globals['_GRADERESPONSE_EVIDENCEENTRY']._serialized_options = b'8\001'
-  _globals['_DESCRIBEREQUEST']._serialized_start=100
-  _globals['_DESCRIBEREQUEST']._serialized_end=117
-  _globals['_DESCRIBERESPONSE']._serialized_start=119
-  _globals['_DESCRIBERESPONSE']._serialized_end=189
-  _globals['_GRADEREQUEST']._serialized_start=192
-  _globals['_GRADEREQUEST']._serialized_end=479
-  _globals['_GRADEREQUEST_OPTIONSENTRY']._serialized_start=433
-  _globals['_GRADEREQUEST_OPTIONSENTRY']._serialized_end=479
-  _globals['_GRADERESPONSE']._serialized_start=482
-  _globals['_GRADERESPONSE']._serialized_end=664
-  _globals['_GRADERESPONSE_EVIDENCEENTRY']._serialized_start=607
-  _globals['_GRADERESPONSE_EVIDENCEENTRY']._serialized_end=654
-  _globals['_GRADERSERVICE']._serialized_start=667
-  _globals['_GRADERSERVICE']._serialized_end=863
+  _globals['_GRADERSERVICE'].methods_by_name['Describe']._loaded_options = None
+  _globals['_GRADERSERVICE'].methods_by_name['Describe']._serialized_options = b'\272\341\030\002\004\t'
+  _globals['_GRADERSERVICE'].methods_by_name['Grade']._loaded_options = None
+  _globals['_GRADERSERVICE'].methods_by_name['Grade']._serialized_options = b'\272\341\030\002\004\t'
+  _globals['_DESCRIBEREQUEST']._serialized_start=137
+  _globals['_DESCRIBEREQUEST']._serialized_end=154
+  _globals['_DESCRIBERESPONSE']._serialized_start=156
+  _globals['_DESCRIBERESPONSE']._serialized_end=226
+  _globals['_GRADEREQUEST']._serialized_start=229
+  _globals['_GRADEREQUEST']._serialized_end=516
+  _globals['_GRADEREQUEST_OPTIONSENTRY']._serialized_start=470
+  _globals['_GRADEREQUEST_OPTIONSENTRY']._serialized_end=516
+  _globals['_GRADERESPONSE']._serialized_start=519
+  _globals['_GRADERESPONSE']._serialized_end=701
+  _globals['_GRADERESPONSE_EVIDENCEENTRY']._serialized_start=644
+  _globals['_GRADERESPONSE_EVIDENCEENTRY']._serialized_end=691
+  _globals['_GRADERSERVICE']._serialized_start=704
+  _globals['_GRADERSERVICE']._serialized_end=916
 # @@protoc_insertion_point(module_scope)

@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from perilune.api.access.v1 import access_pb2 as perilune_dot_api_dot_access_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#perilune/api/reward/v1/reward.proto\x12\x16perilune.api.reward.v1\"\xc1\x01\n\x0cGraderChoice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x42\n\x07options\x18\x03 \x03(\x0b\x32\x31.perilune.api.reward.v1.GraderChoice.OptionsEntry\x12\x0f\n\x07version\x18\x04 \x01(\t\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_weight\"\x94\x02\n\tComponent\x12\x0e\n\x06grader\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x33\n\x06status\x18\x03 \x01(\x0e\x32#.perilune.api.reward.v1.ScoreStatus\x12\x12\n\x05value\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12\x41\n\x08\x65vidence\x18\x06 \x03(\x0b\x32/.perilune.api.reward.v1.Component.EvidenceEntry\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_value\"\x91\x01\n\x05Score\x12\x33\n\x06status\x18\x01 \x01(\x0e\x32#.perilune.api.reward.v1.ScoreStatus\x12\x12\n\x05value\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x35\n\ncomponents\x18\x03 \x03(\x0b\x32!.perilune.api.reward.v1.ComponentB\x08\n\x06_value\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"D\n\x05Image\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\r\n\x03uri\x18\x03 \x01(\tH\x00\x42\x08\n\x06source\"h\n\x07Outcome\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07\x63orrect\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\tB\x08\n\x06_valueB\n\n\x08_correct\"\xd5\x02\n\x0cScoreRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\x10\n\x08response\x18\x03 \x01(\t\x12\x35\n\x07graders\x18\x04 \x03(\x0b\x32$.perilune.api.reward.v1.GraderChoice\x12\x35\n\x0c\x63onversation\x18\x05 \x03(\x0b\x32\x1f.perilune.api.reward.v1.Message\x12-\n\x06images\x18\x06 \x03(\x0b\x32\x1d.perilune.api.reward.v1.Image\x12\x17\n\ndeadline_s\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x12\x30\n\x07outcome\x18\t \x01(\x0b\x32\x1f.perilune.api.reward.v1.OutcomeB\r\n\x0b_deadline_s\"=\n\rScoreResponse\x12,\n\x05score\x18\x01 \x01(\x0b\x32\x1d.perilune.api.reward.v1.Score\"\xaa\x01\n\x11ScoreBatchRequest\x12\x36\n\x08requests\x18\x01 \x03(\x0b\x32$.perilune.api.reward.v1.ScoreRequest\x12\x35\n\x07graders\x18\x02 \x03(\x0b\x32$.perilune.api.reward.v1.GraderChoice\x12\x17\n\ndeadline_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_deadline_s\"Q\n\x12ScoreBatchResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12,\n\x05score\x18\x02 \x01(\x0b\x32\x1d.perilune.api.reward.v1.Score\"s\n\x0cScoredAnswer\x12\x35\n\x07request\x18\x01 \x01(\x0b\x32$.perilune.api.reward.v1.ScoreRequest\x12,\n\x05score\x18\x02 \x01(\x0b\x32\x1d.perilune.api.reward.v1.Score\"\xcf\x01\n\x0eRescoreRequest\x12\x18\n\x10idempotency_keys\x18\x01 \x03(\t\x12\x35\n\x07\x61nswers\x18\x02 \x03(\x0b\x32$.perilune.api.reward.v1.ScoredAnswer\x12\x35\n\x07graders\x18\x03 \x03(\x0b\x32$.perilune.api.reward.v1.GraderChoice\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x17\n\ndeadline_s\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_deadline_s\"\x8e\x01\n\x0fRescoreResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12-\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x1d.perilune.api.reward.v1.Score\x12,\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x1d.perilune.api.reward.v1.Score\x12\x0f\n\x07\x63hanged\x18\x04 \x01(\x08\"\x14\n\x12ListGradersRequest\"\xb2\x01\n\nGraderInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12@\n\x07options\x18\x04 \x03(\x0b\x32/.perilune.api.reward.v1.GraderInfo.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x13ListGradersResponse\x12\x33\n\x07graders\x18\x01 \x03(\x0b\x32\".perilune.api.reward.v1.GraderInfo*\xb3\x01\n\x0bScoreStatus\x12\x1c\n\x18SCORE_STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0fSCORE_STATUS_OK\x10\x01\x12\x1d\n\x19SCORE_STATUS_GRADER_ERROR\x10\x02\x12\x18\n\x14SCORE_STATUS_TIMEOUT\x10\x03\x12\x1a\n\x16SCORE_STATUS_UNDECIDED\x10\x04\x12\x1c\n\x18SCORE_STATUS_UNAVAILABLE\x10\x05\x32\x92\x03\n\rRewardService\x12T\n\x05Score\x12$.perilune.api.reward.v1.ScoreRequest\x1a%.perilune.api.reward.v1.ScoreResponse\x12\x65\n\nScoreBatch\x12).perilune.api.reward.v1.ScoreBatchRequest\x1a*.perilune.api.reward.v1.ScoreBatchResponse0\x01\x12\\\n\x07Rescore\x12&.perilune.api.reward.v1.RescoreRequest\x1a\'.perilune.api.reward.v1.RescoreResponse0\x01\x12\x66\n\x0bListGraders\x12*.perilune.api.reward.v1.ListGradersRequest\x1a+.perilune.api.reward.v1.ListGradersResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#perilune/api/reward/v1/reward.proto\x12\x16perilune.api.reward.v1\x1a#perilune/api/access/v1/access.proto\"\xc1\x01\n\x0cGraderChoice\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x06weight\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x42\n\x07options\x18\x03 \x03(\x0b\x32\x31.perilune.api.reward.v1.GraderChoice.OptionsEntry\x12\x0f\n\x07version\x18\x04 \x01(\t\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\t\n\x07_weight\"\x94\x02\n\tComponent\x12\x0e\n\x06grader\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x33\n\x06status\x18\x03 \x01(\x0e\x32#.perilune.api.reward.v1.ScoreStatus\x12\x12\n\x05value\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0e\n\x06weight\x18\x05 \x01(\x01\x12\x41\n\x08\x65vidence\x18\x06 \x03(\x0b\x32/.perilune.api.reward.v1.Component.EvidenceEntry\x12\x0f\n\x07seconds\x18\x07 \x01(\x01\x1a/\n\rEvidenceEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06_value\"\x91\x01\n\x05Score\x12\x33\n\x06status\x18\x01 \x01(\x0e\x32#.perilune.api.reward.v1.ScoreStatus\x12\x12\n\x05value\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\x35\n\ncomponents\x18\x03 \x03(\x0b\x32!.perilune.api.reward.v1.ComponentB\x08\n\x06_value\"(\n\x07Message\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\t\"D\n\x05Image\x12\x12\n\nmedia_type\x18\x01 \x01(\t\x12\x0e\n\x04\x64\x61ta\x18\x02 \x01(\x0cH\x00\x12\r\n\x03uri\x18\x03 \x01(\tH\x00\x42\x08\n\x06source\"h\n\x07Outcome\x12\x12\n\x05value\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x14\n\x07\x63orrect\x18\x02 \x01(\x08H\x01\x88\x01\x01\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x65rror\x18\x04 \x01(\tB\x08\n\x06_valueB\n\n\x08_correct\"\xd5\x02\n\x0cScoreRequest\x12\x10\n\x08question\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12\x10\n\x08response\x18\x03 \x01(\t\x12\x35\n\x07graders\x18\x04 \x03(\x0b\x32$.perilune.api.reward.v1.GraderChoice\x12\x35\n\x0c\x63onversation\x18\x05 \x03(\x0b\x32\x1f.perilune.api.reward.v1.Message\x12-\n\x06images\x18\x06 \x03(\x0b\x32\x1d.perilune.api.reward.v1.Image\x12\x17\n\ndeadline_s\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x12\x30\n\x07outcome\x18\t \x01(\x0b\x32\x1f.perilune.api.reward.v1.OutcomeB\r\n\x0b_deadline_s\"=\n\rScoreResponse\x12,\n\x05score\x18\x01 \x01(\x0b\x32\x1d.perilune.api.reward.v1.Score\"\xaa\x01\n\x11ScoreBatchRequest\x12\x36\n\x08requests\x18\x01 \x03(\x0b\x32$.perilune.api.reward.v1.ScoreRequest\x12\x35\n\x07graders\x18\x02 \x03(\x0b\x32$.perilune.api.reward.v1.GraderChoice\x12\x17\n\ndeadline_s\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_deadline_s\"Q\n\x12ScoreBatchResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12,\n\x05score\x18\x02 \x01(\x0b\x32\x1d.perilune.api.reward.v1.Score\"s\n\x0cScoredAnswer\x12\x35\n\x07request\x18\x01 \x01(\x0b\x32$.perilune.api.reward.v1.ScoreRequest\x12,\n\x05score\x18\x02 \x01(\x0b\x32\x1d.perilune.api.reward.v1.Score\"\xcf\x01\n\x0eRescoreRequest\x12\x18\n\x10idempotency_keys\x18\x01 \x03(\t\x12\x35\n\x07\x61nswers\x18\x02 \x03(\x0b\x32$.perilune.api.reward.v1.ScoredAnswer\x12\x35\n\x07graders\x18\x03 \x03(\x0b\x32$.perilune.api.reward.v1.GraderChoice\x12\r\n\x05\x66orce\x18\x04 \x01(\x08\x12\x17\n\ndeadline_s\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\r\n\x0b_deadline_s\"\x8e\x01\n\x0fRescoreResponse\x12\r\n\x05index\x18\x01 \x01(\r\x12-\n\x06\x62\x65\x66ore\x18\x02 \x01(\x0b\x32\x1d.perilune.api.reward.v1.Score\x12,\n\x05\x61\x66ter\x18\x03 \x01(\x0b\x32\x1d.perilune.api.reward.v1.Score\x12\x0f\n\x07\x63hanged\x18\x04 \x01(\x08\"\x14\n\x12ListGradersRequest\"\xb2\x01\n\nGraderInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12@\n\x07options\x18\x04 \x03(\x0b\x32/.perilune.api.reward.v1.GraderInfo.OptionsEntry\x1a.\n\x0cOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"J\n\x13ListGradersResponse\x12\x33\n\x07graders\x18\x01 \x03(\x0b\x32\".perilune.api.reward.v1.GraderInfo*\xb3\x01\n\x0bScoreStatus\x12\x1c\n\x18SCORE_STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0fSCORE_STATUS_OK\x10\x01\x12\x1d\n\x19SCORE_STATUS_GRADER_ERROR\x10\x02\x12\x18\n\x14SCORE_STATUS_TIMEOUT\x10\x03\x12\x1a\n\x16SCORE_STATUS_UNDECIDED\x10\x04\x12\x1c\n\x18SCORE_STATUS_UNAVAILABLE\x10\x05\x32\xaf\x03\n\rRewardService\x12[\n\x05Score\x12$.perilune.api.reward.v1.ScoreRequest\x1a%.perilune.api.reward.v1.ScoreResponse\"\x05\xba\xe1\x18\x01\x04\x12l\n\nScoreBatch\x12).perilune.api.reward.v1.ScoreBatchRequest\x1a*.perilune.api.reward.v1.ScoreBatchResponse\"\x05\xba\xe1\x18\x01\x04\x30\x01\x12\x63\n\x07Rescore\x12&.perilune.api.reward.v1.RescoreRequest\x1a\'.perilune.api.reward.v1.RescoreResponse\"\x05\xba\xe1\x18\x01\x04\x30\x01\x12n\n\x0bListGraders\x12*.perilune.api.reward.v1.ListGradersRequest\x1a+.perilune.api.reward.v1.ListGradersResponse\"\x06\xba\xe1\x18\x02\x04\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,46 +38,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COMPONENT_EVIDENCEENTRY']._serialized_options = b'8\001'
   _globals['_GRADERINFO_OPTIONSENTRY']._loaded_options = None
   _globals['_GRADERINFO_OPTIONSENTRY']._serialized_options = b'8\001'
-  _globals['_SCORESTATUS']._serialized_start=2319
-  _globals['_SCORESTATUS']._serialized_end=2498
-  _globals['_GRADERCHOICE']._serialized_start=64
-  _globals['_GRADERCHOICE']._serialized_end=257
-  _globals['_GRADERCHOICE_OPTIONSENTRY']._serialized_start=200
-  _globals['_GRADERCHOICE_OPTIONSENTRY']._serialized_end=246
-  _globals['_COMPONENT']._serialized_start=260
-  _globals['_COMPONENT']._serialized_end=536
-  _globals['_COMPONENT_EVIDENCEENTRY']._serialized_start=479
-  _globals['_COMPONENT_EVIDENCEENTRY']._serialized_end=526
-  _globals['_SCORE']._serialized_start=539
-  _globals['_SCORE']._serialized_end=684
-  _globals['_MESSAGE']._serialized_start=686
-  _globals['_MESSAGE']._serialized_end=726
-  _globals['_IMAGE']._serialized_start=728
-  _globals['_IMAGE']._serialized_end=796
-  _globals['_OUTCOME']._serialized_start=798
-  _globals['_OUTCOME']._serialized_end=902
-  _globals['_SCOREREQUEST']._serialized_start=905
-  _globals['_SCOREREQUEST']._serialized_end=1246
-  _globals['_SCORERESPONSE']._serialized_start=1248
-  _globals['_SCORERESPONSE']._serialized_end=1309
-  _globals['_SCOREBATCHREQUEST']._serialized_start=1312
-  _globals['_SCOREBATCHREQUEST']._serialized_end=1482
-  _globals['_SCOREBATCHRESPONSE']._serialized_start=1484
-  _globals['_SCOREBATCHRESPONSE']._serialized_end=1565
-  _globals['_SCOREDANSWER']._serialized_start=1567
-  _globals['_SCOREDANSWER']._serialized_end=1682
-  _globals['_RESCOREREQUEST']._serialized_start=1685
-  _globals['_RESCOREREQUEST']._serialized_end=1892
-  _globals['_RESCORERESPONSE']._serialized_start=1895
-  _globals['_RESCORERESPONSE']._serialized_end=2037
-  _globals['_LISTGRADERSREQUEST']._serialized_start=2039
-  _globals['_LISTGRADERSREQUEST']._serialized_end=2059
-  _globals['_GRADERINFO']._serialized_start=2062
-  _globals['_GRADERINFO']._serialized_end=2240
-  _globals['_GRADERINFO_OPTIONSENTRY']._serialized_start=200
-  _globals['_GRADERINFO_OPTIONSENTRY']._serialized_end=246
-  _globals['_LISTGRADERSRESPONSE']._serialized_start=2242
-  _globals['_LISTGRADERSRESPONSE']._serialized_end=2316
-  _globals['_REWARDSERVICE']._serialized_start=2501
-  _globals['_REWARDSERVICE']._serialized_end=2903
+  _globals['_REWARDSERVICE'].methods_by_name['Score']._loaded_options = None
+  _globals['_REWARDSERVICE'].methods_by_name['Score']._serialized_options = b'\272\341\030\001\004'
+  _globals['_REWARDSERVICE'].methods_by_name['ScoreBatch']._loaded_options = None
+  _globals['_REWARDSERVICE'].methods_by_name['ScoreBatch']._serialized_options = b'\272\341\030\001\004'
+  _globals['_REWARDSERVICE'].methods_by_name['Rescore']._loaded_options = None
+  _globals['_REWARDSERVICE'].methods_by_name['Rescore']._serialized_options = b'\272\341\030\001\004'
+  _globals['_REWARDSERVICE'].methods_by_name['ListGraders']._loaded_options = None
+  _globals['_REWARDSERVICE'].methods_by_name['ListGraders']._serialized_options = b'\272\341\030\002\004\006'
+  _globals['_SCORESTATUS']._serialized_start=2356
+  _globals['_SCORESTATUS']._serialized_end=2535
+  _globals['_GRADERCHOICE']._serialized_start=101
+  _globals['_GRADERCHOICE']._serialized_end=294
+  _globals['_GRADERCHOICE_OPTIONSENTRY']._serialized_start=237
+  _globals['_GRADERCHOICE_OPTIONSENTRY']._serialized_end=283
+  _globals['_COMPONENT']._serialized_start=297
+  _globals['_COMPONENT']._serialized_end=573
+  _globals['_COMPONENT_EVIDENCEENTRY']._serialized_start=516
+  _globals['_COMPONENT_EVIDENCEENTRY']._serialized_end=563
+  _globals['_SCORE']._serialized_start=576
+  _globals['_SCORE']._serialized_end=721
+  _globals['_MESSAGE']._serialized_start=723
+  _globals['_MESSAGE']._serialized_end=763
+  _globals['_IMAGE']._serialized_start=765
+  _globals['_IMAGE']._serialized_end=833
+  _globals['_OUTCOME']._serialized_start=835
+  _globals['_OUTCOME']._serialized_end=939
+  _globals['_SCOREREQUEST']._serialized_start=942
+  _globals['_SCOREREQUEST']._serialized_end=1283
+  _globals['_SCORERESPONSE']._serialized_start=1285
+  _globals['_SCORERESPONSE']._serialized_end=1346
+  _globals['_SCOREBATCHREQUEST']._serialized_start=1349
+  _globals['_SCOREBATCHREQUEST']._serialized_end=1519
+  _globals['_SCOREBATCHRESPONSE']._serialized_start=1521
+  _globals['_SCOREBATCHRESPONSE']._serialized_end=1602
+  _globals['_SCOREDANSWER']._serialized_start=1604
+  _globals['_SCOREDANSWER']._serialized_end=1719
+  _globals['_RESCOREREQUEST']._serialized_start=1722
+  _globals['_RESCOREREQUEST']._serialized_end=1929
+  _globals['_RESCORERESPONSE']._serialized_start=1932
+  _globals['_RESCORERESPONSE']._serialized_end=2074
+  _globals['_LISTGRADERSREQUEST']._serialized_start=2076
+  _globals['_LISTGRADERSREQUEST']._serialized_end=2096
+  _globals['_GRADERINFO']._serialized_start=2099
+  _globals['_GRADERINFO']._serialized_end=2277
+  _globals['_GRADERINFO_OPTIONSENTRY']._serialized_start=237
+  _globals['_GRADERINFO_OPTIONSENTRY']._serialized_end=283
+  _globals['_LISTGRADERSRESPONSE']._serialized_start=2279
+  _globals['_LISTGRADERSRESPONSE']._serialized_end=2353
+  _globals['_REWARDSERVICE']._serialized_start=2538
+  _globals['_REWARDSERVICE']._serialized_end=2969
 # @@protoc_insertion_point(module_scope)

@@ -22,33 +22,38 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from perilune.api.access.v1 import access_pb2 as perilune_dot_api_dot_access_dot_v1_dot_access__pb2
 from perilune.api.reward.v1 import reward_pb2 as perilune_dot_api_dot_reward_dot_v1_dot_reward__pb2
 from perilune.api.trajectory.v1 import trajectory_pb2 as perilune_dot_api_dot_trajectory_dot_v1_dot_trajectory__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%perilune/api/rollout/v1/rollout.proto\x12\x17perilune.api.rollout.v1\x1a#perilune/api/reward/v1/reward.proto\x1a+perilune/api/trajectory/v1/trajectory.proto\"\xc7\x03\n\x0bRolloutTask\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08group_id\x18\x02 \x01(\t\x12\x34\n\x07purpose\x18\x03 \x01(\x0e\x32#.perilune.api.trajectory.v1.Purpose\x12\x11\n\titeration\x18\x04 \x01(\x04\x12\x32\n\x06prompt\x18\x05 \x01(\x0b\x32\".perilune.api.trajectory.v1.Prompt\x12\x16\n\x0esample_indices\x18\x06 \x03(\r\x12<\n\x08sampling\x18\x07 \x01(\x0b\x32*.perilune.api.trajectory.v1.SamplingParams\x12\x39\n\x06policy\x18\x08 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x35\n\x07graders\x18\t \x03(\x0b\x32$.perilune.api.reward.v1.GraderChoice\x12\x15\n\rbudget_tokens\x18\n \x01(\r\x12:\n\nunfinished\x18\x0b \x01(\x0b\x32&.perilune.api.trajectory.v1.Trajectory\"\x12\n\x10GetStatusRequest\"X\n\x11GetStatusResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x30\n\x04runs\x18\x02 \x03(\x0b\x32\".perilune.api.rollout.v1.RunStatus\"\xd9\x01\n\tRunStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x39\n\x06policy\x18\x03 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x13\n\x0bnum_running\x18\x04 \x01(\r\x12\x13\n\x0bnum_waiting\x18\x05 \x01(\r\x12\x13\n\x0bmax_running\x18\x06 \x01(\r\x12\x1c\n\x14num_generated_tokens\x18\x07 \x01(\x04\x12\x14\n\x0c\x62usy_seconds\x18\x08 \x01(\x01\"X\n\x12ScoreTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x33\n\x05texts\x18\x02 \x03(\x0b\x32$.perilune.api.rollout.v1.TextToScore\"\xcc\x01\n\x0bTextToScore\x12\x37\n\x06tokens\x18\x01 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12:\n\tpositions\x18\x02 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x37\n\x06\x63hosen\x18\x03 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x0f\n\x07num_top\x18\x04 \x01(\r\"d\n\x13ScoreTokensResponse\x12\x32\n\x05texts\x18\x01 \x03(\x0b\x32#.perilune.api.rollout.v1.TextScores\x12\x19\n\x11vocabulary_digest\x18\x02 \x01(\t\"\xb4\x02\n\nTextScores\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x39\n\x08logprobs\x18\x02 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x37\n\x06\x63hosen\x18\x03 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x38\n\x07top_ids\x18\x04 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12=\n\x0ctop_logprobs\x18\x05 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray2\xde\x01\n\x0eRolloutService\x12\x62\n\tGetStatus\x12).perilune.api.rollout.v1.GetStatusRequest\x1a*.perilune.api.rollout.v1.GetStatusResponse\x12h\n\x0bScoreTokens\x12+.perilune.api.rollout.v1.ScoreTokensRequest\x1a,.perilune.api.rollout.v1.ScoreTokensResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%perilune/api/rollout/v1/rollout.proto\x12\x17perilune.api.rollout.v1\x1a#perilune/api/access/v1/access.proto\x1a#perilune/api/reward/v1/reward.proto\x1a+perilune/api/trajectory/v1/trajectory.proto\"\xc7\x03\n\x0bRolloutTask\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08group_id\x18\x02 \x01(\t\x12\x34\n\x07purpose\x18\x03 \x01(\x0e\x32#.perilune.api.trajectory.v1.Purpose\x12\x11\n\titeration\x18\x04 \x01(\x04\x12\x32\n\x06prompt\x18\x05 \x01(\x0b\x32\".perilune.api.trajectory.v1.Prompt\x12\x16\n\x0esample_indices\x18\x06 \x03(\r\x12<\n\x08sampling\x18\x07 \x01(\x0b\x32*.perilune.api.trajectory.v1.SamplingParams\x12\x39\n\x06policy\x18\x08 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x35\n\x07graders\x18\t \x03(\x0b\x32$.perilune.api.reward.v1.GraderChoice\x12\x15\n\rbudget_tokens\x18\n \x01(\r\x12:\n\nunfinished\x18\x0b \x01(\x0b\x32&.perilune.api.trajectory.v1.Trajectory\"\x12\n\x10GetStatusRequest\"X\n\x11GetStatusResponse\x12\x11\n\tworker_id\x18\x01 \x01(\t\x12\x30\n\x04runs\x18\x02 \x03(\x0b\x32\".perilune.api.rollout.v1.RunStatus\"\xd9\x01\n\tRunStatus\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x02 \x01(\t\x12\x39\n\x06policy\x18\x03 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x13\n\x0bnum_running\x18\x04 \x01(\r\x12\x13\n\x0bnum_waiting\x18\x05 \x01(\r\x12\x13\n\x0bmax_running\x18\x06 \x01(\r\x12\x1c\n\x14num_generated_tokens\x18\x07 \x01(\x04\x12\x14\n\x0c\x62usy_seconds\x18\x08 \x01(\x01\"X\n\x12ScoreTokensRequest\x12\r\n\x05model\x18\x01 \x01(\t\x12\x33\n\x05texts\x18\x02 \x03(\x0b\x32$.perilune.api.rollout.v1.TextToScore\"\xcc\x01\n\x0bTextToScore\x12\x37\n\x06tokens\x18\x01 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12:\n\tpositions\x18\x02 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x37\n\x06\x63hosen\x18\x03 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x0f\n\x07num_top\x18\x04 \x01(\r\"d\n\x13ScoreTokensResponse\x12\x32\n\x05texts\x18\x01 \x03(\x0b\x32#.perilune.api.rollout.v1.TextScores\x12\x19\n\x11vocabulary_digest\x18\x02 \x01(\t\"\xb4\x02\n\nTextScores\x12\x39\n\x06policy\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x39\n\x08logprobs\x18\x02 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x37\n\x06\x63hosen\x18\x03 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12\x38\n\x07top_ids\x18\x04 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray\x12=\n\x0ctop_logprobs\x18\x05 \x01(\x0b\x32\'.perilune.api.trajectory.v1.PackedArray2\xee\x01\n\x0eRolloutService\x12j\n\tGetStatus\x12).perilune.api.rollout.v1.GetStatusRequest\x1a*.perilune.api.rollout.v1.GetStatusResponse\"\x06\xba\xe1\x18\x02\x02\x03\x12p\n\x0bScoreTokens\x12+.perilune.api.rollout.v1.ScoreTokensRequest\x1a,.perilune.api.rollout.v1.ScoreTokensResponse\"\x06\xba\xe1\x18\x02\x08\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'perilune.api.rollout.v1.rollout_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_ROLLOUTTASK']._serialized_start=149
-  _globals['_ROLLOUTTASK']._serialized_end=604
-  _globals['_GETSTATUSREQUEST']._serialized_start=606
-  _globals['_GETSTATUSREQUEST']._serialized_end=624
-  _globals['_GETSTATUSRESPONSE']._serialized_start=626
-  _globals['_GETSTATUSRESPONSE']._serialized_end=714
-  _globals['_RUNSTATUS']._serialized_start=717
-  _globals['_RUNSTATUS']._serialized_end=934
-  _globals['_SCORETOKENSREQUEST']._serialized_start=936
-  _globals['_SCORETOKENSREQUEST']._serialized_end=1024
-  _globals['_TEXTTOSCORE']._serialized_start=1027
-  _globals['_TEXTTOSCORE']._serialized_end=1231
-  _globals['_SCORETOKENSRESPONSE']._serialized_start=1233
-  _globals['_SCORETOKENSRESPONSE']._serialized_end=1333
-  _globals['_TEXTSCORES']._serialized_start=1336
-  _globals['_TEXTSCORES']._serialized_end=1644
-  _globals['_ROLLOUTSERVICE']._serialized_start=1647
-  _globals['_ROLLOUTSERVICE']._serialized_end=1869
+  _globals['_ROLLOUTSERVICE'].methods_by_name['GetStatus']._loaded_options = None
+  _globals['_ROLLOUTSERVICE'].methods_by_name['GetStatus']._serialized_options = b'\272\341\030\002\002\003'
+  _globals['_ROLLOUTSERVICE'].methods_by_name['ScoreTokens']._loaded_options = None
+  _globals['_ROLLOUTSERVICE'].methods_by_name['ScoreTokens']._serialized_options = b'\272\341\030\002\010\003'
+  _globals['_ROLLOUTTASK']._serialized_start=186
+  _globals['_ROLLOUTTASK']._serialized_end=641
+  _globals['_GETSTATUSREQUEST']._serialized_start=643
+  _globals['_GETSTATUSREQUEST']._serialized_end=661
+  _globals['_GETSTATUSRESPONSE']._serialized_start=663
+  _globals['_GETSTATUSRESPONSE']._serialized_end=751
+  _globals['_RUNSTATUS']._serialized_start=754
+  _globals['_RUNSTATUS']._serialized_end=971
+  _globals['_SCORETOKENSREQUEST']._serialized_start=973
+  _globals['_SCORETOKENSREQUEST']._serialized_end=1061
+  _globals['_TEXTTOSCORE']._serialized_start=1064
+  _globals['_TEXTTOSCORE']._serialized_end=1268
+  _globals['_SCORETOKENSRESPONSE']._serialized_start=1270
+  _globals['_SCORETOKENSRESPONSE']._serialized_end=1370
+  _globals['_TEXTSCORES']._serialized_start=1373
+  _globals['_TEXTSCORES']._serialized_end=1681
+  _globals['_ROLLOUTSERVICE']._serialized_start=1684
+  _globals['_ROLLOUTSERVICE']._serialized_end=1922
 # @@protoc_insertion_point(module_scope)

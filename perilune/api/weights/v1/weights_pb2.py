@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from perilune.api.access.v1 import access_pb2 as perilune_dot_api_dot_access_dot_v1_dot_access__pb2
 from perilune.api.trajectory.v1 import trajectory_pb2 as perilune_dot_api_dot_trajectory_dot_v1_dot_trajectory__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%perilune/api/weights/v1/weights.proto\x12\x17perilune.api.weights.v1\x1a+perilune/api/trajectory/v1/trajectory.proto\"\xa4\x01\n\x10SubscribeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x37\n\x04have\x18\x03 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x15\n\rhave_sequence\x18\x04 \x01(\x04\x12\x0f\n\x07\x61\x64\x61pter\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\r\"\xb7\x01\n\x11SubscribeResponse\x12\x35\n\x08manifest\x18\x01 \x01(\x0b\x32!.perilune.api.weights.v1.ManifestH\x00\x12/\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1e.perilune.api.weights.v1.ChunkH\x00\x12\x31\n\x06\x63ommit\x18\x03 \x01(\x0b\x32\x1f.perilune.api.weights.v1.CommitH\x00\x42\x07\n\x05\x66rame\"\xb1\x03\n\x08Manifest\x12:\n\x07version\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x34\n\x07tensors\x18\x02 \x03(\x0b\x32#.perilune.api.weights.v1.TensorInfo\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x46\n\x0bmodel_files\x18\x04 \x03(\x0b\x32\x31.perilune.api.weights.v1.Manifest.ModelFilesEntry\x12\x37\n\x04\x62\x61se\x18\x05 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x15\n\rpayload_bytes\x18\x06 \x01(\x04\x12\x10\n\x08sequence\x18\x07 \x01(\x04\x12\x14\n\x0cmore_follows\x18\x08 \x01(\x08\x12-\n\x05shard\x18\t \x01(\x0b\x32\x1e.perilune.api.weights.v1.Shard\x1a\x31\n\x0fModelFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"8\n\x05Shard\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x11\n\tnum_ranks\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\x93\x02\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x05\x64type\x18\x02 \x01(\x0e\x32!.perilune.api.trajectory.v1.Dtype\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x11\n\tnum_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x33\n\x08\x65ncoding\x18\x07 \x01(\x0e\x32!.perilune.api.weights.v1.Encoding\x12\x15\n\rencoded_bytes\x18\x08 \x01(\x04\x12\x13\n\x0bnum_changed\x18\t \x01(\x04\x12\x13\n\x0bwhole_shape\x18\n \x03(\x03\x12\r\n\x05start\x18\x0b \x03(\x03\"%\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"D\n\x06\x43ommit\x12:\n\x07version\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\"%\n\x13ListVersionsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x97\x01\n\x14ListVersionsResponse\x12\x36\n\x08versions\x18\x01 \x03(\x0b\x32$.perilune.api.weights.v1.KeptVersion\x12\x39\n\x06served\x18\x02 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x0c\n\x04held\x18\x03 \x01(\x08\"\xa5\x01\n\x0bKeptVersion\x12:\n\x07version\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x37\n\x04\x62\x61se\x18\x02 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\"B\n\x11PinVersionRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05unpin\x18\x03 \x01(\x08\"\x14\n\x12PinVersionResponse\"E\n\x13ServeVersionRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x06number\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\t\n\x07_number\"Q\n\x14ServeVersionResponse\x12\x39\n\x06served\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion*`\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x11\n\rENCODING_SAME\x10\x01\x12\x13\n\x0f\x45NCODING_SPARSE\x10\x02\x12\x12\n\x0e\x45NCODING_DENSE\x10\x03\x32\xb6\x03\n\rWeightService\x12\x64\n\tSubscribe\x12).perilune.api.weights.v1.SubscribeRequest\x1a*.perilune.api.weights.v1.SubscribeResponse0\x01\x12k\n\x0cListVersions\x12,.perilune.api.weights.v1.ListVersionsRequest\x1a-.perilune.api.weights.v1.ListVersionsResponse\x12\x65\n\nPinVersion\x12*.perilune.api.weights.v1.PinVersionRequest\x1a+.perilune.api.weights.v1.PinVersionResponse\x12k\n\x0cServeVersion\x12,.perilune.api.weights.v1.ServeVersionRequest\x1a-.perilune.api.weights.v1.ServeVersionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%perilune/api/weights/v1/weights.proto\x12\x17perilune.api.weights.v1\x1a#perilune/api/access/v1/access.proto\x1a+perilune/api/trajectory/v1/trajectory.proto\"\xa4\x01\n\x10SubscribeRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x37\n\x04have\x18\x03 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x15\n\rhave_sequence\x18\x04 \x01(\x04\x12\x0f\n\x07\x61\x64\x61pter\x18\x05 \x01(\t\x12\x0c\n\x04rank\x18\x06 \x01(\r\"\xb7\x01\n\x11SubscribeResponse\x12\x35\n\x08manifest\x18\x01 \x01(\x0b\x32!.perilune.api.weights.v1.ManifestH\x00\x12/\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x1e.perilune.api.weights.v1.ChunkH\x00\x12\x31\n\x06\x63ommit\x18\x03 \x01(\x0b\x32\x1f.perilune.api.weights.v1.CommitH\x00\x42\x07\n\x05\x66rame\"\xb1\x03\n\x08Manifest\x12:\n\x07version\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x34\n\x07tensors\x18\x02 \x03(\x0b\x32#.perilune.api.weights.v1.TensorInfo\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x46\n\x0bmodel_files\x18\x04 \x03(\x0b\x32\x31.perilune.api.weights.v1.Manifest.ModelFilesEntry\x12\x37\n\x04\x62\x61se\x18\x05 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x15\n\rpayload_bytes\x18\x06 \x01(\x04\x12\x10\n\x08sequence\x18\x07 \x01(\x04\x12\x14\n\x0cmore_follows\x18\x08 \x01(\x08\x12-\n\x05shard\x18\t \x01(\x0b\x32\x1e.perilune.api.weights.v1.Shard\x1a\x31\n\x0fModelFilesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x0c:\x02\x38\x01\"8\n\x05Shard\x12\x0c\n\x04rank\x18\x01 \x01(\r\x12\x11\n\tnum_ranks\x18\x02 \x01(\r\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\"\x93\x02\n\nTensorInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x30\n\x05\x64type\x18\x02 \x01(\x0e\x32!.perilune.api.trajectory.v1.Dtype\x12\r\n\x05shape\x18\x03 \x03(\x03\x12\x0e\n\x06offset\x18\x04 \x01(\x04\x12\x11\n\tnum_bytes\x18\x05 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x33\n\x08\x65ncoding\x18\x07 \x01(\x0e\x32!.perilune.api.weights.v1.Encoding\x12\x15\n\rencoded_bytes\x18\x08 \x01(\x04\x12\x13\n\x0bnum_changed\x18\t \x01(\x04\x12\x13\n\x0bwhole_shape\x18\n \x03(\x03\x12\r\n\x05start\x18\x0b \x03(\x03\"%\n\x05\x43hunk\x12\x0e\n\x06offset\x18\x01 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"D\n\x06\x43ommit\x12:\n\x07version\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\"%\n\x13ListVersionsRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\"\x97\x01\n\x14ListVersionsResponse\x12\x36\n\x08versions\x18\x01 \x03(\x0b\x32$.perilune.api.weights.v1.KeptVersion\x12\x39\n\x06served\x18\x02 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x0c\n\x04held\x18\x03 \x01(\x08\"\xa5\x01\n\x0bKeptVersion\x12:\n\x07version\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x37\n\x04\x62\x61se\x18\x02 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion\x12\x11\n\tnum_bytes\x18\x03 \x01(\x04\x12\x0e\n\x06pinned\x18\x04 \x01(\x08\"B\n\x11PinVersionRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0e\n\x06number\x18\x02 \x01(\x04\x12\r\n\x05unpin\x18\x03 \x01(\x08\"\x14\n\x12PinVersionResponse\"E\n\x13ServeVersionRequest\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x13\n\x06number\x18\x02 \x01(\x04H\x00\x88\x01\x01\x42\t\n\x07_number\"Q\n\x14ServeVersionResponse\x12\x39\n\x06served\x18\x01 \x01(\x0b\x32).perilune.api.trajectory.v1.PolicyVersion*`\n\x08\x45ncoding\x12\x18\n\x14\x45NCODING_UNSPECIFIED\x10\x00\x12\x11\n\rENCODING_SAME\x10\x01\x12\x13\n\x0f\x45NCODING_SPARSE\x10\x02\x12\x12\n\x0e\x45NCODING_DENSE\x10\x03\x32\xd4\x03\n\rWeightService\x12l\n\tSubscribe\x12).perilune.api.weights.v1.SubscribeRequest\x1a*.perilune.api.weights.v1.SubscribeResponse\"\x06\xba\xe1\x18\x02\x08\n0\x01\x12s\n\x0cListVersions\x12,.perilune.api.weights.v1.ListVersionsRequest\x1a-.perilune.api.weights.v1.ListVersionsResponse\"\x06\xba\xe1\x18\x02\x02\x03\x12l\n\nPinVersion\x12*.perilune.api.weights.v1.PinVersionRequest\x1a+.perilune.api.weights.v1.PinVersionResponse\"\x05\xba\xe1\x18\x01\x03\x12r\n\x0cServeVersion\x12,.perilune.api.weights.v1.ServeVersionRequest\x1a-.perilune.api.weights.v1.ServeVersionResponse\"\x05\xba\xe1\x18\x01\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,38 +35,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MANIFEST_MODELFILESENTRY']._loaded_options = None
   _globals['_MANIFEST_MODELFILESENTRY']._serialized_options = b'8\001'
-  _globals['_ENCODING']._serialized_start=1950
-  _globals['_ENCODING']._serialized_end=2046
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=112
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=276
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=279
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=462
-  _globals['_MANIFEST']._serialized_start=465
-  _globals['_MANIFEST']._serialized_end=898
-  _globals['_MANIFEST_MODELFILESENTRY']._serialized_start=849
-  _globals['_MANIFEST_MODELFILESENTRY']._serialized_end=898
-  _globals['_SHARD']._serialized_start=900
-  _globals['_SHARD']._serialized_end=956
-  _globals['_TENSORINFO']._serialized_start=959
-  _globals['_TENSORINFO']._serialized_end=1234
-  _globals['_CHUNK']._serialized_start=1236
-  _globals['_CHUNK']._serialized_end=1273
-  _globals['_COMMIT']._serialized_start=1275
-  _globals['_COMMIT']._serialized_end=1343
-  _globals['_LISTVERSIONSREQUEST']._serialized_start=1345
-  _globals['_LISTVERSIONSREQUEST']._serialized_end=1382
-  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1385
-  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1536
-  _globals['_KEPTVERSION']._serialized_start=1539
-  _globals['_KEPTVERSION']._serialized_end=1704
-  _globals['_PINVERSIONREQUEST']._serialized_start=1706
-  _globals['_PINVERSIONREQUEST']._serialized_end=1772
-  _globals['_PINVERSIONRESPONSE']._serialized_start=1774
-  _globals['_PINVERSIONRESPONSE']._serialized_end=1794
-  _globals['_SERVEVERSIONREQUEST']._serialized_start=1796
-  _globals['_SERVEVERSIONREQUEST']._serialized_end=1865
-  _globals['_SERVEVERSIONRESPONSE']._serialized_start=1867
-  _globals['_SERVEVERSIONRESPONSE']._serialized_end=1948
-  _globals['_WEIGHTSERVICE']._serialized_start=2049
-  _globals['_WEIGHTSERVICE']._serialized_end=2487
+  _globals['_WEIGHTSERVICE'].methods_by_name['Subscribe']._loaded_options = None
+  _globals['_WEIGHTSERVICE'].methods_by_name['Subscribe']._serialized_options = b'\272\341\030\002\010\n'
+  _globals['_WEIGHTSERVICE'].methods_by_name['ListVersions']._loaded_options = None
+  _globals['_WEIGHTSERVICE'].methods_by_name['ListVersions']._serialized_options = b'\272\341\030\002\002\003'
+  _globals['_WEIGHTSERVICE'].methods_by_name['PinVersion']._loaded_options = None
+  _globals['_WEIGHTSERVICE'].methods_by_name['PinVersion']._serialized_options = b'\272\341\030\001\003'
+  _globals['_WEIGHTSERVICE'].methods_by_name['ServeVersion']._loaded_options = None
+  _globals['_WEIGHTSERVICE'].methods_by_name['ServeVersion']._serialized_options = b'\272\341\030\001\003'
+  _globals['_ENCODING']._serialized_start=1987
+  _globals['_ENCODING']._serialized_end=2083
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=149
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=313
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=316
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=499
+  _globals['_MANIFEST']._serialized_start=502
+  _globals['_MANIFEST']._serialized_end=935
+  _globals['_MANIFEST_MODELFILESENTRY']._serialized_start=886
+  _globals['_MANIFEST_MODELFILESENTRY']._serialized_end=935
+  _globals['_SHARD']._serialized_start=937
+  _globals['_SHARD']._serialized_end=993
+  _globals['_TENSORINFO']._serialized_start=996
+  _globals['_TENSORINFO']._serialized_end=1271
+  _globals['_CHUNK']._serialized_start=1273
+  _globals['_CHUNK']._serialized_end=1310
+  _globals['_COMMIT']._serialized_start=1312
+  _globals['_COMMIT']._serialized_end=1380
+  _globals['_LISTVERSIONSREQUEST']._serialized_start=1382
+  _globals['_LISTVERSIONSREQUEST']._serialized_end=1419
+  _globals['_LISTVERSIONSRESPONSE']._serialized_start=1422
+  _globals['_LISTVERSIONSRESPONSE']._serialized_end=1573
+  _globals['_KEPTVERSION']._serialized_start=1576
+  _globals['_KEPTVERSION']._serialized_end=1741
+  _globals['_PINVERSIONREQUEST']._serialized_start=1743
+  _globals['_PINVERSIONREQUEST']._serialized_end=1809
+  _globals['_PINVERSIONRESPONSE']._serialized_start=1811
+  _globals['_PINVERSIONRESPONSE']._serialized_end=1831
+  _globals['_SERVEVERSIONREQUEST']._serialized_start=1833
+  _globals['_SERVEVERSIONREQUEST']._serialized_end=1902
+  _globals['_SERVEVERSIONRESPONSE']._serialized_start=1904
+  _globals['_SERVEVERSIONRESPONSE']._serialized_end=1985
+  _globals['_WEIGHTSERVICE']._serialized_start=2086
+  _globals['_WEIGHTSERVICE']._serialized_end=2554
 # @@protoc_insertion_point(module_scope)
