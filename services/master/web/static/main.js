@@ -2,6 +2,8 @@
 
 import { useToken } from "./api.js";
 import { h, fill } from "./dom.js";
+import { showEvaluation } from "./views/evaluation.js";
+import { showEvaluations } from "./views/evaluations.js";
 import { showFleet } from "./views/fleet.js";
 import { showRun } from "./views/run.js";
 import { showRuns } from "./views/runs.js";
@@ -12,6 +14,8 @@ const ROUTES = [
   [/^#\/run\/([a-z0-9_-]+)$/, showRun],
   [/^#\/compare\/([a-z0-9_,-]+)$/, showComparison],
   [/^#\/start(?:\/([a-z0-9_-]+))?$/, showStart],
+  [/^#\/evaluations$/, showEvaluations],
+  [/^#\/evaluation\/([a-zA-Z0-9_.-]+)$/, showEvaluation],
   [/^#\/fleet$/, showFleet],
   [/^(?:#\/?)?$/, showRuns],
 ];

@@ -5,17 +5,24 @@ import { h, fill, section } from "../dom.js";
 import { Curves, colourOf } from "../curves.js";
 import { duration, isActive, percent, recipeOf, stateOf, versionOf } from "../format.js";
 import { chip } from "../parts.js";
+import { scoresOf } from "../tasks.js";
 
 export async function showComparison(content, stage, ids) {
   const curves = new Curves();
   const summary = h("div", { class: "scroll" });
   const charts = section("Curves", curves.tool);
   charts.body.append(curves.element);
-  fill(content, h("h1", {}, "Comparison"), summary, charts.element);
+  const tasks = section("Tasks");
+  tasks.element.hidden = true;
+  fill(content, h("h1", {}, "Comparison"), summary, charts.element, tasks.element);
   await stage.keep(async (signal) => {
     const ask = (runId) => call("get-run", { runId, withVersions: true }, signal);
     const answers = await Promise.all(ids.split(",").map(ask));
     fill(summary, tableOf(answers.map(({ run }) => run)));
+    const measured = await Promise.all(ids.split(",").map((runId) => call("list-task-evaluations", { runId }, signal)));
+    const evaluations = measured.flatMap((each) => each.evaluations);
+    tasks.element.hidden = evaluations.length === 0;
+    fill(tasks.body, scoresOf(evaluations));
     curves.update(answers.map(({ run, versions }) => ({ id: run.id, evaluations: run.evaluations, versions })));
     return answers.some(({ run }) => isActive(run));
   }, 5);

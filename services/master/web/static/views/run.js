@@ -8,6 +8,7 @@ import { duration, isActive, percent, stateOf, versionOf } from "../format.js";
 import { chip, ledgerOf, queuesOf, versionChip, workersOf } from "../parts.js";
 import { Stages } from "../stages.js";
 import { Samples } from "../samples.js";
+import { scoresOf } from "../tasks.js";
 
 export async function showRun(content, stage, runId) {
   const head = new Head(runId, stage);
@@ -23,6 +24,7 @@ export async function showRun(content, stage, runId) {
     queues: section("Queues"),
     samples: section("Samples"),
     accuracy: section("Held-out accuracy"),
+    tasks: section("Tasks"),
     events: section("Events"),
   };
   parts.stages.body.append(stages.element);
@@ -30,11 +32,13 @@ export async function showRun(content, stage, runId) {
   parts.samples.body.append(samples.element);
   parts.events.body.append(events.element);
   const beside = h("div", { class: "columns" }, parts.ledger.element, parts.fleet.element, parts.queues.element);
-  const order = [parts.stages, parts.curves, { element: beside }, parts.samples, parts.accuracy, parts.events];
+  const order = [parts.stages, parts.curves, { element: beside }, parts.samples, parts.accuracy, parts.tasks, parts.events];
   fill(content, head.element, order.map(({ element }) => element));
 
   const versions = new Map();
   let run = null;
+  let measured = "";
+  parts.tasks.element.hidden = true;
   const show = ({ run: now, versions: committed, stageSteps, events: heard, fleet }) => {
     for (const version of committed) versions.set(versionOf(version.policy), version);
     const isNews = committed.length > 0 || now.evaluations.length !== run?.evaluations.length;
@@ -60,6 +64,14 @@ export async function showRun(content, stage, runId) {
       events.clear(); // a new watch tells them all again
       for await (const snapshot of stream("watch-run", { runId }, signal)) show(snapshot);
     }, 3),
+    stage.keep(async (signal) => {
+      const { evaluations } = await call("list-task-evaluations", { runId }, signal);
+      parts.tasks.element.hidden = evaluations.length === 0;
+      const newest = JSON.stringify(evaluations);
+      if (newest !== measured) fill(parts.tasks.body, scoresOf(evaluations));
+      measured = newest;
+      return !run || isActive(run);
+    }, 5),
     stage.keep(async (signal) => {
       if (run && !isActive(run)) return void hide(parts.fleet, parts.queues);
       const { queues, problem } = await call("get-fleet", {}, signal);
