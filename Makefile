@@ -14,7 +14,7 @@ CHROMIUM := $(shell command -v chromium)
 .PHONY: help setup train test test-unit attack images compose-test cluster-test protos lint format bench clean
 
 ATTACKS = tests/unit/auth tests/integration/test_forged_scores.py tests/integration/test_weights_forged.py \
-	tests/integration/test_malformed.py tests/integration/test_bounds.py
+	tests/integration/test_malformed.py tests/integration/test_bounds.py tests/deploy/test_tls.py
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import ssl
 from typing import Any
 from urllib.parse import urlsplit
@@ -40,11 +41,17 @@ def secrets_for(url: str) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if credentials.nats_password_file and parts.username:
         password = read_secret(credentials.nats_password_file, "PERILUNE_NATS_PASSWORD_FILE")
-        options |= {"user": parts.username, "password": password}
+        options |= {"user": parts.username, "password": password, "inbox_prefix": inbox_of(parts.username)}
     if parts.scheme == "tls":
         authority = read_pem(credentials.tls_ca)
         options["tls"] = ssl.create_default_context(cadata=authority.decode() if authority else None)
     return options
+
+
+def inbox_of(user: str) -> str:
+    """Where the answers to a user come: a server with users lets each read its own alone. A name that would be no part
+    of a subject has none, and gets the one of all."""
+    return f"_INBOX.{user}" if re.fullmatch(r"[A-Za-z0-9_-]+", user) else "_INBOX"
 
 
 async def try_once(url: str, options: dict[str, Any]) -> None:

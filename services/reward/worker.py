@@ -16,7 +16,7 @@ from perilune.runtime import subjects
 from perilune.runtime.bus import Bus, Delivery
 from perilune.runtime.images import ImageCache
 from perilune.runtime.telemetry import tracer
-from perilune.runtime.wholes import graded_digest, with_score
+from perilune.runtime.wholes import with_score
 from services.reward import scoring
 from services.reward.graders.grader import GradingSample
 from services.reward.processes import Processes
@@ -94,11 +94,10 @@ class _Worker:
             wait.num_tries += 1
             if time.monotonic() - wait.since < OUTAGE_S:
                 raise UnavailableError(f"a grader of {trajectory.id} is away: {_evidence(score)}")
-        graded, whole = graded_digest(trajectory)[:DIGEST_CHARS], trajectory.whole.sequence
-        message_id = StageId(sample_id(trajectory), "scored", trajectory.round, whole, graded)
-        await self.bus.publish(
-            subjects.scored_subject(trajectory.run_id), with_score(trajectory, score), str(message_id)
-        )
+        message = with_score(trajectory, score)
+        place = trajectory.whole.sequence, message.graded[:DIGEST_CHARS]  # neither, where all comes in one message
+        message_id = StageId(sample_id(trajectory), "scored", trajectory.round, *place)
+        await self.bus.publish(subjects.scored_subject(trajectory.run_id), message, str(message_id))
 
 
 def delay_s(num_tries: int) -> float:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import nats
-import nats.errors
 import pytest
 import trustme
 import yaml
@@ -102,19 +101,70 @@ async def test_a_secret_that_is_not_there_ends_a_service_at_once_with_its_name(i
     assert "PERILUNE_NATS_PASSWORD_FILE" in installation.log_of("reward").read_text()
 
 
-async def test_nats_lets_a_service_do_what_it_does_and_no_more(installation: Installation) -> None:
-    refused: asyncio.Queue[str] = asyncio.Queue()
+# What each service publishes, and where it takes messages from: all else that there is on the bus is refused.
+DOES = {
+    "trainer": ["perilune.run.event"],
+    "rollout": [
+        *("perilune.run.trajectory.finished", "perilune.run.trajectory.partial", "perilune.run.sample"),
+        *("perilune.run.event", "perilune.dead", "perilune.run.trial.7"),
+        *("$JS.API.CONSUMER.MSG.NEXT.PROMPTS.rollout-run", "$JS.ACK.PROMPTS.rollout-run.1.1.1.1.1"),
+        "$JS.API.STREAM.MSG.GET.TRIALS",
+    ],
+    "reward": [
+        *("perilune.run.trajectory.scored", "perilune.run.event", "perilune.dead"),
+        *("$JS.API.CONSUMER.MSG.NEXT.TRAJECTORIES.reward", "$JS.ACK.TRAJECTORIES.reward.1.1.1.1.1"),
+    ],
+}
+OF_THE_MASTER = [
+    *("perilune.run.prompt", "perilune.run.prompt.teacher", "$JS.ACK.TRAJECTORIES.master.1.1.1.1.1"),
+    *("$JS.API.CONSUMER.MSG.NEXT.TRAJECTORIES.master", "$JS.API.CONSUMER.MSG.NEXT.DEAD.master-dead"),
+    *("$JS.API.STREAM.CREATE.OWN", "$JS.API.STREAM.DELETE.PROMPTS", "$JS.API.STREAM.PURGE.TRAJECTORIES"),
+    *("$JS.API.STREAM.MSG.DELETE.SAMPLES", "$JS.API.STREAM.MSG.GET.PROMPTS", "$JS.API.DIRECT.GET.SAMPLES"),
+    *("$JS.API.CONSUMER.CREATE.PROMPTS.own", "$JS.API.CONSUMER.DURABLE.CREATE.TRAJECTORIES.own"),
+    *("$JS.API.CONSUMER.DELETE.TRAJECTORIES.reward", "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.PROMPTS.x"),
+    *("_INBOX.reward.forged", "_INBOX.rollout.forged", "_INBOX.master.forged", "elsewhere"),
+]
+READ = [">", "perilune.>", "$JS.>", "_INBOX.>", *(f"_INBOX.{user}.>" for user in ("master", *DOES))]
+
+
+async def refused_of(installation: Installation, user: str, publish: list[str], subscribe: list[str]) -> set[str]:
+    """The subjects of those that the server does not let a service's user use."""
+    errors: list[str] = []
 
     async def on_error(error: Exception) -> None:
-        refused.put_nowait(str(error))
+        errors.append(str(error))
 
     trust = ssl.create_default_context(cafile=str(installation.secrets / "ca.pem"))
-    password = (installation.secrets / "nats_trainer").read_text().strip()
+    password = (installation.secrets / f"nats_{user}").read_text().strip()
     url = f"tls://localhost:{installation.nats_port}"
-    client = await nats.connect(url, tls=trust, user="trainer", password=password, error_cb=on_error)
-    await client.publish("perilune.run.trajectory.scored", b"a score of my own making")
-    assert "permissions violation" in (await asyncio.wait_for(refused.get(), 60)).lower()
+    client = await nats.connect(url, tls=trust, user=user, password=password, error_cb=on_error)
+    for subject in publish:
+        await client.publish(subject, b"")
+    for subject in subscribe:
+        await client.subscribe(subject)
+    await client.flush()
+    await asyncio.sleep(0.2)
     await client.close()
+    words = "\n".join(errors).lower()
+    return {subject for subject in [*publish, *subscribe] if f'to "{subject.lower()}"' in words}
+
+
+@pytest.mark.parametrize("user", DOES)
+async def test_nats_lets_a_service_do_what_it_does_and_no_more(installation: Installation, user: str) -> None:
+    others = {subject for subjects in (*DOES.values(), OF_THE_MASTER) for subject in subjects} - set(DOES[user])
+    foreign = [subject for subject in READ if subject != f"_INBOX.{user}.>"]
+    allowed = await refused_of(installation, user, DOES[user], [f"_INBOX.{user}.>"])
+    assert allowed == set()
+    assert await refused_of(installation, user, sorted(others), foreign) == others | set(foreign)
+
+
+async def test_not_even_the_master_reads_what_others_are_sent(installation: Installation) -> None:
+    """Nor does it answer in another's place."""
+    publish = [*OF_THE_MASTER, *DOES["rollout"], *DOES["reward"]]
+    forbidden = {each for each in publish if not each.startswith(("perilune.", "$JS.API.", "$JS.ACK."))}
+    foreign = [subject for subject in READ if subject != "_INBOX.master.>"]
+    found = await refused_of(installation, "master", publish, foreign)
+    assert found == forbidden | set(foreign)
 
 
 def test_every_service_asks_who_calls_once_the_override_is_there() -> None:
