@@ -28,7 +28,7 @@ from services.reward.graders import find_grader
 from services.reward.graders.grader import GradingSample
 from services.rollout.engines import make_engine
 from services.rollout.engines.base import EngineSpec, Generated, SampleRequest, Sampling
-from services.rollout.tokenizer import prompt_tokens
+from services.rollout.tokenizer import read_prompt
 from services.trainer import optimization
 from services.trainer.policy.logprobs import sequence_logprobs, token_logprobs
 from services.trainer.policy.model import Policy
@@ -95,7 +95,7 @@ def sample(policy: Policy, version: int, prompts: Sequence[Prompt], group_size: 
         )
     )
     for number, prompt in enumerate(prompts):
-        tokens = prompt_tokens(prompt, policy.tokenizer, engine.max_context)
+        tokens = read_prompt(prompt, policy.tokenizer, engine.max_context).tokens
         engine.submit(
             [
                 SampleRequest(f"{number}/{index}", tokens, MAX_TOKENS, Sampling(temperature=1.0), seed + number, index)

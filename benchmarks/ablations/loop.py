@@ -35,7 +35,7 @@ from services.reward.graders import find_grader
 from services.reward.graders.grader import GradingSample
 from services.rollout.engines import make_engine
 from services.rollout.engines.base import Engine, EngineSpec, Generated, SampleRequest, Sampling
-from services.rollout.tokenizer import prompt_tokens
+from services.rollout.tokenizer import read_prompt
 from services.trainer.batch import Ages, read_group
 from services.trainer.learner import Learner
 from services.trainer.policy.model import Policy
@@ -116,7 +116,7 @@ class Loop:
         """One iteration; the weights are the next version's afterwards."""
         recipe = self.recipe
         for place, index in enumerate(self._drawn(number)):
-            tokens = prompt_tokens(self._prompts.train(index), self.policy.tokenizer, self._engine.max_context)
+            tokens = read_prompt(self._prompts.train(index), self.policy.tokenizer, self._engine.max_context).tokens
             responses = [Response(tokens) for _ in range(recipe.rollout.group_size)]
             order = number * recipe.rollout.prompts_per_iteration + place
             self._open.append(OpenGroup(index, order, number, responses))
@@ -146,7 +146,7 @@ class Loop:
             self._engine.load(self._published.policy, tensors).result()
         asked = self.recipe.evaluation.num_asked(self._prompts.num_heldout)
         heldout = [self._prompts.heldout(index) for index in range(asked)]
-        contexts = [prompt_tokens(each, self.policy.tokenizer, self._engine.max_context) for each in heldout]
+        contexts = [read_prompt(each, self.policy.tokenizer, self._engine.max_context).tokens for each in heldout]
         requests = [
             SampleRequest(f"{index}", tokens, self._room(tokens, 0), Sampling(), HELDOUT_SEED + index)
             for index, tokens in enumerate(contexts)
@@ -166,7 +166,7 @@ class Loop:
     def samples(self) -> list[dict[str, Any]]:
         """`rollout.group_size` graded answers to each training prompt, as `perilune shortest` reads them."""
         table, prompts = self.recipe.rollout, [self._prompts.train(index) for index in range(self._prompts.num_train)]
-        contexts = [prompt_tokens(each, self.policy.tokenizer, self._engine.max_context) for each in prompts]
+        contexts = [read_prompt(each, self.policy.tokenizer, self._engine.max_context).tokens for each in prompts]
         requests = [
             SampleRequest(
                 f"{index}/{number}",
