@@ -22,6 +22,7 @@ class Link:
     target: str
     is_open: asyncio.Event = field(default_factory=asyncio.Event)
     delay_s: float = 0.0
+    num_bytes: int = 0  # that went through, both ways
 
     def __post_init__(self) -> None:
         self.is_open.set()
@@ -55,6 +56,7 @@ class Link:
                     await asyncio.sleep(self.delay_s + len(data) / SLOW_BYTES_PER_S)
                 writer.write(data)
                 await writer.drain()
+                self.num_bytes += len(data)
         await self.is_open.wait()
         writer.close()
 
