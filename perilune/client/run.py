@@ -6,16 +6,20 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Literal
 
 from perilune.api.master.v1.master_pb2 import (
+    DropDeadLettersRequest,
     GetFleetRequest,
     GetFleetResponse,
     GetLedgerRequest,
     GetRunRequest,
+    KeptLetter,
     Ledger,
     LedgerLine,
+    ListDeadLettersRequest,
     ListLedgerLinesRequest,
     ListRunsRequest,
     ListSamplesRequest,
     ResumeRunRequest,
+    RetryDeadLetterRequest,
     Run,
     StopRunRequest,
     SubmitRunRequest,
@@ -111,6 +115,29 @@ class RunClient(Connection):
             lines += page
         return lines
 
+    def dead_letters(self, run_id: str = "", *, with_payloads: bool = False) -> Sequence[KeptLetter]:
+        """Messages that were given up and are still kept, the oldest first, of one run or of all."""
+        letters: list[KeptLetter] = []
+        after = 0
+        while True:
+            request = _letters_after(after, run_id, with_payloads=with_payloads)
+            page = self._call(self._stub.ListDeadLetters, request)
+            letters += page.letters
+            if not page.last_number:
+                return letters
+            after = page.last_number
+
+    def retry_dead(self, number: int) -> int:
+        """Gives a message that was given up another try; returns how many samples are awaited again.
+
+        StateError if the batch of its samples is settled, or only its beginning was kept.
+        """
+        return self._call(self._stub.RetryDeadLetter, message(RetryDeadLetterRequest, number=number)).num_samples
+
+    def drop_dead(self, numbers: Sequence[int]) -> int:
+        """Forgets messages that were given up; returns how many there were."""
+        return self._call(self._stub.DropDeadLetters, message(DropDeadLettersRequest, numbers=numbers)).num_dropped
+
     def fleet(self) -> GetFleetResponse:
         """The fleet's members with the version that each serves, and the queues of work."""
         return self._call(self._stub.GetFleet, GetFleetRequest())
@@ -190,6 +217,28 @@ class AsyncRunClient(AsyncConnection):
             lines += page
         return lines
 
+    async def dead_letters(self, run_id: str = "", *, with_payloads: bool = False) -> Sequence[KeptLetter]:
+        """See RunClient.dead_letters."""
+        letters: list[KeptLetter] = []
+        after = 0
+        while True:
+            request = _letters_after(after, run_id, with_payloads=with_payloads)
+            page = await self._call(self._stub.ListDeadLetters, request)
+            letters += page.letters
+            if not page.last_number:
+                return letters
+            after = page.last_number
+
+    async def retry_dead(self, number: int) -> int:
+        """See RunClient.retry_dead."""
+        request = message(RetryDeadLetterRequest, number=number)
+        return (await self._call(self._stub.RetryDeadLetter, request)).num_samples
+
+    async def drop_dead(self, numbers: Sequence[int]) -> int:
+        """See RunClient.drop_dead."""
+        request = message(DropDeadLettersRequest, numbers=numbers)
+        return (await self._call(self._stub.DropDeadLetters, request)).num_dropped
+
     async def fleet(self) -> GetFleetResponse:
         """See RunClient.fleet."""
         return await self._call(self._stub.GetFleet, GetFleetRequest())
@@ -213,6 +262,11 @@ class AsyncRunClient(AsyncConnection):
 def _submission(recipe: Recipe | str, run_id: str) -> SubmitRunRequest:
     text = recipe if isinstance(recipe, str) else recipe.model_dump_json()
     return message(SubmitRunRequest, run_id=run_id, recipe_json=text)
+
+
+def _letters_after(after: int, run_id: str, *, with_payloads: bool) -> ListDeadLettersRequest:
+    limit = 20 if with_payloads else 0  # of up to 8 MiB each
+    return message(ListDeadLettersRequest, run_id=run_id, after_number=after, with_payloads=with_payloads, limit=limit)
 
 
 def _page_after(run_id: str, lines: Sequence[LedgerLine]) -> ListLedgerLinesRequest:

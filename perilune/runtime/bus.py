@@ -615,10 +615,36 @@ class Bus:
             raise UnavailableError(f"the bus does not give message {sequence} of {stream}: {error!r}") from error
         return Msg(self._client, subject=stored.subject or "", data=stored.data or b"", headers=stored.headers)
 
+    async def letters_from(self, number: int, limit: int) -> list[tuple[int, float, DeadLetter]]:
+        """Dead letters from a number on, at most so many: the number of each, when it came (Unix time, in seconds) and
+        itself. UnavailableError if the server does not answer."""
+        found: list[tuple[int, float, DeadLetter]] = []
+        while len(found) < limit:
+            asked = self._jetstream.get_msg(DEAD, number, DEAD_SUBJECT, next=True)
+            try:
+                stored = await _asked(asked, "give its dead letters")
+            except StreamNotFoundError:
+                break
+            letter = DeadLetter()
+            try:
+                letter.MergeFromString(stored.data or b"")
+            except DecodeError:
+                letter = DeadLetter(
+                    subject=DEAD_SUBJECT, reason="this letter cannot be read", payload=stored.data or b""
+                )
+            found.append((stored.seq or 0, stored.time.timestamp() if stored.time else 0.0, letter))
+            number = (stored.seq or 0) + 1
+        return found
+
+    async def publish_again(self, letter: DeadLetter, number: int) -> None:
+        """Publishes what a dead letter holds once more, where it came from. InvalidInputError, UnavailableError."""
+        await self._publish(letter.subject, letter.payload, f"again/{number}/{letter.message_id}")
+
     async def delete(self, stream: str, sequence: int) -> None:
-        """Deletes a message of a stream by its sequence number, if it exists."""
+        """Deletes a message of a stream by its sequence number, if it exists. UnavailableError if the server does not
+        answer."""
         with contextlib.suppress(StreamNotFoundError):
-            await self._jetstream.delete_msg(stream, sequence)
+            await _asked(self._jetstream.delete_msg(stream, sequence), f"delete message {sequence} of {stream}")
 
     async def _keep_in_hand(self) -> None:
         """Tells the server, while the work on what is in hand goes on, to keep it from others."""
@@ -648,6 +674,11 @@ def dead_letter(raw: Msg, reason: str, run_id: str = "", trajectory_ids: Sequenc
     )
     letter.payload = raw.data[: MAX_PAYLOAD_BYTES - _LETTER_ROOM_BYTES - letter.ByteSize() - MAX_NAME_BYTES]
     return letter
+
+
+def is_cut(letter: DeadLetter) -> bool:
+    """Tests whether a letter may hold only the beginning of its message."""
+    return letter.ByteSize() > MAX_PAYLOAD_BYTES - 2 * _LETTER_ROOM_BYTES
 
 
 def _whole_id(sample: Trajectory, digest: str) -> WholeId:

@@ -97,6 +97,11 @@ class Registry:
         self.rollout_workers: set[str] = set()  # that are in the fleet now, by id
         self._readers = Readers()
 
+    @property
+    def bus(self) -> Bus:
+        """The bus that its runs are on."""
+        return self._bus
+
     async def recover(self) -> None:
         """Takes up what was active when the last master ended: nothing of it is lost, all of it waits for a trainer."""
         for row in await self._store.runs():
@@ -320,6 +325,12 @@ class Registry:
                 await self._bus.publish_event(event, message_id)
             except UnavailableError:
                 await self.hear(event)
+
+    def dispatch_again(self, run_id: str) -> None:
+        """Has a run ask again for all that it awaits, if it is active."""
+        active = self._active.get(run_id)
+        if active and active.controller:
+            active.controller.dispatch_again()
 
     async def ask_again(self, missing: Sequence[str]) -> None:
         """Asks again for all that is awaited, for the bus came back without these streams; every run says so."""

@@ -41,6 +41,7 @@ from perilune.errors import (
     StateError,
     UnavailableError,
 )
+from perilune.ids import SampleId
 from perilune.policies import policy_name, policy_version
 from perilune.runtime.telemetry import meter
 from services.master.ledger import balance
@@ -611,6 +612,25 @@ class Store:
         statement = update(SampleRow).where(SampleRow.group_id == group_id, SampleRow.state == SampleState.DISPATCHED)
         async with self.engine.begin() as db:
             await db.execute(statement.values(state=SampleState.DEAD, reason=reason))
+
+    @whole
+    async def revive(self, samples: Sequence[tuple[str, int]]) -> int:
+        """Awaits dead samples again whose batch is not settled; returns how many."""
+        open_groups = select(GroupRow.id).where(GroupRow.batch.is_(None), GroupRow.purpose == PURPOSE_TRAIN)
+        dead = (
+            tuple_(SampleRow.group_id, SampleRow.sample_index).in_(list(samples)),
+            SampleRow.state == SampleState.DEAD,
+        )
+        revived = update(SampleRow).where(*dead, SampleRow.group_id.in_(open_groups))
+        async with self.engine.begin() as db:
+            rows = await db.execute(revived.values(state=SampleState.DISPATCHED, reason=""))
+            return int(rows.rowcount)
+
+    async def samples_of(self, group_id: str) -> list[SampleId]:
+        """The ids of a group's samples."""
+        async with self.engine.connect() as db:
+            indices = await db.scalars(select(SampleRow.sample_index).where(SampleRow.group_id == group_id))
+            return [SampleId(group_id, index) for index in indices]
 
     async def complete_groups(self, run_id: str) -> list[tuple[Group, list[Graded]]]:
         """Groups in no batch yet of which nothing is awaited, the oldest first, with their scored samples."""

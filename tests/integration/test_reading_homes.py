@@ -19,6 +19,8 @@ from perilune.local.short_lived import reading_master
 from perilune.local.stored_runs import stored_runs
 from perilune.recipe import check_recipe
 from perilune.runtime.service import open_channel
+from services.master.config import MasterSettings
+from services.master.migrate import migrate
 from services.master.single_master import has_master, single_master
 from services.master.store import Store
 from tests.integration.test_master import RECIPE, Master, master_on
@@ -122,10 +124,8 @@ async def test_what_was_under_way_in_a_home_without_a_master_is_interrupted(tmp_
 
 async def test_a_reader_brings_an_older_database_up_to_date(tmp_path: Path) -> None:
     await make_home(tmp_path, old=GOOD)
-    change(tmp_path, "ALTER TABLE runs DROP COLUMN prompts")
-    change(tmp_path, "DROP TABLE stage_steps")
-    change(tmp_path, "DROP TABLE task_evaluations")
-    change(tmp_path, "UPDATE alembic_version SET version_num = '0004'")
+    database_url = f"sqlite+aiosqlite:///{tmp_path}/perilune.db"
+    await migrate(MasterSettings(home=tmp_path, database_url=database_url), "0004")
     async with reader_of(tmp_path) as reader:
         assert (await reader.run("old")).num_iterations == 2
 

@@ -15,6 +15,7 @@ from perilune.recipe import recipe_from_json
 from perilune.runtime.service import rpc_errors
 from services.master.api.description import describe
 from services.master.api.fleet import FleetService
+from services.master.dead_letters import DeadLetters
 from services.master.graders import grader_mistakes
 from services.master.registry import Registry
 from services.master.store import ENDED, MAX_INTEGER, Store
@@ -136,6 +137,30 @@ class RunService(RunServiceServicer):
                     leave_out_tokens(sample)
             return m.ListSamplesResponse(samples=samples, num_samples=num_samples)
 
+    async def ListDeadLetters(
+        self, request: m.ListDeadLettersRequest, context: grpc.aio.ServicerContext
+    ) -> m.ListDeadLettersResponse:
+        """Lists messages that were given up. UNAVAILABLE if the bus is away."""
+        async with rpc_errors(context):
+            letters, last = await self._letters.page(
+                request.after_number, request.limit, request.run_id, with_payloads=request.with_payloads
+            )
+            return m.ListDeadLettersResponse(letters=letters, last_number=last)
+
+    async def RetryDeadLetter(
+        self, request: m.RetryDeadLetterRequest, context: grpc.aio.ServicerContext
+    ) -> m.RetryDeadLetterResponse:
+        """Gives one another try. NOT_FOUND; FAILED_PRECONDITION if its time is over; UNAVAILABLE."""
+        async with rpc_errors(context):
+            return m.RetryDeadLetterResponse(num_samples=await self._letters.retry(request.number))
+
+    async def DropDeadLetters(
+        self, request: m.DropDeadLettersRequest, context: grpc.aio.ServicerContext
+    ) -> m.DropDeadLettersResponse:
+        """Forgets some. UNAVAILABLE."""
+        async with rpc_errors(context):
+            return m.DropDeadLettersResponse(num_dropped=await self._letters.drop(request.numbers))
+
     async def GetFleet(self, request: m.GetFleetRequest, context: grpc.aio.ServicerContext) -> m.GetFleetResponse:
         """Lists the workers, and the queues unless the bus is away."""
         async with rpc_errors(context):
@@ -151,6 +176,11 @@ class RunService(RunServiceServicer):
                     name=backlog.consumer, num_waiting=backlog.num_waiting, num_in_hand=backlog.num_in_hand
                 )
             return fleet
+
+    @property
+    def _letters(self) -> DeadLetters:
+        registry = self._writable
+        return DeadLetters(registry.bus, self._store, registry)
 
     @property
     def _writable(self) -> Registry:

@@ -80,6 +80,21 @@ class RunServiceStub:
                 request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesRequest.SerializeToString,
                 response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesResponse.FromString,
                 _registered_method=True)
+        self.ListDeadLetters = channel.unary_unary(
+                '/perilune.api.master.v1.RunService/ListDeadLetters',
+                request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListDeadLettersRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListDeadLettersResponse.FromString,
+                _registered_method=True)
+        self.RetryDeadLetter = channel.unary_unary(
+                '/perilune.api.master.v1.RunService/RetryDeadLetter',
+                request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RetryDeadLetterRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RetryDeadLetterResponse.FromString,
+                _registered_method=True)
+        self.DropDeadLetters = channel.unary_unary(
+                '/perilune.api.master.v1.RunService/DropDeadLetters',
+                request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.DropDeadLettersRequest.SerializeToString,
+                response_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.DropDeadLettersResponse.FromString,
+                _registered_method=True)
         self.GetFleet = channel.unary_unary(
                 '/perilune.api.master.v1.RunService/GetFleet',
                 request_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.GetFleetRequest.SerializeToString,
@@ -162,6 +177,31 @@ class RunServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDeadLetters(self, request, context):
+        """Messages that were given up and are still kept, the oldest first. UNAVAILABLE: the bus is away. Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RetryDeadLetter(self, request, context):
+        """Gives a message that was given up another try: samples that it ended are awaited again, as long as their batch is
+        not settled; a message about no sample is published once more.
+        NOT_FOUND: no such letter. FAILED_PRECONDITION: its samples' batch is settled, or what is kept of it was cut.
+        UNAVAILABLE: the bus is away. A second try finds no letter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DropDeadLetters(self, request, context):
+        """Forgets messages that were given up; the ledger keeps what became of their samples. UNAVAILABLE: the bus is away.
+        Safe to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetFleet(self, request, context):
         """Who is in the fleet, and how much work waits for whom. Safe to retry.
         """
@@ -216,6 +256,21 @@ def add_RunServiceServicer_to_server(servicer, server):
                     servicer.ListSamples,
                     request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesRequest.FromString,
                     response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesResponse.SerializeToString,
+            ),
+            'ListDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDeadLetters,
+                    request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListDeadLettersRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListDeadLettersResponse.SerializeToString,
+            ),
+            'RetryDeadLetter': grpc.unary_unary_rpc_method_handler(
+                    servicer.RetryDeadLetter,
+                    request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RetryDeadLetterRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RetryDeadLetterResponse.SerializeToString,
+            ),
+            'DropDeadLetters': grpc.unary_unary_rpc_method_handler(
+                    servicer.DropDeadLetters,
+                    request_deserializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.DropDeadLettersRequest.FromString,
+                    response_serializer=perilune_dot_api_dot_master_dot_v1_dot_master__pb2.DropDeadLettersResponse.SerializeToString,
             ),
             'GetFleet': grpc.unary_unary_rpc_method_handler(
                     servicer.GetFleet,
@@ -467,6 +522,87 @@ class RunService:
             '/perilune.api.master.v1.RunService/ListSamples',
             perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesRequest.SerializeToString,
             perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListSamplesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.master.v1.RunService/ListDeadLetters',
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListDeadLettersRequest.SerializeToString,
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.ListDeadLettersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RetryDeadLetter(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.master.v1.RunService/RetryDeadLetter',
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RetryDeadLetterRequest.SerializeToString,
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.RetryDeadLetterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DropDeadLetters(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/perilune.api.master.v1.RunService/DropDeadLetters',
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.DropDeadLettersRequest.SerializeToString,
+            perilune_dot_api_dot_master_dot_v1_dot_master__pb2.DropDeadLettersResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -63,6 +63,18 @@ class RunServiceStub:
     """
     ListSamples: _grpc.UnaryUnaryMultiCallable[_master_pb2.ListSamplesRequest, _master_pb2.ListSamplesResponse]
     """Scored trajectories of a run, in order of dispatch. NOT_FOUND: no such run. Safe to retry."""
+    ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_master_pb2.ListDeadLettersRequest, _master_pb2.ListDeadLettersResponse]
+    """Messages that were given up and are still kept, the oldest first. UNAVAILABLE: the bus is away. Safe to retry."""
+    RetryDeadLetter: _grpc.UnaryUnaryMultiCallable[_master_pb2.RetryDeadLetterRequest, _master_pb2.RetryDeadLetterResponse]
+    """Gives a message that was given up another try: samples that it ended are awaited again, as long as their batch is
+    not settled; a message about no sample is published once more.
+    NOT_FOUND: no such letter. FAILED_PRECONDITION: its samples' batch is settled, or what is kept of it was cut.
+    UNAVAILABLE: the bus is away. A second try finds no letter.
+    """
+    DropDeadLetters: _grpc.UnaryUnaryMultiCallable[_master_pb2.DropDeadLettersRequest, _master_pb2.DropDeadLettersResponse]
+    """Forgets messages that were given up; the ledger keeps what became of their samples. UNAVAILABLE: the bus is away.
+    Safe to retry.
+    """
     GetFleet: _grpc.UnaryUnaryMultiCallable[_master_pb2.GetFleetRequest, _master_pb2.GetFleetResponse]
     """Who is in the fleet, and how much work waits for whom. Safe to retry."""
 
@@ -101,6 +113,18 @@ class RunServiceAsyncStub(RunServiceStub):
     """
     ListSamples: _aio.UnaryUnaryMultiCallable[_master_pb2.ListSamplesRequest, _master_pb2.ListSamplesResponse]  # type: ignore[assignment]
     """Scored trajectories of a run, in order of dispatch. NOT_FOUND: no such run. Safe to retry."""
+    ListDeadLetters: _aio.UnaryUnaryMultiCallable[_master_pb2.ListDeadLettersRequest, _master_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
+    """Messages that were given up and are still kept, the oldest first. UNAVAILABLE: the bus is away. Safe to retry."""
+    RetryDeadLetter: _aio.UnaryUnaryMultiCallable[_master_pb2.RetryDeadLetterRequest, _master_pb2.RetryDeadLetterResponse]  # type: ignore[assignment]
+    """Gives a message that was given up another try: samples that it ended are awaited again, as long as their batch is
+    not settled; a message about no sample is published once more.
+    NOT_FOUND: no such letter. FAILED_PRECONDITION: its samples' batch is settled, or what is kept of it was cut.
+    UNAVAILABLE: the bus is away. A second try finds no letter.
+    """
+    DropDeadLetters: _aio.UnaryUnaryMultiCallable[_master_pb2.DropDeadLettersRequest, _master_pb2.DropDeadLettersResponse]  # type: ignore[assignment]
+    """Forgets messages that were given up; the ledger keeps what became of their samples. UNAVAILABLE: the bus is away.
+    Safe to retry.
+    """
     GetFleet: _aio.UnaryUnaryMultiCallable[_master_pb2.GetFleetRequest, _master_pb2.GetFleetResponse]  # type: ignore[assignment]
     """Who is in the fleet, and how much work waits for whom. Safe to retry."""
 
@@ -190,6 +214,36 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_master_pb2.ListSamplesResponse, _abc.Awaitable[_master_pb2.ListSamplesResponse]]:
         """Scored trajectories of a run, in order of dispatch. NOT_FOUND: no such run. Safe to retry."""
+
+    @_abc_1.abstractmethod
+    def ListDeadLetters(
+        self,
+        request: _master_pb2.ListDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.ListDeadLettersResponse, _abc.Awaitable[_master_pb2.ListDeadLettersResponse]]:
+        """Messages that were given up and are still kept, the oldest first. UNAVAILABLE: the bus is away. Safe to retry."""
+
+    @_abc_1.abstractmethod
+    def RetryDeadLetter(
+        self,
+        request: _master_pb2.RetryDeadLetterRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.RetryDeadLetterResponse, _abc.Awaitable[_master_pb2.RetryDeadLetterResponse]]:
+        """Gives a message that was given up another try: samples that it ended are awaited again, as long as their batch is
+        not settled; a message about no sample is published once more.
+        NOT_FOUND: no such letter. FAILED_PRECONDITION: its samples' batch is settled, or what is kept of it was cut.
+        UNAVAILABLE: the bus is away. A second try finds no letter.
+        """
+
+    @_abc_1.abstractmethod
+    def DropDeadLetters(
+        self,
+        request: _master_pb2.DropDeadLettersRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_master_pb2.DropDeadLettersResponse, _abc.Awaitable[_master_pb2.DropDeadLettersResponse]]:
+        """Forgets messages that were given up; the ledger keeps what became of their samples. UNAVAILABLE: the bus is away.
+        Safe to retry.
+        """
 
     @_abc_1.abstractmethod
     def GetFleet(
