@@ -163,28 +163,43 @@ def copied(model: Path, out: Path) -> Curve:
     return []
 
 
-METHODS: dict[str, Callable[[Work, Path], Curve]] = {
-    "long model": lambda work, out: copied(work.long, out),
-    "short model": lambda work, out: copied(work.short, out),
-    "merging": lambda work, out: merge(work, "average", out),
-    "merging, slerp": lambda work, out: merge(work, "slerp", out),
-    "shortest rejection sampling": lambda work, out: tune_on_choice(work, "sft", out),
-    "DPO": lambda work, out: tune_on_choice(work, "dpo", out),
-    "long2short RL": lambda work, out: train(work, "rl", out),
-    "length reward alone": lambda work, out: train(work, "length", out),
-    "Toggle": lambda work, out: train(work, "toggle", out),
+@dataclass(frozen=True)
+class Method:
+    """A way: the recipe that it takes beside the long model's, and how its model comes into a folder."""
+
+    recipe: str | None
+    make: Callable[[Work, Path], Curve]  # gives the figures of its iterations, if it has iterations
+
+
+METHODS: Mapping[str, Method] = {
+    "long model": Method(None, lambda work, out: copied(work.long, out)),
+    "short model": Method("short", lambda work, out: copied(work.short, out)),
+    "merging": Method("short", lambda work, out: merge(work, "average", out)),
+    "merging, slerp": Method("short", lambda work, out: merge(work, "slerp", out)),
+    "shortest rejection sampling": Method("sft", lambda work, out: tune_on_choice(work, "sft", out)),
+    "DPO": Method("dpo", lambda work, out: tune_on_choice(work, "dpo", out)),
+    "long2short RL": Method("rl", lambda work, out: train(work, "rl", out)),
+    "length reward alone": Method("length", lambda work, out: train(work, "length", out)),
+    "Toggle": Method("toggle", lambda work, out: train(work, "toggle", out)),
 }
-"""Each way writes its model to a folder, and gives its iterations' figures, if it has iterations."""
 
 RL = "long2short RL"  # which the paper finds most token-efficient
 
 
 def result_id(method: str, work: Work) -> str:
-    """A digest of all that decides a result: the recipes as they are, but for where files lie."""
-    names = sorted(path.stem for path in RECIPES.glob("*.toml"))
-    parts = [(RECIPES / f"{name}.toml").read_text() for name in names]
-    small = [SMALL, SMALL_ALL, SMALL_WARMUP] if work.small else []
-    return hashlib.blake2b(to_json([method, work.seed, NUM_SAMPLES, parts, small]), digest_size=8).hexdigest()
+    """A digest of what decides a result: the seed, the number of samples, and the recipes but for where files lie."""
+    names = filter(None, ("long", METHODS[method].recipe))
+    recipes = [
+        recipe.model_dump(mode="json", exclude_defaults=True, exclude={"description": True, "model": {"path": True}})
+        | {"stages": [stage.model_dump(mode="json", exclude={"path"}) for stage in recipe.stages]}
+        for recipe in map(work.recipe, names)
+    ]
+    return hashlib.blake2b(to_json([method, work.seed, NUM_SAMPLES, recipes]), digest_size=8).hexdigest()
+
+
+def work_of(seed: int, data: Path, small: bool) -> Work:
+    """A seed's work. Its folder is named after what its long and its short model are made from."""
+    return Work(seed, data / f"{seed}-{result_id('short model', Work(seed, data, small))}", small)
 
 
 def loop_of(recipe: Recipe, model: Path) -> Any:
@@ -198,8 +213,7 @@ def loop_of(recipe: Recipe, model: Path) -> Any:
 def measure(method: str, work: Work) -> dict[str, Any]:
     """A way's model, made and measured."""
     started, curve = time.process_time(), Curve()
-    name = method.replace(", ", "-").replace(" ", "-")
-    model = work.made(f"of-{name}", lambda out: curve.extend(METHODS[method](work, out)))
+    model = work.made(f"of-{result_id(method, work)}", lambda out: curve.extend(METHODS[method].make(work, out)))
     made = time.process_time() - started
     loop = loop_of(work.recipe("long"), model)
     found = loop.evaluate(0)
@@ -243,7 +257,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--page", action="store_true", help="write the page from stored results, and run nothing")
     given = parser.parse_args(arguments)
     store, until = Store(given.runs), time.time() + 60 * given.minutes
-    works = [Work(seed, (given.data / str(seed)).absolute(), given.small) for seed in range(given.seeds)]
+    works = [work_of(seed, given.data.absolute(), given.small) for seed in range(given.seeds)]
     if not given.page:
         run_all(works, store, until, given.workers)
     write_page(results_of(works, store), given.out)
