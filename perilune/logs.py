@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable
 
@@ -37,9 +38,28 @@ class Sparing(logging.Filter):
         return True
 
 
+# The user and password, or the token, in a URL; and what a query says of them.
+_IN_URLS = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^\s/'\"]*@|([?&](?:password|passwd|token|secret)=)[^&\s'\"]+")
+
+
+def without_secrets(text: str) -> str:
+    """A text whose URLs say neither user nor password."""
+    return _IN_URLS.sub(lambda found: f"{found[1]}***@" if found[1] else f"{found[2]}***", text)
+
+
+class Discreet(logging.Formatter):
+    """Formats records, traces included, without the secrets of URLs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line, or lines, of a record."""
+        return without_secrets(super().format(record))
+
+
 def set_up(name: str) -> None:
     """Begins a service's log on stderr."""
-    logging.basicConfig(level="INFO", format=f"%(asctime)s %(levelname).1s {name} %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(Discreet(f"%(asctime)s %(levelname).1s {name} %(name)s: %(message)s"))
+    logging.basicConfig(level="INFO", handlers=[handler])
     # gRPC's forks and cancelled streams are no news.
     logging.getLogger("grpc").setLevel(logging.ERROR)
     sparing = Sparing()

@@ -23,5 +23,8 @@ def main() -> None:
 
         if not isinstance(error, PeriluneError):
             raise
-        print(f"perilune: {error}", file=sys.stderr)
+        from perilune.cli.console import harmless
+        from perilune.logs import without_secrets
+
+        print(f"perilune: {harmless(without_secrets(str(error)))}", file=sys.stderr)
         sys.exit(2 if isinstance(error, SettingsError) else 1)

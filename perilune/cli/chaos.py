@@ -11,13 +11,12 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from rich.console import Console
-
 from perilune.chaos.audit import SHOWN
 from perilune.chaos.campaign import Campaign, Outcome
 from perilune.chaos.network import Network
 from perilune.chaos.plan import plan
 from perilune.chaos.processes import Processes
+from perilune.cli.console import Console
 from perilune.cli.masters import local_credentials
 from perilune.client import AsyncRunClient
 from perilune.local.cards import load_here

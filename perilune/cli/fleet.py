@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from perilune.api.master.v1.master_pb2 import Worker
 from perilune.api.weights.v1.weights_pb2 import ListVersionsResponse
+from perilune.cli.console import Console
 from perilune.cli.facts import clock_time, iso_time
 from perilune.cli.masters import running_master
 from perilune.cli.report import print_unbroken

@@ -7,7 +7,6 @@ import contextlib
 import json
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -17,6 +16,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.cli import curves_export as exporting
 from perilune.cli import facts
 from perilune.cli import report as reports
+from perilune.cli.console import Console
 from perilune.cli.live_view import MAX_WIDTH, RunView, follow
 from perilune.cli.masters import any_master, running_master
 from perilune.cli.report import Report

@@ -6,13 +6,13 @@ import json
 import os
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from perilune.api.master.v1.master_pb2 import Run, RunState
 from perilune.cli import facts
 from perilune.cli import report as reports
+from perilune.cli.console import Console
 from perilune.cli.facts import percent
 from perilune.cli.report import print_unbroken
 from perilune.local.home import master_of

@@ -7,7 +7,7 @@ import json
 import os
 from pathlib import Path
 
-from rich.console import Console
+from perilune.cli.console import Console
 
 console = Console(highlight=False, soft_wrap=True, markup=False)
 

@@ -11,11 +11,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rich.console import Console
-
 from perilune.api.master.v1.master_pb2 import Run, RunState
 from perilune.cli import curves_picture
 from perilune.cli import report as reports
+from perilune.cli.console import Console
 from perilune.cli.live_view import MAX_WIDTH, RunView, follow
 from perilune.cli.masters import any_master, local_credentials
 from perilune.cli.report import Report

@@ -21,6 +21,7 @@ OWN = frozenset(
 )
 # Settings that are meant for some services, and would change or stop the others.
 MEANT_FOR = {
+    "PERILUNE_METRICS_HOST": ("master",),
     "PERILUNE_METRICS_PORT": ("master",),  # one page a port; the master's has the run, its queues and its workers
     "PERILUNE_HYBRID": ("trainer", "rollout"),
     "PERILUNE_DATABASE_URL": ("master",),

@@ -49,12 +49,14 @@ class ServiceSettings(Credentials):
 
     listen: str = "127.0.0.1:0"  # port 0: any free one
     http_listen: str | None = None  # HTTP/JSON beside gRPC, for the services that have it
+    http_hosts: tuple[str, ...] = ()  # names of this service that a site could have, where callers are not asked
     advertise: str | None = None  # how others reach this service, where that differs from `listen`
     nats_url: str = "nats://127.0.0.1:4222"
     master_address: str = "127.0.0.1:7040"
     blobs: str = ""  # a folder or a URL for what is too large for the bus; `blobs` in the home if not given
     home: Path = Path("runs")  # where runs, checkpoints and the embedded database lie
-    metrics_port: Annotated[int, Field(gt=0, lt=65536)] | None = None  # a page for Prometheus, on every interface
+    metrics_port: Annotated[int, Field(gt=0, lt=65536)] | None = None  # a page for Prometheus, which asks for no token
+    metrics_host: str | None = None  # where that page is served; where `listen` is, if not given
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(str.upper)] = "INFO"
     ready_file: Path | None = None  # written when the service answers: {"address", "http", "pid", "parent"}
     exit_with_parent: bool = False  # end when the process that started this one is gone
@@ -131,6 +133,19 @@ class Service:
                 "tokens travel in plain text to %s: give PERILUNE_TLS_CERT and _KEY, or end TLS before", listen
             )
 
+    def metrics_host(self) -> str:
+        """Returns where the Prometheus page is served. InvalidInputError if others than this machine could read it
+        although this service asks who calls, and nothing says in words that they may."""
+        settings, host = self.settings, self.settings.listen.rpartition(":")[0].strip("[]")
+        if settings.metrics_host is not None:
+            return settings.metrics_host
+        if settings.metrics_port and not (is_loopback(host) or settings.allow_unauthenticated):
+            raise InvalidInputError(
+                f"{self.name} would serve its metrics on {host} to anyone: say where with PERILUNE_METRICS_HOST "
+                "(127.0.0.1, or 0.0.0.0 for every interface)"
+            )
+        return host
+
     def _bind(self, listen: str) -> int:
         settings = self.settings
         key, cert, client_ca = (
@@ -201,7 +216,7 @@ def _take_descriptors() -> None:
 
 async def _run(name: str, settings: ServiceSettings, run: Callable[[Service], Awaitable[None]]) -> None:
     service = Service(name, settings)
-    telemetry.set_up(name, service.id, settings.metrics_port)
+    telemetry.set_up(name, service.id, settings.metrics_port, service.metrics_host())
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, service.stopping.set)

@@ -21,7 +21,7 @@ def is_exporting() -> bool:
     return bool(os.environ.get("OTEL_EXPORTER_OTLP_ENDPOINT") or os.environ.get("PERILUNE_METRICS_PORT"))
 
 
-def set_up(service: str, instance: str, metrics_port: int | None) -> None:
+def set_up(service: str, instance: str, metrics_port: int | None, metrics_host: str = "127.0.0.1") -> None:
     """Installs exporters for this process, as the environment asks; call once, before the first span.
 
     InvalidInputError if the port of the metrics' page is taken.
@@ -41,7 +41,7 @@ def set_up(service: str, instance: str, metrics_port: int | None) -> None:
         from prometheus_client import start_http_server
 
         try:
-            start_http_server(metrics_port)
+            start_http_server(metrics_port, metrics_host)
         except OSError as error:
             raise InvalidInputError(
                 f"PERILUNE_METRICS_PORT: no page can be served on port {metrics_port}: {error.strerror}"

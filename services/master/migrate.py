@@ -12,6 +12,7 @@ import sys
 
 from sqlalchemy import Connection
 
+from perilune import logs
 from perilune.errors import PeriluneError, UnavailableError
 from perilune.runtime.service import patiently
 from services.master.config import MasterSettings
@@ -60,7 +61,7 @@ async def migrate_if_older(settings: MasterSettings) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level="INFO", format="%(asctime)s %(levelname).1s migrate: %(message)s")
+    logs.set_up("migrate")
     try:
         logging.info("the database has the schema %s", asyncio.run(migrate(MasterSettings(), *sys.argv[1:2])))
     except PeriluneError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sqlite3
 from importlib import metadata
 from pathlib import Path
@@ -113,11 +114,20 @@ def check_file(path: str) -> None:
 
     Opened plainly: where opening fails, the thread of the asynchronous driver would write a traceback of its own.
     """
+    _keep_private(path)
     try:
         with contextlib.closing(sqlite3.connect(path)) as database:
             database.execute("PRAGMA schema_version")
     except sqlite3.Error as error:
         raise trouble_with_file(error, path) or SettingsError(f"the database {path} cannot be used: {error}") from error
+
+
+def _keep_private(path: str) -> None:
+    """Makes a database's file its owner's alone: it holds the secrets of runs. What SQLite puts beside it follows."""
+    with contextlib.suppress(OSError):  # which SQLite will have words for
+        os.close(os.open(path, os.O_RDONLY | os.O_CREAT, 0o600))
+        if os.stat(path).st_uid == os.geteuid():
+            os.chmod(path, 0o600)
 
 
 def trouble_with_file(error: BaseException, shown: str) -> SettingsError | None:

@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from perilune.runtime.environment import without_secrets
 from services.reward.process_worker import LENGTH
 
 logger = logging.getLogger(__name__)
@@ -158,7 +159,12 @@ class Processes:
                 str(theirs.fileno()),
                 str(self._memory_bytes),
             ]
-            process = subprocess.Popen([*command, *PRELOAD], pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                [*command, *PRELOAD],
+                env=without_secrets(os.environ),
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
         self._forks = process, ours
         return ours
 

@@ -103,8 +103,7 @@ def doctor(
     if as_json:
         print(json.dumps([finding.as_json() for finding in findings], indent=2))
     else:
-        from rich.console import Console
-
+        from perilune.cli.console import Console
         from perilune.cli.report import print_unbroken
 
         subject = f"a run on {master}" if master else "`perilune train`"

@@ -27,7 +27,7 @@ from perilune.runtime.http.guard import guarded_protocol
 from perilune.runtime.http.openapi import describe
 from perilune.runtime.http.origin import SameOrigin
 from perilune.runtime.http.problems import RpcAborted, problem_response
-from perilune.runtime.service import Service, ServiceSettings, is_loopback
+from perilune.runtime.service import Service, ServiceSettings, is_loopback, reachable_name
 
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>{title}</title>
@@ -63,7 +63,8 @@ async def serve_http(
     service.check_exposure(settings.http_listen)
     host, _, port = settings.http_listen.rpartition(":")
     app: ASGIApp = application(f"Perilune {service.name}", servicers, service.gate, routes)
-    app = SameOrigin(app, loopback_only=is_loopback(host) and service.gate is None)
+    hosts = None if service.gate else {reachable_name(host).lower(), *settings.http_hosts}
+    app = SameOrigin(app, loopback_only=is_loopback(host) and service.gate is None, hosts=hosts)
     with _bind(host, port) as listener:
         server = _Server(_config(app, settings))
         running = asyncio.create_task(server.serve([listener]))

@@ -50,3 +50,13 @@ async def test_with_tokens_or_in_so_many_words_it_may_be_open(tmp_path: Path) ->
     tokens.write_text('[alice]\ncertificate = "alice"\nroles = ["reward"]\n')
     await start(listen="0.0.0.0:0", http_listen="0.0.0.0:0", tokens_file=tokens)
     await start(listen="0.0.0.0:0", allow_unauthenticated=True)
+
+
+async def test_metrics_are_served_where_the_service_listens_or_where_it_is_said(tmp_path: Path) -> None:
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(f'[a]\nsha256 = "{"0" * 64}"\nroles = ["admin"]\n')
+    open_to_all: dict[str, Any] = {"listen": "0.0.0.0:0", "metrics_port": 9464, "tokens_file": tokens}
+    with pytest.raises(InvalidInputError, match="PERILUNE_METRICS_HOST"):
+        Service("t", ServiceSettings(**open_to_all)).metrics_host()
+    assert Service("t", ServiceSettings(**open_to_all, metrics_host="10.0.0.1")).metrics_host() == "10.0.0.1"
+    assert Service("t", ServiceSettings(metrics_port=9464)).metrics_host() == "127.0.0.1"

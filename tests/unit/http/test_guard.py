@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 import pytest
+from starlette.datastructures import Headers
 
 from perilune.logs import REPEAT_S, Sparing
 from perilune.runtime.http import guard
+from perilune.runtime.http.origin import SameOrigin, may_be_asked
 from perilune.runtime.service import Service
 from tests.unit.http.conftest import Ask
 
@@ -94,3 +96,19 @@ def test_a_complaint_is_written_once_in_a_while() -> None:
     late = record("it")
     assert sparing.filter(late)
     assert late.getMessage().endswith("(500 times more in the last 11 s)")
+
+
+@pytest.mark.parametrize(
+    ("host", "may"),
+    [
+        *(("127.0.0.1", True), ("10.1.2.3", True), ("[::1]", True), ("localhost", True), ("master", True)),
+        *(("perilune-master.default.svc", True), ("master.cluster.local", True), ("runs.example.org", True)),
+        *(("evil.example", False), ("master.evil.example", False), ("127.0.0.1.evil.example", False), ("", False)),
+        *(("RUNS.example.org.", True), ("localhost.evil.example", False), (".", False)),
+    ],
+)
+def test_where_no_token_is_asked_for_a_name_that_a_site_could_have_is_refused(host: str, may: bool) -> None:
+    assert may_be_asked(host, {"runs.example.org"}) == may
+    app = SameOrigin(None, loopback_only=False, hosts={"runs.example.org"})  # type: ignore[arg-type]
+    assert (app.objection(Headers({"host": f"{host}:7080"})) is None) == may
+    assert SameOrigin(None, loopback_only=False).objection(Headers({"host": host})) is None  # type: ignore[arg-type]

@@ -31,6 +31,7 @@ helm.sh/chart: {{ .root.Chart.Name }}-{{ .root.Chart.Version }}
 {{- define "perilune.environment" -}}
 {{- $values := .root.Values }}
 - {name: PERILUNE_METRICS_PORT, value: "9464"}
+- {name: PERILUNE_METRICS_HOST, value: "0.0.0.0"}
 - {name: PERILUNE_PATIENCE_S, value: "600"}
 - name: POD_IP
   valueFrom: {fieldRef: {fieldPath: status.podIP}}

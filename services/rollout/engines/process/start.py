@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from perilune.errors import InvalidInputError
+from perilune.runtime.environment import without_secrets
 from services.rollout.config import RolloutSettings
 from services.rollout.engines.process import wire
 
@@ -31,7 +32,9 @@ class EngineProcess:
         ours, theirs = Pipe()
         python = RolloutSettings().engine_python
         program = [python, "-m", "services.rollout.engines.process.child", driver, str(theirs.fileno())]
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+        environment = without_secrets(os.environ) | {
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        }
         try:
             child = subprocess.Popen(program, env=environment, pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL)
         except OSError as error:
