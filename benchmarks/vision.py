@@ -45,7 +45,7 @@ class Trained:
 
     @property
     def accuracies(self) -> tuple[float, float]:
-        """Of the first evaluated version and of the last."""
+        """Accuracies of the first evaluated version and of the last."""
         found = [each.accuracy for each in self.run.evaluations if each.mode == MODE]
         return found[0], found[-1]
 

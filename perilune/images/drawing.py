@@ -1,4 +1,4 @@
-"""What tasks draw with: colours that have names, simple shapes, and letters of a font that comes with Pillow.
+"""Colours that have names, simple shapes, and letters of a font that comes with Pillow: tools of tasks that draw.
 
 Nothing here is random, and shapes are not smoothed: the same calls make the same pixels. Pillow is imported when
 something is drawn, as tasks are listed where it is not installed.

@@ -40,7 +40,7 @@ class Problem:
 
     @property
     def content(self) -> str:
-        """What it asks."""
+        """A text of all that it asks."""
         return " ".join(map(str, self.terms))
 
 

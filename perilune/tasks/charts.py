@@ -54,7 +54,7 @@ class Problem:
 
     @property
     def content(self) -> str:
-        """What it shows and asks."""
+        """A text of all that it shows and asks."""
         return f"{self.kind} {self.colours}: {self.bars}"
 
 

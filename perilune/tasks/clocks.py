@@ -53,7 +53,7 @@ class Problem:
 
     @property
     def content(self) -> str:
-        """What it shows."""
+        """A text of all that it shows."""
         return self.answer
 
 

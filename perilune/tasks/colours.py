@@ -44,7 +44,7 @@ class Problem:
 
     @property
     def content(self) -> str:
-        """What it shows and asks, in words."""
+        """A text of all that it shows and asks."""
         return f"{self.shape}: {self.scene.words}"
 
 

@@ -1,4 +1,4 @@
-"""What tasks that draw share: which problem an index is, and scenes of coloured shapes in the cells of a grid."""
+"""Parts of tasks that draw: the choice of problems, and scenes of coloured shapes in the cells of a grid."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def cell_names(side: int) -> list[str]:
 
 
 def _box(place: int, side: int, cell: int, rng: Random) -> Box:
-    """Where a thing of three quarters of a cell lies in it."""
+    """The place of a thing in its cell, of which it takes three quarters."""
     row, column = divmod(place, side)
     size = cell * 3 // 4
     left = column * cell + 1 + rng.randrange(cell - size)

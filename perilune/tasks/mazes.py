@@ -47,7 +47,7 @@ class Problem:
 
     @property
     def content(self) -> str:
-        """What it shows and asks."""
+        """A text of all that it shows and asks."""
         return f"{self.way[0]} {self.way[-1]} {sorted(self.passages)}"
 
 

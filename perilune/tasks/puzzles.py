@@ -42,7 +42,7 @@ class Problem:
 
     @property
     def content(self) -> str:
-        """What it shows and asks."""
+        """A text of all that it shows and asks."""
         return f"{self.asks} {self.grid}"
 
 

@@ -51,7 +51,7 @@ class Problem:
 
     @property
     def content(self) -> str:
-        """What it shows and asks, in words."""
+        """A text of all that it shows and asks."""
         return f"{self.thing} from {self.seen_from}: {self.scene.words}"
 
 

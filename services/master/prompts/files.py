@@ -46,5 +46,5 @@ def read_prompts(
 
 
 def folder_of(path: str) -> Path:
-    """Where relative paths in a file, or in a folder that a dataset was saved to, begin."""
+    """The folder in which relative paths of a file, or of a saved dataset, begin."""
     return Path(path) if Path(path).is_dir() else Path(path).parent

@@ -21,7 +21,7 @@ Part = dict[str, Any]
 
 
 class ImageStore(Protocol):
-    """Where the images of prompts go. UnavailableError: it does not answer."""
+    """A place for the images of prompts. UnavailableError: it does not answer."""
 
     def has_content(self, digest: str) -> bool:
         """Tests whether an image lies there."""
@@ -32,7 +32,7 @@ class ImageStore(Protocol):
 
 @dataclass(frozen=True)
 class ImageAccess:
-    """How images of a prompt set are come by, and where they go; without a store they are looked at alone."""
+    """The means to fetch and to keep images of a prompt set; without a store they are only checked."""
 
     store: ImageStore | None = None
     fetch: Fetch | None = None
@@ -43,7 +43,7 @@ LOOKED_AT = ImageAccess()
 
 
 class RowImages:
-    """The images of one row: those of its columns, in order, and whatever its messages bring themselves."""
+    """The images of one row: those of its columns, in order, and those that its messages bring themselves."""
 
     def __init__(self, row: Mapping[str, Any], table: RowPrompts, access: ImageAccess, beside: Path, where: str):
         """InvalidInputError: a column that the recipe names is not there."""
@@ -54,7 +54,7 @@ class RowImages:
 
     @property
     def are_left(self) -> bool:
-        """Whether an image of a column has no place yet."""
+        """Tests whether an image of a column has no place yet."""
         return self._num_placed < len(self._given)
 
     def messages(self, question: str | list[Part], template: str) -> str | list[Part]:
@@ -83,7 +83,7 @@ class RowImages:
     def read(self, part: Mapping[str, Any], where: str, key: str) -> Part:
         """An image of a message's part: by its digest, from where it says, or the next of the columns."""
         if part.get("digest") is not None:
-            return image_by_digest(part, where, key)
+            return self._stored(image_by_digest(part, where, key), f"{where}: {key!r}")
         named = [name for name in _SOURCES if part.get(name) is not None]
         if not named:
             return self.next()
@@ -127,15 +127,19 @@ class RowImages:
             if text.strip():
                 yield {"type": "text", "text": text}
 
+    def _stored(self, part: Part, where: str) -> Part:
+        """An image that is said to lie in the store. InvalidImageError if it does not."""
+        self._count()
+        if self._access.store and not self._access.store.has_content(part["digest"]):
+            raise InvalidImageError(
+                f"{where} is not in the blob store: put it there, or name the store that has it (PERILUNE_BLOBS)",
+                "no file",
+            )
+        return part
+
     def _kept(self, data: bytes, where: str) -> Part:
         """Checks an image and keeps it. One that the store has was checked before it came there."""
-        self._num_read += 1
-        if self._num_read > self._table.max_images:
-            raise InvalidImageError(
-                f"{self._where} has more images than prompts.max_images = {self._table.max_images}: raise it if the "
-                "model takes more",
-                "too many images",
-            )
+        self._count()
         if self._table.convert_images:
             data = convert_image(data, where)
         digest, store = digest_of_image(data), self._access.store
@@ -144,6 +148,15 @@ class RowImages:
             if store:
                 store.put_content(data)
         return {"type": "image", "digest": digest, "media_type": media_type_of(data, where)}
+
+    def _count(self) -> None:
+        self._num_read += 1
+        if self._num_read > self._table.max_images:
+            raise InvalidImageError(
+                f"{self._where} has more images than prompts.max_images = {self._table.max_images}: raise it if the "
+                "model takes more",
+                "too many images",
+            )
 
 
 def _given(row: Mapping[str, Any], table: RowPrompts, where: str) -> Iterator[tuple[str, Any]]:

@@ -108,7 +108,7 @@ def open_rendered(prompts: PromptSet, table: RenderTable) -> RenderedPrompts:
 
 
 def reason_to_stay(prompt: Prompt, table: RenderTable) -> str | None:
-    """Why a prompt is not drawn; None if it can be."""
+    """The reason why a prompt is not drawn; None if it can be."""
     if prompt.images:
         return "it has images already"
     if prompt.messages[-1].role != "user":

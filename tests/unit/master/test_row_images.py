@@ -101,6 +101,7 @@ def test_the_template_is_around_text_and_images_named_by_the_recipe(tmp_path: Pa
         (row(image=f"data:image/png;base64,{b64encode(RED[:50]).decode()}"), "broken or cut short"),
         (row(image="rows.jsonl"), "is no image"),
         (row(image=7), "must be a path, bytes or a data URL, and is the number 7"),
+        (row(asked({"type": "image", "digest": "0a" * 32, "media_type": "image/png"}, TEXT)), "not in the blob store"),
         (row(images=["red.png"] * 17), "more images than prompts.max_images = 16"),
     ],
 )
@@ -128,6 +129,12 @@ def test_a_row_whose_places_and_images_differ_is_refused(tmp_path: Path, given: 
     with pytest.raises(InvalidInputError, match=message):
         opened(tmp_path, [given])
     assert opened(tmp_path, [row(), given], skip_invalid=True).num_train == 1
+
+
+def test_an_image_that_lies_in_the_store_is_named_by_its_digest(tmp_path: Path) -> None:
+    digest = Blobs(str(tmp_path / "blobs")).put_content(RED)
+    part = {"type": "image", "digest": digest, "media_type": "image/png"}
+    assert shown(opened(tmp_path, [row(asked(part, TEXT))])) == ["<red>", "How many?"]
 
 
 def test_conversion_takes_what_needs_a_choice(tmp_path: Path) -> None:
