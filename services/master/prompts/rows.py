@@ -54,7 +54,8 @@ def prompts_of_rows(
     num_rows = len(prompts) + len(skipped) + len(unseen)
     said = [f"{name}: {len(skipped)} of {num_rows} rows skipped, the first because {skipped[0]}"] if skipped else []
     if unseen:
-        said += [f"{name}: {len(unseen)} of {num_rows} rows left out for their images", *unseen]
+        hint = "" if table.convert_images else " (prompts.convert_images = true takes some that need a choice)"
+        said += [f"{name}: {len(unseen)} of {num_rows} rows left out for their images{hint}", *unseen]
     if not prompts:
         raise InvalidInputError("; ".join(["there are no prompts", *said[:9]]) if said else f"{name} has no prompts")
     return prompts, said
