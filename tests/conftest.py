@@ -20,6 +20,7 @@ from perilune.runtime.bus import MAX_PAYLOAD_BYTES, Bus
 
 # A busy machine is no finding. Spinning threads would make it one; torch reads this when it is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tests run side by side, on models that are too small for more
 # Most whole runs are over before a spare process has loaded torch; those of faults ask for one.
 os.environ.setdefault("PERILUNE_SPARE", "0")
 settings.register_profile("no deadline", deadline=None)

@@ -71,10 +71,11 @@ class Launched:
 
 
 async def launch(home: Path, *arguments: str, **environment: str) -> Launched:
+    """Starts a command, whose services share the cores as they would for a user."""
     process = await asyncio.create_subprocess_exec(
         *command(*arguments, "--home", str(home)),
         cwd=REPOSITORY,
-        env=os.environ | environment,
+        env={name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"} | environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

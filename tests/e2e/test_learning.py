@@ -13,12 +13,16 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.e2e.launcher import command, launch
 
-# Half of the default recipe's warm-up and a fifth of its reinforcement learning, measured before and after it.
-NUM_ITERATIONS = 6
+# Two of the default recipe's three layers, half of its warm-up and an eighth of its reinforcement learning, measured
+# before and after it.
+NUM_ITERATIONS, NUM_PROMPTS, NUM_PROBLEMS = 5, 48, 300
 SHORT = [
+    *("--set", "model.create.num_layers=2"),
     *("--set", "stages.0.num_steps=600"),
     *("--set", f"trainer.num_iterations={NUM_ITERATIONS}"),
+    *("--set", f"rollout.prompts_per_iteration={NUM_PROMPTS}"),
     *("--set", f"evaluation.every={NUM_ITERATIONS}"),
+    *("--set", f"evaluation.num_problems={NUM_PROBLEMS}"),
     *("--no-view", "--json"),
 ]
 
@@ -35,7 +39,7 @@ async def test_a_short_run_learns_although_workers_are_killed(tmp_path: Path) ->
 
     assert run["state"] == "finished"
     before, after = measured(run, "sampled", 0), measured(run, "sampled", NUM_ITERATIONS)
-    assert before["num_problems"] == after["num_problems"] == 500
+    assert before["num_problems"] == after["num_problems"] == NUM_PROBLEMS
     assert before["accuracy"] <= 0.45
     assert after["accuracy"] >= before["accuracy"] + 0.25
     assert after["low"] > before["high"]
@@ -43,7 +47,7 @@ async def test_a_short_run_learns_although_workers_are_killed(tmp_path: Path) ->
     assert [version["version"] for version in run["versions"]] == list(range(NUM_ITERATIONS + 1))
     ledger = run["ledger"]
     assert ledger["balanced"]
-    assert ledger["dispatched"] == NUM_ITERATIONS * 64 * 8 == ledger["trained"]
+    assert ledger["dispatched"] == NUM_ITERATIONS * NUM_PROMPTS * 8 == ledger["trained"]
     assert ledger["in_flight"] == 0
 
     await the_run_is_shown_afterwards(home, run)
