@@ -23,6 +23,7 @@ class ImageCache:
         self._kept: OrderedDict[str, asyncio.Task[bytes]] = OrderedDict()
         self.num_fetched = 0
         self.num_bytes = 0  # fetched
+        self._kept_bytes = 0  # of those that have come
 
     async def get(self, digest: str) -> bytes:
         """The bytes with this SHA-256; several that ask at a time wait for one fetch.
@@ -45,15 +46,19 @@ class ImageCache:
         self.num_bytes += len(data)
         _fetched.add(1)
         _fetched_bytes.add(len(data))
-        self._shrink(len(data))
+        self._kept_bytes += len(data)
+        self._shrink()
         return data
 
-    def _shrink(self, num_new: int) -> None:
-        """Drops what was used least recently, where the bytes in hand are too many."""
-        done = {digest: each for digest, each in self._kept.items() if each.done() and not each.exception()}
-        total = num_new + sum(len(each.result()) for each in done.values())
-        for digest, each in done.items():
-            if total <= self._max_bytes:
-                return
-            total -= len(each.result())
-            del self._kept[digest]
+    def _shrink(self) -> None:
+        """Drops what was used least recently, where the bytes in hand are too many; those on their way stay."""
+        waiting = list[tuple[str, asyncio.Task[bytes]]]()
+        while self._kept_bytes > self._max_bytes and self._kept:
+            digest, task = self._kept.popitem(last=False)
+            if task.done():
+                self._kept_bytes -= len(task.result())
+            else:
+                waiting.append((digest, task))
+        for digest, task in reversed(waiting):
+            self._kept[digest] = task
+            self._kept.move_to_end(digest, last=False)

@@ -82,7 +82,7 @@ class VisionReader:
         self.slot_id = int(tokenizer.convert_tokens_to_ids(self.placeholder))
         self.version = _version(settings)
         self._kept: OrderedDict[str, SeenImage] = OrderedDict()
-        self._cache_bytes = cache_bytes
+        self._kept_bytes, self._cache_bytes = 0, cache_bytes
         self._lock = threading.Lock()
 
     def see(self, data: bytes, digest: str | None = None) -> SeenImage:
@@ -91,8 +91,9 @@ class VisionReader:
         with self._lock:
             if digest not in self._kept:
                 self._kept[digest] = self._made(data, digest)
-                while len(self._kept) > 1 and sum(each.num_bytes for each in self._kept.values()) > self._cache_bytes:
-                    self._kept.popitem(last=False)
+                self._kept_bytes += self._kept[digest].num_bytes
+                while len(self._kept) > 1 and self._kept_bytes > self._cache_bytes:
+                    self._kept_bytes -= self._kept.popitem(last=False)[1].num_bytes
             self._kept.move_to_end(digest)
             return self._kept[digest]
 
