@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from perilune.cli.commands.options import DEFAULT_HOME, AsJson, Home, Master
+from perilune.cli.commands.options import DEFAULT_HOME, AsJson, Home, Master, RunArgument
 
 app = typer.Typer()
 dead_app = typer.Typer(no_args_is_help=True, help="See messages that were given up; retry or drop them.")
@@ -34,6 +34,33 @@ def migrate(
     from perilune.cli import operating
 
     operating.migrate(home, to, as_json, show=show)
+
+
+@app.command()
+def backup(
+    run: RunArgument,
+    out: Annotated[Path, typer.Argument(metavar="FILE", help="Where it goes, a tar file.")],
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Write a run to one file, from which `perilune restore` puts it on another machine. It may go on meanwhile.
+
+    In it: the run's rows of the database, its checkpoints and versions, the digest of its prompt set. Not in it: its
+    prompts, and what is on the bus, which is asked for again.
+    """
+    from perilune.cli import operating
+
+    operating.backup(run, home, out)
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.")],
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Put a backup into a home (and the database of PERILUNE_DATABASE_URL), as a stopped run to be resumed."""
+    from perilune.cli import operating
+
+    operating.restore(file, home)
 
 
 @dead_app.command("list")

@@ -134,6 +134,21 @@ def extend(
     end(training.resume(run, target, training.Screen(not no_view, as_json), num_iterations))
 
 
+@run_app.command("delete")
+def delete_runs(
+    runs: Annotated[list[str] | None, typer.Argument(metavar="[RUN]...", help="Which ones.")] = None,
+    older_than: Annotated[
+        float | None, typer.Option(metavar="DAYS", min=0, help="All ended runs that were submitted so long ago.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which.")] = False,
+    home: Home = DEFAULT_HOME,
+) -> None:
+    """Delete runs that have ended: their rows, checkpoints and versions. `perilune backup` keeps one before."""
+    from perilune.cli import operating
+
+    operating.delete_runs(runs or [], home, older_than, dry_run=dry_run)
+
+
 @app.command()
 def ledger(run: RunArgument, home: Home = DEFAULT_HOME, master: Master = None, as_json: AsJson = False) -> None:
     """Show where every sample of a run went. Exit status 1 if the ledger does not balance."""
