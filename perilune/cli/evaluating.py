@@ -13,10 +13,11 @@ from google.protobuf.json_format import MessageToDict
 
 from perilune.api.master.v1.master_pb2 import ListTaskSamplesResponse, TaskEvaluation, TaskScore
 from perilune.cli.facts import iso_time, number
-from perilune.cli.masters import reading_place, recording_place
+from perilune.cli.masters import local_credentials, reading_place, recording_place
 from perilune.client.evaluations import AsyncEvaluationClient
 from perilune.client.reward import read_graders
-from perilune.errors import MissingDependencyError
+from perilune.errors import MissingDependencyError, UnavailableError
+from perilune.local.home import master_of
 
 if TYPE_CHECKING:
     from perilune.evaluation.benchmarks import Benchmark
@@ -47,6 +48,23 @@ def run(request: Request, master: str | None, as_json: bool) -> int:
     for task, reason in found.failures:
         _say(f"perilune: {task}: {reason}")
     return 1 if found.failures else 0
+
+
+def follow(run_id: str, home: Path, master: str | None) -> int:
+    """Measures a run's versions until it ends; gives the exit status: 1 if something could not be measured."""
+    from perilune.evaluation.following import Follower
+
+    async def followed() -> list[tuple[str, str]]:
+        address = master or master_of(home)
+        if not address:
+            raise UnavailableError(f"no services run on {home}; --master HOST:PORT names others")
+        return await Follower(run_id, home, address, None if master else local_credentials(), _say).follow()
+
+    try:
+        return 1 if asyncio.run(followed()) else 0
+    except KeyboardInterrupt:
+        _say("perilune: stopped; what was measured is recorded, and the same command goes on")
+        return INTERRUPTED
 
 
 def read_grader_options(graders: Sequence[str]) -> list[dict[str, object]]:

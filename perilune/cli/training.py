@@ -231,18 +231,46 @@ async def _follow_from(
             screen.console.print(line, style="dim", soft_wrap=True, markup=False)
         screen.console.print(f"watch it in a browser: {cluster.page}", style="dim", soft_wrap=True)
 
+        measuring: list[asyncio.Task[object]] = []
+
         async def begin_here(client: AsyncRunClient) -> Run:
             run = await begin(client)
-            cluster.provide(needs(read_stored_recipe(run.recipe_json)))
+            recipe = read_stored_recipe(run.recipe_json)
+            cluster.provide(needs(recipe))
+            if recipe.evaluate:
+                measuring.append(asyncio.create_task(_measure(run.id, target.home, cluster.master_address, screen)))
             return run
 
+        async def work() -> Report:
+            report = await _follow(begin_here, client, screen, interrupts, view)
+            if not interrupts.asked.is_set():
+                await asyncio.gather(*measuring)  # what is still to be measured of its last versions
+            return report
+
         try:
-            report = await cluster.run(_follow(begin_here, client, screen, interrupts, view))
+            report = await cluster.run(work())
         except PeriluneError:
             if cluster.failure and interrupts.run_id:
                 await _fail(client, interrupts.run_id, cluster.failure)
             raise
+        finally:
+            for task in measuring:
+                task.cancel()
+            await asyncio.gather(*measuring, return_exceptions=True)
         return replace(report, log_dir=cluster.log_dir)
+
+
+async def _measure(run_id: str, home: Path, master: str, screen: Screen) -> None:
+    """Measures the run's versions by its recipe's `[[evaluate]]`. Whatever it cannot do leaves the run alone."""
+    from perilune.evaluation.following import Follower
+
+    def notify(line: str) -> None:
+        screen.console.print(line, style="dim", soft_wrap=True, markup=False)
+
+    try:
+        await Follower(run_id, home, master, local_credentials(), notify).follow()
+    except PeriluneError as error:
+        notify(f"the run's tasks are not measured any more: {error}; `perilune evaluate {run_id} --follow` goes on")
 
 
 async def _fail(client: AsyncRunClient, run_id: str, reason: str) -> None:

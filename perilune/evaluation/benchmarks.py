@@ -10,6 +10,7 @@ import difflib
 import gzip
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from perilune.curation.shipped import REASONING_GYM, SHIPPED, file_in_package
@@ -173,6 +174,18 @@ def find_task(name: str, path: str, graders: Sequence[Mapping[str, object]], lim
     if name.startswith(REASONING_GYM):
         return _reasoning_gym(name, limit)
     raise InvalidInputError(f"there is no task {name!r}; {near(name)}")
+
+
+HARNESS_NAMES = ("lm-eval", "inspect")
+
+
+def check_name(text: str) -> None:
+    """InvalidInputError if a task's name cannot be any: near ones are named. Files are not looked for."""
+    name, _, path = text.partition("=")
+    is_file = bool(path) or PurePath(name).suffix in (".jsonl", ".json", ".parquet", ".csv")
+    is_others = name.partition(":")[0] in HARNESS_NAMES or name.startswith(REASONING_GYM)
+    if not (is_file or is_others or name in BENCHMARKS or name in FAMILY_GRADERS):
+        raise InvalidInputError(f"there is no task {name!r}; {near(name)}")
 
 
 def near(name: str) -> str:

@@ -78,8 +78,7 @@ async def evaluate(
     async with Evaluator(request, target, master, credentials, notify) as evaluator:
         for task in tasks:
             try:
-                measured = evaluator.by_harness(task) if isinstance(task, HarnessTask) else evaluator.own(task)
-                found.evaluations.append(await measured)
+                found.evaluations.append(await evaluator.measure(task))
             except PeriluneError as error:  # of this task: the others may do
                 found.failures.append((task.name, str(error)))
     return found
@@ -143,6 +142,10 @@ class Evaluator:
     async def __aexit__(self, *_: object) -> None:
         """Ends what was started."""
         await self._stack.aclose()
+
+    async def measure(self, task: Task | HarnessTask) -> TaskEvaluation:
+        """Measures a task, unless it is recorded already. Errors as `own.measure` and `harness.run`."""
+        return await (self.by_harness(task) if isinstance(task, HarnessTask) else self.own(task))
 
     async def own(self, task: Task) -> TaskEvaluation:
         """Measures a task by Perilune's own driver, unless it is recorded already. Errors as `measure`."""

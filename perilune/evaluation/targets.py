@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -109,6 +110,22 @@ def of_version(run_id: str, policy: PolicyVersion, table: ModelTable, home: Path
     folder = home / run_id / "checkpoints" / f"v{policy.number:06d}"
     if not (folder / "config.json").is_file() or (folder / "adapter_config.json").is_file():
         folder = _exported(run_id, policy, home)
+    return _version_in(folder, run_id, policy, table)
+
+
+def copied_version(run_id: str, policy: PolicyVersion, table: ModelTable, home: Path) -> Target:
+    """A run's version in a copy of its own, which stays while the trainer writes newer ones. InvalidInputError if it
+    is not kept (any more); OSError if there is no room."""
+    copy = home / "evaluations" / "versions" / f"{run_id}-v{policy.number:06d}"
+    checkpoint = home / run_id / "checkpoints" / f"v{policy.number:06d}"
+    if (checkpoint / "config.json").is_file() and not (checkpoint / "adapter_config.json").is_file():
+        shutil.copytree(checkpoint, copy, ignore=shutil.ignore_patterns("*.pt"), dirs_exist_ok=True)
+    else:
+        copy = _exported(run_id, policy, home)
+    return _version_in(copy, run_id, policy, table)
+
+
+def _version_in(folder: Path, run_id: str, policy: PolicyVersion, table: ModelTable) -> Target:
     model = table.model_copy(update={"path": str(folder.resolve()), "model": run_id})
     return Target(model, run_id, f"{run_id} v{policy.number} {policy.digest}", run_id, policy)
 

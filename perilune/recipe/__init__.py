@@ -22,6 +22,7 @@ from perilune.recipe.environments import (
     GuessEnvironment,
     SandboxEnvironment,
 )
+from perilune.recipe.evaluate import EvaluateTable
 from perilune.recipe.mistakes import Mistake, recipe_error
 from perilune.recipe.model import AdapterTable, CreateModel, ModelTable
 from perilune.recipe.prompts import (
@@ -84,6 +85,7 @@ __all__ = [
     "EngineTable",
     "EnvironmentBase",
     "EnvironmentTable",
+    "EvaluateTable",
     "EvaluationTable",
     "FilePrompts",
     "FolderPrompts",

@@ -24,6 +24,7 @@ from perilune.recipe import (
     TeacherTable,
     WarmupStage,
 )
+from perilune.recipe.evaluate import EvaluateTable
 from perilune.recipe.needs import function_of
 
 
@@ -42,6 +43,7 @@ def settled(recipe: Recipe, folder: Path) -> Recipe:
         "trainer": recipe.trainer.model_copy(update={"objective": _of_objective(recipe.trainer.objective, folder)}),
         "teacher": _of_teacher(recipe.teacher, folder),
         "stages": [_of_stage(table, folder) for table in recipe.stages],
+        "evaluate": [_of_evaluate(table, folder) for table in recipe.evaluate],
     }
     return recipe.model_copy(update=changes)
 
@@ -104,6 +106,14 @@ def _of_stage(table: StageTable, folder: Path) -> StageTable:
 def _of_objective(table: Objective, folder: Path) -> Objective:
     path = _if_there(table.frozen_path, folder)
     return table if path is None else table.model_copy(update={"frozen_model": path})
+
+
+def _of_evaluate(table: EvaluateTable, folder: Path) -> EvaluateTable:
+    """A task whose data, or whose harness's task, is a file."""
+    before, mark, path = table.task.rpartition("=")
+    if not mark:
+        before, mark, path = table.task.partition(":") if ":" in table.task else ("", "", table.task)
+    return table.model_copy(update={"task": f"{before}{mark}{_if_there(path, folder)}"})
 
 
 def _of_teacher(table: TeacherTable | None, folder: Path) -> TeacherTable | None:

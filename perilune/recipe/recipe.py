@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from perilune.recipe.evaluate import EvaluateTable
 from perilune.recipe.model import ModelTable
 from perilune.recipe.prompts import PromptsTable, RowPrompts
 from perilune.recipe.reward import RewardTable
@@ -54,6 +55,7 @@ class Recipe(Table):
     teacher: TeacherTable | None = None
     trainer: TrainerTable
     evaluation: EvaluationTable = EvaluationTable()
+    evaluate: list[EvaluateTable] = []
     weights: WeightsTable = WeightsTable()
 
     @model_validator(mode="after")

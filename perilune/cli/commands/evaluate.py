@@ -33,6 +33,9 @@ def evaluate(
     grader: Annotated[
         list[str] | None, typer.Option(help="For prompts of your own: a name, or JSON; may be given often.")
     ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Measure the run's versions by its recipe's [[evaluate]], until it ends.")
+    ] = False,
     name: Annotated[str, typer.Option("--model", help="The model at an endpoint that serves several.")] = "",
     concurrency: Annotated[int, typer.Option(min=1, help="Responses that are drawn at once.")] = 16,
     again: Annotated[bool, typer.Option("--again", help="Measure also what is recorded already.")] = False,
@@ -50,8 +53,10 @@ def evaluate(
     if list_tasks:
         evaluating.list_tasks(as_json)
         return
-    if model is None or not tasks:
-        raise typer.BadParameter("name a model and a task; `perilune evaluate --list` shows the tasks")
+    if follow and model and not tasks:
+        end(evaluating.follow(model, home, master))
+    if model is None or not tasks or follow:
+        raise typer.BadParameter("name a model and a task (`--list` shows them), or a run with --follow")
     from perilune.evaluation.command import Request
     from perilune.evaluation.own import Sampling
 
