@@ -140,11 +140,13 @@ def _exported(run_id: str, policy: PolicyVersion, home: Path) -> Path:
     try:
         VersionStore(home / run_id / "versions").export(policy.number, writing)
     except (NotFoundError, WeightStreamError) as error:
+        shutil.rmtree(writing, ignore_errors=True)
         raise InvalidInputError(
             f"the weights of {run_id}@{policy.number} are not on this machine: {error}; evaluate where the trainer's "
             "home is, or name the URL of an endpoint that serves them"
         ) from error
-    if not (writing / "config.json").is_file():
+    if not (writing / "config.json").is_file() or (writing / "adapter_config.json").is_file():
+        shutil.rmtree(writing, ignore_errors=True)
         raise InvalidInputError(
             f"{run_id}@{policy.number} is an adapter, which no engine serves alone: merge it with `perilune merge`"
         )

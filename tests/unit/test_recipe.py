@@ -71,6 +71,11 @@ def test_the_default_recipe_is_shipped() -> None:
     [
         (minimal(trainr={}), "  trainr: no such key; did you mean 'trainer'?"),
         (
+            minimal(evaluate=[{"task": "humanevl"}]),
+            "  evaluate.0.task: there is no task 'humanevl'; near are humaneval, humaneval-mul; `perilune evaluate "
+            "--list` shows all (got 'humanevl')",
+        ),
+        (
             minimal(trainer={"num_iterations": 3, "objective": {"tua": 1}}),
             "  trainer.objective.tua: no such key; did you mean 'tau'?",
         ),
