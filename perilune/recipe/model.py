@@ -28,6 +28,9 @@ class CreateVision(Table):
         return self
 
 
+MAX_WEIGHTS = 10_000_000_000  # of a model that is made on the spot
+
+
 class CreateModel(Table):
     """A Llama-shaped model made on the spot, with a tokenizer over a task's own words."""
 
@@ -39,6 +42,15 @@ class CreateModel(Table):
     num_kv_heads: PositiveInt | None = None  # as many as heads, if not given
     max_positions: PositiveInt = 512
     vision: CreateVision | None = None  # gives it an image encoder
+
+    @model_validator(mode="after")
+    def _can_be_made(self) -> CreateModel:
+        num_weights = self.num_layers * self.hidden_size * (4 * self.hidden_size + 3 * self.intermediate_size)
+        if num_weights > MAX_WEIGHTS:
+            raise ValueError(
+                f"a model of {num_weights:,} weights is no model to make on the spot: at most {MAX_WEIGHTS:,}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _heads_divide(self) -> CreateModel:

@@ -10,6 +10,10 @@ from perilune.recipe.engines import EngineTable, TorchEngineTable
 from perilune.recipe.environments import EnvironmentTable
 from perilune.table import NonNegativeInt, PositiveInt, Table
 
+MAX_GROUP_SIZE = 4096  # of which a rollout worker takes one task
+MAX_RUNNING = 1 << 20  # for which an engine makes places
+MAX_UNDER_WAY = 10_000_000  # samples
+
 
 class RepetitionTable(Table):
     """Describes when a response that repeats itself is ended (k1.5 §2.6.2); services/rollout/repetition.py has the
@@ -25,7 +29,7 @@ class RolloutTable(Table):
 
     engine: EngineTable = TorchEngineTable()
     prompts_per_iteration: PositiveInt = 64
-    group_size: Annotated[int, Field(ge=2, lt=2**31)] = 8  # k: responses to one prompt
+    group_size: Annotated[int, Field(ge=2, le=MAX_GROUP_SIZE)] = 8  # k: responses to one prompt
     temperature: PositiveFloat = 1.0  # what is trained is the policy at this temperature
     # These two are for runs that only evaluate: what is trained on is drawn from all of the vocabulary.
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
@@ -35,7 +39,9 @@ class RolloutTable(Table):
     # Whether graders, environments and the page see the model's special tokens in a response, such as `<think>` or
     # `<|tool_call|>` where they are ones; the token that ends a response is never shown.
     keep_special_tokens: bool = False
-    max_running: PositiveInt = 256  # samples that one worker has in hand, and its engine decodes at once
+    max_running: Annotated[int, Field(gt=0, le=MAX_RUNNING)] = (
+        256  # samples that one worker has in hand, and its engine decodes at once
+    )
     # Partial rollouts: response tokens a trajectory may get in one iteration; the rest is written in later ones.
     budget_tokens: PositiveInt | None = None
     # How many versions old a token in the loss may be when it is trained on.
@@ -48,6 +54,17 @@ class RolloutTable(Table):
     repetition: RepetitionTable | None = None
     # The policy's counterpart, of prompts that name none of their own.
     environment: EnvironmentTable | None = None
+
+    @model_validator(mode="after")
+    def _master_can_hold_it(self) -> RolloutTable:
+        ahead = self.max_staleness if self.asynchronous else 0
+        count = self.prompts_per_iteration * self.group_size * (1 + ahead) * (1 + self.max_refills)
+        if count > MAX_UNDER_WAY:
+            raise ValueError(
+                f"prompts_per_iteration x group_size x what may be ahead or drawn once more makes {count:,} samples "
+                f"under way at once, which the master lists in memory; at most {MAX_UNDER_WAY:,} may be"
+            )
+        return self
 
     @model_validator(mode="after")
     def _may_be_ahead(self) -> RolloutTable:

@@ -15,6 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 from perilune.errors import InvalidInputError
 from perilune.models.device import GIB, Device, Machine, choose_device, parse_device, rank_request
 from perilune.models.machine import this_machine
+from perilune.runtime.audit import Audit
 from perilune.runtime.blobs import Blobs
 from perilune.runtime.bus import Bus
 from perilune.runtime.images import ImageCache
@@ -40,7 +41,7 @@ async def run(service: Service) -> None:
     ranks = await loop.run_in_executor(thread, Ranks.of_environment, device)
     if ranks.size > 1 and service.settings.hybrid:
         raise InvalidInputError("PERILUNE_HYBRID: a trainer of several ranks does not take turns with an engine")
-    publisher = Publisher(ranks.rank)
+    publisher = Publisher(ranks.rank, Audit(service.settings.home))
     publisher.add_to(service.server)
     await service.listen([SERVICE])
     addresses = await loop.run_in_executor(thread, ranks.gathered, service.address)

@@ -573,3 +573,20 @@ def test_a_former_environment_means_what_it_meant_and_is_refused_in_a_file() -> 
 def test_the_environments_that_rows_may_name_are_those_there_are(keys: dict[str, Any], said: str) -> None:
     (line,) = mistakes(minimal(prompts=JSONL | keys))
     assert said in line
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"rollout": {"group_size": 4097}},
+        {"rollout": {"prompts_per_iteration": 10**9}},
+        {"rollout": {"prompts_per_iteration": 10_000, "max_staleness": 1000, "asynchronous": True}},
+        {"rollout": {"max_refills": 10**8}, "trainer": {"num_iterations": 1, "drop_uniform_groups": True}},
+        {"rollout": {"max_running": 1 << 21}},
+        {"model": {"create": {"task": "search", "hidden_size": 10**7}}},
+        {"model": {"create": {"task": "search", "num_layers": 10**9}}},
+    ],
+)
+def test_what_no_service_can_hold_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(RecipeError):
+        check_recipe(minimal(**changes))

@@ -12,6 +12,7 @@ from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.codec import num_elements
 from perilune.errors import StateError, UnavailableError
 from perilune.recipe import recipe_from_json
+from perilune.runtime.audit import Audit
 from perilune.runtime.service import rpc_errors
 from services.master.api.description import describe
 from services.master.api.fleet import FleetService
@@ -39,16 +40,19 @@ class RunService(RunServiceServicer):
         registry: Registry | None,
         fleet: FleetService | None,
         is_driven: Callable[[], Awaitable[bool]] = _always,
+        audit: Audit | None = None,
     ) -> None:
         """`is_driven`: whether another master works on the database, asked where this one has no registry."""
         self._store, self._registry, self._fleet, self._is_driven = store, registry, fleet, is_driven
+        self._audit = audit or Audit()
 
     async def SubmitRun(self, request: m.SubmitRunRequest, context: grpc.aio.ServicerContext) -> m.SubmitRunResponse:
         """Starts a run. INVALID_ARGUMENT if its recipe is wrong."""
         async with rpc_errors(context):
             registry, recipe = self._writable, recipe_from_json(request.recipe_json)
             mistakes = await grader_mistakes(recipe, self._fleet.workers() if self._fleet else ())
-            run_id = await registry.submit(request.run_id, recipe, mistakes)
+            with self._audit.noted("submit", request.run_id, recipe=recipe.name):
+                run_id = await registry.submit(request.run_id, recipe, mistakes)
             return m.SubmitRunResponse(run=await self._describe(run_id))
 
     async def GetRun(self, request: m.GetRunRequest, context: grpc.aio.ServicerContext) -> m.GetRunResponse:
@@ -97,13 +101,15 @@ class RunService(RunServiceServicer):
     async def StopRun(self, request: m.StopRunRequest, context: grpc.aio.ServicerContext) -> m.StopRunResponse:
         """Stops a run. NOT_FOUND; FAILED_PRECONDITION if it has ended."""
         async with rpc_errors(context):
-            await self._writable.stop(request.run_id, request.failure)
+            with self._audit.noted("stop", request.run_id, failure=request.failure[:200]):
+                await self._writable.stop(request.run_id, request.failure)
             return m.StopRunResponse(run=await self._describe(request.run_id))
 
     async def ResumeRun(self, request: m.ResumeRunRequest, context: grpc.aio.ServicerContext) -> m.ResumeRunResponse:
         """Resumes a run, on request with more iterations. NOT_FOUND; FAILED_PRECONDITION if it cannot be."""
         async with rpc_errors(context):
-            await self._writable.resume(request.run_id, request.num_iterations)
+            with self._audit.noted("resume", request.run_id, num_iterations=request.num_iterations):
+                await self._writable.resume(request.run_id, request.num_iterations)
             return m.ResumeRunResponse(run=await self._describe(request.run_id))
 
     async def GetLedger(self, request: m.GetLedgerRequest, context: grpc.aio.ServicerContext) -> m.GetLedgerResponse:
@@ -152,14 +158,16 @@ class RunService(RunServiceServicer):
     ) -> m.RetryDeadLetterResponse:
         """Gives one another try. NOT_FOUND; FAILED_PRECONDITION if its time is over; UNAVAILABLE."""
         async with rpc_errors(context):
-            return m.RetryDeadLetterResponse(num_samples=await self._letters.retry(request.number))
+            with self._audit.noted("retry dead letter", "", number=request.number):
+                return m.RetryDeadLetterResponse(num_samples=await self._letters.retry(request.number))
 
     async def DropDeadLetters(
         self, request: m.DropDeadLettersRequest, context: grpc.aio.ServicerContext
     ) -> m.DropDeadLettersResponse:
         """Forgets some. UNAVAILABLE."""
         async with rpc_errors(context):
-            return m.DropDeadLettersResponse(num_dropped=await self._letters.drop(request.numbers))
+            with self._audit.noted("drop dead letters", "", numbers=list(request.numbers)[:100]):
+                return m.DropDeadLettersResponse(num_dropped=await self._letters.drop(request.numbers))
 
     async def GetFleet(self, request: m.GetFleetRequest, context: grpc.aio.ServicerContext) -> m.GetFleetResponse:
         """Lists the workers, and the queues unless the bus is away."""

@@ -14,6 +14,7 @@ import grpc
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.api.weights.v1 import weights_pb2
 from perilune.errors import NotFoundError, StateError
+from perilune.runtime.audit import Audit
 from perilune.runtime.service import rpc_errors
 from perilune.weights.choice import Measured
 from perilune.weights.server import SERVICE as SERVICE  # noqa: PLC0414
@@ -37,10 +38,11 @@ class _Published:
 class Publisher(WeightServer):
     """Serves WeightService from the trainer. All methods belong to the event loop's thread."""
 
-    def __init__(self, rank: int = 0) -> None:
+    def __init__(self, rank: int = 0, audit: Audit | None = None) -> None:
         """`rank`: of a trainer of several ranks, whose part is served here."""
         super().__init__()
         self._rank = rank
+        self._audit = audit or Audit()
         self._published: dict[str, _Published] = {}
 
     def _handlers(self) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
@@ -153,7 +155,8 @@ class Publisher(WeightServer):
         self, request: weights_pb2.PinVersionRequest, context: grpc.aio.ServicerContext
     ) -> weights_pb2.PinVersionResponse:
         async with rpc_errors(context):
-            await asyncio.to_thread(self._versions_of(request.run_id).pin, request.number, not request.unpin)
+            with self._audit.noted("unpin" if request.unpin else "pin", request.run_id, version=request.number):
+                await asyncio.to_thread(self._versions_of(request.run_id).pin, request.number, not request.unpin)
             return weights_pb2.PinVersionResponse()
 
     async def _serve_version(
@@ -161,4 +164,5 @@ class Publisher(WeightServer):
     ) -> weights_pb2.ServeVersionResponse:
         async with rpc_errors(context):
             number = request.number if request.HasField("number") else None
-            return weights_pb2.ServeVersionResponse(served=await self.serve_version(request.run_id, number))
+            with self._audit.noted("serve", request.run_id, version=number):
+                return weights_pb2.ServeVersionResponse(served=await self.serve_version(request.run_id, number))
