@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -18,11 +19,15 @@ ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {"torch", "transformers", "accelerate"}
 
 
-def imported_by(path: Path) -> Iterator[str]:
+@functools.cache
+def imported_by(path: Path) -> list[str]:
     """The modules that a file imports, inside functions too; without what only a type checker reads."""
-    tree = ast.parse(path.read_text())
+    return list(imports_in(ast.parse(path.read_text())))
+
+
+def imports_in(tree: ast.Module) -> Iterator[str]:
     for branch in [node for node in ast.walk(tree) if isinstance(node, ast.If)]:
-        if ast.unparse(branch.test) == "TYPE_CHECKING":
+        if isinstance(branch.test, ast.Name) and branch.test.id == "TYPE_CHECKING":
             branch.body = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
