@@ -16,12 +16,13 @@ class EngineRow:
 
     place: str  # module:class; it is imported only when such an engine is made
     libraries: tuple[str, ...] = ()  # modules that must be installed
+    takes_images: bool = False  # of prompts, where its model sees
     is_driver: bool = False  # the class is a `Driver`, in a process of its own that PERILUNE_ENGINE_PYTHON runs
 
 
 ENGINES = {
-    "torch": EngineRow("services.rollout.engines.embedded.engine:TorchEngine", ("torch", "transformers")),
-    "vllm": EngineRow("services.rollout.engines.process.vllm_driver:VllmDriver", ("vllm",), is_driver=True),
+    "torch": EngineRow("services.rollout.engines.embedded.engine:TorchEngine", ("torch", "transformers"), True),
+    "vllm": EngineRow("services.rollout.engines.process.vllm_driver:VllmDriver", ("vllm",), True, is_driver=True),
     "sglang": EngineRow("services.rollout.engines.process.sglang_driver:SglangDriver", ("sglang",), is_driver=True),
 }
 
@@ -32,7 +33,7 @@ def make_engine(spec: EngineSpec) -> Engine:
     if row.is_driver:
         from services.rollout.engines.process.engine import ProcessEngine
 
-        return ProcessEngine(spec, row.place)
+        return ProcessEngine(spec, row.place, takes_images=row.takes_images)
     module, _, name = row.place.partition(":")
     factory: Callable[[EngineSpec], Engine] = getattr(import_module(module), name)
     return factory(spec)

@@ -119,6 +119,7 @@ def random_llava(tokenizer: PreTrainedTokenizerFast, table: CreateModel, seed: i
         "vision_feature_layer": -1,
         "vision_feature_select_strategy": "full",
         "tie_word_embeddings": True,
+        "architectures": [LlavaForConditionalGeneration.__name__],  # vLLM knows a model that sees by it
     }
     ends = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in ("pad", "bos", "eos")}
     config = LlavaConfig(vision_config=encoder, **settings, **ends)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -98,3 +101,40 @@ def test_it_writes_what_generate_writes(policy: Policy) -> None:
             **own_arguments(policy.model, np.array(ids), placed),
         )
     assert tiny.response(greedy) == written[0, len(ids) :].tolist()
+
+
+@pytest.mark.parametrize("cache", ["slots", "paged"])
+def test_a_version_sees_with_its_own_encoder_and_a_sample_goes_on_elsewhere(cache: str, tmp_path: Path) -> None:
+    policy, newer = FAMILIES["llava"](tmp_path), FAMILIES["llava"](tmp_path)
+    with torch.no_grad():
+        for weight in newer.model.get_encoder(modality="image").parameters():
+            weight.mul_(1.5)
+    vision = policy.vision
+    assert vision
+    caller = tiny.Caller(policy.model, options=TorchEngineTable(cache=cache), files=policy.model_files)
+    try:
+        first = caller.generate([sample("a", vision, [picture(0)], max_new_tokens=5)])["a"]
+        caller.load(1, newer.model)
+        tokens = np.concatenate([first.sample.tokens, *(span.tokens for span in first.spans)])
+        rest = replace(first.sample, id="b", tokens=tokens, response_start=len(first.sample.tokens))
+        second = caller.generate([rest])["b"]
+    finally:
+        caller.engine.close()
+    (old,), (new,) = trained_logprobs(policy, [first]), trained_logprobs(newer, [second])
+    assert np.concatenate([span.full_logprobs for span in first.spans]) == pytest.approx(old, abs=GAP)
+    assert np.concatenate([span.full_logprobs for span in second.spans]) == pytest.approx(new, abs=GAP)
+    (other,) = trained_logprobs(policy, [second])
+    assert np.abs(other - new).max() > 10 * GAP  # the encoder alone has changed
+    assert caller.engine._sight.num_encoded == 2
+
+
+def test_a_text_model_refuses_a_sample_with_images_and_goes_on(tmp_path: Path) -> None:
+    vision = FAMILIES["llava"](tmp_path).vision
+    assert vision
+    caller = tiny.Caller(tiny.tiny_llama())
+    try:
+        drawn = caller.generate([sample("a", vision, [picture(0)]), tiny.sample("b", [5, 9], 3)])
+    finally:
+        caller.engine.close()
+    assert "LlamaForCausalLM reads text only, and the prompt has images" in drawn["a"].error
+    assert len(tiny.response(drawn["b"])) > 0

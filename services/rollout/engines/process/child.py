@@ -21,6 +21,16 @@ from services.rollout.engines.process import wire
 
 
 @dataclass(frozen=True)
+class Shown:
+    """An image of a prompt."""
+
+    data: bytes  # encoded
+    start: int  # of its ids in the tokens
+    end: int
+    first_slot: int
+
+
+@dataclass(frozen=True)
 class Request:
     """One sample, as a driver takes it."""
 
@@ -31,6 +41,7 @@ class Request:
     temperature: float
     top_p: float
     top_k: int
+    images: tuple[Shown, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -119,9 +130,18 @@ def requests(submit: wire.Submit) -> list[Request]:
         submit.temperatures,
         submit.top_ps,
         submit.top_ks,
+        _shown(submit),
         strict=True,
     )
     return [Request(*row) for row in rows]
+
+
+def _shown(submit: wire.Submit) -> list[tuple[Shown, ...]]:
+    """The images of each request."""
+    ends = np.cumsum(submit.image_bytes, dtype=np.int64)
+    data = [each.tobytes() for each in np.split(submit.image_data, ends[:-1])] if len(ends) else []
+    shown = submit.images or [[] for _ in submit.refs]
+    return [tuple(Shown(data[number], *place) for number, *place in own) for own in shown]
 
 
 def main() -> None:

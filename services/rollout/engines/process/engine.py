@@ -24,6 +24,7 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, UnavailableError, WeightStreamError
 from perilune.models.tensors import compute_dtype, dtype_name
+from perilune.models.vision.reader import settings_of
 from perilune.weights import RawTensor
 from services.rollout.engines.base import (
     DEFAULT_CACHE_BYTES,
@@ -58,8 +59,14 @@ class _Version:
 class ProcessEngine:
     """See `services.rollout.engines.base.Engine`."""
 
-    def __init__(self, spec: EngineSpec, driver: str) -> None:
-        """`driver`: its `Driver`, as module:class."""
+    def __init__(self, spec: EngineSpec, driver: str, *, takes_images: bool = False) -> None:
+        """
+        Args:
+            spec: of the engine.
+            driver: its `Driver`, as module:class.
+            takes_images: whether the driver hands images on.
+        """
+        self._takes_images, self._sees = takes_images, bool(settings_of(spec.model_files))
         self._type = spec.options.type
         self._driver = driver
         self._deliver = spec.deliver
@@ -148,7 +155,7 @@ class ProcessEngine:
     # Commands to the process.
 
     def _submit(self, samples: Sequence[SampleRequest]) -> None:
-        admitted, over = admit(samples, lambda sample: RunningSample(sample, self._endings, self.max_context))
+        admitted, over = admit(samples, self._running_sample)
         fresh = dict(enumerate(admitted, start=self._num_samples))
         self._num_samples += len(fresh)
         with self._lock:
@@ -160,6 +167,13 @@ class ProcessEngine:
             self._deliver(over)
         if fresh:
             self._send(process, _submission(fresh))
+
+    def _running_sample(self, sample: SampleRequest) -> RunningSample:
+        """A sample that can run. InvalidInputError: it has images, and this engine or model reads text alone."""
+        if sample.images and not (self._takes_images and self._sees):
+            what = "the model" if self._takes_images else f"the {self._type} engine of Perilune"
+            raise InvalidInputError(f"{what} reads text only, and the prompt has images")
+        return RunningSample(sample, self._endings, self.max_context)
 
     def _interrupt(self, sample_ids: set[str]) -> None:
         with self._lock:
@@ -321,6 +335,8 @@ class ProcessEngine:
 def _submission(running: Mapping[int, RunningSample]) -> wire.Submit:
     """All of each sample's tokens so far: a new process goes on where the old one was."""
     settings = [each.sample.sampling for each in running.values()]
+    different = {placed.digest: placed.image.data for each in running.values() for placed in each.sample.images}
+    numbers = {digest: number for number, digest in enumerate(different)}
     return wire.Submit(
         refs=list(running),
         num_tokens=[len(each.tokens) for each in running.values()],
@@ -330,4 +346,10 @@ def _submission(running: Mapping[int, RunningSample]) -> wire.Submit:
         top_ps=[each.top_p for each in settings],
         top_ks=[each.top_k for each in settings],
         tokens=np.concatenate([np.array(each.tokens, dtype=np.int32) for each in running.values()]),
+        images=[
+            [[numbers[one.digest], one.start, one.end, int(one.slots[0])] for one in each.sample.images]
+            for each in running.values()
+        ],
+        image_bytes=[len(data) for data in different.values()],
+        image_data=np.frombuffer(b"".join(different.values()), np.uint8),
     )

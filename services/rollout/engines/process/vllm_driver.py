@@ -9,13 +9,16 @@ logits and draws the same tokens; each maps the file of a new version by itself.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
+from PIL import Image, ImageOps
 from torch import Tensor
 
 from services.rollout.engines import sampling
@@ -38,6 +41,8 @@ from vllm.sampling_params import RequestOutputKind
 from vllm.v1.engine.llm_engine import LLMEngine
 from vllm.v1.sample.logits_processor import BatchUpdate, LogitsProcessor
 from vllm.v1.sample.logits_processor.builtin import process_dict_updates
+
+PROCESSOR_FILES = ("processor_config.json", "preprocessor_config.json")  # of a model that sees
 
 
 @dataclass(frozen=True)
@@ -98,13 +103,14 @@ class VllmDriver:
         self._end_tokens = start.end_tokens
         self._keep_context = start.options["context_at_swap"] == "keep"
         self._num_loads = 0
+        sees = any((Path(start.folder) / name).exists() for name in PROCESSOR_FILES)
         self._engine = LLMEngine.from_engine_args(
             EngineArgs(
                 model=start.folder,
                 dtype=start.dtype,
                 tensor_parallel_size=start.options["tensor_parallel"],
                 load_format="dummy",  # the weights come by `load`
-                skip_tokenizer_init=True,
+                skip_tokenizer_init=not sees,  # a processor of images writes text
                 generation_config="vllm",
                 max_num_seqs=start.max_running,
                 kv_cache_memory_bytes=start.kv_cache_bytes,
@@ -146,7 +152,9 @@ class VllmDriver:
             },
         )
         # The salt keeps prefixes apart that were read by different versions.
-        prompt = TokensPrompt(prompt_token_ids=request.tokens, cache_salt=str(self._num_loads))
+        prompt = TokensPrompt(prompt_token_ids=_with_placeholders(request), cache_salt=str(self._num_loads))
+        if request.images:
+            prompt["multi_modal_data"] = {"image": [_picture(shown.data) for shown in request.images]}
         self._engine.add_request(str(request.ref), prompt, settings)
 
     def abort(self, refs: Sequence[int]) -> None:
@@ -157,6 +165,7 @@ class VllmDriver:
         """Reloads the weights; running requests are preempted and read again, unless contexts are kept."""
         self._engine.collective_rpc(_reload, args=(version,))
         self._num_loads += 1
+        self._engine.reset_encoder_cache()
         if not self._keep_context:
             self._engine.reset_prefix_cache(reset_running_requests=True)
         return []
@@ -174,6 +183,21 @@ class VllmDriver:
         if fresh:
             logprobs, *_ = self._engine.collective_rpc(_last_drawn)
             yield from (Token(ref, token, *logprobs[ref]) for ref, token in fresh)
+
+
+def _with_placeholders(request: Request) -> list[int]:
+    """A request's tokens with one placeholder for each image, in whose place vLLM puts that image's ids again."""
+    tokens, begin = list[int](), 0
+    for shown in request.images:
+        tokens += [*request.tokens[begin : shown.start], request.tokens[shown.first_slot]]
+        begin = shown.end
+    return tokens + request.tokens[begin:]
+
+
+def _picture(data: bytes) -> Any:
+    """An image as vLLM takes it; its bytes were checked when the prompt was read."""
+    with Image.open(io.BytesIO(data)) as opened:
+        return ImageOps.exif_transpose(opened).convert("RGB")
 
 
 def _last_drawn(_: Any) -> dict[int, tuple[float, float]]:

@@ -61,6 +61,10 @@ class Submit:
     top_ps: list[float]
     top_ks: list[int]
     tokens: NDArray[np.int32] = field(metadata={"dtype": np.int32})
+    # Of each request: [number of the image, first token, end, first slot] for every image that it shows.
+    images: list[list[list[int]]] = field(default_factory=list)
+    image_bytes: list[int] = field(default_factory=list)  # how many each image has
+    image_data: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8), metadata={"dtype": np.uint8})
 
 
 @dataclass(frozen=True)
