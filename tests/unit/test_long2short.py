@@ -82,3 +82,4 @@ def test_a_way_that_failed_is_named() -> None:
     rows = table(results)
     assert any(row.startswith("| DPO | 0, 2, failed at seed 1 | ") for row in rows)
     assert "| merging | failed at seed 0 | | | | |" in rows
+    assert "| Toggle | not run yet | | | | |" in table({**results, "Toggle": {}})
