@@ -22,6 +22,7 @@ class MasterSettings(ServiceSettings):
     database_url: str | None = None  # a SQLAlchemy URL with an async driver; SQLite in `home` if not given
     database_password_file: Path | None = None  # the password for it, where it does not stand in the URL
     image_hosts: tuple[str, ...] = ()  # from which images of prompts are fetched by http(s); other URLs are refused
+    data_folders: tuple[Path, ...] = ()  # whose files recipes may name (`folders.py`)
     read_only: bool = False  # answer questions about runs and do nothing else: no bus, no fleet, no trainer
     record_only: bool = False  # the same, and record evaluations: the database is held, as by a master that works
 

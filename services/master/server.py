@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Awaitable
 
 from perilune.api.master.v1 import master_pb2, master_pb2_grpc
-from perilune.runtime.audit import Audit
 from perilune.runtime.blobs import Blobs, sweep
 from perilune.runtime.bus import Bus
 from perilune.runtime.http import serve_http
@@ -81,7 +80,7 @@ async def _serve(service: Service, store: Store, bus: Bus, blobs: Blobs, lost: A
     registry = Registry(store, bus, blobs, service.settings.image_hosts)
     await registry.recover()
     fleet = FleetService(registry)
-    runs = RunService(store, registry, fleet, audit=Audit(service.settings.home))
+    runs = RunService(store, registry, fleet, settings=service.settings)
     evaluations = EvaluationService(store, may_write=True)
     master_pb2_grpc.add_RunServiceServicer_to_server(runs, service.server)
     master_pb2_grpc.add_FleetServiceServicer_to_server(fleet, service.server)

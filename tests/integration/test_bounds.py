@@ -24,10 +24,11 @@ from perilune.api.master.v1.master_pb2_grpc import RunServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import PURPOSE_TRAIN, ScoredTrajectory, Segment, Trajectory
 from perilune.codec import pack
 from perilune.recipe import check_recipe
+from perilune.runtime.auth import digest_of
 from services.master.records import Group, Scored
 from services.master.store import Store
 from services.master.tables import SampleState
-from tests.integration.test_master import RECIPE
+from tests.integration.test_master import RECIPE, master_on
 
 MIB = 1 << 20
 
@@ -181,3 +182,28 @@ async def test_prompts_that_cannot_be_read_hold_up_no_other_submission(nats_url:
 
 
 SPECIAL = ("/dev/zero", "/proc/self/pagemap", "/proc/self/mem", "/dev/null")
+
+
+async def test_a_submitter_names_no_file_of_the_masters(
+    nats_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what was refused and done stands in the audit log."""
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(f'[alice]\nsha256 = "{digest_of("a")}"\nroles = ["submitter"]\n')
+    monkeypatch.setenv("PERILUNE_TOKENS_FILE", str(tokens))
+    metadata = (("authorization", "Bearer a"),)
+    async with master_on(nats_url, tmp_path) as master:
+        theirs = RECIPE | {"prompts": {"source": "jsonl", "path": "/etc/passwd"}}
+        request = m.SubmitRunRequest(run_id="run", recipe_json=check_recipe(theirs).model_dump_json())
+        with pytest.raises(grpc.aio.AioRpcError, match="PERILUNE_DATA_FOLDERS"):
+            await master.runs.SubmitRun(request, metadata=metadata)
+        request.recipe_json = check_recipe(RECIPE).model_dump_json()
+        await master.runs.SubmitRun(request, metadata=metadata)
+        with pytest.raises(grpc.aio.AioRpcError, match="do not cover"):
+            await master.training.FailRun(m.FailRunRequest(run_id="run"), metadata=metadata)
+        await master.runs.StopRun(m.StopRunRequest(run_id="run"), metadata=metadata)
+    lines = [json.loads(line) for line in (tmp_path / "audit.jsonl").read_text().splitlines()]
+    assert [(line["caller"], line["action"]) for line in lines] == [
+        ("alice", each) for each in ("submit", "submit", "stop")
+    ]
+    assert ["refused" in line for line in lines] == [True, False, False]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import grpc
 
@@ -11,12 +13,15 @@ from perilune.api.master.v1.master_pb2_grpc import RunServiceServicer
 from perilune.api.trajectory.v1.trajectory_pb2 import ScoredTrajectory
 from perilune.codec import num_elements
 from perilune.errors import StateError, UnavailableError
-from perilune.recipe import recipe_from_json
+from perilune.recipe import Recipe, recipe_from_json
 from perilune.runtime.audit import Audit
+from perilune.runtime.auth import caller
 from perilune.runtime.service import rpc_errors
 from services.master.api.description import describe
 from services.master.api.fleet import FleetService
+from services.master.config import MasterSettings
 from services.master.dead_letters import DeadLetters
+from services.master.folders import check_folders
 from services.master.graders import grader_mistakes
 from services.master.registry import Registry
 from services.master.store import ENDED, MAX_INTEGER, Store
@@ -40,20 +45,28 @@ class RunService(RunServiceServicer):
         registry: Registry | None,
         fleet: FleetService | None,
         is_driven: Callable[[], Awaitable[bool]] = _always,
-        audit: Audit | None = None,
+        settings: MasterSettings | None = None,
     ) -> None:
-        """`is_driven`: whether another master works on the database, asked where this one has no registry."""
+        """`is_driven`: whether another master works on the database, asked where this one has no registry; `settings`
+        say which files recipes may name, and where the audit log lies."""
         self._store, self._registry, self._fleet, self._is_driven = store, registry, fleet, is_driven
-        self._audit = audit or Audit()
+        self._files = settings
+        self._audit = Audit(settings.home if settings else None)
 
     async def SubmitRun(self, request: m.SubmitRunRequest, context: grpc.aio.ServicerContext) -> m.SubmitRunResponse:
         """Starts a run. INVALID_ARGUMENT if its recipe is wrong."""
         async with rpc_errors(context):
             registry, recipe = self._writable, recipe_from_json(request.recipe_json)
-            mistakes = await grader_mistakes(recipe, self._fleet.workers() if self._fleet else ())
             with self._audit.noted("submit", request.run_id, recipe=recipe.name):
+                await self._check_files(recipe)
+                mistakes = await grader_mistakes(recipe, self._fleet.workers() if self._fleet else ())
                 run_id = await registry.submit(request.run_id, recipe, mistakes)
             return m.SubmitRunResponse(run=await self._describe(run_id))
+
+    async def _check_files(self, recipe: Recipe) -> None:
+        """InvalidInputError if the caller may not name a file that the recipe names."""
+        if self._files and (self._files.data_folders or "admin" not in caller().roles):
+            await asyncio.to_thread(check_folders, recipe, self._files.data_folders, self._files.home, Path.cwd())
 
     async def GetRun(self, request: m.GetRunRequest, context: grpc.aio.ServicerContext) -> m.GetRunResponse:
         """Describes a run, on request with its versions. NOT_FOUND."""
