@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from google.protobuf.json_format import MessageToDict
 
 from perilune.api.master.v1.master_pb2 import ListTaskSamplesResponse, TaskEvaluation, TaskScore
+from perilune.cli.console import harmless
 from perilune.cli.facts import iso_time, number
 from perilune.cli.masters import local_credentials, reading_place, recording_place
 from perilune.client.evaluations import AsyncEvaluationClient
@@ -127,12 +128,12 @@ def _print(evaluations: Sequence[TaskEvaluation], as_json: bool) -> None:
     for each in evaluations:
         main, version = each.scores[0], f" v{each.policy.number}" if each.run_id else ""
         failed = f", {each.num_failed} failed" if each.num_failed else ""
-        print(
+        line = (
             f"{each.id}  {each.model}{version}  {each.task}  {main.name} {figure(main.value)} {interval(main)}  "
             f"{each.num_samples} samples{failed}  {each.harness} {each.harness_version}  {iso_time(each.time_unix_ns)}"
         )
         others = [f"{score.name} {figure(score.value)}" for score in each.scores[1:]]
-        print(f"    {'; '.join([*others, *([each.note] if each.note else [])])}")
+        print(harmless(f"{line}\n    {'; '.join([*others, *([each.note] if each.note else [])])}"))
 
 
 def _print_samples(found: ListTaskSamplesResponse, as_json: bool) -> None:
@@ -141,9 +142,9 @@ def _print_samples(found: ListTaskSamplesResponse, as_json: bool) -> None:
         return
     for sample in found.samples:
         value = figure(sample.value) if sample.HasField("value") else "no score"
-        print(f"--- {sample.problem_id} ({sample.number + 1}): {value}, {sample.num_tokens} tokens")
-        print(f"{sample.prompt}\n→ {sample.response}")
-        print("; ".join(f"{key}: {text}" for key, text in sorted(sample.evidence.items())))
+        evidence = "; ".join(f"{key}: {text}" for key, text in sorted(sample.evidence.items()))
+        print(harmless(f"--- {sample.problem_id} ({sample.number + 1}): {value}, {sample.num_tokens} tokens"))
+        print(harmless(f"{sample.prompt}\n→ {sample.response}\n{evidence}"))
     if len(found.samples) < found.num_samples:
         print(f"{len(found.samples)} of {found.num_samples} samples; the page shows all")
 
@@ -163,4 +164,4 @@ def interval(score: TaskScore) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
+    print(harmless(line), file=sys.stderr, flush=True)

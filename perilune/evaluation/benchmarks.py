@@ -72,7 +72,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     ),
     "humaneval-mul": Benchmark(
         "HumanEval-Mul",
-        problems.multipl_e,
+        problems.translated,
         f"HumanEval's tests, translated, in the sandbox: {', '.join(LANGUAGES)}",
         shipped="humaneval",
         expand=translated,

@@ -108,7 +108,7 @@ async def run(harness: Harness, asked: Asked, notify: Callable[[str], None]) -> 
     notify(f"{harness.name} runs {asked.task}; its log is {asked.folder / LOG}")
     with (asked.folder / LOG).open("ab") as log:
         place = Path(asked.task).parent if Path(asked.task).is_file() else asked.folder
-        status = await _ended(command, {**os.environ, **harness.environment(asked)}, log, place)
+        status = await _ended(command, {**_inherited(), **harness.environment(asked)}, log, place)
     if status:
         last = _last_lines(asked.folder / LOG)
         raise StateError(
@@ -119,6 +119,11 @@ async def run(harness: Harness, asked: Asked, notify: Callable[[str], None]) -> 
         return await asyncio.to_thread(harness.read, asked)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # files of another version of it
         raise InvalidInputError(f"what {harness.name} wrote in {asked.folder} cannot be read: {error!r}") from error
+
+
+def _inherited() -> dict[str, str]:
+    """This process's variables but Perilune's own, among which are secrets; a hub's token is the harness's to have."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith("PERILUNE_")}
 
 
 async def _ended(command: Sequence[str], environment: Mapping[str, str], log: Any, place: Path) -> int:

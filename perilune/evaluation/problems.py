@@ -177,15 +177,12 @@ Complete the following {language} function. Answer with the whole function in on
 {prompt}```"""
 
 
-def multipl_e(row: Row, where: str) -> Problem:
-    """A row of MultiPL-E, as `translation` writes them: {name, language, prompt, tests}."""
+def translated(row: Row, where: str) -> Problem:
+    """A row of HumanEval in a language, as `translation` writes it."""
     language, name = _text(row, where, "language"), _text(row, where, "name")
     said = FUNCTION_PROMPT.format(language=language, tag=language, prompt=_text(row, where, "prompt"))
-    _text(row, where, "tests")
-    reference = json.dumps(
-        {key: row[key] for key in ("language", "prompt", "tests", "stop_tokens") if key in row}, default=_as_json
-    )
-    return asked(f"{name} {language}", said, reference, grader("code", format="multipl-e", language=language))
+    reference = json.dumps(dict(row))
+    return asked(f"{name} {language}", said, reference, grader("code", format="translated", language=language))
 
 
 CONTEST_PROMPT = """\

@@ -1,4 +1,5 @@
-"""HumanEval's problems in eight languages, by translation of their tests, in the rows of MultiPL-E (arXiv:2208.08227).
+"""HumanEval's problems in eight languages, by translation of their tests, as MultiPL-E does it (arXiv:2208.08227); rows
+are read by `perilune.grading.codetests.translated`.
 
 A signature's types are inferred from the values of all tests. A problem is left out of a language in which a value
 cannot be written (a list of several types in Java, a text with spaces in a list in Bash), and out of all but Python
@@ -60,14 +61,18 @@ class Dialect:
     """Says how a language writes a function, its values, and a test."""
 
     comment: str
-    begin: Callable[[Function, str], str]  # with the description as comments: all up to the function's body
+    begin: Callable[[Function, str], str]  # with the description as comments: the function up to its body
     value: Callable[[Any, Type], str]
     test: Callable[[str, Function, Case], str]  # of a call's text
-    end: Callable[[str], str]  # of all tests: what closes the function, and runs them
+    run: Callable[[str], str]  # of all tests: what runs them, behind the program
+    header: str = ""  # imports
+    opening: str = ""  # of a class, where functions have to be in one
+    closing: str = "}\n"  # of all that the prompt opens
+    call: str = "{}"  # of the function's name
 
 
 def translated(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A row of HumanEval as rows of MultiPL-E, one for each language that it can be written in."""
+    """A row of HumanEval as one for each language that it can be written in."""
     rows: list[Mapping[str, Any]] = [_in_python(row)]
     try:
         function = read_function(row)
@@ -82,19 +87,36 @@ def translated(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _in_python(row: Mapping[str, Any]) -> dict[str, Any]:
-    tests = f"{row['test']}\ncheck({row['entry_point']})"
-    return {"name": row["task_id"], "language": "python", "prompt": row["prompt"], "tests": tests}
+    name, tests = row["entry_point"], f"{row['test']}\ncheck({row['entry_point']})"
+    # What the prompt defines beside the function is there in any case.
+    header, prompt = f"{row['prompt']}\n    pass\n\n", row["prompt"]
+    return {
+        "name": row["task_id"],
+        "language": "python",
+        "header": header,
+        "prompt": prompt,
+        "tests": tests,
+        "entry_point": name,
+    }
 
 
 def _written(function: Function, dialect: Dialect) -> dict[str, str]:
     lines = [f"{dialect.comment} {line}".rstrip() for line in function.description.splitlines()]
     tests = [dialect.test(_call(function, case, dialect), function, case) for case in function.cases]
-    return {"prompt": dialect.begin(function, "\n".join(lines)), "tests": dialect.end("\n".join(tests))}
+    begun = dialect.begin(function, "\n".join(lines))
+    return {
+        "header": dialect.header,
+        "opening": dialect.opening,
+        "prompt": f"{dialect.header}{dialect.opening}{begun}",
+        "closing": dialect.closing,
+        "tests": dialect.run("\n".join(tests)),
+        "entry_point": function.name,
+    }
 
 
 def _call(function: Function, case: Case, dialect: Dialect) -> str:
     values = [dialect.value(value, kind) for value, kind in zip(case.arguments, function.types, strict=True)]
-    return f"{function.name}({', '.join(values)})"
+    return f"{dialect.call.format(function.name)}({', '.join(values)})"
 
 
 # --- From Python --------------------------------------------------------------------------------------------------
@@ -340,7 +362,7 @@ def _typed_begin(form: str, argument: str, name: Callable[[Type], str]) -> Calla
 def _bash_begin(function: Function, comments: str) -> str:
     pairs = enumerate(zip(function.arguments, function.types, strict=True), 1)
     places = "\n".join(f"# ${number} is {name}, {_in_words(kind)}" for number, (name, kind) in pairs)
-    return f"#!/bin/bash\n{comments}\n#\n{places}\n{function.name}() {{\n"
+    return f"{comments}\n#\n{places}\n{function.name}() {{\n"
 
 
 def _in_words(kind: Type) -> str:
@@ -402,15 +424,12 @@ _CS_SAME = """\
     }
 """
 
+_METHOD = "COMMENTS\n    public static RETURNS NAME(ARGUMENTS) {\n"
+
 DIALECTS: Mapping[str, Dialect] = {
     "java": Dialect(
         "    //",
-        _typed_begin(
-            "import java.util.*;\nimport java.util.stream.*;\nclass Problem {\nCOMMENTS\n"
-            "    public static RETURNS NAME(ARGUMENTS) {\n",
-            "{1} {0}",
-            _java_name,
-        ),
+        _typed_begin(_METHOD, "{1} {0}", _java_name),
         _java_value,
         _tested(
             "Objects.equals(CALL, EXPECTED)",
@@ -418,27 +437,23 @@ DIALECTS: Mapping[str, Dialect] = {
             '        if (!(HOLDS)) throw new AssertionError("wrong");',
             _java_value,
         ),
-        lambda tests: f"    }}\n    public static void main(String[] args) {{\n{tests}\n    }}\n}}\n",
+        lambda tests: f"class Tests {{\n    public static void main(String[] args) {{\n{tests}\n    }}\n}}\n",
+        header="import java.util.*;\nimport java.util.stream.*;\n",
+        opening="class Problem {\n",
+        closing="    }\n}\n",
+        call="Problem.{}",
     ),
     "cpp": Dialect(
         "//",
-        _typed_begin(
-            "#include <bits/stdc++.h>\nusing namespace std;\nCOMMENTS\nRETURNS NAME(ARGUMENTS) {\n",
-            "{1} {0}",
-            _cpp_name,
-        ),
+        _typed_begin("COMMENTS\nRETURNS NAME(ARGUMENTS) {\n", "{1} {0}", _cpp_name),
         _cpp_value,
         _tested("CALL == EXPECTED", "fabs(CALL - EXPECTED) < TOLERANCE", "    if (!(HOLDS)) abort();", _cpp_value),
-        lambda tests: f"}}\nint main() {{\n{tests}\n}}\n",
+        lambda tests: f"int main() {{\n{tests}\n}}\n",
+        header="#include <bits/stdc++.h>\nusing namespace std;\n",
     ),
     "csharp": Dialect(
         "    //",
-        _typed_begin(
-            "using System;\nusing System.Collections.Generic;\nusing System.Linq;\nusing System.Text;\n"
-            "class Problem {\nCOMMENTS\n    public static RETURNS NAME(ARGUMENTS) {\n",
-            "{1} {0}",
-            _cs_name,
-        ),
+        _typed_begin(_METHOD, "{1} {0}", _cs_name),
         _cs_value,
         _tested(
             "Same(CALL, EXPECTED)",
@@ -446,25 +461,29 @@ DIALECTS: Mapping[str, Dialect] = {
             '        if (!(HOLDS)) throw new Exception("wrong");',
             _cs_value,
         ),
-        lambda tests: f"    }}\n{_CS_SAME}    public static void Main() {{\n{tests}\n    }}\n}}\n",
+        lambda tests: f"class Tests {{\n{_CS_SAME}    public static void Main() {{\n{tests}\n    }}\n}}\n",
+        header="using System;\nusing System.Collections.Generic;\nusing System.Linq;\nusing System.Text;\n",
+        opening="class Problem {\n",
+        closing="    }\n}\n",
+        call="Problem.{}",
     ),
     "javascript": Dialect(
         "//",
         _plain_begin("COMMENTS\nfunction NAME(ARGUMENTS) {\n"),
         _json_value,
         _NODE_TEST,
-        lambda tests: f"}}\n{_ASSERT}\n{tests}\n",
+        lambda tests: f"{_ASSERT}\n{tests}\n",
     ),
     "typescript": Dialect(
         "//",
         _typed_begin("COMMENTS\nfunction NAME(ARGUMENTS): RETURNS {\n", "{0}: {1}", _ts_name),
         _json_value,
         _NODE_TEST,
-        lambda tests: f"}}\ndeclare function require(name: string): any;\n{_ASSERT}\n{tests}\n",
+        lambda tests: f"declare function require(name: string): any;\n{_ASSERT}\n{tests}\n",
     ),
     "php": Dialect(
         "//",
-        _plain_begin("<?php\nCOMMENTS\nfunction NAME(ARGUMENTS) {\n", "${}"),
+        _plain_begin("COMMENTS\nfunction NAME(ARGUMENTS) {\n", "${}"),
         _php_value,
         _tested(
             "CALL === EXPECTED",
@@ -472,8 +491,9 @@ DIALECTS: Mapping[str, Dialect] = {
             'if (!(HOLDS)) { throw new Exception("wrong"); }',
             _php_value,
         ),
-        lambda tests: f"}}\n{tests}\n",
+        lambda tests: f"{tests}\n",
+        header="<?php\n",
     ),
-    "bash": Dialect("#", _bash_begin, _bash_value, _bash_test, lambda tests: f"}}\n{tests}\n"),
+    "bash": Dialect("#", _bash_begin, _bash_value, _bash_test, lambda tests: f"{tests}\n", header="#!/bin/bash\n"),
 }
 LANGUAGES = ("python", *DIALECTS)

@@ -10,7 +10,16 @@ from collections.abc import Callable, Mapping
 
 from perilune.api.sandbox.v1.sandbox_pb2 import JudgeRequest
 from perilune.errors import InvalidInputError
-from perilune.grading.codetests import apps, humaneval, livecodebench, mbpp, multipl_e, native, sandboxfusion
+from perilune.grading.codetests import (
+    apps,
+    humaneval,
+    livecodebench,
+    mbpp,
+    multipl_e,
+    native,
+    sandboxfusion,
+    translated,
+)
 from perilune.grading.codetests.row import Row
 
 FORMATS: Mapping[str, Callable[[Row, str, str], JudgeRequest]] = {
@@ -23,6 +32,7 @@ FORMATS: Mapping[str, Callable[[Row, str, str], JudgeRequest]] = {
     "multipl-e": multipl_e.read,
     "sandboxfusion": sandboxfusion.read,
     "native": native.read,
+    "translated": translated.read,
 }
 
 
@@ -39,6 +49,7 @@ def _native_language(row: Row) -> object:
 
 _SAYS_LANGUAGE: Mapping[str, Callable[[Row], object]] = {
     "multipl-e": lambda row: row.get("language"),
+    "translated": lambda row: row.get("language"),
     "native": _native_language,
 }
 

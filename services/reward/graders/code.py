@@ -33,7 +33,16 @@ from services.reward.fences import read_answer
 from services.reward.graders.grader import Grader, GraderOptions, GradingSample, Verdict
 
 Format = Literal[
-    "apps", "taco", "livecodebench", "humaneval", "evalplus", "mbpp", "multipl-e", "sandboxfusion", "native"
+    "apps",
+    "taco",
+    "livecodebench",
+    "humaneval",
+    "evalplus",
+    "mbpp",
+    "multipl-e",
+    "sandboxfusion",
+    "native",
+    "translated",
 ]
 _COMPARISONS = {
     "exact": Comparison.KIND_EXACT,

@@ -83,4 +83,4 @@ def test_names_that_other_languages_keep_for_themselves_are_changed() -> None:
 def test_parts_that_look_like_places_stay_as_they_are() -> None:
     rows = {each["language"]: each for each in translated(row("x", "candidate('CALL') == 'EXPECTED NAME'"))}
     assert "HOLDS" not in rows["java"]["tests"]
-    assert 'Objects.equals(f("CALL"), "EXPECTED NAME")' in rows["java"]["tests"]
+    assert 'Objects.equals(Problem.f("CALL"), "EXPECTED NAME")' in rows["java"]["tests"]
