@@ -1,7 +1,7 @@
 """Colours: in which colour is a shape that a picture shows once?
 
 question   Which colour is the square? End with answer: and a colour.
-response   b2 red circle c1 blue square answer: blue
+response   a1 none b1 red circle a2 blue square b2 none answer: blue
 """
 
 from __future__ import annotations

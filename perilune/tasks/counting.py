@@ -2,7 +2,7 @@
 
     picture    red, blue and other shapes in a grid
     question   How many shapes are red? End with answer: and a number.
-    response   a1 red circle c1 blue cross d3 red square answer: 2
+    response   a1 red circle b1 none a2 blue cross b2 red square answer: 2
 
 Each count is asked for as often as each other. Warm-up traces mostly guess: under RL only looking pays.
 """

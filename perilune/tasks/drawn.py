@@ -24,6 +24,7 @@ Models of a real size want larger cells."""
 LINES_FROM = 24  # pixels of a cell: smaller ones have no room for lines between them
 MAX_SIDE = 8
 COLUMNS = "abcdefgh"
+NOTHING = "none"  # in a cell
 SAY_ANSWER = "End with answer: and"
 
 
@@ -79,8 +80,13 @@ class Scene:
 
     @property
     def words(self) -> str:
-        """Says what is seen, as in `b1 red circle d3 blue cross`."""
-        return " ".join(f"{cell_name(place, self.side)} {thing}" for place, thing in self.things)
+        """Says what is seen in every cell, as in `a1 none b1 red circle a2 blue cross b2 none`."""
+        return self.said(range(self.side**2))
+
+    def said(self, places: Iterable[int]) -> str:
+        """Says what is seen in some cells. Read cell by cell nothing has to be searched for."""
+        things = dict(self.things)
+        return " ".join(f"{cell_name(place, self.side)} {things.get(place, NOTHING)}" for place in places)
 
     def draw(self) -> Image:
         """The picture. Each thing lies a little off the middle of its cell, and where is a hash of the scene."""
@@ -157,5 +163,5 @@ def _box(place: int, side: int, cell: int, rng: Random) -> Box:
     return (left, top, left + size - 1, top + size - 1)
 
 
-SCENE_WORDS = (*COLOURS, *SHAPES, *cell_names(SIDE), "answer:")
+SCENE_WORDS = (*COLOURS, *SHAPES, *cell_names(SIDE), NOTHING, "answer:")
 """Every word of what is seen of a scene of the usual size."""

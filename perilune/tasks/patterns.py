@@ -86,6 +86,5 @@ def draw(problem: Problem) -> Image:
 
 def trace(problem: Problem, rng: Random, *, looks: float = drawn.DEFAULT_LOOKS) -> str:
     """A warm-up response (k1.5 §2.2)."""
-    scene = problem.scene
-    first_row = Scene(scene.side, scene.cell, scene.things[: scene.side]).words
+    first_row = problem.scene.said(range(problem.scene.side))
     return drawn.answered(rng, looks, first_row, problem.answer, [str(drawn.any_thing(rng))])

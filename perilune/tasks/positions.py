@@ -2,7 +2,7 @@
 
 question   In which cell is the red circle? Columns are a b c d from the left, rows 1 2 3 4 from the top. End with
            answer: and a cell.
-response   b2 red circle c1 blue square answer: b2
+response   a1 none b1 red circle a2 blue square b2 none answer: b1
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Relations: where is one thing of a picture, as seen from another?
 
 question   Where is the red circle, as seen from the blue square? End with answer: and above, below, left or right.
-response   b2 red circle c1 blue square answer: below left
+response   a1 none b1 red circle a2 blue square b2 none answer: above right
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Questions of several kinds about scenes of coloured shapes: counting, colours, positions and relations in turn.
 
 question   Which colour is the square? End with answer: and a colour.
-response   b2 red circle c1 blue square answer: blue
+response   a1 none b1 red circle a2 blue square b2 none answer: blue
 """
 
 from __future__ import annotations

@@ -80,8 +80,9 @@ RED, BLUE = Thing("red", "circle"), Thing("blue", "square")
 
 
 def test_answers_by_hand() -> None:
+    assert Scene(2, 8, ((1, RED), (2, BLUE))).words == "a1 none b1 red circle a2 blue square b2 none"
     scene = Scene(4, 8, ((1, RED), (6, BLUE), (15, Thing("red", "cross"))))
-    assert scene.words == "b1 red circle c2 blue square d4 red cross"
+    assert scene.said(range(3)) == "a1 none b1 red circle c1 none"
     assert [Counting(scene, colour).answer for colour in ("red", "blue", "green")] == ["2", "1", "0"]
     assert Relation(scene, BLUE, RED).answer == "below right"
     assert Relation(scene, RED, Thing("red", "cross")).answer == "above left"
