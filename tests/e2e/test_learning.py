@@ -13,12 +13,12 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.e2e.launcher import command, launch
 
-# Two of the default recipe's three layers, half of its warm-up and an eighth of its reinforcement learning, measured
+# Two of the default recipe's three layers, a third of its warm-up and an eighth of its reinforcement learning, measured
 # before and after it.
 NUM_ITERATIONS, NUM_PROMPTS, NUM_PROBLEMS = 5, 48, 300
 SHORT = [
     *("--set", "model.create.num_layers=2"),
-    *("--set", "stages.0.num_steps=600"),
+    *("--set", "stages.0.num_steps=400"),
     *("--set", f"trainer.num_iterations={NUM_ITERATIONS}"),
     *("--set", f"rollout.prompts_per_iteration={NUM_PROMPTS}"),
     *("--set", f"evaluation.every={NUM_ITERATIONS}"),
