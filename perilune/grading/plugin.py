@@ -28,6 +28,7 @@ from typing import Any
 
 import grpc
 
+from perilune.api.reward.v1 import grader_pb2
 from perilune.api.reward.v1.grader_pb2 import DescribeRequest, DescribeResponse, GradeRequest, GradeResponse
 from perilune.api.reward.v1.grader_pb2_grpc import GraderServiceServicer, add_GraderServiceServicer_to_server
 from perilune.api.reward.v1.reward_pb2 import GraderInfo
@@ -39,6 +40,7 @@ from perilune.recipe.needs import function_of
 Graded = float | None | tuple[float | None, Mapping[str, str]]
 GradeFunction = Callable[..., Graded | Awaitable[Graded]]
 
+_LOOPBACK = ("127.", "localhost:", "[::1]", "unix:")
 _GIVEN = ("question", "reference", "response", "conversation", "images")
 
 
@@ -63,16 +65,32 @@ async def start_grader(
             options, which are text, by theirs. It returns a value, None where it cannot decide, or either with
             evidence. It raises InvalidInputError for what it cannot grade, and UnavailableError for what may work
             later. A coroutine runs in this loop, others in threads.
+        listen: beyond loopback it asks who calls as every service does, or says in words that it does not
+            (PERILUNE_TOKENS_FILE, PERILUNE_TLS_CERT, PERILUNE_ALLOW_UNAUTHENTICATED).
         version: raise it whenever the same input may get another value.
     """
+    servicer = GraderServicer(function, version, name or function.__name__)
+    if not listen.startswith(_LOOPBACK):
+        return await _start_behind_gate(servicer, listen)
     server = grpc.aio.server(options=GRPC_OPTIONS)
-    add_GraderServiceServicer_to_server(GraderServicer(function, version, name or function.__name__), server)
+    add_GraderServiceServicer_to_server(servicer, server)
     try:
         port = server.add_insecure_port(listen)
     except RuntimeError as error:
         raise InvalidInputError(f"cannot listen on {listen}: the port is in use or not ours") from error
     await server.start()
     return server, f"{listen.rpartition(':')[0]}:{port}"
+
+
+async def _start_behind_gate(servicer: GraderServicer, listen: str) -> tuple[grpc.aio.Server, str]:
+    """Beyond loopback a plug-in is a service as the others: by PERILUNE_TOKENS_FILE, PERILUNE_TLS_CERT and so on."""
+    from perilune.runtime.service import Service, ServiceSettings  # which the smallest installation does not need
+
+    service = Service("grader", ServiceSettings(listen=listen))
+    add_GraderServiceServicer_to_server(servicer, service.server)
+    await service.listen([grader_pb2.DESCRIPTOR.services_by_name["GraderService"]])
+    await service.ready()
+    return service.server, service.address
 
 
 class GraderServicer(GraderServiceServicer):

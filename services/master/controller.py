@@ -293,7 +293,7 @@ class Controller:
             await self._keep_images(group)
         task.prompt.seal = seal_of(await self._secret(), task)
         try:
-            headers = trace | {SEAL_HEADER: task.prompt.seal}  # for who cannot read the message
+            headers = trace | {SEAL_HEADER: task.prompt.seal}  # for a worker that cannot read the message
             await self._bus.publish(prompt_subject(self._run_id, policy), task, str(message_id), headers)
         except InvalidInputError as error:  # over the bus's limit: these samples end, and the run goes on
             logger.error("%s cannot be sent out: %s", group.id, error)

@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
+from perilune.api.reward.v1.grader_pb2 import DescribeRequest
+from perilune.api.reward.v1.grader_pb2_grpc import GraderServiceStub
 from perilune.errors import InvalidInputError
+from perilune.grading.plugin import start_grader
+from perilune.runtime.auth import digest_of
 from perilune.runtime.http import serve_http
 from perilune.runtime.service import Service, ServiceSettings
 
@@ -60,3 +65,24 @@ async def test_metrics_are_served_where_the_service_listens_or_where_it_is_said(
         Service("t", ServiceSettings(**open_to_all)).metrics_host()
     assert Service("t", ServiceSettings(**open_to_all, metrics_host="10.0.0.1")).metrics_host() == "10.0.0.1"
     assert Service("t", ServiceSettings(metrics_port=9464)).metrics_host() == "127.0.0.1"
+
+
+async def test_a_plugged_in_grader_beyond_loopback_asks_who_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def grade(response: str) -> float:
+        return 1.0
+
+    with pytest.raises(InvalidInputError, match="PERILUNE_TOKENS_FILE"):
+        await start_grader(grade, "1", "0.0.0.0:0")
+    tokens = tmp_path / "tokens.toml"
+    tokens.write_text(f'[reward]\nsha256 = "{digest_of("r")}"\nroles = ["reward-worker"]\n')
+    monkeypatch.setenv("PERILUNE_TOKENS_FILE", str(tokens))
+    server, address = await start_grader(grade, "1", "0.0.0.0:0")
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{address.rpartition(':')[2]}") as channel:
+        stub = GraderServiceStub(channel)
+        with pytest.raises(grpc.aio.AioRpcError, match="asks who calls"):
+            await stub.Describe(DescribeRequest(), timeout=20)
+        described = await stub.Describe(DescribeRequest(), metadata=(("authorization", "Bearer r"),), timeout=20)
+    await server.stop(None)
+    assert described.grader.name == "grade"
