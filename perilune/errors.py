@@ -56,6 +56,10 @@ class StateError(PeriluneError):
     """The thing exists and is in no state for this call."""
 
 
+class NoRoomError(StateError):
+    """A disk is full; trying again helps once there is room."""
+
+
 class StaleLeaseError(PeriluneError):
     """The call belongs to a lease that is over; it changed nothing. Acquire the next one."""
 

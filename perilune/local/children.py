@@ -72,6 +72,14 @@ def complaint(log: Path, start: int = 0) -> str:
     return said.strip() if found else f"\n{log_tail(log, start)}"
 
 
+def failed_to_write(log: Path, start: int = 0) -> bool:
+    """Tests whether a NATS server says that its disk was full: until it is started again it writes no such stream."""
+    with log.open("rb") as file:
+        file.seek(start)
+        said = file.read()
+    return b"no space left on device" in said or b"JetStream out of resources" in said
+
+
 def log_tail(log: Path, start: int = 0) -> str:
     """The last lines of a log from byte `start` on, indented."""
     with log.open("rb") as file:

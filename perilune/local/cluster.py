@@ -33,7 +33,15 @@ from perilune.errors import (
     UnavailableError,
 )
 from perilune.local.cards import TURNS, CardPlan, Wanted, ask_machine, plan_cards
-from perilune.local.children import KEEP_FREED_MEMORY, Child, complaint, ending_with_parent, log_tail, threads_of
+from perilune.local.children import (
+    KEEP_FREED_MEMORY,
+    Child,
+    complaint,
+    ending_with_parent,
+    failed_to_write,
+    log_tail,
+    threads_of,
+)
 from perilune.local.home import (
     LOOPBACK,
     SERVICE_PATIENCE_S,
@@ -65,6 +73,8 @@ T = TypeVar("T")
 NOTHING_MORE = Needs()
 NATS_PATIENCE_S = 20.0
 SPARE_EVERY_S = 1.0
+ROOM_EVERY_S = 2.0
+ROOM_BYTES = 48 << 20  # with which a full disk has room again
 OUTAGE_PATIENCE_S = "600"  # of a service that starts while the bus or the database is away
 FLEET = "fleet"  # those who subscribe to weights
 Route = Callable[[str, str, str], str]
@@ -111,7 +121,7 @@ class LocalCluster:
         self.failure = ""  # in a line, once a child was given up
         self._stopping = False
         self._supervisors: dict[asyncio.Task[None], Child] = {}
-        self._keeping_spare: asyncio.Task[None] | None = None
+        self._keeping: list[asyncio.Task[None]] = []
         config = write_nats_config(home, f"{LOOPBACK}:{nats_port}")
         nats = [str(find_nats_server()), "-c", str(config)]
         self._nats = Child("nats", nats, {}, self._log_of("nats"), watches_parent=False)
@@ -195,7 +205,8 @@ class LocalCluster:
             self.provide(needs)
         # Not on cards: whose device a process computes on is settled when it starts.
         if not self.cards.env and os.environ.get("PERILUNE_SPARE") != "0":
-            self._keeping_spare = asyncio.create_task(self._keep_spare())
+            self._keeping.append(asyncio.create_task(self._keep_spare()))
+        self._keeping.append(asyncio.create_task(self._keep_room()))
         await self.run(self._until_ready(self._master, SERVICE_PATIENCE_S))
 
     async def _keep_spare(self) -> None:
@@ -204,6 +215,26 @@ class LocalCluster:
             await asyncio.sleep(SPARE_EVERY_S)
             if all(worker.ready_file and worker.ready_file.exists() for worker in self._workers):
                 await self._spare.start()
+
+    async def _keep_room(self) -> None:
+        """Says when the bus finds its disk full, and starts it again when there is room: its streams stay broken."""
+        is_named = False
+        while True:
+            await asyncio.sleep(ROOM_EVERY_S)
+            if not failed_to_write(self._nats.log, self._nats.log_start):
+                continue
+            free = shutil.disk_usage(self.home).free
+            if free < ROOM_BYTES and not is_named:
+                self._notify(
+                    f"the disk of {self.home} is full ({free >> 20} MiB are free): runs wait until there is room"
+                )
+                is_named = True
+            elif free >= ROOM_BYTES:
+                self._notify("the disk was full, and there is room again; starting the bus again")
+                is_named = False
+                with contextlib.suppress(NotFoundError):  # it is being started
+                    async with self.without("nats"):
+                        pass
 
     def provide(self, needs: Needs) -> None:
         """Starts the reward workers, and what else a run needs; once. Where a variable of the user names a service
@@ -237,9 +268,9 @@ class LocalCluster:
     async def stop(self) -> None:
         """Asks the services to end, then NATS; who does not within a few seconds is killed."""
         self._stopping = True
-        if self._keeping_spare:
-            self._keeping_spare.cancel()
-            await asyncio.wait([self._keeping_spare])
+        for task in self._keeping:
+            task.cancel()
+        await asyncio.gather(*self._keeping, return_exceptions=True)
         await self._spare.stop()
         for child in self._children:
             child.may_start.set()

@@ -15,6 +15,7 @@ MAX_NAME_BYTES = 512  # of a subject, and of a message's id
 PROMPTS, TRAJECTORIES, EVENTS, DEAD, ADVISORIES = "PROMPTS", "TRAJECTORIES", "EVENTS", "DEAD", "ADVISORIES"
 TRIALS, SAMPLES = "TRIALS", "SAMPLES"
 DEAD_SUBJECT = "perilune.dead"
+MAX_EVENTS = 100_000  # that are kept. A bound in bytes would be set aside on the disk before there is anything to keep
 MAX_DELIVERIES_ADVISORY = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES"
 
 
@@ -123,7 +124,7 @@ STREAMS = [
     api.StreamConfig(TRAJECTORIES, subjects=["perilune.*.trajectory.*"], retention=api.RetentionPolicy.WORK_QUEUE),
     # Read and deleted by number. The age is for what was sampled twice, or whose text was given up.
     api.StreamConfig(SAMPLES, subjects=["perilune.*.sample"], max_age=7 * 24 * 3600, allow_direct=True),
-    api.StreamConfig(EVENTS, subjects=["perilune.*.event"], max_age=24 * 3600, max_bytes=256 << 20),
+    api.StreamConfig(EVENTS, subjects=["perilune.*.event"], max_age=24 * 3600, max_msgs=MAX_EVENTS),
     api.StreamConfig(DEAD, subjects=[DEAD_SUBJECT], max_age=30 * 24 * 3600),
     # How often a message was tried alone and ended the worker that tried it, by its number: the last count of each.
     api.StreamConfig(TRIALS, subjects=["perilune.*.trial.*"], max_msgs_per_subject=1, max_age=24 * 3600),

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
-from perilune.errors import InvalidInputError, StateError
+from perilune.errors import InvalidInputError, NoRoomError, StateError
 from perilune.models.attention import attention_of
 from perilune.models.device import CPU, Device, check_precision
 from perilune.models.files import build_tokenizer, end_tokens
@@ -46,6 +46,7 @@ from services.trainer.versions.background import BackgroundWriter
 from services.trainer.versions.checkpoint import Checkpoints, TrainerState
 from services.trainer.versions.origin import origin_of
 from services.trainer.versions.rank_version import rank_snapshot
+from services.trainer.versions.room import is_full
 from services.trainer.versions.snapshot import PublishedVersion, snapshot
 
 logger = logging.getLogger(__name__)
@@ -240,7 +241,8 @@ class Session:
             try:
                 self._versions.add(self.published.state, self.published.delta, self.published.model_files)
             except OSError as error:
-                raise StateError(
+                kind = NoRoomError if is_full(self._folder, error) else StateError
+                raise kind(
                     f"cannot keep version {self.number} on disk: {error}; make room for it, and resume the run"
                 ) from error
         if self.number != self._written and self._is_due:

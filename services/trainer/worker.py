@@ -36,7 +36,7 @@ from perilune.api.master.v1.master_pb2 import (
 from perilune.api.master.v1.master_pb2_grpc import TrainingServiceStub
 from perilune.api.trajectory.v1.trajectory_pb2 import Event, StageProgress
 from perilune.channel import refusal
-from perilune.errors import PeriluneError, SettingsError, UnavailableError, verdict
+from perilune.errors import NoRoomError, PeriluneError, SettingsError, UnavailableError, verdict
 from perilune.ids import event_id
 from perilune.recipe import Recipe, read_stored_recipe
 from perilune.runtime import telemetry
@@ -59,6 +59,7 @@ logger = logging.getLogger(__name__)
 RETRY_S = 0.5
 MAX_RETRY_S = 2.0  # a master that was killed is there again within a few seconds
 PROGRESS_S = 1.0
+ROOM_RETRY_S = 2.0  # before a checkpoint is written again that a full disk had no room for
 
 _tokens = telemetry.meter.create_counter("perilune.trainer.tokens", unit="{token}", description="Trained tokens.")
 _stage_tokens = telemetry.meter.create_counter(
@@ -194,13 +195,13 @@ class Trainer:
                 await self._in_thread(stop, self._ranks.order, PUBLISH)
                 self._publisher.publish(run_id, session.published)
                 if session.is_last:  # no later step would write it
-                    await self._in_thread(stop, session.checkpoint)
+                    await self._checkpoint(run_id, session, stop)
                 if await self._commit(assignment, session, waited_s):
                     return
                 if committed is None or session.number > committed.number:
                     self._service.worked()
             # While the fleet samples. A version that is lost before it is written is made again from its batch.
-            await self._in_thread(stop, session.checkpoint)
+            await self._checkpoint(run_id, session, stop)
             await self._in_thread(stop, turns.leave, session.tensors())
             started = time.perf_counter()
             batch = await self._batch(assignment, session.number)
@@ -213,6 +214,22 @@ class Trainer:
             _tokens.add(int(session.metrics["num_tokens"]))
             _seconds.record(session.metrics["train_seconds"])
             await self._tell_gap(run_id, session)
+
+    async def _checkpoint(self, run_id: str, session: Session, stop: threading.Event) -> None:
+        """Writes what is due. A full disk is waited for, and named: that is no failure of the run."""
+        is_named = False
+        while True:
+            try:
+                return await self._in_thread(stop, session.checkpoint)
+            except NoRoomError as error:
+                if self._ranks.size > 1:
+                    raise
+                logger.error("run %s waits for room on the disk: %s", run_id, error)
+                event = Event(run_id=run_id, kind="warning", iteration=session.number, text=f"waits for room: {error}")
+                if not is_named:
+                    await self._tell(event, f"room-{session.number}")
+                is_named = True
+            await asyncio.sleep(ROOM_RETRY_S)
 
     async def _start(self, assignment: Assignment, recipe: Recipe, stop: threading.Event) -> Session:
         """Opens the run's session, with its stages before reinforcement learning."""

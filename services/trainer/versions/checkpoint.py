@@ -19,9 +19,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from perilune.errors import InvalidInputError, StateError
+from perilune.errors import InvalidInputError, NoRoomError, StateError
 from services.trainer.policy.model import Policy
 from services.trainer.policy.sources import load_policy
+from services.trainer.versions.room import is_full
 
 STATE_FILE = "trainer.pt"
 NUM_KEPT = 2  # newest ones; version 0 stays too, to compare with
@@ -62,7 +63,7 @@ class Checkpoints:
     def save(self, policy: Policy, state: TrainerState, weights: Mapping[str, Tensor] | None = None) -> Path:
         """Writes a version durably, and removes those that are not come back to. `weights`: if not the model's own.
 
-        StateError if it cannot be written.
+        StateError if it cannot be written; NoRoomError if that is for a full disk.
         """
         target = self.path_of(state.number)
         try:
@@ -70,14 +71,16 @@ class Checkpoints:
             self._remove_old()
         # OSError, and what torch and safetensors make of one: no room, no right, no disk.
         except (OSError, RuntimeError, SafetensorError) as error:
-            raise StateError(
+            kind = NoRoomError if is_full(self.folder, error) else StateError
+            shutil.rmtree(_temporary(target), ignore_errors=True)
+            raise kind(
                 f"cannot write the checkpoint {target}: {error}; make room for it, or move what is in its way, and "
                 "resume the run"
             ) from error
         return target
 
     def _write(self, target: Path, policy: Policy, state: TrainerState, weights: Mapping[str, Tensor] | None) -> None:
-        temporary = target.with_name(f"{target.name}.writing")
+        temporary = _temporary(target)
         for leftover in (temporary, target):
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir(parents=True)
@@ -133,3 +136,7 @@ def flush(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _temporary(target: Path) -> Path:
+    return target.with_name(f"{target.name}.writing")
