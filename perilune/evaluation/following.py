@@ -20,6 +20,7 @@ from perilune.client import AsyncRunClient
 from perilune.client.evaluations import AsyncEvaluationClient
 from perilune.completions import ModelTable
 from perilune.errors import PeriluneError
+from perilune.evaluation.benchmarks import HARNESS_NAMES
 from perilune.evaluation.command import Evaluator, Request, task_of
 from perilune.evaluation.own import Sampling
 from perilune.evaluation.targets import Target, copied_version
@@ -123,6 +124,6 @@ def recorded_name(task: str) -> str:
     if path:
         return name
     kind, colon, rest = task.partition(":")
-    if colon and kind in ("lm-eval", "inspect"):
+    if colon and kind in HARNESS_NAMES:
         return Path(rest).name
     return Path(task).stem if Path(task).suffix == ".jsonl" else task

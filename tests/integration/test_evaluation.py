@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -142,3 +146,30 @@ def test_what_cannot_be_measured_is_said(
         status, found, said = evaluate(url, services, f"math500={written(tmp_path, 'math500')}", *options)
     assert (status, found) == (1, [])
     assert re.search(reason, said), said
+
+
+@pytest.mark.slow
+def test_ctrl_c_keeps_what_was_answered(tmp_path: Path, services: list[str]) -> None:
+    path = written(tmp_path, "math500")
+    first, second = (problem.question for problem in find_task("math500", str(path), (), None).problems)
+    model, second_asked, may_answer = Table({first: "\\boxed{0.5}", second: "\\boxed{1}"}), Event(), Event()
+
+    def slow(body: dict[str, Any]) -> tuple[int, Any]:
+        if body["messages"][-1]["content"] == second:
+            second_asked.set()
+            may_answer.wait(60)
+        return model(body)
+
+    with served(slow) as url:
+        options = [f"math500={path}", "--concurrency", "1", "--max-tokens", "99", *services]
+        # A process whose parent ignores Ctrl-C would ignore it too.
+        main = "import signal; signal.signal(2, signal.default_int_handler); from perilune.cli import main; main()"
+        command = [sys.executable, "-c", main, "evaluate", url, *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        assert second_asked.wait(60)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, "the same command goes on" in said) == (130, True), said
+        may_answer.set()
+        status, found, _ = evaluate(url, services, f"math500={path}", "--concurrency", "1", "--max-tokens", "99")
+        assert (status, found[0]["scores"][0]["value"], model.asked[first]) == (0, 1.0, 1)
