@@ -18,6 +18,7 @@ from services.trainer.ranks.group import Ranks
 from services.trainer.versions.checkpoint import STATE_FILE, Checkpoints
 from tests.integration.training_rank import Job
 from tests.unit.trainer.models import recipe
+from tests.unit.vision.families import LLAVA
 
 PATIENCE_S = 300
 # Of time, and of how well a delta compresses: ranks compress parts.
@@ -83,12 +84,18 @@ def test_two_ranks_train_as_one_does(tmp_path: Path) -> None:
     continued = Job(with_moments, str(one_then_two), 1, 1)
     half = recipe(**COMMON, **HALF).model_dump_json()
     half_together = Job(half, str(tmp_path / "half-two"), -1, 2)
-    train_by_two(tmp_path, together, begun, continued, half_together)
+    seeing = recipe(**COMMON, **CORRECTED, model={"create": LLAVA}).model_dump_json()
+    seeing_together = Job(seeing, str(tmp_path / "seeing-two"), -1, 2)
+    train_by_two(tmp_path, together, begun, continued, half_together, seeing_together)
 
     # Each row's gradient is rounded to bf16, and they are summed in float32, however many ranks there are.
     same(metrics_of(half_together), Job(half, str(tmp_path / "half-one"), -1, 2).train(Ranks()), rel=1e-3, abs=1e-4)
     same(metrics_of(together), alone.train(Ranks()))
     same_checkpoints(tmp_path / "corrected-one", tmp_path / "corrected-two", 2)
+
+    # Some rows have a picture and some have none; the encoder lies on both ranks.
+    same(metrics_of(seeing_together), Job(seeing, str(tmp_path / "seeing-one"), -1, 2).train(Ranks()))
+    same_checkpoints(tmp_path / "seeing-one", tmp_path / "seeing-two", 2)
 
     goes_on = Job(with_moments, str(one), 1, 1).train(Ranks())
     same(metrics_of(continued), goes_on)

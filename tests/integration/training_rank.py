@@ -12,7 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
+from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
+from perilune.codec import pack, unpack
+from perilune.models.vision import VisionReader
+from perilune.models.vision.probe import noise
 from perilune.recipe import recipe_from_json
 from services.trainer.learner import never
 from services.trainer.ranks.group import END, Ranks
@@ -36,10 +42,24 @@ class Job:
         session = Session.open(recipe_from_json(self.recipe), Path(self.folder), committed, never, ranks=ranks)
         metrics = []
         for _ in range(self.num_iterations):
-            session.train(batch(session.number, session.published.policy))
+            messages = batch(session.number, session.published.policy)
+            vision = session._learner.policy.vision
+            session.train(messages, show(messages[0], vision) if vision else {})
             session.checkpoint()
             metrics.append(session.metrics)
         return metrics
+
+
+def show(group: ScoredGroup, vision: VisionReader) -> dict[str, bytes | str]:
+    """Has a group's prompt show a picture: those of the others show none."""
+    data = noise(24, 32)
+    image = vision.see(data)
+    for sample in (scored.trajectory for scored in group.samples):
+        ids = np.array([1, *image.ids, *unpack(sample.prompt_tokens)], np.int32)
+        sample.prompt_tokens.CopyFrom(pack(ids))
+        sample.prompt.images.add(digest=image.digest)
+        sample.processor = vision.version
+    return {image.digest: data}
 
 
 def main(jobs: Path) -> None:

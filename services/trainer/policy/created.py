@@ -19,6 +19,7 @@ from transformers import (
 from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
 
 from perilune.models.vision import processor_files
+from perilune.models.vision.names import save_as_published
 from perilune.recipe import CreateModel
 from perilune.tasks import find_task
 from services.trainer.policy.model import Policy, Prepare, unprepared
@@ -128,7 +129,9 @@ def random_llava(tokenizer: PreTrainedTokenizerFast, table: CreateModel, seed: i
     with torch.random.fork_rng(devices=[]), tempfile.TemporaryDirectory() as folder:
         torch.manual_seed(seed)
         processor.save_pretrained(folder)
-        return Policy(LlavaForConditionalGeneration(config), tokenizer, processor_files(folder))
+        model = LlavaForConditionalGeneration(config)
+        save_as_published(model)
+        return Policy(model, tokenizer, processor_files(folder))
 
 
 def llama_config(tokenizer: PreTrainedTokenizerFast, size: LlamaSize) -> LlamaConfig:

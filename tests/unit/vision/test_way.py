@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from transformers import AutoModelForImageTextToText
 
 from perilune.api.master.v1.master_pb2 import ScoredGroup
 from perilune.api.trajectory.v1.trajectory_pb2 import ChatMessage, ContentPart, ImageRef, Prompt, Trajectory
 from perilune.codec import pack
 from perilune.errors import InvalidInputError, NotFoundError
 from perilune.images import digest_of_image
+from perilune.models.vision.names import names_in_files
 from perilune.recipe import AdapterTable, WarmupStage
 from perilune.runtime.blobs import Blobs
 from perilune.runtime.images import ImageCache
@@ -136,3 +139,16 @@ def test_an_adapter_is_that_of_the_language_part() -> None:
     names = list(factors(policy.model))
     assert len(names) == 2 * 2 * 2  # layers, targets, factors
     assert all("language_model" in name for name in names)
+
+
+def test_a_checkpoint_has_the_names_of_published_models_and_comes_back_to_the_bit(tmp_path: Path) -> None:
+    policy = llava(tmp_path)
+    policy.save(tmp_path)
+    names = names_in_files(policy.model_files)
+    assert names["lm_head.weight"] == "language_model.lm_head.weight"
+    with safe_open(tmp_path / "model.safetensors", "pt") as file:
+        stored = set(file.keys())
+    assert "vision_tower.vision_model.embeddings.patch_embedding.weight" in stored  # as vLLM reads it
+    assert stored == set(names.values()) - {"language_model.lm_head.weight"}  # which is tied
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path).state_dict()
+    assert all(torch.equal(value, again[name]) for name, value in policy.model.state_dict().items())

@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,7 @@ from perilune.api.trajectory.v1 import trajectory_pb2 as trajectory
 from perilune.api.trajectory.v1.trajectory_pb2 import PolicyVersion
 from perilune.errors import InvalidInputError, UnavailableError, WeightStreamError
 from perilune.models.tensors import compute_dtype, dtype_name
+from perilune.models.vision.names import names_in_files
 from perilune.models.vision.reader import settings_of
 from perilune.weights import RawTensor
 from services.rollout.engines.base import (
@@ -71,7 +72,8 @@ class ProcessEngine:
         self._driver = driver
         self._deliver = spec.deliver
         self._endings = Endings(spec.model_files)
-        self._layout = weight_file.layout(spec.tensors)
+        self._names = names_in_files(spec.model_files) if self._sees else {}
+        self._layout = weight_file.layout(self._named(spec.tensors))
         self._folder = tempfile.TemporaryDirectory(prefix="perilune-engine-")
         for name, content in spec.model_files.items():  # `Endings` refused names that are not plain
             (Path(self._folder.name) / name).write_bytes(content)
@@ -184,7 +186,7 @@ class ProcessEngine:
         self._deliver([running.generated(trajectory.ENDING_ABORTED) for running in found.values()])
 
     def _load(self, policy: PolicyVersion, tensors: Sequence[RawTensor], served: Future[None]) -> None:
-        if problem := weight_file.difference(self._layout, weight_file.layout(tensors)):
+        if problem := weight_file.difference(self._layout, weight_file.layout(self._named(tensors))):
             served.set_exception(WeightStreamError(problem))
             return
         version = self._write(policy, tensors, self._version.command.serial + 1, served)
@@ -196,7 +198,13 @@ class ProcessEngine:
         self, policy: PolicyVersion, tensors: Sequence[RawTensor], serial: int, served: Future[None]
     ) -> _Version:
         path = Path(self._folder.name) / f"weights-{serial}"
-        return _Version(wire.Load(serial, str(path), weight_file.write_tensors(path, tensors)), policy, served)
+        return _Version(
+            wire.Load(serial, str(path), weight_file.write_tensors(path, self._named(tensors))), policy, served
+        )
+
+    def _named(self, tensors: Sequence[RawTensor]) -> list[RawTensor]:
+        """Tensors by the names that the library reads in files."""
+        return [replace(each, name=self._names.get(each.name, each.name)) for each in tensors]
 
     def _send_next_version(self, process: EngineProcess) -> None:
         with self._lock:

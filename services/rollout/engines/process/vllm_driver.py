@@ -216,6 +216,6 @@ def _reload(worker: Any, version: wire.Load) -> None:
     if missing := sorted(wanted - loaded):
         raise ValueError(f"the version lacks {len(missing)} of the model's tensors, the first is {missing[0]}")
     # The layerwise reload knows nothing of tied weights: a packed head would go on with the old version's.
-    head = getattr(model, "lm_head", None)
+    head = getattr(getattr(model, "language_model", model), "lm_head", None)
     if head is not None and hasattr(head, "quant_method"):
         head.quant_method.process_weights_after_loading(head)
