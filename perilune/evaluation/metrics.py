@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from perilune.stats import Z_95, wilson_interval
@@ -99,11 +99,11 @@ def _vote(responses: Sequence[Response]) -> float:
 
 def accuracy_by_tokens(problems: Problems, budgets: Iterable[int]) -> list[tuple[int, float]]:
     """The mean value if responses longer than a budget were wrong, for each budget of tokens, in their order."""
-    return [(budget, _mean_value(problems, lambda r, most=budget: r.num_tokens <= most)) for budget in budgets]  # type: ignore[misc]
+    return [(budget, _mean_within(problems, budget)) for budget in budgets]
 
 
-def _mean_value(problems: Problems, counts: Callable[[Response], bool]) -> float:
-    shares = [sum(r.value for r in each if counts(r)) / len(each) for each in problems]
+def _mean_within(problems: Problems, budget: int) -> float:
+    shares = [sum(r.value for r in each if r.num_tokens <= budget) / len(each) for each in problems]
     return sum(shares) / len(shares)
 
 

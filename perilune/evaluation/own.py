@@ -6,7 +6,6 @@ goes on where it was stopped and asks for nothing twice. A sample without a verd
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import hashlib
 import json
@@ -294,4 +293,3 @@ async def _shown(
             notify(f"{task.name}: {count:,} of {total:,} responses")
             last = time.monotonic()
         yield each
-    await asyncio.sleep(0)
