@@ -38,8 +38,8 @@ FAULTS = ["--faults", "6", "--seed", "1097", "--longest", "3", "--rollouts", "1"
 def test_faults_of_many_kinds_cost_nothing_but_time(tmp_path: Path) -> None:
     recipe = [argument for argument in QUICK if argument not in ("--no-view", "--rollouts", "1")]
     status, said = perilune("chaos", *recipe, *FAULTS, "--home", str(tmp_path), PERILUNE_SPARE="1")
-    report = json.loads(said[said.index("{") : said.rindex("}") + 1])
     assert status == 0, said
+    report = json.loads(said[said.index("{") : said.rindex("}") + 1])
     assert report["is_well"]
     assert (report["num_lost"], report["num_twice"], report["num_too_old"], report["num_hung"]) == (0, 0, 0, 0)
     assert [fault["number"] for fault in report["faults"]] == [1, 2, 3, 4, 5, 6]

@@ -18,6 +18,7 @@ from perilune.runtime.bus import MAX_PAYLOAD_BYTES, Bus
 from perilune.runtime.subjects import partial_subject, prompt_subject, rollout_consumer
 from services.master.intake import scored_of, take_partials
 from services.master.records import Group
+from services.master.seals import seal_of
 from services.master.store import Store
 from services.master.tables import SampleState
 from services.rollout.rollout import Rollout
@@ -43,6 +44,7 @@ async def test_a_trajectory_of_the_longest_context_goes_the_whole_way(bus: Bus, 
     async with Store.open(f"sqlite+aiosqlite:///{tmp_path}/test.db") as store:
         await store.add_run("run", "{}")
         await store.add_groups([Group("run.g", "run", 0, PURPOSE_TRAIN, "", 0, 0, 2)])
+        saved.prompt.seal = seal_of(await store.secret("run") or b"", saved)
 
         # From a worker to the master, and on to the next worker.
         news = asyncio.Event()

@@ -17,7 +17,8 @@ from perilune.runtime.blobs import Blobs
 from perilune.runtime.http.face import identify
 from perilune.runtime.http.problems import HTTP_STATUS
 
-SERVICE = master_pb2.DESCRIPTOR.services_by_name["RunService"].full_name  # whose readers may look at images too
+# A caller that may read samples may look at their images.
+METHOD = f"{master_pb2.DESCRIPTOR.services_by_name['RunService'].full_name}/ListSamples"
 # An image is shown and does nothing: no other page may use it, and nothing in it is run.
 HEADERS = {
     "content-security-policy": "default-src 'none'; sandbox",
@@ -35,7 +36,7 @@ def image_route(blobs: Blobs, gate: Gate | None) -> Route:
 def _answering(blobs: Blobs, gate: Gate | None) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
         try:
-            with identify(request, gate).call(SERVICE):
+            with identify(request, gate).call(METHOD):
                 data = await blobs.get(request.path_params["digest"])
                 media_type = await asyncio.to_thread(_image_type, data)
         except PeriluneError as error:
