@@ -8,6 +8,8 @@ PROTOS := $(shell find protos -name '*.proto')
 TEST_PROCESSES := $(shell echo $$(( $$(nproc 2>/dev/null || echo 2) + 1 )))
 # Tests start dozens of services, and each would compile the same sources where Python was set to keep no bytecode.
 export PYTHONDONTWRITEBYTECODE :=
+# Without what is left to continuous integration; `make test MARKS=` runs all.
+MARKS ?= not ci
 CHROMIUM := $(shell command -v chromium)
 
 .DEFAULT_GOAL := help
@@ -34,13 +36,13 @@ setup: $(VENV)/installed ## Make the virtual environment
 train: setup ## Run the default recipe: a small model learns to search (RECIPE=… for another)
 	$(BIN)/perilune train $(RECIPE)
 
-test: setup ## Check formatting, lint, types and stubs, and run every test
-	$(MAKE) style
+test: setup ## Check formatting, lint, types and stubs, and run the tests but for benchmarks in miniature
+	$(MAKE) --no-print-directory style
 	@$(if $(CHROMIUM),,echo "No chromium here: the web page's tests are left out. Debian and Ubuntu: apt-get install chromium")
-	$(MAKE) -j2 types tests  # side by side: mypy takes one core for a minute, and the first tests wait for their services
+	$(MAKE) --no-print-directory -j2 types tests  # side by side: mypy takes one core for a minute, and the first tests wait for their services
 
 tests: setup
-	$(BIN)/pytest -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(if $(CHROMIUM),,--ignore=tests/web)
+	$(BIN)/pytest -n $(TEST_PROCESSES) --maxprocesses 4 --dist loadfile --no-loadscope-reorder -m '$(MARKS)' $(if $(CHROMIUM),,--ignore=tests/web)
 
 test-unit: setup ## Run the quick unit tests: meant for every few minutes, at most 60 seconds on two idle cores
 	$(BIN)/pytest tests/unit -n 2 --maxprocesses 2 --dist loadfile -m 'not slow' -q

@@ -35,6 +35,7 @@ async def quick_run(home: Path, *arguments: str, **environment: str) -> Launched
 FAULTS = ["--faults", "6", "--seed", "1097", "--longest", "3", "--rollouts", "1"]  # six kinds
 
 
+@pytest.mark.ci
 def test_faults_of_many_kinds_cost_nothing_but_time(tmp_path: Path) -> None:
     recipe = [argument for argument in QUICK if argument not in ("--no-view", "--rollouts", "1")]
     status, said = perilune("chaos", *recipe, *FAULTS, "--home", str(tmp_path), PERILUNE_SPARE="1")

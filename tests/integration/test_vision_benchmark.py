@@ -21,6 +21,7 @@ TINY = (
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_looking_is_measured_with_pictures_and_with_noise(tmp_path: Path) -> None:
     figures = measured("vision", 0, TINY, tmp_path)
     assert figures["seed 0: ledger balanced"].value == 1
@@ -31,6 +32,7 @@ def test_looking_is_measured_with_pictures_and_with_noise(tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 def test_reading_is_measured_in_both_forms(tmp_path: Path) -> None:
     figures = measured("rendered", 0, TINY, tmp_path)
     assert figures["seed 0: ledger balanced"].value == 1

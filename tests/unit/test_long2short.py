@@ -11,7 +11,7 @@ from benchmarks import long2short
 from benchmarks.ablations.effects import Effect
 from benchmarks.long2short import BEGIN, END, METHODS, Results, comparison, relation, table
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 
 def test_every_way_runs_once_and_the_page_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from benchmarks.curation import PLANTED, measure
 
 
 @pytest.mark.slow
+@pytest.mark.ci
 async def test_planted_faults_are_found() -> None:
     found = await measure(num_good=40, num_planted=2, seed=1, skill=0.6)
     removed = {kind: each["removed"] for kind, each in found.items()}

@@ -19,7 +19,7 @@ from perilune.objectives.correction import Correction
 from services.trainer.versions.snapshot import raw_tensors
 from tests.unit.trainer.models import tiny_policy
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.ci]
 
 SMALL = (
     "model.create.hidden_size=32",
