@@ -64,7 +64,7 @@ class Spare:
 
 
 def main(modules: Sequence[str]) -> None:
-    """Loads the modules, waits to be told what to become, and becomes it."""
+    """Loads the modules, waits for its role, and takes it."""
     with uncollected():
         for name in modules:
             importlib.import_module(name)

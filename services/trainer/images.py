@@ -47,7 +47,7 @@ class BatchImages:
     def _data(self, digest: str) -> bytes:
         data = self.found.get(digest, "it was not fetched")
         if isinstance(data, str):
-            raise InvalidInputError(f"the image {digest[:16]} cannot be had: {data}")
+            raise InvalidInputError(f"the image {digest[:16]} is not there: {data}")
         return data
 
 

@@ -32,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def services(home: Path) -> Iterator[list[str]]:
-    """What every command of these tests is told: its home, and services that run already."""
+    """What every command of these tests is given: its home, and services that run already."""
     with (
         entered(recording_master(home)) as master,
         entered(own_sandbox(2)) as sandbox,

@@ -1,4 +1,4 @@
-"""Trajectories of weights that nobody published, and texts that no tokens say: set aside in words.
+"""Trajectories of weights that were never published, and texts that no tokens say: set aside in words.
 
 Bus, master and trainer are real processes; the test plays the fleet that samples and scores.
 """

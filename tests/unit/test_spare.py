@@ -1,4 +1,4 @@
-"""A spare process becomes what it is told: with that module, that environment and that log."""
+"""A spare process takes the role that it is given: that module, that environment and that log."""
 
 from __future__ import annotations
 

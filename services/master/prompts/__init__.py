@@ -52,7 +52,7 @@ class PromptSet(Protocol):
         """The held-out prompt with this index."""
 
     def labels(self, index: int) -> Mapping[str, str]:
-        """The labels of the training prompt with this index, which may be had sooner than the prompt."""
+        """The labels of the training prompt with this index, which are there sooner than the prompt."""
         ...
 
     def drawn_images(self, index: int, *, held_out: bool) -> Sequence[bytes]:

@@ -1,4 +1,4 @@
-"""A full disk is told from what does not pass by itself."""
+"""A full disk is distinguished from what does not pass by itself."""
 
 from __future__ import annotations
 

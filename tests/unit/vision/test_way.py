@@ -78,7 +78,7 @@ def test_what_a_sample_with_images_is_refused_for(policy: Policy) -> None:
     sample, digest = trajectory_of(policy, ONE), digest_of_image(ONE)
     with pytest.raises(InvalidInputError, match="the policy reads text only"):
         BatchImages().placed(sample)
-    with pytest.raises(InvalidInputError, match="cannot be had: it is gone"):
+    with pytest.raises(InvalidInputError, match="is not there: it is gone"):
         BatchImages(policy.vision, {digest: "it is gone"}).placed(sample)
     sample.processor = "processor 0 (transformers 4.0, Pillow 1.0)"
     with pytest.raises(InvalidInputError, match=r"were read by processor 0 \(transformers 4.0, Pillow 1.0\)"):
