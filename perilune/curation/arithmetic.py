@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from perilune.curation.text import plain, without_label
 
-MAX_LENGTH = 200  # signs of an expression
+MAX_LENGTH = 200  # characters of a question: longer ones are more than arithmetic, and slow to match
 MAX_BITS = 4096  # of a numerator or denominator on the way
 _ASKS = re.compile(
     r"(?:what is|what's|calculate|compute|evaluate|find|work out|determine|simplify|solve|give|state|how much is)?"
@@ -44,10 +44,12 @@ def contradicted(question: str, answer: str) -> str:
 
 def value_of(question: str) -> Fraction | None:
     """The value of a question that asks for that of an expression of numbers, exact; None of any other question."""
-    text = _GROUPED.sub("", plain(question)).replace("$", " ").strip()
+    if len(question) > MAX_LENGTH:
+        return None
+    text = " ".join(_GROUPED.sub("", plain(question)).replace("$", " ").split())
     match = _ASKS.fullmatch(text) if re.search(r"[a-z=?]", text) else None  # a date alone asks for nothing
     expression = match[1].strip() if match else ""
-    if not re.search(r"[\d)]\s*[+\-*/^]", expression) or len(expression) > MAX_LENGTH:
+    if not re.search(r"[\d)]\s*[+\-*/^]", expression):
         return None
     try:
         return _value(ast.parse(expression.replace("^", "**"), mode="eval").body)
@@ -83,7 +85,9 @@ def _power(base: Fraction, exponent: Fraction) -> Fraction:
 
 
 def _number(answer: str) -> Fraction | None:
-    """The number that an answer is; None of any other answer."""
+    """The number that an answer is; None of any other answer, and of a longer one."""
+    if len(answer) > MAX_LENGTH:
+        return None
     said = _GROUPED.sub("", plain(answer)).replace("$", " ").strip(" .()")
     try:
         return Fraction(re.sub(r"\)\s*/\s*\(", "/", said))

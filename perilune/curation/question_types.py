@@ -227,7 +227,9 @@ _LISTED = re.compile(
     r"|\b(?:which|what) (?:ones? )?(?:of|among) (?:\S+,\s+)+(?:(?:and|or)\s+)?\S+|\ball that apply\b",
     re.IGNORECASE,
 )
-_ENUMERATED = re.compile(r"(?:[:(—–]|\b(?:of|among|from|between|is|are)\b)\s*([^?.:()]*[,/][^?.:()]+)", re.IGNORECASE)
+_ENUMERATED = re.compile(
+    r"(?:[:(—–]|\b(?:of|among|from|between|is|are)\b)\s*([^?.:()]{0,200}?[,/][^?.:()]{1,200})", re.IGNORECASE
+)
 _BETWEEN_ITEMS = re.compile(r"\s*(?:,|/|\bor\b|\band\b)\s*", re.IGNORECASE)
 _CHOOSES = re.compile(r"\b(?:which|who|whose|pick|choose|select|name|odd one out)\b|\s/\s|,?\s+or\s", re.IGNORECASE)
 _WHICH_OF_FOLLOWING = re.compile(

@@ -144,6 +144,8 @@ def test_an_instruction_that_a_few_evaluation_questions_share_is_no_evidence() -
         ("What is 9**9**9**9?", "1", ""),
         ("What is 1/0?", "1", ""),
         (f"What is {'(' * 150}1 + 1{')' * 150}?", "3", ""),
+        (f"1{' ' * 20_000}x", "3", ""),  # which a pattern would take for ever to reject
+        (f"1{'.' * 20_000}x", "3", ""),
     ],
 )
 def test_bare_arithmetic_is_its_own_reference(question: str, answer: str, value: str) -> None:
