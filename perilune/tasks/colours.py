@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from perilune.images.drawing import COLOURS, SHAPES
 from perilune.tasks import drawn
-from perilune.tasks.drawn import Scene, Thing
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from perilune.tasks.drawn import Thing
 
 MIN_THINGS, MAX_THINGS = 2, 5
 VOCABULARY = (
@@ -26,21 +23,16 @@ VOCABULARY = (
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(drawn.AboutScene):
     """A scene, and a shape that it holds once."""
 
-    scene: Scene
+    kind: ClassVar[str] = "colours"
     shape: str
 
     @property
     def answer(self) -> str:
         """The colour of the shape."""
         return next(thing.colour for _, thing in self.scene.things if thing.shape == self.shape)
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Its difficulty: the number of things."""
-        return {"difficulty": str(len(self.scene.things)), "kind": "colours"}
 
     @property
     def content(self) -> str:
@@ -76,9 +68,7 @@ def question(problem: Problem) -> str:
     return f"Which colour is the {problem.shape}? {drawn.SAY_ANSWER} a colour."
 
 
-def draw(problem: Problem) -> Image:
-    """The picture that the question is about."""
-    return problem.scene.draw()
+draw = drawn.draw_scene
 
 
 def trace(problem: Problem, rng: Random, *, looks: float = drawn.DEFAULT_LOOKS) -> str:

@@ -11,14 +11,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from perilune.images.drawing import COLOURS, SHAPES
 from perilune.tasks import drawn
-from perilune.tasks.drawn import Scene, Thing
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from perilune.tasks.drawn import Thing
 
 MIN_THINGS, MAX_THINGS = 2, 5
 VOCABULARY = (
@@ -30,21 +27,16 @@ VOCABULARY = (
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(drawn.AboutScene):
     """A scene, and the colour to count."""
 
-    scene: Scene
+    kind: ClassVar[str] = "counting"
     colour: str
 
     @property
     def answer(self) -> str:
         """The number of things in the colour."""
         return str(sum(thing.colour == self.colour for _, thing in self.scene.things))
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Its difficulty: the number of things."""
-        return {"difficulty": str(len(self.scene.things)), "kind": "counting"}
 
     @property
     def content(self) -> str:
@@ -81,9 +73,7 @@ def question(problem: Problem) -> str:
     return f"How many shapes are {problem.colour}? {drawn.SAY_ANSWER} a number."
 
 
-def draw(problem: Problem) -> Image:
-    """The picture that the question is about."""
-    return problem.scene.draw()
+draw = drawn.draw_scene
 
 
 def trace(problem: Problem, rng: Random, *, looks: float = drawn.DEFAULT_LOOKS) -> str:

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Protocol, TypeVar
 
 from perilune.images.drawing import COLOURS, SHAPES, Box, blank, draw_grid, draw_shape
 
@@ -97,6 +97,24 @@ class Scene:
         for place, thing in self.things:
             draw_shape(draw, thing.shape, _box(place, self.side, self.cell, rng), thing.colour)
         return image
+
+
+@dataclass(frozen=True)
+class AboutScene:
+    """A problem about a scene: a task adds what is asked for."""
+
+    kind: ClassVar[str]  # the task's name
+    scene: Scene
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """Its difficulty, the number of things; and its kind."""
+        return {"difficulty": str(len(self.scene.things)), "kind": self.kind}
+
+
+def draw_scene(problem: AboutScene) -> Image:
+    """The picture that a question about a scene is about: `draw` of such tasks."""
+    return problem.scene.draw()
 
 
 def place_things(rng: Random, side: int, cell: int, things: Sequence[Thing]) -> Scene:

@@ -9,14 +9,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from perilune.images.drawing import SHAPES
 from perilune.tasks import drawn
-from perilune.tasks.drawn import Scene, Thing
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from perilune.tasks.drawn import Thing
 
 MIN_THINGS, MAX_THINGS = 2, 5
 VOCABULARY = (
@@ -28,10 +25,10 @@ VOCABULARY = (
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(drawn.AboutScene):
     """A scene without two things alike, and the one to find."""
 
-    scene: Scene
+    kind: ClassVar[str] = "positions"
     thing: Thing
 
     @property
@@ -39,11 +36,6 @@ class Problem:
         """The name of its cell."""
         place = next(place for place, thing in self.scene.things if thing == self.thing)
         return drawn.cell_name(place, self.scene.side)
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Its difficulty: the number of things."""
-        return {"difficulty": str(len(self.scene.things)), "kind": "positions"}
 
     @property
     def content(self) -> str:
@@ -81,9 +73,7 @@ def question(problem: Problem) -> str:
     )
 
 
-def draw(problem: Problem) -> Image:
-    """The picture that the question is about."""
-    return problem.scene.draw()
+draw = drawn.draw_scene
 
 
 def trace(problem: Problem, rng: Random, *, looks: float = drawn.DEFAULT_LOOKS) -> str:

@@ -8,14 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 from perilune.images.drawing import SHAPES
 from perilune.tasks import drawn
-from perilune.tasks.drawn import Scene, Thing
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from perilune.tasks.drawn import Thing
 
 MIN_THINGS, MAX_THINGS = 2, 4
 DIRECTIONS = ("above", "below", "left", "right", "above left", "above right", "below left", "below right")
@@ -27,10 +24,10 @@ VOCABULARY = (
 
 
 @dataclass(frozen=True)
-class Problem:
+class Problem(drawn.AboutScene):
     """A scene without two things alike; where `thing` is from `seen_from`."""
 
-    scene: Scene
+    kind: ClassVar[str] = "relations"
     thing: Thing
     seen_from: Thing
 
@@ -43,11 +40,6 @@ class Problem:
         )
         vertical = ["above"] * (row < from_row) + ["below"] * (row > from_row)
         return " ".join([*vertical, *["left"] * (column < from_column), *["right"] * (column > from_column)])
-
-    @property
-    def labels(self) -> dict[str, str]:
-        """Its difficulty: the number of things."""
-        return {"difficulty": str(len(self.scene.things)), "kind": "relations"}
 
     @property
     def content(self) -> str:
@@ -83,9 +75,7 @@ def question(problem: Problem) -> str:
     )
 
 
-def draw(problem: Problem) -> Image:
-    """The picture that the question is about."""
-    return problem.scene.draw()
+draw = drawn.draw_scene
 
 
 def trace(problem: Problem, rng: Random, *, looks: float = drawn.DEFAULT_LOOKS) -> str:
