@@ -3,5 +3,5 @@
 text         how questions are compared
 duplicates   exact ones and near ones
 overlap      questions of evaluation sets
-question_types   what cannot be verified or can be guessed by its form
+question_types   what cannot be verified or can be guessed by its form; choices.py: options of multiple choice
 """
